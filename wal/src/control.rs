@@ -1,0 +1,142 @@
+//! The CONTROL file: two slots written in turn, so that one is always intact.
+//!
+//! Owns which slot is the newest and when it is durable. Never decides what goes
+//! into it: creation, recovery and purge do. Tested by the simulator's suites.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::dir;
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{CONTROL_LEN, Control, FormatError, SLOT_STRIDE};
+use crate::io::{Access, AlignedBuf, File, Io, read_full, write_full};
+use crate::omit::{Point, skip};
+
+/// An open CONTROL file and its newest contents.
+#[derive(Debug)]
+pub struct ControlFile {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    current: Control,
+}
+
+/// Reads CONTROL without changing it.
+///
+/// # Errors
+/// [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`].
+pub fn read(io: &dyn Io, dir: &Path) -> Result<Control> {
+    let path = dir.join(dir::CONTROL);
+    let file = io.open(&path, Access::READ).map_err(Error::io("open", &path))?;
+    newest(file.as_ref(), &path)
+}
+
+fn newest(file: &dyn File, path: &Path) -> Result<Control> {
+    let mut slots = Vec::new();
+    let mut damage = FormatError::TooShort;
+    for counter in 0..2 {
+        let mut bytes = AlignedBuf::zeroed(SLOT_STRIDE as usize);
+        let count = read_full(file, &mut bytes, Control::slot_offset(counter))
+            .map_err(Error::io("read", path))?;
+        match Control::decode(bytes.get(..count).unwrap_or(&[])) {
+            Ok(control) if control.counter % 2 == counter => slots.push(control),
+            Ok(_) => damage = FormatError::Field("counter"),
+            Err(reason @ (FormatError::Version(_) | FormatError::Features(_))) => {
+                return Err(Error::Unsupported { path: path.to_owned(), reason });
+            }
+            Err(reason) => damage = reason,
+        }
+    }
+    slots.into_iter().max_by_key(|control| control.counter).ok_or_else(|| {
+        let kind = CorruptionKind::Control(damage);
+        Error::from(Box::new(Corruption {
+            segment: None,
+            offset: None,
+            lsn: None,
+            durable: None,
+            kind,
+        }))
+    })
+}
+
+impl ControlFile {
+    /// Creates CONTROL, durable under its name, both slots alike.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(io: &dyn Io, dir: &Path, mut control: Control) -> Result<Self> {
+        let path = dir.join(dir::CONTROL);
+        let temporary = dir.join("CONTROL.tmp");
+        match io.unlink(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", temporary)(error));
+            }
+            _ => {}
+        }
+        let file = io.create(&temporary, false).map_err(Error::io("create", &temporary))?;
+        for counter in 0..2 {
+            control.counter = counter;
+            write_full(file.as_ref(), &control.encode(), Control::slot_offset(counter))
+                .map_err(Error::io("write", &temporary))?;
+        }
+        file.set_len(CONTROL_LEN).map_err(Error::io("extend", &temporary))?;
+        if !skip(Point::ControlCreateSync) {
+            file.sync().map_err(Error::io("sync", &temporary))?;
+        }
+        io.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+        if !skip(Point::ControlCreateDirSync) {
+            io.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        }
+        Ok(Self { file, path, current: control })
+    }
+
+    /// Opens CONTROL and makes what it says durable: what is visible after a kill may
+    /// not be on disk, and nothing may be built on it before it is.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn open(io: &dyn Io, dir: &Path) -> Result<Self> {
+        let path = dir.join(dir::CONTROL);
+        let file = io.open(&path, Access::WRITE).map_err(Error::io("open", &path))?;
+        let current = newest(file.as_ref(), &path)?;
+        let control = Self { file, path, current };
+        if !skip(Point::ControlRewrite) {
+            control.put(&current, false).map_err(Error::io("write", &control.path))?;
+        }
+        Ok(control)
+    }
+
+    /// The newest contents, which are durable.
+    #[must_use]
+    pub fn current(&self) -> &Control {
+        &self.current
+    }
+
+    /// Writes new contents into the other slot; on return they are durable.
+    ///
+    /// `omission` names the sync for the omission campaign.
+    ///
+    /// # Errors
+    /// The system's. Then it is unknown which contents a recovery will find: both are
+    /// intact, but nothing may be built on the new ones.
+    pub fn store(&mut self, control: Control, omission: Point) -> std::io::Result<()> {
+        let next = Control { counter: self.current.counter + 1, ..control };
+        self.put(&next, skip(omission))?;
+        self.current = next;
+        Ok(())
+    }
+
+    /// The file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn put(&self, control: &Control, leave_sync_out: bool) -> std::io::Result<()> {
+        write_full(
+            self.file.as_ref(),
+            &control.encode(),
+            Control::slot_offset(control.counter),
+        )?;
+        if leave_sync_out { Ok(()) } else { self.file.sync() }
+    }
+}

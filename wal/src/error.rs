@@ -1,0 +1,252 @@
+//! What can go wrong, told apart by what the caller may do next.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::format::FormatError;
+use crate::position::{Epoch, Lsn, SegmentNumber};
+
+/// The result of a log operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of the log. Grouped: the caller's mistakes, the environment,
+/// corruption, and a poisoned log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The entry or batch can never fit into a frame. Nothing was appended.
+    #[error("{len} bytes do not fit into a frame: at most {max} bytes of payload do")]
+    TooLarge {
+        /// Bytes of payload asked for.
+        len: u64,
+        /// The most that fits.
+        max: u64,
+    },
+    /// The ring is full and the log was opened with [`Overflow::Full`](crate::Overflow::Full).
+    /// Nothing was appended; try again when earlier entries are written.
+    #[error("the ring is full")]
+    Full,
+    /// A kind at or above [`FIRST_INTERNAL_KIND`](crate::format::FIRST_INTERNAL_KIND).
+    #[error("kind {0:#06x} is reserved: kinds of users are below 0xff00")]
+    ReservedKind(u16),
+    /// An empty batch has no receipt.
+    #[error("the batch is empty")]
+    EmptyBatch,
+    /// The receipt was given by another opening of a log; its positions say nothing here.
+    #[error("the receipt is of epoch {receipt}, the log is in epoch {log}")]
+    ForeignReceipt {
+        /// The receipt's epoch.
+        receipt: Epoch,
+        /// This log's epoch.
+        log: Epoch,
+    },
+    /// An option is out of its range.
+    #[error("option {option}: {reason}")]
+    Options {
+        /// The option's name.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is a log already where one was to be created.
+    #[error("{} holds a log already: open it with recovery", path.display())]
+    AlreadyExists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no log in the directory.
+    #[error("{} holds no log (it has no CONTROL file)", path.display())]
+    NotALog {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process, or another handle of this one, has the log open for writing.
+    #[error("{} is locked by another writer; stop it, or wait until it is closed", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The log was written by a newer build, or uses features that this one does not know.
+    #[error("{}: {reason}; use the build that wrote it, or a newer one", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// `Version` or `Features`.
+        reason: FormatError,
+    },
+    /// The device's physical sector is larger than the log's: a write to one of the
+    /// log's sectors could damage its neighbours. Copy the log to another device.
+    #[error("the device writes {device} bytes at once, the log's sector has {log}")]
+    SectorTooSmall {
+        /// The device's physical sector, in bytes.
+        device: u32,
+        /// The log's sector, in bytes.
+        log: u32,
+    },
+    /// There is no space for another segment. Nothing was appended, and nothing
+    /// acknowledged is lost. Appending works again once there is space (free some,
+    /// or purge the log); the log needs no reopening.
+    #[error("no space for another segment")]
+    NoSpace(#[source] Arc<io::Error>),
+    /// Bytes that must be intact are not. Nothing was changed.
+    #[error(transparent)]
+    Corrupt(#[from] Box<Corruption>),
+    /// An operation on a file failed. The log itself is unharmed.
+    #[error("{operation} {}", path.display())]
+    Io {
+        /// What was tried, such as "open".
+        operation: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A write or sync failed earlier. Whether entries above the durable watermark are
+    /// on disk is unknown; nothing more is acknowledged. Drop the log and recover it.
+    #[error("the log is poisoned; whether entries above LSN {durable} are durable is unknown")]
+    Poisoned {
+        /// Everything below it is durable.
+        durable: Lsn,
+        /// What failed.
+        #[source]
+        cause: Arc<PoisonCause>,
+    },
+    /// The log was closed.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// What poisoned a log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoisonCause {
+    /// A write or a sync failed.
+    #[error("{operation} of segment {segment} failed")]
+    Segment {
+        /// "write" or "sync".
+        operation: &'static str,
+        /// Which segment.
+        segment: SegmentNumber,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// CONTROL could not be written or synced.
+    #[error("writing CONTROL failed")]
+    Control(#[source] io::Error),
+    /// The thread that drove the log panicked.
+    #[error("the thread that drove the log panicked")]
+    Panic,
+}
+
+/// Damage to bytes that were durable.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("corruption: {kind}{}{}{}{}", Opt(" in segment ", segment), Opt(" at offset ", offset), Opt(", from LSN ", lsn), Opt(", proved durable up to LSN ", durable))]
+pub struct Corruption {
+    /// The segment, when one is concerned.
+    pub segment: Option<SegmentNumber>,
+    /// Byte offset in its file.
+    pub offset: Option<u64>,
+    /// The first position that is lost or in doubt.
+    pub lsn: Option<Lsn>,
+    /// The highest promise found: everything below it was durable.
+    pub durable: Option<Lsn>,
+    /// What is wrong.
+    pub kind: CorruptionKind,
+}
+
+struct Opt<'a, T>(&'static str, &'a Option<T>);
+
+impl<T: std::fmt::Display> std::fmt::Display for Opt<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.1.as_ref().map_or(Ok(()), |value| write!(f, "{}{value}", self.0))
+    }
+}
+
+/// The kinds of corruption.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CorruptionKind {
+    /// Neither slot of CONTROL is intact.
+    #[error("no slot of CONTROL is intact ({0})")]
+    Control(FormatError),
+    /// There are segments, but no CONTROL file.
+    #[error("segments without CONTROL")]
+    ControlMissing,
+    /// A segment's header is damaged.
+    #[error("damaged segment header ({0})")]
+    SegmentHeader(FormatError),
+    /// A segment that must exist does not.
+    #[error("missing segment")]
+    SegmentMissing,
+    /// The file's length is not one a segment can have.
+    #[error("impossible segment length")]
+    SegmentLength,
+    /// What has a segment's name is not a regular file.
+    #[error("not a regular file")]
+    NotAFile,
+    /// A segment of another log.
+    #[error("segment of another log")]
+    ForeignSegment,
+    /// A segment whose number is not the one in its name.
+    #[error("segment number does not match the file's name")]
+    SegmentNumber,
+    /// A segment whose sector size is not the log's.
+    #[error("sector size does not match CONTROL")]
+    SectorSize,
+    /// A segment whose nonce or epoch does not fit its neighbours.
+    #[error("segment of another epoch than its place in the chain")]
+    Epoch,
+    /// An opening segment that does not start where the log before it ends.
+    #[error("the epoch's opening does not fit the log before it")]
+    Opening,
+    /// A frame that was durable is damaged or missing.
+    #[error("damaged frame below the durable watermark ({0})")]
+    Frame(FrameDamage),
+}
+
+/// What is wrong with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameDamage {
+    /// Only zeros where it must be.
+    #[error("zeros")]
+    Zeros,
+    /// The header is damaged.
+    #[error("header: {0}")]
+    Header(FormatError),
+    /// The body's CRC does not match.
+    #[error("body checksum mismatch")]
+    BodyCrc,
+    /// The body's entries are not what the header says.
+    #[error("body: {0}")]
+    Body(FormatError),
+    /// The LSN is not that of its place.
+    #[error("LSN out of place")]
+    Lsn,
+    /// The Seq does not continue the frame before.
+    #[error("Seq out of order")]
+    Seq,
+    /// The chain value is not the CRC of the frame before.
+    #[error("chain broken")]
+    Chain,
+    /// It does not fit into its segment.
+    #[error("longer than its segment")]
+    Length,
+    /// The file ends before it.
+    #[error("end of file")]
+    EndOfFile,
+    /// A position that must be a frame's start is inside one.
+    #[error("no frame starts there")]
+    Boundary,
+}
+
+impl Error {
+    /// Wraps a system error with what was tried on which path.
+    pub fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { operation, path, source }
+    }
+}

@@ -1,0 +1,237 @@
+//! Every access to a disk goes through these traits, so that the simulator sees it.
+//!
+//! [`Io`] is a file system with a clock and randomness, [`File`] an open file,
+//! [`Queue`] the way of the log's data: several writes and syncs in flight, whose
+//! completions may come in any order. Backends: [`std`](self::std) for Linux, and the
+//! simulated disk `sim`. One conformance suite holds for all (`tests/tests/io_conformance.rs`).
+
+mod aligned;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod std;
+
+use ::std::fmt;
+use ::std::io;
+use ::std::path::Path;
+use ::std::sync::Arc;
+
+pub use aligned::AlignedBuf;
+
+use crate::ring::RingBytes;
+
+/// Alignment of memory, offsets and lengths that suits direct I/O on every device
+/// whose sector a log accepts.
+pub const DIRECT_ALIGN: usize = 4096;
+
+/// How a file is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    /// For writing as well as reading.
+    pub write: bool,
+    /// Bypass the page cache where the file system can (`O_DIRECT`). Then memory must
+    /// be aligned to [`DIRECT_ALIGN`], and offsets and lengths to the log's sector.
+    pub direct: bool,
+}
+
+impl Access {
+    /// Reading through the page cache.
+    pub const READ: Self = Self { write: false, direct: false };
+    /// Reading and writing through the page cache.
+    pub const WRITE: Self = Self { write: true, direct: false };
+}
+
+/// What a directory entry is, without following links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// Anything else: a link, a FIFO, a device, a socket.
+    Other,
+}
+
+/// One entry of a directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirEntry {
+    /// Its name; entries whose names are not UTF-8 are not ours and are left out.
+    pub name: String,
+    /// What it is.
+    pub kind: FileKind,
+    /// Length in bytes of a regular file.
+    pub len: u64,
+}
+
+/// A file system, a clock and a source of randomness.
+pub trait Io: fmt::Debug + Send + Sync + 'static {
+    /// The backend's name, for statistics and messages.
+    fn name(&self) -> &'static str;
+
+    /// Creates a directory, mode 0700. One that exists is fine.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Lists a directory, in no particular order.
+    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Makes the entries of a directory durable: creations, renames and unlinks in it.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames within one directory, replacing the target atomically.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file's name.
+    fn unlink(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a file, mode 0600, that must not exist (`AlreadyExists`).
+    /// Where direct access is refused by the file system, the file is opened without;
+    /// [`File::is_direct`] tells.
+    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a regular file that exists; never follows a link, never blocks on a FIFO
+    /// (`InvalidInput` when it is not a regular file).
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
+
+    /// Tries to take the writer's lock on a file, creating it; `None` when another has
+    /// it. It is held until the returned guard is dropped or the process is gone.
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+
+    /// A queue for at most `depth` operations in flight; a backend may have a lower
+    /// depth of its own.
+    fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>>;
+
+    /// The physical sector in bytes of the device under `path`, when it can be known.
+    fn physical_sector(&self, path: &Path) -> Option<u32>;
+
+    /// Nanoseconds of a clock that never goes back.
+    fn now_ns(&self) -> u64;
+
+    /// Wall time in nanoseconds since 1970.
+    fn wall_ns(&self) -> u64;
+
+    /// Blocks the thread for so long.
+    fn sleep_ns(&self, ns: u64);
+
+    /// Fills `bytes` with randomness that no one can predict.
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()>;
+}
+
+/// A held writer's lock; dropping it releases it.
+pub trait Lock: fmt::Debug + Send + Sync {}
+
+/// An open file. Its operations block; a count may be short, as in `pread` and `pwrite`.
+pub trait File: fmt::Debug + Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Is it empty?
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Was it opened with direct access, and granted?
+    fn is_direct(&self) -> bool;
+
+    /// Reads at an offset; 0 at the end of the file.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes at an offset; the file grows as needed.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes two pieces, one after the other, at an offset; with `dsync`, the bytes
+    /// counted are durable on return, and only they.
+    fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize>;
+
+    /// Makes data and length durable (`fdatasync`). After a failure it must not be retried.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Cuts or extends the file to a length.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Reserves blocks for the first `len` bytes and makes the file that long, reading
+    /// as zeros where it was not written. `Unsupported` where the file system can't.
+    fn preallocate(&self, len: u64) -> io::Result<()>;
+}
+
+/// Identifies one operation in flight; chosen by the submitter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// An operation for a [`Queue`].
+#[derive(Debug)]
+pub enum Request {
+    /// Write `bytes` at `offset`; with `dsync`, complete only once *these* bytes (and no
+    /// others) are durable.
+    Write {
+        /// The file.
+        file: Arc<dyn File>,
+        /// Where in it.
+        offset: u64,
+        /// Sealed bytes of the ring: nobody changes them before the completion.
+        bytes: RingBytes,
+        /// Write through to the medium (`RWF_DSYNC`).
+        dsync: bool,
+    },
+    /// Make everything written to the file by operations *completed before this was
+    /// submitted* durable.
+    Sync {
+        /// The file.
+        file: Arc<dyn File>,
+    },
+}
+
+/// The end of an operation.
+#[derive(Debug)]
+pub struct Completion {
+    /// Which one.
+    pub ticket: Ticket,
+    /// Bytes written (perhaps fewer than asked), 0 for a sync; or the error.
+    pub result: io::Result<u64>,
+}
+
+/// Operations in flight. Dropping it waits for them (or, in a simulated crash,
+/// leaves them to their fate).
+pub trait Queue: fmt::Debug + Send {
+    /// How many operations may be in flight.
+    fn depth(&self) -> usize;
+
+    /// Starts an operation. May block, and may complete it at once.
+    fn submit(&mut self, ticket: Ticket, request: Request);
+
+    /// The next completion, in any order; with `wait`, blocks while something is in
+    /// flight. `None` when nothing has completed (with `wait`: nothing is in flight).
+    fn complete(&mut self, wait: bool) -> Option<Completion>;
+}
+
+/// Reads exactly `bytes.len()` bytes, or fewer at the end of the file; gives the count.
+///
+/// # Errors
+/// Those of [`File::read_at`].
+pub fn read_full(file: &dyn File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all bytes.
+///
+/// # Errors
+/// Those of [`File::write_at`]; `WriteZero` when the file takes no more.
+pub fn write_full(file: &dyn File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, offset + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! The operating system's files: blocking calls, one operation at a time.
+//!
+//! Buffered files are synced by `fdatasync`; direct ones are written with `O_DIRECT`,
+//! and with `RWF_DSYNC` where the write itself must be durable.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{
+    Access, Completion, DirEntry, File, FileKind, Io, Lock, Queue, Request, Ticket,
+};
+
+/// The operating system's files and clock.
+#[derive(Debug)]
+pub struct StdIo {
+    start: Instant,
+}
+
+impl StdIo {
+    /// A handle; it has no state but the origin of its clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Default for StdIo {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Io for StdIo {
+    fn name(&self) -> &'static str {
+        "std"
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            result => result,
+        }
+    }
+
+    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            // `DirEntry::metadata` does not follow links.
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let kind = if metadata.is_file() {
+                FileKind::Regular
+            } else if metadata.is_dir() {
+                FileKind::Directory
+            } else {
+                FileKind::Other
+            };
+            entries.push(DirEntry { name, kind, len: metadata.len() });
+        }
+        Ok(entries)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(rustix::fs::fsync(dir)?)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        if direct {
+            match open(path, flags | OFlags::DIRECT) {
+                // Some file systems create the name before they refuse the flag.
+                Err(Errno::INVAL) => match open(path, OFlags::RDWR) {
+                    Ok(fd) => return Ok(Arc::new(StdFile { fd, direct: false })),
+                    Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                Ok(fd) => return Ok(Arc::new(StdFile { fd, direct: true })),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Arc::new(StdFile { fd: open(path, flags)?, direct: false }))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let flags = if access.write { OFlags::RDWR } else { OFlags::RDONLY };
+        let mut direct = access.direct;
+        let mut opened = open(path, flags | if direct { OFlags::DIRECT } else { OFlags::empty() });
+        if direct && matches!(opened, Err(Errno::INVAL)) {
+            direct = false;
+            opened = open(path, flags);
+        }
+        let file = StdFile { fd: opened?, direct };
+        let stat = rustix::fs::fstat(&file.fd)?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Arc::new(file))
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let fd = open(path, OFlags::RDWR | OFlags::CREATE)?;
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Box::new(StdLock { _fd: fd }))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn queue(&self, _depth: usize) -> io::Result<Box<dyn Queue>> {
+        Ok(Box::new(StdQueue::default()))
+    }
+
+    fn physical_sector(&self, path: &Path) -> Option<u32> {
+        let device = fs::metadata(path).ok()?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let block = format!("/sys/dev/block/{major}:{minor}");
+        // A partition has no queue of its own: its disk, the parent folder, has.
+        [format!("{block}/queue"), format!("{block}/../queue")].iter().find_map(|queue| {
+            let text = fs::read_to_string(format!("{queue}/physical_block_size")).ok()?;
+            text.trim().parse().ok()
+        })
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn wall_ns(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep_ns(&self, ns: u64) {
+        std::thread::sleep(Duration::from_nanos(ns));
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            done += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    // O_NONBLOCK keeps a FIFO from blocking the open; it means nothing to a regular file.
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+}
+
+#[derive(Debug)]
+struct StdLock {
+    /// Closing it gives the lock back.
+    _fd: OwnedFd,
+}
+
+impl Lock for StdLock {}
+
+#[derive(Debug)]
+struct StdFile {
+    fd: OwnedFd,
+    direct: bool,
+}
+
+impl File for StdFile {
+    fn len(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        u64::try_from(stat.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::pread(&self.fd, bytes, offset)?)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::pwrite(&self.fd, bytes, offset)?)
+    }
+
+    fn write_pieces_at(
+        &self,
+        pieces: [&[u8]; 2],
+        offset: u64,
+        dsync: bool,
+    ) -> io::Result<usize> {
+        let flags = if dsync { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+        let pieces = pieces.map(IoSlice::new);
+        loop {
+            match rustix::io::pwritev2(self.fd.as_fd(), &pieces, offset, flags) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&self.fd)?)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        Ok(rustix::fs::ftruncate(&self.fd, len)?)
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.fd, FallocateFlags::empty(), 0, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            result => Ok(result?),
+        }
+    }
+}
+
+/// Does each operation when it is submitted: one in flight, and it is done.
+#[derive(Debug, Default)]
+struct StdQueue {
+    done: VecDeque<Completion>,
+}
+
+impl Queue for StdQueue {
+    fn depth(&self) -> usize {
+        1
+    }
+
+    fn submit(&mut self, ticket: Ticket, request: Request) {
+        let result = match request {
+            Request::Write { file, offset, bytes, dsync } => {
+                file.write_pieces_at(bytes.pieces(), offset, dsync).map(|count| count as u64)
+            }
+            Request::Sync { file } => file.sync().map(|()| 0),
+        };
+        self.done.push_back(Completion { ticket, result });
+    }
+
+    fn complete(&mut self, _wait: bool) -> Option<Completion> {
+        self.done.pop_front()
+    }
+}

@@ -1,0 +1,116 @@
+//! Named points where a build with `--cfg bulla_omit` can leave one sync or one
+//! check out at run time, to show that a test notices.
+//!
+//! In an ordinary build [`skip`] is `false` at compile time and nothing is left.
+
+/// One sync, directory sync or completion check that correctness rests on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Point {
+    /// The sync of a frame's file after a plain write.
+    FrameSync = 1,
+    /// The DSYNC flag of a frame's write.
+    FrameDsync,
+    /// The sync of the parent directory after the log's directory is made.
+    ParentDirSync,
+    /// The sync of a new CONTROL file before its rename.
+    ControlCreateSync,
+    /// The directory sync after CONTROL's first rename.
+    ControlCreateDirSync,
+    /// The rewrite of CONTROL's newest slot at open.
+    ControlRewrite,
+    /// The sync of CONTROL with a new epoch, before its first segment.
+    ControlEpochSync,
+    /// The sync of CONTROL with a new low-water mark, before any unlink.
+    ControlPurgeSync,
+    /// The directory sync at open, before anything is built on what is listed.
+    OpenDirSync,
+    /// The sync of the segment that opens an epoch, before its rename.
+    OpeningSync,
+    /// The directory sync after that rename: the commit point of a recovery.
+    OpeningDirSync,
+    /// The sync of a spare segment before it is named.
+    SpareSync,
+    /// The directory sync after a spare is named, before it is used.
+    SpareDirSync,
+    /// The sync of an idle promise.
+    PromiseSync,
+    /// The sync of the seal of a closed log.
+    CloseSealSync,
+    /// The sync of quarantined bytes before the originals are trimmed.
+    QuarantineSync,
+    /// The directory sync of the quarantine before the originals are trimmed.
+    QuarantineDirSync,
+    /// The check of a write's completion for an error.
+    WriteErrorCheck,
+    /// The check of a write's completion for a short count.
+    WriteShortCheck,
+    /// The check of a sync's completion for an error.
+    SyncErrorCheck,
+    /// The rule that a sync covers only writes reaped before it was submitted.
+    SyncCoversReapedOnly,
+    /// The rule that the watermark is contiguous when completions come out of order.
+    ContiguousWatermark,
+    /// The rule that nothing is acknowledged after a failure.
+    PoisonLatch,
+}
+
+impl Point {
+    /// Every point.
+    pub const ALL: &'static [Self] = &[
+        Self::FrameSync,
+        Self::FrameDsync,
+        Self::ParentDirSync,
+        Self::ControlCreateSync,
+        Self::ControlCreateDirSync,
+        Self::ControlRewrite,
+        Self::ControlEpochSync,
+        Self::ControlPurgeSync,
+        Self::OpenDirSync,
+        Self::OpeningSync,
+        Self::OpeningDirSync,
+        Self::SpareSync,
+        Self::SpareDirSync,
+        Self::PromiseSync,
+        Self::CloseSealSync,
+        Self::QuarantineSync,
+        Self::QuarantineDirSync,
+        Self::WriteErrorCheck,
+        Self::WriteShortCheck,
+        Self::SyncErrorCheck,
+        Self::SyncCoversReapedOnly,
+        Self::ContiguousWatermark,
+        Self::PoisonLatch,
+    ];
+}
+
+/// Is this point left out? Always `false` in an ordinary build.
+#[cfg(not(bulla_omit))]
+#[inline]
+#[must_use]
+pub const fn skip(_point: Point) -> bool {
+    false
+}
+
+#[cfg(bulla_omit)]
+pub use switch::{set, skip};
+
+#[cfg(bulla_omit)]
+mod switch {
+    use super::Point;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    static OMITTED: AtomicU8 = AtomicU8::new(0);
+
+    /// Is this point left out?
+    #[must_use]
+    pub fn skip(point: Point) -> bool {
+        OMITTED.load(Ordering::Relaxed) == point as u8
+    }
+
+    /// Leaves one point out from now on, or none.
+    pub fn set(point: Option<Point>) {
+        OMITTED.store(point.map_or(0, |point| point as u8), Ordering::Relaxed);
+    }
+}

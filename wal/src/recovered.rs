@@ -1,0 +1,186 @@
+//! The hand-over from recovery to the log: the only way to a log that can be appended to.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::control::ControlFile;
+use crate::dir;
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{Control, Header, LogId, LowWater, Opening};
+use crate::io::{File, Lock};
+use crate::omit::{Point, skip};
+use crate::options::Options;
+use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
+use crate::segment::{self, NewSegment};
+
+/// A segment that holds live entries, for purging.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LiveSegment {
+    /// What the low-water mark becomes when everything before this segment is purged.
+    pub start: LowWater,
+}
+
+/// A log that was recovered (or just created): locked, its active segment durable.
+///
+/// Made by the recovery crate and by [`create`]; consumed by
+/// [`Log::start`](crate::Log::start). That is the typestate by which a log that was not
+/// recovered can't be appended to.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Options, checked, with the log's own sector.
+    pub options: Options,
+    /// The log's directory.
+    pub dir: PathBuf,
+    /// The writer's lock.
+    pub lock: Box<dyn Lock>,
+    /// CONTROL, with the epoch that was begun.
+    pub control: ControlFile,
+    /// The header of the segment that opens the epoch.
+    pub header: Header,
+    /// That segment, open for writing.
+    pub file: Arc<dyn File>,
+    /// Its file's length in bytes.
+    pub file_len: u64,
+    /// The position of the next frame. Everything below it is durable.
+    pub next_lsn: Lsn,
+    /// The number of the next entry.
+    pub next_seq: Seq,
+    /// Header CRC of the last non-seal frame; 0 when there is none.
+    pub chain: u32,
+    /// Wall time of the last frame, in ns since 1970.
+    pub wall_ns: u64,
+    /// The live segments in order; the last is the one that opens the epoch.
+    pub live: Vec<LiveSegment>,
+}
+
+/// Creates a log in a directory, which is made if it does not exist.
+///
+/// On return the empty log is durable.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] when there is a log, [`Error::Corrupt`] when there are
+/// segments without CONTROL, [`Error::Locked`], [`Error::Options`],
+/// [`Error::SectorTooSmall`], [`Error::Io`].
+pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
+    let options = options.checked(options.sector)?;
+    let io = Arc::clone(&options.io);
+    io.create_dir(path).map_err(Error::io("create", path))?;
+    if let Some(parent) = parent(path) {
+        if !skip(Point::ParentDirSync) {
+            io.sync_dir(parent).map_err(Error::io("sync", parent))?;
+        }
+    }
+    check_device(path, &options)?;
+    let lock = dir::lock(io.as_ref(), path, options.lock_timeout)?;
+    let listing = dir::list(io.as_ref(), path)?;
+    if listing.has_control {
+        return Err(Error::AlreadyExists { path: path.to_owned() });
+    }
+    if let Some(segment) = listing.segments.first() {
+        return Err(Error::from(Box::new(Corruption {
+            segment: Some(segment.number),
+            offset: None,
+            lsn: None,
+            durable: None,
+            kind: CorruptionKind::ControlMissing,
+        })));
+    }
+    let mut log_id = [0; 16];
+    io.random(&mut log_id).map_err(Error::io("get randomness for", path))?;
+    // Version 4 of RFC 9562.
+    log_id[6] = log_id[6] & 0x0F | 0x40;
+    log_id[8] = log_id[8] & 0x3F | 0x80;
+    let control = Control {
+        counter: 0,
+        log_id: LogId(log_id),
+        sector: options.sector,
+        epoch: Epoch(1),
+        nonce: random_nonce(&options, path)?,
+        low_water: LowWater::START,
+    };
+    let control = ControlFile::create(io.as_ref(), path, control)?;
+    begin(path, options, lock, control)
+}
+
+/// Makes the first segment of a log whose CONTROL is there: the end of a creation, or
+/// of one that a crash cut short.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn begin(
+    path: &Path,
+    options: Options,
+    lock: Box<dyn Lock>,
+    control: ControlFile,
+) -> Result<Recovered> {
+    let io = Arc::clone(&options.io);
+    let current = *control.current();
+    let header = Header {
+        log_id: current.log_id,
+        number: SegmentNumber(1),
+        epoch: current.epoch,
+        nonce: current.nonce,
+        previous_nonce: 0,
+        sector: current.sector,
+        wall_ns: io.wall_ns(),
+        opening: Some(Opening {
+            base: Lsn(0),
+            first_seq: Seq(1),
+            supersedes_from: Lsn(0),
+            cut_at: Lsn(0),
+            cuts: Vec::new(),
+        }),
+    };
+    let new = NewSegment {
+        header: &header,
+        len: options.segment_len,
+        direct: options.is_direct(),
+        fill: segment::OPENING_FILL,
+    };
+    let sector = u64::from(current.sector);
+    let file = segment::create(io.as_ref(), path, &new, |_| Ok(sector))?;
+    Ok(Recovered {
+        file_len: options.segment_len,
+        dir: path.to_owned(),
+        lock,
+        control,
+        file,
+        next_lsn: Lsn(0),
+        next_seq: Seq(1),
+        chain: 0,
+        wall_ns: header.wall_ns,
+        live: vec![LiveSegment { start: LowWater::START }],
+        header,
+        options,
+    })
+}
+
+/// A nonce for a new epoch.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn random_nonce(options: &Options, path: &Path) -> Result<u64> {
+    let mut nonce = [0; 8];
+    options.io.random(&mut nonce).map_err(Error::io("get randomness for", path))?;
+    Ok(u64::from_le_bytes(nonce))
+}
+
+/// Refuses a device whose physical sector is larger than the log's.
+///
+/// # Errors
+/// [`Error::SectorTooSmall`].
+pub fn check_device(path: &Path, options: &Options) -> Result<()> {
+    match options.io.physical_sector(path) {
+        Some(device) if device > options.sector => {
+            Err(Error::SectorTooSmall { device, log: options.sector })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parent(path: &Path) -> Option<&Path> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
+        parent => parent,
+    }
+}

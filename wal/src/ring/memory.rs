@@ -1,0 +1,159 @@
+//! The ring's memory: written by appenders, read by writes in flight.
+//!
+//! Owns the only `unsafe` of the append path. What makes it sound is one rule that
+//! `ring` keeps: a byte between `freed` and `sealed` is never written, one from
+//! `sealed` on is never read through [`RingBytes`], and one is reused only after the
+//! write of its frame was reaped. Tested by `ring` and by the simulator.
+
+use std::fmt;
+use std::sync::Arc;
+
+use memmap2::{MmapMut, MmapRaw};
+
+use crate::position::Lsn;
+
+/// A circular buffer addressed by LSN.
+pub(crate) struct RingMemory {
+    map: MmapRaw,
+    len: u64,
+}
+
+impl RingMemory {
+    /// # Errors
+    /// When the system has no memory for it.
+    pub(crate) fn new(len: u64) -> std::io::Result<Arc<Self>> {
+        let bytes = usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+        let map = MmapRaw::from(MmapMut::map_anon(bytes)?);
+        Ok(Arc::new(Self { map, len }))
+    }
+
+    pub(crate) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Index and length of the first part of `len` bytes at `at`; the second part, if
+    /// any, starts at index 0.
+    fn split(&self, at: Lsn, len: usize) -> (usize, usize) {
+        assert!(len as u64 <= self.len, "a range longer than the ring");
+        let start = at.0 % self.len;
+        let first = (self.len - start).min(len as u64);
+        // Both are below the map's length, which is a usize.
+        #[expect(clippy::cast_possible_truncation, reason = "bounded by the map's length")]
+        (start as usize, first as usize)
+    }
+
+    /// Copies `bytes` to position `at`.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes `at .. at + bytes.len()` meanwhile.
+    pub(crate) unsafe fn write(&self, at: Lsn, bytes: &[u8]) {
+        let (start, first) = self.split(at, bytes.len());
+        let base = self.map.as_mut_ptr();
+        // SAFETY: `split` keeps both parts inside the map, the map outlives the call
+        // (we borrow it), and the caller promises that nobody else touches the range.
+        // The source is a shared slice and cannot overlap a range that nobody else has.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), base.add(start), first);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr().add(first), base, bytes.len() - first);
+        }
+    }
+
+    /// Fills `len` bytes at `at` with zeros.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write).
+    pub(crate) unsafe fn zero(&self, at: Lsn, len: usize) {
+        let (start, first) = self.split(at, len);
+        let base = self.map.as_mut_ptr();
+        // SAFETY: as in `write`.
+        unsafe {
+            std::ptr::write_bytes(base.add(start), 0, first);
+            std::ptr::write_bytes(base, 0, len - first);
+        }
+    }
+}
+
+impl fmt::Debug for RingMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RingMemory({} bytes)", self.len)
+    }
+}
+
+/// A range of the ring that nobody writes while this exists, or heap bytes.
+///
+/// What a write in flight holds: it keeps the memory alive, however the log ends.
+#[derive(Clone, Debug)]
+pub struct RingBytes(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Ring { memory: Arc<RingMemory>, at: Lsn, len: usize },
+    Heap { bytes: Arc<crate::io::AlignedBuf>, from: usize },
+}
+
+impl RingBytes {
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn from_heap(bytes: crate::io::AlignedBuf) -> Self {
+        Self(Source::Heap { bytes: Arc::new(bytes), from: 0 })
+    }
+
+    /// A sealed range of the ring.
+    ///
+    /// # Safety
+    /// Nobody writes the range before the write that gets it has completed.
+    pub(crate) unsafe fn from_ring(memory: Arc<RingMemory>, at: Lsn, len: usize) -> Self {
+        Self(Source::Ring { memory, at, len })
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Source::Ring { len, .. } => *len,
+            Source::Heap { bytes, from } => bytes.len() - from,
+        }
+    }
+
+    /// Are there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes in order: two pieces where the range wraps, else the second is empty.
+    #[must_use]
+    pub fn pieces(&self) -> [&[u8]; 2] {
+        match &self.0 {
+            Source::Heap { bytes, from } => [bytes.get(*from..).unwrap_or(&[]), &[]],
+            Source::Ring { memory, at, len } => {
+                let (start, first) = memory.split(*at, *len);
+                let base = memory.map.as_ptr();
+                // SAFETY: `split` keeps both parts inside the map, which `memory` keeps
+                // alive as long as `self`; by the promise of `from_ring` nobody writes
+                // them. The pages are anonymous: always initialised, never a SIGBUS.
+                unsafe {
+                    [
+                        std::slice::from_raw_parts(base.add(start), first),
+                        std::slice::from_raw_parts(base, len - first),
+                    ]
+                }
+            }
+        }
+    }
+
+    /// What is left after the first `count` bytes.
+    #[must_use]
+    pub fn skip(self, count: usize) -> Self {
+        Self(match self.0 {
+            Source::Ring { memory, at, len } => {
+                let count = count.min(len);
+                Source::Ring { memory, at: at.plus(count as u64), len: len - count }
+            }
+            Source::Heap { bytes, from } => {
+                let from = (from + count).min(bytes.len());
+                Source::Heap { bytes, from }
+            }
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! The append ring.
+pub(crate) mod memory;
+pub use memory::RingBytes;

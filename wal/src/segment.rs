@@ -1,0 +1,110 @@
+//! Making segment files: complete, synced and named before anyone needs them.
+//!
+//! Owns the one sequence by which a segment comes to be, for spares, for a new log and
+//! for recovery: temporary name, space, header and frames, sync, rename, directory
+//! sync. The rename of an opening segment is the commit point of its recovery.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::dir;
+use crate::error::{Error, Result};
+use crate::format::Header;
+use crate::io::{AlignedBuf, File, Io, write_full};
+use crate::omit::{Point, skip};
+
+/// What the rest of a new segment holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fill {
+    /// Written zeros: later syncs need no change of metadata.
+    Zeros,
+    /// Reserved blocks, and written zeros in the first bytes only: ready sooner.
+    Ahead(u64),
+}
+
+/// How an opening segment is zero-filled while its caller waits.
+pub const OPENING_FILL: Fill = Fill::Ahead(4 * 1024 * 1024);
+const CHUNK: usize = 1024 * 1024;
+
+/// What to make.
+#[derive(Debug)]
+pub struct NewSegment<'a> {
+    /// Its first sector.
+    pub header: &'a Header,
+    /// Length in bytes of the file.
+    pub len: u64,
+    /// Open it with direct access.
+    pub direct: bool,
+    /// How its unused rest is made.
+    pub fill: Fill,
+}
+
+/// Makes a segment. On return it is durable under its name.
+///
+/// `frames` writes what follows the header, and gives where it ends (a file offset).
+///
+/// # Errors
+/// [`Error::Io`]; what is left under the temporary name is removed at the next try or
+/// the next open.
+pub fn create(
+    io: &dyn Io,
+    dir: &Path,
+    new: &NewSegment<'_>,
+    frames: impl FnOnce(&dyn File) -> io::Result<u64>,
+) -> Result<Arc<dyn File>> {
+    let number = new.header.number;
+    let temporary = dir::segment_temporary_path(dir, number);
+    match io.unlink(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", temporary)(error));
+        }
+        _ => {}
+    }
+    let file = io.create(&temporary, new.direct).map_err(Error::io("create", &temporary))?;
+    fill(file.as_ref(), new, frames).map_err(|error| {
+        // The name is ours and incomplete; its space is better given back now.
+        let _ = io.unlink(&temporary);
+        Error::io("write", &temporary)(error)
+    })?;
+    let (sync_point, dir_point) = if new.header.opening.is_some() {
+        (Point::OpeningSync, Point::OpeningDirSync)
+    } else {
+        (Point::SpareSync, Point::SpareDirSync)
+    };
+    if !skip(sync_point) {
+        file.sync().map_err(Error::io("sync", &temporary))?;
+    }
+    let path = dir::segment_path(dir, number);
+    io.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+    if !skip(dir_point) {
+        io.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    }
+    Ok(file)
+}
+
+fn fill(
+    file: &dyn File,
+    new: &NewSegment<'_>,
+    frames: impl FnOnce(&dyn File) -> io::Result<u64>,
+) -> io::Result<()> {
+    let zeros_to = match file.preallocate(new.len) {
+        Ok(()) => match new.fill {
+            Fill::Zeros => new.len,
+            Fill::Ahead(ahead) => new.len.min(ahead),
+        },
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => new.len,
+        Err(error) => return Err(error),
+    };
+    let mut header = AlignedBuf::zeroed(new.header.sector as usize);
+    header.copy_from_slice(&new.header.encode());
+    write_full(file, &header, 0)?;
+    let mut at = frames(file)?;
+    let zeros = AlignedBuf::zeroed(CHUNK);
+    while at < zeros_to {
+        let len = usize::try_from(zeros_to - at).unwrap_or(CHUNK).min(CHUNK);
+        write_full(file, zeros.get(..len).unwrap_or(&[]), at)?;
+        at += len as u64;
+    }
+    Ok(())
+}
