@@ -1,0 +1,229 @@
+//! A simulated machine: a disk that outlives processes, and processes that crash.
+//!
+//! [`SimDisk`] is the machine, [`SimIo`] one process on it. Deterministic: the same seed
+//! and the same calls give the same bytes, faults and crashes. Sectors, lengths and names
+//! that were not synced are lost one by one at a power loss; a kill loses only what was in
+//! flight. Never does real I/O, starts no thread. Tested by `wal/tests/io_conformance.rs`.
+
+mod config;
+mod disk;
+mod inode;
+mod process;
+mod rng;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use config::{CrashKind, FaultOp, SimConfig, SimCounts};
+pub use process::SimIo;
+
+use disk::{Disk, FlightBody};
+use rng::Rng;
+
+/// A simulated machine with one disk. Clones are the same machine.
+#[derive(Clone)]
+pub struct SimDisk(Arc<Mutex<Disk>>);
+
+impl SimDisk {
+    /// An empty disk without faults: only "/" exists.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::with_config(seed, SimConfig::default())
+    }
+
+    /// An empty disk.
+    ///
+    /// # Panics
+    /// When the sector is not a power of two.
+    #[must_use]
+    pub fn with_config(seed: u64, config: SimConfig) -> Self {
+        Self(Arc::new(Mutex::new(Disk::new(seed, config))))
+    }
+
+    /// A deep copy of the machine with a new seed, to try several ends of one beginning.
+    ///
+    /// Handles stay with the original. What is in flight there is in flight here too,
+    /// without anyone to reap it, so crash the copy before starting a process.
+    #[must_use]
+    pub fn fork(&self, seed: u64) -> Self {
+        let mut disk = self.lock().clone();
+        disk.rng = Rng::new(seed);
+        disk.open.clear();
+        for operation in disk.queues.values_mut().flatten() {
+            if let FlightBody::Write { held, .. } = &mut operation.body {
+                *held = None;
+            }
+        }
+        Self(Arc::new(Mutex::new(disk)))
+    }
+
+    /// Starts a process. Others that live go on.
+    #[must_use]
+    pub fn process(&self) -> Arc<SimIo> {
+        let mut disk = self.lock();
+        disk.crashed = false;
+        SimIo::new(Arc::clone(&self.0), disk.generation)
+    }
+
+    /// All processes die; the kernel lives on.
+    ///
+    /// Completed writes stay visible and stay pending; of a write in flight any subset of
+    /// its sectors was done.
+    pub fn kill(&self) {
+        self.lock().crash(CrashKind::Kill);
+    }
+
+    /// The machine loses power: all processes die, and everything that is not durable is
+    /// kept or lost piece by piece.
+    pub fn power_loss(&self) {
+        self.lock().crash(CrashKind::PowerLoss);
+    }
+
+    /// A power loss of which nothing survives but what is durable.
+    pub fn drop_pending(&self) {
+        self.lock().drop_pending();
+    }
+
+    /// Makes everything that is visible durable.
+    pub fn settle(&self) {
+        self.lock().settle();
+    }
+
+    /// Arms a crash: `steps` more steps succeed, and the next one is struck.
+    ///
+    /// Of a write that is struck any subset of its sectors is done; another operation is
+    /// done or not. Its caller gets the error of a dead process. Any crash disarms it.
+    pub fn crash_after(&self, steps: u64, kind: CrashKind) {
+        let mut disk = self.lock();
+        disk.armed = Some((disk.steps.saturating_add(steps).saturating_add(1), kind));
+    }
+
+    /// Takes back [`crash_after`](Self::crash_after).
+    pub fn disarm(&self) {
+        self.lock().armed = None;
+    }
+
+    /// How many steps all processes took: calls that touch the disk. Lengths, clocks,
+    /// randomness and polls that find nothing are none.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.lock().steps
+    }
+
+    /// Has there been a crash since the last [`process`](Self::process)?
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        self.lock().crashed
+    }
+
+    /// Makes one operation fail: of those of this kind on a path that contains
+    /// `path_contains`, `after` more succeed and the next one fails. A rename matches by
+    /// either path. Several may be armed; one fires once, and crashes do not disarm it.
+    pub fn fail_next(&self, op: FaultOp, kind: io::ErrorKind, path_contains: &str, after: u64) {
+        self.lock().add_script(op, kind, path_contains, after);
+    }
+
+    /// Takes back every [`fail_next`](Self::fail_next) that has not fired.
+    pub fn clear_faults(&self) {
+        self.lock().clear_scripts();
+    }
+
+    /// Changes the configuration, but for the sector.
+    pub fn configure(&self, change: impl FnOnce(&mut SimConfig)) {
+        let mut disk = self.lock();
+        let sector = disk.config.sector;
+        change(&mut disk.config);
+        disk.config.sector = sector;
+    }
+
+    /// Sets how many bytes files can allocate together.
+    pub fn set_capacity(&self, capacity: Option<u64>) {
+        self.lock().config.capacity = capacity;
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, ns: u64) {
+        self.lock().clock_ns += ns;
+    }
+
+    /// Sets how far the wall clock is off; it may go back.
+    pub fn set_wall_offset(&self, ns: i64) {
+        self.lock().wall_offset_ns = ns;
+    }
+
+    /// What the disk has done so far.
+    #[must_use]
+    pub fn counts(&self) -> SimCounts {
+        self.lock().counts
+    }
+
+    /// The files as processes see them, sorted.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.lock().paths()
+    }
+
+    /// A file's bytes as processes see them.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    #[must_use]
+    pub fn read_file(&self, path: impl AsRef<Path>) -> Vec<u8> {
+        let disk = self.lock();
+        let node = disk.lookup_file(path.as_ref());
+        node.and_then(|node| Ok(disk.file(node)?.cached().to_vec()))
+            .unwrap_or_else(|error| panic!("read {}: {error}", path.as_ref().display()))
+    }
+
+    /// Stores a file durably, with its name and the directories above it.
+    ///
+    /// # Panics
+    /// When the path leads through a file or to a directory.
+    pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
+        let stored = self.lock().store(path.as_ref(), bytes);
+        stored.unwrap_or_else(|error| panic!("store {}: {error}", path.as_ref().display()));
+    }
+
+    /// Removes a file durably, whatever was pending of it.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn remove_file(&self, path: impl AsRef<Path>) {
+        let erased = self.lock().erase(path.as_ref());
+        erased.unwrap_or_else(|error| panic!("remove {}: {error}", path.as_ref().display()));
+    }
+
+    /// Damages one byte wherever it is stored: durable, visible and pending. Beyond the
+    /// end of the file it does nothing.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn flip(&self, path: impl AsRef<Path>, offset: u64, mask: u8) {
+        let flipped = self.lock().flip(path.as_ref(), offset, mask);
+        flipped.unwrap_or_else(|error| panic!("flip {}: {error}", path.as_ref().display()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let disk = self.lock();
+        write!(f, "SimDisk(step {}, generation {})", disk.steps, disk.generation)
+    }
+}
+
+/// The error of every operation of a dead process.
+fn dead() -> io::Error {
+    io::Error::other("the simulated process is dead")
+}
+
+/// An offset or length in memory.
+fn index(value: u64) -> usize {
+    // A value that is no index is refused by what uses it.
+    usize::try_from(value).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,351 @@
+//! What a process holds: the handle of the disk, its files, locks and queues.
+//!
+//! Owns the check that the process still lives, and where an armed crash strikes.
+//! Tested by `wal/tests/io_conformance.rs`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::dead;
+use super::disk::{Disk, FlightBody, InFlight, NodeId, OpenFile, Write};
+use crate::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
+
+/// One process's handle of a [`SimDisk`](super::SimDisk); dead after a crash.
+pub struct SimIo(Handle);
+
+impl SimIo {
+    pub(super) fn new(disk: Arc<Mutex<Disk>>, generation: u64) -> Arc<Self> {
+        Arc::new(Self(Handle { disk, generation }))
+    }
+}
+
+impl fmt::Debug for SimIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimIo(process of generation {})", self.0.generation)
+    }
+}
+
+#[derive(Clone)]
+struct Handle {
+    disk: Arc<Mutex<Disk>>,
+    generation: u64,
+}
+
+impl Handle {
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.lock();
+        if disk.generation == self.generation { Ok(disk) } else { Err(dead()) }
+    }
+
+    /// Does one step. Where a crash strikes, `run` is told to do its work by halves.
+    fn operate<T>(&self, run: impl FnOnce(&mut Disk, bool) -> io::Result<T>) -> io::Result<T> {
+        let mut disk = self.alive()?;
+        let Some(kind) = disk.step() else { return run(&mut disk, false) };
+        // The process does not live to see the result, which may be a file: closing that
+        // takes the lock.
+        let lost = run(&mut disk, true);
+        disk.crash(kind);
+        drop(disk);
+        drop(lost);
+        Err(dead())
+    }
+
+    /// Does one step that happens wholly or not at all.
+    fn change<T>(&self, run: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
+        self.operate(|disk, torn| if torn && disk.rng.coin() { Err(dead()) } else { run(disk) })
+    }
+
+    fn file(&self, disk: &mut Disk, file: OpenFile) -> Arc<SimFile> {
+        let handle = Arc::new(SimFile { handle: self.clone(), file });
+        disk.open.insert(Arc::as_ptr(&handle).addr(), file);
+        handle
+    }
+}
+
+impl Io for SimIo {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.change(|disk| disk.create_dir(path))
+    }
+
+    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.0.change(|disk| disk.list_dir(path))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.change(|disk| disk.sync_dir(path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.change(|disk| disk.rename(from, to))
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.0.change(|disk| disk.unlink(path))
+    }
+
+    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
+        let file = self.0.change(|disk| {
+            let node = disk.create(path)?;
+            Ok(self.0.file(disk, OpenFile { node, write: true, direct }))
+        })?;
+        Ok(file)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let file = self.0.change(|disk| {
+            let node = disk.lookup_file(path)?;
+            let Access { write, direct } = access;
+            Ok(self.0.file(disk, OpenFile { node, write, direct }))
+        })?;
+        Ok(file)
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let locked = self.0.change(|disk| {
+            let node = match disk.lookup_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(path)?,
+                found => found?,
+            };
+            if disk.locks.contains(&node) {
+                return Ok(None);
+            }
+            disk.locks.push(node);
+            Ok(Some(node))
+        })?;
+        Ok(locked
+            .map(|node| -> Box<dyn Lock> { Box::new(SimLock { handle: self.0.clone(), node }) }))
+    }
+
+    fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
+        let mut disk = self.0.alive()?;
+        let id = disk.next_queue;
+        disk.next_queue += 1;
+        disk.queues.insert(id, Vec::new());
+        let depth = depth.clamp(1, disk.config.depth.max(1));
+        drop(disk);
+        Ok(Box::new(SimQueue { handle: self.0.clone(), id, depth, done: VecDeque::new() }))
+    }
+
+    fn physical_sector(&self, _path: &Path) -> Option<u32> {
+        self.0.lock().config.physical_sector
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.0.lock().clock_ns
+    }
+
+    fn wall_ns(&self) -> u64 {
+        let disk = self.0.lock();
+        let wall_ns = disk.config.wall_base_ns.saturating_add(disk.clock_ns);
+        wall_ns.saturating_add_signed(disk.wall_offset_ns)
+    }
+
+    fn sleep_ns(&self, ns: u64) {
+        self.0.lock().clock_ns += ns;
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        let mut disk = self.0.alive()?;
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&disk.rng.next().to_le_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
+
+struct SimLock {
+    handle: Handle,
+    node: NodeId,
+}
+
+impl Lock for SimLock {}
+
+impl fmt::Debug for SimLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimLock({:?})", self.node)
+    }
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        if let Ok(mut disk) = self.handle.alive() {
+            disk.locks.retain(|node| *node != self.node);
+        }
+    }
+}
+
+struct SimFile {
+    handle: Handle,
+    file: OpenFile,
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimFile({:?})", self.file)
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let address = std::ptr::from_ref(self).addr();
+        self.handle.lock().open.remove(&address);
+    }
+}
+
+impl File for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.handle.alive()?.file(self.file.node)?.cached().len() as u64)
+    }
+
+    fn is_direct(&self) -> bool {
+        self.file.direct
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.handle.change(|disk| disk.read(self.file, bytes, offset))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.write_pieces_at([bytes, &[]], offset, false)
+    }
+
+    fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
+        let write = Write { file: self.file, offset, pieces, dsync };
+        self.handle.operate(|disk, torn| disk.write(&write, torn))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.change(|disk| disk.sync(self.file.node, disk.latest_stamp()))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.handle.change(|disk| disk.set_len(self.file, len))
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.handle.change(|disk| disk.preallocate(self.file, len))
+    }
+}
+
+/// Operations in flight live in the disk, where a crash finds them; this holds those
+/// that ended before anyone asked.
+struct SimQueue {
+    handle: Handle,
+    id: u64,
+    depth: usize,
+    done: VecDeque<Completion>,
+}
+
+impl fmt::Debug for SimQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimQueue({}, depth {})", self.id, self.depth)
+    }
+}
+
+impl SimQueue {
+    /// Is the process alive?
+    fn is_alive(&self, disk: &Disk) -> bool {
+        disk.generation == self.handle.generation
+    }
+
+    /// Ends one operation in flight, any of them.
+    fn finish_one(&self, disk: &mut Disk) -> Option<Completion> {
+        let in_flight = disk.queues.get(&self.id).map_or(0, Vec::len);
+        if in_flight == 0 {
+            return None;
+        }
+        if self.is_alive(disk)
+            && let Some(kind) = disk.step()
+        {
+            disk.crash(kind);
+        }
+        let at = disk.rng.below(in_flight);
+        let InFlight { ticket, body } = disk.queues.get_mut(&self.id)?.swap_remove(at);
+        Some(Completion { ticket, result: disk.perform(&body) })
+    }
+}
+
+fn in_flight(disk: &Disk, request: &Request) -> io::Result<FlightBody> {
+    match request {
+        Request::Write { file, offset, bytes, dsync } => {
+            let file = open_file(disk, file)?;
+            disk.check_write(file, *offset, bytes.len(), bytes.pieces())?;
+            let (offset, dsync, held) = (*offset, *dsync, Some(bytes.clone()));
+            let bytes = Arc::from(bytes.pieces().concat());
+            Ok(FlightBody::Write { file, offset, dsync, bytes, held })
+        }
+        Request::Sync { file } => {
+            let file = open_file(disk, file)?;
+            Ok(FlightBody::Sync { file, cover: disk.latest_stamp() })
+        }
+    }
+}
+
+/// A queue is given files as trait objects; their addresses tell which.
+fn open_file(disk: &Disk, file: &Arc<dyn File>) -> io::Result<OpenFile> {
+    let address = Arc::as_ptr(file).cast::<()>().addr();
+    disk.open.get(&address).copied().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, "not a file of this simulated machine")
+    })
+}
+
+impl Queue for SimQueue {
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn submit(&mut self, ticket: Ticket, request: Request) {
+        let mut disk = self.handle.lock();
+        if disk.queues.get(&self.id).map_or(0, Vec::len) >= self.depth {
+            let finished = self.finish_one(&mut disk);
+            self.done.extend(finished);
+        }
+        let body = if self.is_alive(&disk) { in_flight(&disk, &request) } else { Err(dead()) };
+        match body {
+            Ok(body) => {
+                disk.queues.entry(self.id).or_default().push(InFlight { ticket, body });
+                if let Some(kind) = disk.step() {
+                    disk.crash(kind);
+                }
+            }
+            Err(error) => self.done.push_back(Completion { ticket, result: Err(error) }),
+        }
+        // The request may hold the last handle of its file: closing that takes the lock.
+        drop(disk);
+        drop(request);
+    }
+
+    fn complete(&mut self, wait: bool) -> Option<Completion> {
+        if let Some(done) = self.done.pop_front() {
+            return Some(done);
+        }
+        let mut disk = self.handle.lock();
+        let late_ppm = disk.config.late_completion_ppm;
+        if !wait && self.is_alive(&disk) && disk.rng.chance(late_ppm) {
+            return None;
+        }
+        self.finish_one(&mut disk)
+    }
+}
+
+impl Drop for SimQueue {
+    fn drop(&mut self) {
+        let mut disk = self.handle.lock();
+        // A failed assertion of `perform` would fail again here.
+        if self.is_alive(&disk) && !std::thread::panicking() {
+            while self.finish_one(&mut disk).is_some() {}
+        }
+        disk.queues.remove(&self.id);
+    }
+}

@@ -1,0 +1,65 @@
+//! A small seeded generator: the only source of chance in the simulator.
+
+/// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+#[derive(Clone, Debug)]
+pub(super) struct Rng(u64);
+
+impl Rng {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`, which is small and not zero: the bias does not matter.
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        super::index(self.next() % bound as u64)
+    }
+
+    pub(super) fn coin(&mut self) -> bool {
+        self.next() & 1 == 1
+    }
+
+    /// True `ppm` times in a million.
+    pub(super) fn chance(&mut self, ppm: u32) -> bool {
+        ppm > 0 && self.next() % 1_000_000 < u64::from(ppm)
+    }
+
+    /// How much of what is undecided survives one crash: often an extreme, because
+    /// "nothing" and "everything" are the outcomes that chance alone hardly ever gives.
+    pub(super) fn survival(&mut self, none_ppm: u32, all_ppm: u32) -> Survival {
+        let draw = self.next() % 1_000_000;
+        if draw < u64::from(none_ppm) {
+            Survival::None
+        } else if draw < u64::from(none_ppm) + u64::from(all_ppm) {
+            Survival::All
+        } else {
+            Survival::Some { ppm: [125_000, 500_000, 875_000][self.below(3)] }
+        }
+    }
+
+    pub(super) fn survives(&mut self, survival: Survival) -> bool {
+        match survival {
+            Survival::None => false,
+            Survival::All => true,
+            Survival::Some { ppm } => self.chance(ppm),
+        }
+    }
+}
+
+/// How much of what is not durable outlives a power loss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Survival {
+    None,
+    All,
+    /// Each piece for itself, so many times in a million.
+    Some {
+        ppm: u32,
+    },
+}
