@@ -4,7 +4,6 @@
 //! the log's order is the table's. Nobody waits for the disk under that lock. State is
 //! a function of the log alone; a change that did not get into the log is not applied.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -94,20 +93,7 @@ impl Store {
             result => result?,
         };
         let mut table = Table::default();
-        let mut refused = None;
-        recovery.replay(Range::ALL, |entry| match Changes::decode(entry.kind, entry.payload) {
-            Ok(changes) => {
-                table.apply(&changes);
-                ControlFlow::Continue(())
-            }
-            Err(source) => {
-                refused = Some(Error::Entry { lsn: entry.lsn, seq: entry.seq, source });
-                ControlFlow::Break(())
-            }
-        })?;
-        if let Some(refused) = refused {
-            return Err(refused);
-        }
+        table.replay(|visitor| recovery.replay(Range::ALL, visitor))?;
         let recovered = Some(recovery.report().clone());
         let log = Log::start(recovery.into_recovered())?;
         Ok(Self { table: RwLock::new(table), log, level: options.level, recovered })
@@ -237,7 +223,7 @@ impl Store {
     /// # Errors
     /// [`Error::Log`]: with `Poisoned` it is unknown whether the change is durable.
     pub fn wait(&self, receipt: Receipt) -> Result<()> {
-        Ok(self.log.wait(receipt)?)
+        self.log.wait(receipt).map_err(Error::from)
     }
 
     /// Does the receipt's level hold? Never blocks.

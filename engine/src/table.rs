@@ -29,6 +29,11 @@ impl Table {
         self.tokens.contains_key(&id)
     }
 
+    /// The tokens in order of their ids.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Token> {
+        self.tokens.values()
+    }
+
     /// The first `limit` tokens whose ids are above `after`.
     pub(crate) fn page_after(&self, after: Option<TokenId>, limit: usize) -> Vec<Token> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
