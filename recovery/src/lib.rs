@@ -1,1 +1,49 @@
-//! Bulla: recovery.
+//! Recovery of a log: what of it survived, what did not, and why.
+//!
+//! Owns the way from bytes on a disk to a log that can be appended to: the scan
+//! ([`Inspection`], read-only), the verdict (a pure table in `verdict.rs`), re-homing
+//! of the tail with its single commit point ([`Recovery`], [`open`]), replay, and the
+//! explicit [`repair`]. It never appends, never interprets a payload, and changes
+//! nothing when it refuses. Tested here against damaged images, and by the simulator.
+//!
+//! ```text
+//! window   bounded reads of one file          chain     spans, X and D, purely
+//! walk     frames in order, validated         verdict   the table, purely
+//! scan     one segment: frames, then probes   analysis  all of these over a directory
+//! inspect  read-only     rehome  the commit   replay    entries to a visitor
+//! repair   explicit      quarantine  copies   report    plain data for people
+//! ```
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
+
+mod analysis;
+mod chain;
+mod error;
+mod history;
+mod inspect;
+mod quarantine;
+mod rehome;
+mod repair;
+mod replay;
+mod report;
+mod scan;
+mod verdict;
+mod walk;
+mod window;
+
+
+pub use bulla_wal as wal;
+pub use error::{CutRefused, Error, Result};
+pub use history::History;
+pub use inspect::Inspection;
+pub use rehome::{Recovery, open};
+pub use repair::{RepairPlan, RepairReport, repair};
+pub use replay::{Bound, EntryView, Range, ReplayStats};
+pub use report::{Evidence, Proof, Report, SegmentReport, SegmentState, Status};
+pub use verdict::{Rest, Verdict, decide};

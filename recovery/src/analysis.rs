@@ -1,0 +1,433 @@
+//! A look at a whole log: list, headers, plan, scans in parallel, chain, verdict.
+//!
+//! Owns the order of reading. Changes nothing, takes no lock: its callers do.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use bulla_wal::dir::{self, Listing, SegmentFile};
+use bulla_wal::format::{Control, FormatError, Header, LowWater, MAX_SECTOR};
+use bulla_wal::io::{FileKind, Io};
+use bulla_wal::{Corruption, CorruptionKind, Epoch, Error as LogError, FrameDamage, Lsn, Options};
+
+use crate::chain::{self, Chain, Plan, Segment, Span};
+use crate::error::Result;
+use crate::history::History;
+use crate::replay;
+use crate::report::{Evidence, Report, SegmentReport, SegmentState, Status};
+use crate::scan::{Scan, scan};
+use crate::verdict::{Rest, Verdict, decide};
+use crate::walk::{Cursor, Start, Walk};
+use crate::window::Window;
+
+/// At most so many segments are scanned at once, each with a window of its own.
+const MAX_SCAN_THREADS: usize = 8;
+
+/// A log's directory, and how it is read.
+#[derive(Debug)]
+pub(crate) struct LogDir {
+    pub(crate) io: Arc<dyn Io>,
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+}
+
+/// Live frames of one segment, with all that is needed to read them again.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) header: Header,
+    /// LSN of the segment's first byte after the header.
+    pub(crate) base: Lsn,
+    pub(crate) start: Cursor,
+    pub(crate) end: Cursor,
+}
+
+impl Piece {
+    /// File offset after the last live frame.
+    pub(crate) fn end_offset(&self) -> u64 {
+        u64::from(self.header.sector).saturating_add(self.end.lsn.distance_from(self.base))
+    }
+}
+
+impl LogDir {
+    pub(crate) fn new(path: &Path, options: &Options) -> Self {
+        let io = Arc::clone(options.file_system());
+        Self { io, path: path.to_owned(), options: options.clone() }
+    }
+
+    pub(crate) fn window(&self, path: &Path) -> Result<Window> {
+        Ok(Window::open(self.io.as_ref(), path, self.options.is_direct())?)
+    }
+
+    fn segment(&self, number: bulla_wal::SegmentNumber) -> Result<Window> {
+        self.window(&dir::segment_path(&self.path, number))
+    }
+
+    /// A walk over the live frames of one segment.
+    pub(crate) fn walk(&self, piece: &Piece) -> Result<Walk> {
+        let start = Start::At { base: piece.base, cursor: piece.start };
+        Ok(Walk::new(self.segment(piece.header.number)?, &piece.header, start, piece.end.lsn))
+    }
+
+    /// How many segments are scanned at once: one in a simulation, for determinism.
+    fn scan_threads(&self) -> usize {
+        if self.io.name() == "sim" {
+            return 1;
+        }
+        std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SCAN_THREADS)
+    }
+}
+
+/// What a log's directory holds, and what that means.
+#[derive(Debug)]
+pub(crate) struct Analysis {
+    /// CONTROL; its epoch is raised to the highest that a segment has.
+    pub(crate) control: Control,
+    pub(crate) listing: Listing,
+    pub(crate) plan: Plan,
+    pub(crate) scans: Vec<Option<Scan>>,
+    pub(crate) chain: Chain,
+    pub(crate) status: Status,
+    /// The creation of the log was cut short before its first segment.
+    pub(crate) unfinished: bool,
+}
+
+impl Analysis {
+    /// Looks at everything.
+    pub(crate) fn read(log: &LogDir, mut control: Control) -> Result<Self> {
+        let listing = dir::list(log.io.as_ref(), &log.path)?;
+        let low_water = control.low_water;
+        let live: Vec<SegmentFile> =
+            listing.segments.iter().filter(|file| file.number >= low_water.segment).copied().collect();
+        let headers =
+            live.iter().map(|file| read_header(log, file)).collect::<Result<Vec<_>>>()?;
+        // A damaged newest slot leaves CONTROL behind its segments. That is a fault, but
+        // no reason to call what they hold unreadable.
+        let behind = epoch_ahead(&control, &live, &headers);
+        if let Some((epoch, nonce, _)) = &behind {
+            (control.epoch, control.nonce) = (*epoch, *nonce);
+        }
+        let mut plan = chain::plan(&control, &live, headers);
+        if let Some((_, _, fault)) = behind {
+            plan.fault.get_or_insert(fault);
+        }
+        let unfinished = listing.segments.is_empty()
+            && control.epoch == Epoch(1)
+            && low_water == LowWater::START;
+        if live.is_empty() && !unfinished {
+            plan.fault.get_or_insert(whole_segment(low_water, CorruptionKind::SegmentMissing));
+        }
+        let scans = scan_all(log, &plan.segments)?;
+        let chain = chain::join(&plan, &scans, control.sector);
+        let mut analysis =
+            Self { control, listing, plan, scans, chain, status: Status::Clean, unfinished };
+        analysis.status = analysis.judge(log)?;
+        Ok(analysis)
+    }
+
+    fn judge(&self, log: &LogDir) -> Result<Status> {
+        let chain = &self.chain;
+        if let Some(fault) = &chain.fault {
+            return Ok(Status::Corrupt(fault.clone()));
+        }
+        match decide(chain.end.lsn, chain.durable, chain.rest) {
+            Verdict::Corrupt => Ok(Status::Corrupt(chain::frame_fault(&self.plan, chain))),
+            verdict => {
+                // Whatever was promised ended with a frame.
+                if self.cursor_at(log, chain.durable)?.is_err() {
+                    let mut fault = chain::frame_fault(&self.plan, chain);
+                    fault.lsn = Some(chain.durable);
+                    fault.kind = CorruptionKind::Frame(FrameDamage::Boundary);
+                    return Ok(Status::Corrupt(fault));
+                }
+                Ok(if verdict == Verdict::Clean { Status::Clean } else { Status::TornTail })
+            }
+        }
+    }
+
+    /// What a frame at `lsn`, at most X, continues; the last boundary before it when none
+    /// starts there.
+    pub(crate) fn cursor_at(&self, log: &LogDir, lsn: Lsn) -> Result<Result<Cursor, Cursor>> {
+        let chain = &self.chain;
+        let start = self.start();
+        if lsn == chain.end.lsn {
+            return Ok(Ok(chain.end));
+        }
+        let span = chain.spans.iter().find(|span| span.start.lsn <= lsn && lsn < span.end.lsn);
+        let Some(piece) = span.and_then(|span| self.piece(span)) else {
+            return Ok(if lsn == start.lsn { Ok(start) } else { Err(start) });
+        };
+        // Ends at the last boundary that is not above `lsn`.
+        let mut at = piece.start;
+        let _ = replay::frames(log, &piece, |_, found| {
+            if found.after.lsn > lsn {
+                return Ok(ControlFlow::Break(()));
+            }
+            at = found.after;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(if at.lsn == lsn { Ok(at) } else { Err(at) })
+    }
+
+    fn piece(&self, span: &Span) -> Option<Piece> {
+        let segment = self.plan.segments.get(span.index)?;
+        Some(Piece {
+            header: segment.header.clone(),
+            base: span.base,
+            start: span.start,
+            end: span.end,
+        })
+    }
+
+    /// All live frames, in order.
+    pub(crate) fn pieces(&self) -> Vec<Piece> {
+        self.chain.spans.iter().filter_map(|span| self.piece(span)).collect()
+    }
+
+    /// Where the log starts.
+    pub(crate) fn start(&self) -> Cursor {
+        Cursor::from(&self.plan.low_water)
+    }
+
+    pub(crate) fn history(&self) -> History {
+        History::new(
+            self.plan.low_water,
+            self.plan.segments.iter().map(|segment| &segment.header),
+        )
+    }
+
+    /// Offset in a segment's file from which on its bytes are cut, when this look finds
+    /// that: behind X in the newest epoch.
+    pub(crate) fn cut_from(&self, index: usize) -> Option<u64> {
+        let place = self.chain.place?;
+        let segment = self.plan.segments.get(index)?;
+        if !segment.newest {
+            return None;
+        }
+        Some(match index.cmp(&place.index) {
+            std::cmp::Ordering::Less => self.scans.get(index)?.as_ref()?.stop_offset,
+            std::cmp::Ordering::Equal => place.offset,
+            std::cmp::Ordering::Greater => u64::from(self.control.sector),
+        })
+    }
+
+    /// The bytes behind X: segment index, offset, length.
+    fn tail(&self) -> Vec<(usize, u64, u64)> {
+        let Some(place) = self.chain.place else { return Vec::new() };
+        let scans = self.scans.iter().enumerate().skip(place.index);
+        scans
+            .filter_map(|(index, scan)| {
+                let scan = scan.as_ref()?;
+                let from = self.cut_from(index)?;
+                let end = scan.nonzero_end.unwrap_or(0).max(scan.stop_offset);
+                (end > from).then(|| (index, from, end - from))
+            })
+            .collect()
+    }
+
+    /// The report of this look.
+    pub(crate) fn report(&self) -> Report {
+        let chain = &self.chain;
+        let connected = chain.spans.iter().filter_map(|span| self.scans.get(span.index)?.as_ref());
+        let tail = self.tail();
+        Report {
+            status: self.status.clone(),
+            log_id: self.control.log_id,
+            sector: self.control.sector,
+            epoch: self.control.epoch,
+            first_lsn: self.plan.low_water.lsn,
+            last_lsn: chain.end.lsn,
+            durable_lsn: chain.durable,
+            first_seq: self.plan.low_water.seq,
+            next_seq: chain.end.seq,
+            last_entry: connected.clone().filter_map(|scan| scan.last_entry).last(),
+            entries: connected.map(|scan| scan.entries).sum(),
+            wall_ns: chain.end.wall_ns,
+            segments: self.segment_reports(),
+            evidence: self.evidence(&tail),
+            bytes_cut: tail.iter().map(|(_, _, len)| len).sum(),
+            rehomed: None,
+            quarantine: None,
+            history: self.history(),
+        }
+    }
+
+    fn evidence(&self, tail: &[(usize, u64, u64)]) -> Vec<Evidence> {
+        let chain = &self.chain;
+        let mut evidence = Vec::new();
+        if self.unfinished {
+            evidence.push(Evidence::CreationUnfinished);
+            return evidence;
+        }
+        evidence.push(Evidence::Promise { durable: chain.durable, proof: chain.proof });
+        if let Status::Corrupt(corruption) = &self.status {
+            evidence.push(Evidence::Fault(corruption.clone()));
+        }
+        for (place, damage) in &chain.ignored {
+            if let Some(segment) = self.plan.segments.get(place.index) {
+                let (segment, offset) = (segment.number, place.offset);
+                evidence.push(Evidence::Ignored { segment, offset, damage: *damage });
+            }
+        }
+        let Some(place) = chain.place else { return evidence };
+        if chain.closed {
+            evidence.push(Evidence::Closed { at: chain.end.lsn });
+        }
+        let below = chain.end.lsn < chain.durable;
+        if chain.rest == Rest::Zeros && !below {
+            evidence.push(Evidence::OnlyZeros { after: chain.end.lsn });
+        } else if let Some(segment) = self.plan.segments.get(place.index) {
+            evidence.push(Evidence::Damaged {
+                segment: segment.number,
+                offset: place.offset,
+                lsn: chain.end.lsn,
+                damage: chain.damage,
+            });
+        }
+        for (index, offset, bytes) in tail.iter().filter(|_| !below) {
+            if let Some(segment) = self.plan.segments.get(*index) {
+                let (segment, offset, bytes) = (segment.number, *offset, *bytes);
+                evidence.push(Evidence::Tail { segment, offset, bytes });
+            }
+        }
+        evidence
+    }
+
+    fn segment_reports(&self) -> Vec<SegmentReport> {
+        let first = self.plan.low_water.segment;
+        let (dead, live): (Vec<&SegmentFile>, Vec<&SegmentFile>) =
+            self.listing.segments.iter().partition(|file| file.number < first);
+        let unknown = |file: &SegmentFile, state| SegmentReport {
+            number: file.number,
+            epoch: None,
+            base: None,
+            live: None,
+            frames: 0,
+            entries: 0,
+            file_len: file.len,
+            state,
+        };
+        let mut reports: Vec<SegmentReport> =
+            dead.into_iter().map(|file| unknown(file, SegmentState::Dead)).collect();
+        for (index, file) in live.into_iter().enumerate() {
+            reports.push(match self.plan.segments.get(index) {
+                Some(segment) => self.segment_report(index, segment),
+                None => unknown(file, SegmentState::Unread),
+            });
+        }
+        reports
+    }
+
+    fn segment_report(&self, index: usize, segment: &Segment) -> SegmentReport {
+        let scan = self.scans.get(index).and_then(Option::as_ref);
+        let span = self.chain.spans.iter().find(|span| span.index == index);
+        let active = self.chain.place.is_some_and(|place| place.index == index);
+        let state = match span {
+            Some(span) if span.start.lsn < span.end.lsn => SegmentState::Live,
+            _ if segment.newest && active => SegmentState::Live,
+            _ if segment.newest => SegmentState::Spare,
+            _ => SegmentState::Superseded,
+        };
+        SegmentReport {
+            number: segment.number,
+            epoch: Some(segment.header.epoch),
+            base: span
+                .map(|span| span.base)
+                .or_else(|| segment.header.opening.as_ref().map(|opening| opening.base)),
+            live: span.map(|span| (span.start.lsn, span.end.lsn)),
+            frames: scan.map_or(0, |scan| scan.frames),
+            entries: scan.map_or(0, |scan| scan.entries),
+            file_len: segment.file_len,
+            state,
+        }
+    }
+}
+
+fn whole_segment(low_water: LowWater, kind: CorruptionKind) -> Corruption {
+    Corruption {
+        segment: Some(low_water.segment),
+        offset: None,
+        lsn: Some(low_water.lsn),
+        durable: Some(low_water.lsn),
+        kind,
+    }
+}
+
+/// The first segment of the highest epoch above CONTROL's, with its epoch and nonce.
+fn epoch_ahead(
+    control: &Control,
+    files: &[SegmentFile],
+    headers: &[Result<Header, CorruptionKind>],
+) -> Option<(Epoch, u64, Corruption)> {
+    let ours = files.iter().zip(headers).filter_map(|(file, header)| {
+        let header = header.as_ref().ok()?;
+        let ours = header.log_id == control.log_id
+            && header.number == file.number
+            && header.epoch > control.epoch;
+        ours.then_some(header)
+    });
+    let highest = ours.clone().map(|header| header.epoch).max()?;
+    let header = ours.into_iter().find(|header| header.epoch == highest)?;
+    let fault = Corruption {
+        segment: Some(header.number),
+        offset: Some(0),
+        lsn: None,
+        durable: None,
+        kind: CorruptionKind::Epoch,
+    };
+    Some((highest, header.nonce, fault))
+}
+
+/// A segment's header, or what is wrong with it.
+fn read_header(log: &LogDir, file: &SegmentFile) -> Result<Result<Header, CorruptionKind>> {
+    if file.kind != FileKind::Regular {
+        return Ok(Err(CorruptionKind::NotAFile));
+    }
+    let path = dir::segment_path(&log.path, file.number);
+    let mut window = log.window(&path)?;
+    // As long as the largest sector, so that a foreign one is told from damage.
+    match Header::decode(window.bytes(0, u64::from(MAX_SECTOR))?) {
+        Ok(header) => Ok(Ok(header)),
+        Err(reason @ (FormatError::Version(_) | FormatError::Features(_))) => {
+            Err(LogError::Unsupported { path, reason }.into())
+        }
+        Err(reason) => Ok(Err(CorruptionKind::SegmentHeader(reason))),
+    }
+}
+
+fn scan_all(log: &LogDir, segments: &[Segment]) -> Result<Vec<Option<Scan>>> {
+    let threads = log.scan_threads().min(segments.len());
+    let one = |segment: &Segment| -> Result<Option<Scan>> {
+        if segment.superseded {
+            return Ok(None);
+        }
+        let window = log.segment(segment.number)?;
+        let Segment { header, start, ceiling, newest, .. } = segment;
+        Ok(Some(scan(window, header, *start, *ceiling, *newest)?))
+    };
+    if threads <= 1 {
+        return segments.iter().map(one).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                // The counter only deals out work; the mutex publishes the results.
+                while let Some((index, segment)) = {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    segments.get(index).map(|segment| (index, segment))
+                } {
+                    let result = one(segment);
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // In order, so that of several errors the first segment's is given.
+    found.sort_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, result)| result).collect()
+}

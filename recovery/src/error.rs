@@ -1,0 +1,80 @@
+//! What can go wrong with a recovery, told apart by what the caller may do next.
+
+use bulla_wal::{Corruption, Epoch, Lsn};
+
+/// The result of a recovery operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of recovery. Environment and corruption come from [`bulla_wal::Error`];
+/// the others are about positions that a caller kept or chose.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The environment, the options, or corruption (then nothing was changed).
+    #[error(transparent)]
+    Log(#[from] bulla_wal::Error),
+    /// The position was lost in a crash, and may have been given to another entry by a
+    /// later epoch. What was built on it must be rebuilt from before `cut_at`.
+    #[error("LSN {lsn} of epoch {epoch} was cut off when epoch {by} began at LSN {cut_at}")]
+    Diverged {
+        /// The position's epoch.
+        epoch: Epoch,
+        /// The position.
+        lsn: Lsn,
+        /// The epoch that cut it off.
+        by: Epoch,
+        /// The end of what that epoch kept of the log before it.
+        cut_at: Lsn,
+    },
+    /// The position is below the low-water mark: its entry was purged.
+    #[error("{position} is below the log's start, LSN {low_water}: it was purged")]
+    Purged {
+        /// The position asked for.
+        position: crate::Bound,
+        /// Where the log starts.
+        low_water: Lsn,
+    },
+    /// A repair can't cut there; nothing was changed.
+    #[error("cannot cut at LSN {cut_at}: {reason}")]
+    Cut {
+        /// The cut asked for.
+        cut_at: Lsn,
+        /// Why not.
+        reason: CutRefused,
+    },
+    /// All 2^32 epochs are used up. Copy the entries into a new log.
+    #[error("no epoch is left for another open")]
+    EpochsExhausted,
+}
+
+/// Why a repair can't cut where it was asked to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CutRefused {
+    /// The frames that can be read in order end before it.
+    #[error("the frames that can be read in order end at LSN {0}")]
+    PastEnd(Lsn),
+    /// It is below the low-water mark.
+    #[error("the log starts at LSN {0}")]
+    BelowStart(Lsn),
+    /// It is inside a frame.
+    #[error("it is inside the frame at LSN {0}")]
+    InsideFrame(Lsn),
+}
+
+impl Error {
+    /// The corruption, if it is that.
+    #[must_use]
+    pub fn corruption(&self) -> Option<&Corruption> {
+        match self {
+            Self::Log(bulla_wal::Error::Corrupt(corruption)) => Some(corruption),
+            _ => None,
+        }
+    }
+}
+
+impl From<Corruption> for Error {
+    fn from(corruption: Corruption) -> Self {
+        Self::Log(bulla_wal::Error::from(Box::new(corruption)))
+    }
+}

@@ -1,0 +1,97 @@
+//! The read-only look at a log: takes no lock, changes nothing.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bulla_wal::format::Control;
+use bulla_wal::{Corruption, CorruptionKind, Error as LogError, Options, control, dir};
+
+use crate::analysis::{Analysis, LogDir, Piece};
+use crate::error::Result;
+use crate::replay::{self, EntryView, Range, ReplayStats};
+use crate::report::{Report, SegmentReport};
+use crate::walk::Cursor;
+
+/// What a read-only look at a log found.
+///
+/// What it shows may not be durable yet: a power loss can take back what lies above
+/// [`Report::durable_lsn`]. Only [`Recovery`](crate::Recovery) makes it so. Of a log
+/// that is open for writing it shows a state that the log had, or its beginning.
+#[derive(Debug)]
+pub struct Inspection {
+    log: LogDir,
+    report: Report,
+    pieces: Vec<Piece>,
+    start: Cursor,
+}
+
+impl Inspection {
+    /// Looks at the log in `dir`. A corrupt one is no error: the report says so.
+    ///
+    /// # Errors
+    /// [`NotALog`](LogError::NotALog), [`Unsupported`](LogError::Unsupported) for a newer
+    /// format, [`Corrupt`](LogError::Corrupt) when CONTROL can't be read,
+    /// [`Io`](LogError::Io), which is never taken for the log's end.
+    pub fn read(dir: &Path, options: &Options) -> Result<Self> {
+        let control = read_control(dir, options)?;
+        let log = LogDir::new(dir, &options.clone().sector(control.sector));
+        let analysis = Analysis::read(&log, control)?;
+        Ok(Self {
+            report: analysis.report(),
+            pieces: analysis.pieces(),
+            start: analysis.start(),
+            log,
+        })
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The segments, in order of number.
+    #[must_use]
+    pub fn segments(&self) -> &[SegmentReport] {
+        &self.report.segments
+    }
+
+    /// Gives the entries in `range` that can be read in order (of a corrupt log: up to
+    /// the damage) to `visitor`, which may break off.
+    ///
+    /// # Errors
+    /// [`Purged`](crate::Error::Purged) when the range starts below the log;
+    /// [`Io`](LogError::Io); [`Corrupt`](LogError::Corrupt) when the log has changed.
+    pub fn replay(
+        &self,
+        range: Range,
+        visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<ReplayStats> {
+        replay::replay(&self.log, &self.pieces, self.start, range, visitor)
+    }
+}
+
+/// Reads CONTROL, telling "no log here" from "its CONTROL is gone".
+pub(crate) fn read_control(path: &Path, options: &Options) -> Result<Control> {
+    let io = options.file_system().as_ref();
+    let listing = match dir::list(io, path) {
+        Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(LogError::NotALog { path: path.to_owned() }.into());
+        }
+        listing => listing?,
+    };
+    if listing.has_control {
+        return Ok(control::read(io, path)?);
+    }
+    match listing.segments.first() {
+        None => Err(LogError::NotALog { path: path.to_owned() }.into()),
+        Some(segment) => Err(Corruption {
+            segment: Some(segment.number),
+            offset: None,
+            lsn: None,
+            durable: None,
+            kind: CorruptionKind::ControlMissing,
+        }
+        .into()),
+    }
+}

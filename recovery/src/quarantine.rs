@@ -1,0 +1,108 @@
+//! Copies of what recovery cuts off, made and synced before the originals are trimmed.
+//!
+//! Owns the folder `quarantine/`. A copy appears under its name only when it is whole;
+//! making it again after a crash replaces it. Nothing here is ever removed by us.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bulla_wal::dir;
+use bulla_wal::format::all_zero;
+use bulla_wal::io::write_full;
+use bulla_wal::omit::{Point, skip};
+use bulla_wal::Error as LogError;
+
+use crate::analysis::LogDir;
+use crate::error::Result;
+use crate::window::{WINDOW_LEN, Window};
+
+/// The folder, made when the first copy is.
+#[derive(Debug)]
+pub(crate) struct Quarantine<'a> {
+    log: &'a LogDir,
+    path: PathBuf,
+    copies: Vec<PathBuf>,
+}
+
+impl<'a> Quarantine<'a> {
+    pub(crate) fn new(log: &'a LogDir) -> Self {
+        Self { log, path: log.path.join(dir::QUARANTINE), copies: Vec::new() }
+    }
+
+    /// Copies what is not zero from `from` on, up to the last such byte; nothing when
+    /// there is none.
+    pub(crate) fn keep_rest(&mut self, source: &Path, from: u64, name: &str) -> Result<()> {
+        let mut window = self.log.window(source)?;
+        match nonzero_end(&mut window, from)? {
+            Some(end) => self.copy(&mut window, from, end, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies a whole file.
+    pub(crate) fn keep_file(&mut self, source: &Path, name: &str) -> Result<()> {
+        let mut window = self.log.window(source)?;
+        let len = window.len();
+        self.copy(&mut window, 0, len, name)
+    }
+
+    fn copy(&mut self, window: &mut Window, from: u64, to: u64, name: &str) -> Result<()> {
+        let io = self.log.io.as_ref();
+        if self.copies.is_empty() {
+            io.create_dir(&self.path).map_err(LogError::io("create", &self.path))?;
+        }
+        let path = self.path.join(name);
+        let temporary = self.path.join(format!("{name}.tmp"));
+        match io.unlink(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LogError::io("remove", temporary)(error).into());
+            }
+            _ => {}
+        }
+        let file = io.create(&temporary, false).map_err(LogError::io("create", &temporary))?;
+        let mut at = from;
+        while at < to {
+            let bytes = window.bytes(at, (to - at).min(WINDOW_LEN))?;
+            if bytes.is_empty() {
+                break;
+            }
+            write_full(file.as_ref(), bytes, at - from)
+                .map_err(LogError::io("write", &temporary))?;
+            at += bytes.len() as u64;
+        }
+        if !skip(Point::QuarantineSync) {
+            file.sync().map_err(LogError::io("sync", &temporary))?;
+        }
+        io.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))?;
+        self.copies.push(path);
+        Ok(())
+    }
+
+    /// Makes the copies durable under their names. On return the originals may go.
+    /// Gives the copies made.
+    pub(crate) fn finish(self) -> Result<Vec<PathBuf>> {
+        if !self.copies.is_empty() && !skip(Point::QuarantineDirSync) {
+            let io = self.log.io.as_ref();
+            io.sync_dir(&self.path).map_err(LogError::io("sync", &self.path))?;
+            io.sync_dir(&self.log.path).map_err(LogError::io("sync", &self.log.path))?;
+        }
+        Ok(self.copies)
+    }
+}
+
+/// Offset after the last byte from `from` on that is not zero.
+fn nonzero_end(window: &mut Window, from: u64) -> Result<Option<u64>> {
+    let mut end = None;
+    let mut at = from;
+    loop {
+        let bytes = window.bytes(at, WINDOW_LEN)?;
+        if bytes.is_empty() {
+            return Ok(end);
+        }
+        if !all_zero(bytes) {
+            let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+            end = Some(at + last as u64 + 1);
+        }
+        at += bytes.len() as u64;
+    }
+}

@@ -1,0 +1,151 @@
+//! Repair: what an operator asks for when recovery refuses. It always keeps a copy.
+//!
+//! Owns the copies of whole files and the cut. Whatever is behind the cut stays in
+//! `quarantine/`, byte for byte; what is before it is recovered as usual. A segment
+//! that does not fit into the log (a damaged header, a gap) ends it: the new epoch's
+//! opening takes the number of the first that does not fit, replacing it by the rename
+//! that is the commit point, and those after it are removed, the highest first. A crash
+//! in between leaves a log that is refused again, and can be repaired again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bulla_wal::dir::{self, SegmentFile};
+use bulla_wal::io::FileKind;
+use bulla_wal::recovered::begin;
+use bulla_wal::{Epoch, Error as LogError, Lsn, Options, SegmentNumber};
+
+use crate::analysis::{Analysis, LogDir};
+use crate::error::{CutRefused, Error, Result};
+use crate::quarantine::Quarantine;
+use crate::rehome::{Cut, Entered, commit, keep_len, remove_dead, trim};
+use crate::report::Report;
+
+/// What to repair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RepairPlan {
+    /// Everything from here on is cut off. A frame boundary, at most
+    /// [`Report::last_lsn`], at least [`Report::first_lsn`].
+    pub cut_at: Lsn,
+}
+
+impl RepairPlan {
+    /// Keeps everything that can be read in order.
+    #[must_use]
+    pub fn keep_readable(report: &Report) -> Self {
+        Self { cut_at: report.last_lsn }
+    }
+}
+
+/// What a repair did.
+#[derive(Clone, Debug)]
+pub struct RepairReport {
+    /// What was found before.
+    pub before: Report,
+    /// Where the log was cut.
+    pub cut_at: Lsn,
+    /// The epoch that begins there.
+    pub epoch: Epoch,
+    /// Copies of the files that were changed or removed, made first.
+    pub copies: Vec<PathBuf>,
+    /// Segments that did not fit into the log: replaced or removed.
+    pub removed: Vec<SegmentNumber>,
+}
+
+/// Cuts a log at a position that the caller chose, and begins a new epoch there.
+///
+/// On return the cut is durable and the next open is clean. Entries at or above
+/// `cut_at` are lost to the log, durable ones too; copies of the files that held them
+/// are in `quarantine/`.
+///
+/// # Errors
+/// [`Cut`](Error::Cut) when the log can't be cut there: nothing was changed. Those of
+/// [`Recovery::run`](crate::Recovery::run), but for corruption of segments.
+pub fn repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<RepairReport> {
+    let Entered { log, lock, control, analysis } = Entered::enter(path, options)?;
+    let cut = checked_cut(&log, &analysis, plan.cut_at)?;
+    let before = analysis.report();
+    if analysis.unfinished {
+        let recovered = begin(&log.path, log.options.clone(), lock, control)?;
+        let epoch = recovered.header.epoch;
+        let (copies, removed) = (Vec::new(), Vec::new());
+        return Ok(RepairReport { before, cut_at: plan.cut_at, epoch, copies, removed });
+    }
+    let unread = unread(&analysis);
+    let copies = keep_files(&log, &analysis, cut, &unread)?;
+    let committed = commit(&log, lock, control, &analysis, cut)?;
+    let opening = committed.recovered.header.number;
+    for file in unread.iter().rev().filter(|file| file.number != opening) {
+        let path = dir::segment_path(&log.path, file.number);
+        match log.io.unlink(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LogError::io("remove", path)(error).into());
+            }
+            _ => {}
+        }
+    }
+    trim(&log, &analysis, &committed.pieces)?;
+    remove_dead(&log, &analysis)?;
+    Ok(RepairReport {
+        before,
+        cut_at: plan.cut_at,
+        epoch: committed.recovered.header.epoch,
+        copies,
+        removed: unread.iter().map(|file| file.number).collect(),
+    })
+}
+
+fn checked_cut(log: &LogDir, analysis: &Analysis, cut_at: Lsn) -> Result<Cut> {
+    let refuse = |reason| Err(Error::Cut { cut_at, reason });
+    let (start, end) = (analysis.start(), analysis.chain.end);
+    if cut_at < start.lsn {
+        return refuse(CutRefused::BelowStart(start.lsn));
+    }
+    if cut_at > end.lsn {
+        return refuse(CutRefused::PastEnd(end.lsn));
+    }
+    let end = match analysis.cursor_at(log, cut_at)? {
+        Ok(end) => end,
+        Err(before) => return refuse(CutRefused::InsideFrame(before.lsn)),
+    };
+    // What was not promised may only be in the page cache: it is re-homed, as in a
+    // recovery. The boundary before the promise will do where that is not one.
+    let durable = analysis.chain.durable.min(cut_at);
+    let (Ok(durable) | Err(durable)) = analysis.cursor_at(log, durable)?;
+    Ok(Cut { durable, end })
+}
+
+/// Files of segments that do not fit into the log, in order.
+fn unread(analysis: &Analysis) -> Vec<SegmentFile> {
+    let first = analysis.plan.low_water.segment;
+    let live = analysis.listing.segments.iter().filter(|file| file.number >= first);
+    live.skip(analysis.plan.segments.len()).copied().collect()
+}
+
+/// Copies every file that the repair will change or remove.
+fn keep_files(
+    log: &LogDir,
+    analysis: &Analysis,
+    cut: Cut,
+    unread: &[SegmentFile],
+) -> Result<Vec<PathBuf>> {
+    let epoch = analysis.control.epoch;
+    let mut pieces = analysis.pieces();
+    pieces.retain(|piece| piece.start.lsn < cut.durable.lsn);
+    for piece in &mut pieces {
+        if piece.end.lsn > cut.durable.lsn {
+            piece.end = cut.durable;
+        }
+    }
+    let trimmed = analysis.plan.segments.iter().filter(|segment| {
+        segment.file_len > keep_len(&pieces, segment.number, analysis.control.sector)
+    });
+    let unread = unread.iter().filter(|file| file.kind == FileKind::Regular);
+    let numbers = trimmed.map(|segment| segment.number).chain(unread.map(|file| file.number));
+    let mut quarantine = Quarantine::new(log);
+    for number in numbers {
+        let path = dir::segment_path(&log.path, number);
+        quarantine.keep_file(&path, &format!("repair-{epoch}-{number}.seg"))?;
+    }
+    quarantine.finish()
+}

@@ -1,0 +1,219 @@
+//! Replay: the live entries in order, given to a visitor.
+//!
+//! Every frame is validated again on the way: what is given was read whole. Stops at
+//! the visitor's word, at the range's end, or with an error; never skips.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use bulla_wal::format::Entries;
+use bulla_wal::{Corruption, CorruptionKind, Epoch, FrameDamage, Lsn, SegmentNumber, Seq};
+
+use crate::analysis::{LogDir, Piece};
+use crate::error::{Error, Result};
+use crate::walk::{Cursor, End, Found, Step};
+
+/// One end of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Bound {
+    /// A position.
+    Lsn(Lsn),
+    /// The number of an entry.
+    Seq(Seq),
+    /// No bound.
+    #[default]
+    Unbounded,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lsn(lsn) => write!(f, "LSN {lsn}"),
+            Self::Seq(seq) => write!(f, "Seq {seq}"),
+            Self::Unbounded => f.write_str("unbounded"),
+        }
+    }
+}
+
+/// Which entries are replayed. The default is all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Range {
+    /// The first entry at or after this.
+    pub from: Bound,
+    /// Up to the last entry before this.
+    pub to: Bound,
+}
+
+impl Range {
+    /// All live entries.
+    pub const ALL: Self = Self { from: Bound::Unbounded, to: Bound::Unbounded };
+}
+
+/// An entry, as replay shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryView<'a> {
+    /// Its position: that of the receipt.
+    pub lsn: Lsn,
+    /// Its number.
+    pub seq: Seq,
+    /// The kind its writer gave it.
+    pub kind: u16,
+    /// Its writer's bytes.
+    pub payload: &'a [u8],
+    /// The epoch under which it is stored (higher than its receipt's after a re-homing).
+    pub epoch: Epoch,
+    /// When its frame was sealed, in ns since 1970.
+    pub wall_ns: u64,
+}
+
+/// What a replay went through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReplayStats {
+    /// Frames that hold something of the range.
+    pub frames: u64,
+    /// Entries given to the visitor.
+    pub entries: u64,
+    /// Bytes of their payloads.
+    pub payload_bytes: u64,
+    /// Position and number of the last of them.
+    pub last: Option<(Lsn, Seq)>,
+    /// The visitor broke off.
+    pub stopped: bool,
+}
+
+fn is_before(lsn: Lsn, seq: Seq, bound: Bound) -> bool {
+    match bound {
+        Bound::Lsn(bound) => lsn < bound,
+        Bound::Seq(bound) => seq < bound,
+        Bound::Unbounded => false,
+    }
+}
+
+fn is_at_or_after(lsn: Lsn, seq: Seq, bound: Bound) -> bool {
+    bound != Bound::Unbounded && !is_before(lsn, seq, bound)
+}
+
+/// Replays the entries of `pieces` that are in `range`.
+pub(crate) fn replay(
+    log: &LogDir,
+    pieces: &[Piece],
+    start: Cursor,
+    range: Range,
+    mut visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+) -> Result<ReplayStats> {
+    if is_purged(range.from, start) {
+        return Err(Error::Purged { position: range.from, low_water: start.lsn });
+    }
+    let mut stats = ReplayStats::default();
+    for piece in pieces {
+        // `end` is what comes next: a piece that ends there has nothing of the range.
+        if !is_at_or_after_end(piece, range.from) {
+            if is_at_or_after(piece.start.lsn, piece.start.seq, range.to) {
+                break;
+            }
+            let flow = frames(log, piece, |_, found| {
+                Ok(visit(found, range, &mut stats, &mut visitor))
+            })?;
+            if flow.is_break() {
+                break;
+            }
+        }
+    }
+    Ok(stats)
+}
+
+fn is_purged(from: Bound, start: Cursor) -> bool {
+    is_before_start(from, start.lsn, start.seq)
+}
+
+fn is_before_start(from: Bound, lsn: Lsn, seq: Seq) -> bool {
+    match from {
+        Bound::Lsn(from) => from < lsn,
+        Bound::Seq(from) => from < seq,
+        Bound::Unbounded => false,
+    }
+}
+
+/// Does the range begin only after this piece?
+fn is_at_or_after_end(piece: &Piece, from: Bound) -> bool {
+    match from {
+        Bound::Lsn(from) => from >= piece.end.lsn,
+        Bound::Seq(from) => from >= piece.end.seq,
+        Bound::Unbounded => false,
+    }
+}
+
+fn visit(
+    found: &Found<'_>,
+    range: Range,
+    stats: &mut ReplayStats,
+    visitor: &mut impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut counted = false;
+    for entry in Entries::new(&found.frame, found.body) {
+        // The walk has gone through them before.
+        let Ok(entry) = entry else { break };
+        if is_before(entry.lsn, entry.seq, range.from) {
+            continue;
+        }
+        if is_at_or_after(entry.lsn, entry.seq, range.to) {
+            return ControlFlow::Break(());
+        }
+        stats.frames += u64::from(!counted);
+        counted = true;
+        stats.entries += 1;
+        stats.payload_bytes += entry.payload.len() as u64;
+        stats.last = Some((entry.lsn, entry.seq));
+        let view = EntryView {
+            lsn: entry.lsn,
+            seq: entry.seq,
+            kind: entry.kind,
+            payload: entry.payload,
+            epoch: found.frame.epoch,
+            wall_ns: found.frame.wall_ns,
+        };
+        if visitor(&view).is_break() {
+            stats.stopped = true;
+            return ControlFlow::Break(());
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Gives every frame of a piece, in order; each was validated before, and is again.
+///
+/// # Errors
+/// Corruption when a frame is not there any more.
+pub(crate) fn frames(
+    log: &LogDir,
+    piece: &Piece,
+    mut each: impl FnMut(SegmentNumber, &Found<'_>) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
+    let mut walk = log.walk(piece)?;
+    let mut at = piece.start;
+    loop {
+        let offset = walk.offset();
+        match walk.step()? {
+            Step::Frame(found) => {
+                at = found.after;
+                if each(piece.header.number, &found)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Step::End(_) if at.lsn == piece.end.lsn => return Ok(ControlFlow::Continue(())),
+            Step::End(end) => {
+                let damage = match end {
+                    End::Damage(damage) => damage,
+                    End::Ceiling | End::Rotated | End::Closed => FrameDamage::Boundary,
+                };
+                return Err(Error::from(Corruption {
+                    segment: Some(piece.header.number),
+                    offset: Some(offset),
+                    lsn: Some(at.lsn),
+                    durable: Some(piece.end.lsn),
+                    kind: CorruptionKind::Frame(damage),
+                }));
+            }
+        }
+    }
+}

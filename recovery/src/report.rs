@@ -1,0 +1,259 @@
+//! What a look at a log found, as plain data, with the evidence in words for people.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use bulla_wal::format::LogId;
+use bulla_wal::{Corruption, Epoch, FrameDamage, Lsn, SegmentNumber, Seq};
+
+use crate::history::History;
+
+/// What a log is found to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// Whole: only zeros follow the last frame.
+    Clean,
+    /// What follows the last frame was never promised to be durable.
+    TornTail,
+    /// Something that was durable can't be read.
+    Corrupt(Corruption),
+}
+
+impl Status {
+    /// `clean`, `torn_tail` or `corrupt`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::TornTail => "torn_tail",
+            Self::Corrupt(_) => "corrupt",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clean => f.write_str("clean"),
+            Self::TornTail => f.write_str("torn tail"),
+            Self::Corrupt(corruption) => corruption.fmt(f),
+        }
+    }
+}
+
+/// What proves that everything below the durable LSN was on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Proof {
+    /// The low-water mark in CONTROL.
+    LowWater,
+    /// The cut of the recovery that opened the newest epoch.
+    Opening {
+        /// The opening segment.
+        segment: SegmentNumber,
+    },
+    /// A later epoch that begins there.
+    Superseded {
+        /// Where it begins.
+        by: Lsn,
+    },
+    /// A frame's header.
+    Frame {
+        /// Its segment.
+        segment: SegmentNumber,
+        /// Where in its file.
+        offset: u64,
+        /// The frame's own position.
+        lsn: Lsn,
+        /// It lies behind the frames that can be read in order.
+        torn: bool,
+    },
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LowWater => f.write_str("the low-water mark"),
+            Self::Opening { segment } => {
+                write!(f, "the cut recorded in the opening of segment {segment}")
+            }
+            Self::Superseded { by } => write!(f, "the later epoch that begins at LSN {by}"),
+            Self::Frame { segment, offset, lsn, torn } => {
+                let state = if *torn { "header behind the end" } else { "frame" };
+                write!(f, "the {state} at segment {segment} offset {offset} (LSN {lsn})")
+            }
+        }
+    }
+}
+
+/// One thing that was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Evidence {
+    /// Up to where the log was durable for certain, and why.
+    Promise {
+        /// D.
+        durable: Lsn,
+        /// What says so.
+        proof: Proof,
+    },
+    /// Nothing but zeros follows the last frame.
+    OnlyZeros {
+        /// X.
+        after: Lsn,
+    },
+    /// The log was closed in order.
+    Closed {
+        /// X.
+        at: Lsn,
+    },
+    /// The frames that can be read in order end at something that is not one.
+    Damaged {
+        /// In which segment.
+        segment: SegmentNumber,
+        /// Where in its file.
+        offset: u64,
+        /// X.
+        lsn: Lsn,
+        /// What is there.
+        damage: FrameDamage,
+    },
+    /// Bytes that were never promised.
+    Tail {
+        /// In which segment.
+        segment: SegmentNumber,
+        /// Where in its file.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+    },
+    /// Bytes behind a segment's last frame that its successor shows to be none.
+    Ignored {
+        /// In which segment.
+        segment: SegmentNumber,
+        /// Where in its file.
+        offset: u64,
+        /// What is there.
+        damage: FrameDamage,
+    },
+    /// A contradiction of the format's rules.
+    Fault(Corruption),
+    /// The log's creation was cut short; it has no entries.
+    CreationUnfinished,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Promise { durable, proof } => {
+                write!(f, "everything below LSN {durable} was durable: {proof} says so")
+            }
+            Self::OnlyZeros { after } => write!(f, "only zeros after LSN {after}"),
+            Self::Closed { at } => write!(f, "closed in order at LSN {at}"),
+            Self::Damaged { segment, offset, lsn, damage } => {
+                write!(f, "no valid frame at segment {segment} offset {offset} (LSN {lsn}): {damage}")
+            }
+            Self::Tail { segment, offset, bytes } => {
+                write!(f, "{bytes} bytes at segment {segment} offset {offset} were never promised")
+            }
+            Self::Ignored { segment, offset, damage } => write!(
+                f,
+                "no frame at segment {segment} offset {offset} ({damage}), and none missing: \
+                 the next segment continues there"
+            ),
+            Self::Fault(corruption) => corruption.fmt(f),
+            Self::CreationUnfinished => f.write_str("the log's creation was cut short"),
+        }
+    }
+}
+
+/// What a segment is good for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SegmentState {
+    /// It holds frames that count.
+    Live,
+    /// Below the low-water mark: it is removed at the next open.
+    Dead,
+    /// Made ahead; it holds no frames that count.
+    Spare,
+    /// Everything in it was superseded by a later epoch.
+    Superseded,
+    /// It does not fit into the log, or lies behind one that does not.
+    Unread,
+}
+
+impl SegmentState {
+    /// The lower-case name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Dead => "dead",
+            Self::Spare => "spare",
+            Self::Superseded => "superseded",
+            Self::Unread => "unread",
+        }
+    }
+}
+
+/// One segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SegmentReport {
+    /// The number in its name.
+    pub number: SegmentNumber,
+    /// Its epoch, when its header could be read.
+    pub epoch: Option<Epoch>,
+    /// The LSN of its first byte after the header, when it is known.
+    pub base: Option<Lsn>,
+    /// The live positions in it: start, and exclusive end.
+    pub live: Option<(Lsn, Lsn)>,
+    /// Live frames, or valid ones where they don't count.
+    pub frames: u64,
+    /// User entries in them.
+    pub entries: u64,
+    /// Length in bytes of its file.
+    pub file_len: u64,
+    /// What it is good for.
+    pub state: SegmentState,
+}
+
+/// What a look at a log, or its recovery, found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Clean, torn, or corrupt.
+    pub status: Status,
+    /// Which log it is.
+    pub log_id: LogId,
+    /// Sector size in bytes.
+    pub sector: u32,
+    /// The newest epoch; after a recovery, the one it began.
+    pub epoch: Epoch,
+    /// The log's first live position, its low-water mark.
+    pub first_lsn: Lsn,
+    /// The exclusive end of what can be read in order, X.
+    pub last_lsn: Lsn,
+    /// Everything below it was durable for certain, D (before this recovery).
+    pub durable_lsn: Lsn,
+    /// Number of the first live entry.
+    pub first_seq: Seq,
+    /// Number that the next entry gets.
+    pub next_seq: Seq,
+    /// Position and number of the last entry, when its segment holds one.
+    pub last_entry: Option<(Lsn, Seq)>,
+    /// Live user entries.
+    pub entries: u64,
+    /// Wall time of the last frame, in ns since 1970; 0 when there is none.
+    pub wall_ns: u64,
+    /// The segments as they were found, in order of number.
+    pub segments: Vec<SegmentReport>,
+    /// What was found, the proof of the durable LSN first.
+    pub evidence: Vec<Evidence>,
+    /// Bytes after the last frame that are no zeros: what a recovery cuts.
+    pub bytes_cut: u64,
+    /// Positions that this recovery copied into the new epoch's segment.
+    pub rehomed: Option<(Lsn, Lsn)>,
+    /// Where this recovery keeps the bytes it cut.
+    pub quarantine: Option<PathBuf>,
+    /// Which kept positions are still valid.
+    pub history: History,
+}

@@ -1,0 +1,150 @@
+//! One segment: its frames in order to the first invalid one, then every later sector
+//! boundary probed for headers whose promises still count.
+//!
+//! Owns nothing across segments; `chain` joins what the scans find. Memory is bounded
+//! by the window and by one frame.
+
+use bulla_wal::format::{Frame, Header, all_zero};
+use bulla_wal::{Lsn, Result, Seq};
+
+use crate::walk::{Cursor, End, Start, Step, Walk};
+use crate::window::{WINDOW_LEN, Window, to_usize};
+
+/// A promise, and the header that carries it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Promise {
+    pub(crate) promise: Lsn,
+    pub(crate) offset: u64,
+    pub(crate) lsn: Lsn,
+}
+
+/// What one segment holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// What the first valid frame says it continues.
+    pub(crate) first: Option<Cursor>,
+    /// After the last valid frame.
+    pub(crate) last: Option<Cursor>,
+    /// File offset after the last valid frame.
+    pub(crate) stop_offset: u64,
+    /// Why it ends there.
+    pub(crate) stop: End,
+    pub(crate) frames: u64,
+    pub(crate) entries: u64,
+    pub(crate) last_entry: Option<(Lsn, Seq)>,
+    /// The highest promise of the valid frames.
+    pub(crate) walked: Option<Promise>,
+    /// The highest promise after them, of headers whose LSN fits the valid frames'.
+    pub(crate) probed_in_place: Option<Promise>,
+    /// The highest promise after them, of all headers valid in CRC and epoch. One in
+    /// the wrong place is still truthful: only this epoch could seal it.
+    pub(crate) probed: Option<Promise>,
+    /// File offset after the last sector from `stop_offset` on that is not all zeros.
+    pub(crate) nonzero_end: Option<u64>,
+}
+
+impl Scan {
+    /// The segment's base, as far as its frames or its start tell.
+    pub(crate) fn base(&self, start: Start, sector: u32) -> Option<Lsn> {
+        match start {
+            Start::At { base, .. } | Start::Opening { base, .. } => Some(base),
+            Start::FirstFrame => {
+                let last = self.last?;
+                let used = match self.stop {
+                    End::Rotated => self.stop_offset.checked_sub(2 * u64::from(sector)),
+                    _ => self.stop_offset.checked_sub(u64::from(sector)),
+                };
+                last.lsn.0.checked_sub(used?).map(Lsn)
+            }
+        }
+    }
+}
+
+/// Scans one segment. `probe` is for the newest epoch only: promises of older ones
+/// count no further than what supersedes them, which is reached anyway.
+pub(crate) fn scan(
+    window: Window,
+    header: &Header,
+    start: Start,
+    ceiling: Lsn,
+    probe: bool,
+) -> Result<Scan> {
+    let mut walk = Walk::new(window, header, start, ceiling);
+    let mut scan = Scan {
+        first: None,
+        last: None,
+        stop_offset: walk.offset(),
+        stop: End::Ceiling,
+        frames: 0,
+        entries: 0,
+        last_entry: None,
+        walked: None,
+        probed_in_place: None,
+        probed: None,
+        nonzero_end: None,
+    };
+    loop {
+        match walk.step()? {
+            Step::Frame(found) => {
+                scan.first.get_or_insert(found.before);
+                scan.last = Some(found.after);
+                scan.frames += 1;
+                scan.entries += u64::from(found.frame.entry_count);
+                scan.last_entry = found.last_entry.or(scan.last_entry);
+                raise(&mut scan.walked, promise_of(&found.frame, found.offset));
+            }
+            Step::End(end) => {
+                scan.stop = end;
+                break;
+            }
+        }
+    }
+    scan.stop_offset = walk.offset();
+    if probe {
+        probe_rest(&mut walk, header, start, &mut scan)?;
+    }
+    Ok(scan)
+}
+
+fn probe_rest(walk: &mut Walk, header: &Header, start: Start, scan: &mut Scan) -> Result<()> {
+    let sector = u64::from(header.sector);
+    let base = scan.base(start, header.sector);
+    let seed = walk.seed();
+    let mut at = scan.stop_offset;
+    loop {
+        let chunk = walk.window.bytes(at, WINDOW_LEN)?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let len = chunk.len() as u64;
+        if !all_zero(chunk) {
+            for (index, bytes) in chunk.chunks(to_usize(sector)).enumerate() {
+                if all_zero(bytes) {
+                    continue;
+                }
+                let offset = at + index as u64 * sector;
+                scan.nonzero_end = Some(offset + bytes.len() as u64);
+                let Ok((frame, _)) = Frame::decode(bytes, seed, header.epoch, header.sector) else {
+                    continue;
+                };
+                let Some(implied) = frame.lsn.0.checked_sub(offset - sector) else { continue };
+                let promise = promise_of(&frame, offset);
+                raise(&mut scan.probed, promise);
+                if base == Some(Lsn(implied)) {
+                    raise(&mut scan.probed_in_place, promise);
+                }
+            }
+        }
+        at += len;
+    }
+}
+
+fn promise_of(frame: &Frame, offset: u64) -> Promise {
+    Promise { promise: frame.promise, offset, lsn: frame.lsn }
+}
+
+fn raise(highest: &mut Option<Promise>, promise: Promise) {
+    if highest.is_none_or(|highest| promise.promise > highest.promise) {
+        *highest = Some(promise);
+    }
+}

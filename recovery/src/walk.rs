@@ -1,0 +1,261 @@
+//! Frames of one segment in order, each validated, to the first that is not.
+//!
+//! Owns what makes a frame valid in its place. Used by the scan, by replay and by
+//! re-homing, so that all three agree. It allocates no more than a frame's length that
+//! its header's CRC vouches for and that fits into the file.
+
+use bulla_wal::format::{
+    Entries, FRAME_HEADER_LEN, Frame, FrameKind, Header, MAX_FRAME_LEN, Seed, all_zero,
+};
+use bulla_wal::{Epoch, FrameDamage, Lsn, Result, Seq};
+
+use crate::window::{Window, to_usize};
+
+/// Where the next frame must start, and what it must continue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Cursor {
+    pub(crate) lsn: Lsn,
+    pub(crate) seq: Seq,
+    /// Header CRC of the last non-seal frame before.
+    pub(crate) chain: u32,
+    /// The highest wall time before; not a validity check.
+    pub(crate) wall_ns: u64,
+}
+
+impl Cursor {
+    /// Why a frame that starts with `self` does not continue what ends with `end`.
+    pub(crate) fn mismatch(&self, end: &Self) -> Option<FrameDamage> {
+        if self.lsn != end.lsn {
+            Some(FrameDamage::Lsn)
+        } else if self.seq != end.seq {
+            Some(FrameDamage::Seq)
+        } else if self.chain != end.chain {
+            Some(FrameDamage::Chain)
+        } else {
+            None
+        }
+    }
+}
+
+/// What is known about a segment's first frame before it is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Start {
+    /// Everything; the segment's byte `sector` has LSN `base`.
+    At { base: Lsn, cursor: Cursor },
+    /// What an opening says: its base, and the Seq there.
+    Opening { base: Lsn, seq: Seq },
+    /// Nothing: the frame itself tells, and its neighbours are compared later.
+    FirstFrame,
+}
+
+/// How the walk ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// No valid frame starts here.
+    Damage(FrameDamage),
+    /// From here on the bytes are superseded, or were not asked for.
+    Ceiling,
+    /// A rotated seal came before.
+    Rotated,
+    /// The seal of a closed log came before.
+    Closed,
+}
+
+/// A valid frame.
+#[derive(Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) frame: Frame,
+    pub(crate) offset: u64,
+    /// The body, and its padding.
+    pub(crate) body: &'a [u8],
+    /// What it continues.
+    pub(crate) before: Cursor,
+    /// What the next frame must continue.
+    pub(crate) after: Cursor,
+    /// Its last user entry.
+    pub(crate) last_entry: Option<(Lsn, Seq)>,
+}
+
+/// One step of a walk.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    Frame(Found<'a>),
+    End(End),
+}
+
+/// A walk over one segment.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    pub(crate) window: Window,
+    seed: Seed,
+    epoch: Epoch,
+    sector: u32,
+    start: Start,
+    at: Option<Cursor>,
+    ceiling: Lsn,
+    offset: u64,
+    sealed: Option<End>,
+}
+
+struct Checked {
+    frame: Frame,
+    crc: u32,
+    last_entry: Option<(Lsn, Seq)>,
+}
+
+impl Walk {
+    /// A walk over the frames below `ceiling`.
+    pub(crate) fn new(window: Window, header: &Header, start: Start, ceiling: Lsn) -> Self {
+        let sector = u64::from(header.sector);
+        let (at, offset) = match start {
+            Start::At { base, cursor } => {
+                (Some(cursor), sector.saturating_add(cursor.lsn.distance_from(base)))
+            }
+            Start::Opening { .. } | Start::FirstFrame => (None, sector),
+        };
+        Self {
+            window,
+            seed: header.seed(),
+            epoch: header.epoch,
+            sector: header.sector,
+            start,
+            at,
+            ceiling,
+            offset,
+            sealed: None,
+        }
+    }
+
+    /// File offset of the next frame.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The seed of the segment's frames.
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// The next frame, or why there is none; after an end, the same end again.
+    pub(crate) fn step(&mut self) -> Result<Step<'_>> {
+        if let Some(end) = self.end_before_reading() {
+            return Ok(Step::End(end));
+        }
+        let checked = match self.check()? {
+            Ok(checked) => checked,
+            Err(end) => return Ok(Step::End(end)),
+        };
+        let Checked { frame, crc, last_entry } = checked;
+        let before = self.at.unwrap_or(Cursor {
+            lsn: frame.lsn,
+            seq: frame.first_seq,
+            chain: frame.chain,
+            wall_ns: 0,
+        });
+        let after = Cursor {
+            lsn: frame.end(self.sector),
+            seq: frame.next_seq(),
+            chain: if frame.kind.is_seal() { before.chain } else { crc },
+            wall_ns: before.wall_ns.max(frame.wall_ns),
+        };
+        self.at = Some(after);
+        let offset = self.offset;
+        let len = frame.disk_len(self.sector);
+        self.offset += len;
+        match frame.kind {
+            FrameKind::SealRotated => self.sealed = Some(End::Rotated),
+            FrameKind::SealClosed => self.sealed = Some(End::Closed),
+            FrameKind::Data | FrameKind::Promise => {}
+        }
+        let body = self.window.bytes(offset + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN)?;
+        Ok(Step::Frame(Found { frame, offset, body, before, after, last_entry }))
+    }
+
+    fn end_before_reading(&self) -> Option<End> {
+        let known = match self.start {
+            Start::Opening { base, .. } => Some(base),
+            Start::At { .. } | Start::FirstFrame => None,
+        };
+        let lsn = self.at.map(|at| at.lsn).or(known);
+        if lsn.is_some_and(|lsn| lsn >= self.ceiling) {
+            return Some(End::Ceiling);
+        }
+        self.sealed
+    }
+
+    /// The frame at the walk's place, if it is valid there.
+    fn check(&mut self) -> Result<Result<Checked, End>> {
+        let (frame, crc) = match self.check_header()? {
+            Ok(valid) => valid,
+            Err(end) => return Ok(Err(end)),
+        };
+        let len = frame.disk_len(self.sector);
+        // The header vouches for the length, and the file holds it: only now it is read.
+        if len > MAX_FRAME_LEN || self.offset.saturating_add(len) > self.window.len() {
+            return Ok(Err(End::Damage(FrameDamage::Length)));
+        }
+        let seed = self.seed;
+        let bytes = self.window.bytes(self.offset, len)?;
+        let Some(body) = bytes
+            .get(to_usize(FRAME_HEADER_LEN)..)
+            .filter(|_| bytes.len() as u64 == len)
+        else {
+            return Ok(Err(End::Damage(FrameDamage::EndOfFile)));
+        };
+        Ok(match check_body(&frame, body, seed) {
+            Ok(last_entry) => Ok(Checked { frame, crc, last_entry }),
+            Err(damage) => Err(End::Damage(damage)),
+        })
+    }
+
+    fn check_header(&mut self) -> Result<Result<(Frame, u32), End>> {
+        let (seed, epoch, sector) = (self.seed, self.epoch, self.sector);
+        let bytes = self.window.bytes(self.offset, u64::from(sector))?;
+        if bytes.is_empty() {
+            return Ok(Err(End::Damage(FrameDamage::EndOfFile)));
+        }
+        let (frame, crc) = match Frame::decode(bytes, seed, epoch, sector) {
+            Ok(valid) => valid,
+            Err(_) if all_zero(bytes) => return Ok(Err(End::Damage(FrameDamage::Zeros))),
+            Err(error) => return Ok(Err(End::Damage(FrameDamage::Header(error)))),
+        };
+        let found = Cursor {
+            lsn: frame.lsn,
+            seq: frame.first_seq,
+            chain: frame.chain,
+            wall_ns: frame.wall_ns,
+        };
+        let expected = match (self.at, self.start) {
+            (Some(at), _) => at,
+            (None, Start::Opening { base, seq }) => Cursor { lsn: base, seq, ..found },
+            (None, _) => found,
+        };
+        if let Some(damage) = found.mismatch(&expected) {
+            return Ok(Err(End::Damage(damage)));
+        }
+        if frame.lsn >= self.ceiling {
+            return Ok(Err(End::Ceiling));
+        }
+        if frame.end(sector) > self.ceiling {
+            return Ok(Err(End::Damage(FrameDamage::Boundary)));
+        }
+        Ok(Ok((frame, crc)))
+    }
+}
+
+/// Checks CRC, entries and padding of a body; gives its last user entry.
+fn check_body(frame: &Frame, body: &[u8], seed: Seed) -> Result<Option<(Lsn, Seq)>, FrameDamage> {
+    if seed.body_crc(&[body]) != frame.body_crc {
+        return Err(FrameDamage::BodyCrc);
+    }
+    let mut last = None;
+    for entry in Entries::new(frame, body) {
+        let entry = entry.map_err(FrameDamage::Body)?;
+        last = Some((entry.lsn, entry.seq));
+    }
+    let padding = body.get(to_usize(u64::from(frame.body_len))..).unwrap_or(&[]);
+    if !all_zero(padding) {
+        return Err(FrameDamage::Body(bulla_wal::format::FormatError::Reserved));
+    }
+    Ok(last)
+}
