@@ -391,13 +391,17 @@ impl Disk {
         offset: u64,
     ) -> io::Result<usize> {
         self.counts.reads += 1;
+        // As on Linux, the end of the file is told before anything is checked.
+        if offset >= self.file(file.node)?.cached().len() as u64 {
+            return self.fail_file(FaultOp::Read, file.node).map(|()| 0);
+        }
         self.check_alignment(file, offset, bytes.len(), [bytes, &[]])?;
         self.fail_file(FaultOp::Read, file.node)?;
         let unit = if file.direct { self.config.sector } else { 1 };
         let cut = self.rng.chance(self.config.short_read_ppm);
         let asked = if cut { self.shorten(bytes.len(), unit) } else { bytes.len() };
         let cached = self.file(file.node)?.cached();
-        let start = cached.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+        let start = index(offset);
         let count = asked.min(cached.len() - start);
         bytes[..count].copy_from_slice(&cached[start..start + count]);
         Ok(count)
