@@ -76,6 +76,8 @@ pub struct Options {
 
 /// Frames are closed at this length when their entries allow it.
 pub(crate) const SOFT_FRAME_LEN: u64 = 1024 * 1024;
+/// Room in an opening segment beyond what it takes over.
+const OPENING_ROOM: u64 = 4 * 1024 * 1024;
 const MIN_SEGMENT: u64 = 16 * 1024;
 const MIN_RING: u64 = 16 * 1024;
 const MAX_RING: u64 = 4 * format::MAX_FRAME_LEN;
@@ -217,6 +219,16 @@ impl Options {
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {
         self.segment_len
+    }
+
+    /// Length in bytes of the segment that opens an epoch and takes over `tail_len` bytes
+    /// of frames: what they need and a little more, so that an open is not kept waiting
+    /// for a whole segment of zeros. The next one, made meanwhile, has the full length.
+    #[must_use]
+    pub fn opening_len(&self, tail_len: u64) -> u64 {
+        let sector = u64::from(self.sector);
+        let fresh = OPENING_ROOM.max(self.frame_limit()) / sector * sector;
+        2 * sector + tail_len + fresh.min(self.segment_len - 2 * sector)
     }
 
     /// The longest frame in bytes that these options allow.

@@ -133,14 +133,13 @@ pub fn begin(
     };
     let new = NewSegment {
         header: &header,
-        len: options.segment_len,
+        len: options.opening_len(0),
         direct: options.is_direct(),
-        fill: segment::OPENING_FILL,
     };
     let sector = u64::from(current.sector);
     let file = segment::create(io.as_ref(), path, &new, |_| Ok(sector))?;
     Ok(Recovered {
-        file_len: options.segment_len,
+        file_len: new.len,
         dir: path.to_owned(),
         lock,
         control,

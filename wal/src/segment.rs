@@ -14,17 +14,6 @@ use crate::format::Header;
 use crate::io::{AlignedBuf, File, Io, write_full};
 use crate::omit::{Point, skip};
 
-/// What the rest of a new segment holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fill {
-    /// Written zeros: later syncs need no change of metadata.
-    Zeros,
-    /// Reserved blocks, and written zeros in the first bytes only: ready sooner.
-    Ahead(u64),
-}
-
-/// How an opening segment is zero-filled while its caller waits.
-pub const OPENING_FILL: Fill = Fill::Ahead(4 * 1024 * 1024);
 const CHUNK: usize = 1024 * 1024;
 
 /// What to make.
@@ -36,8 +25,6 @@ pub struct NewSegment<'a> {
     pub len: u64,
     /// Open it with direct access.
     pub direct: bool,
-    /// How its unused rest is made.
-    pub fill: Fill,
 }
 
 /// Makes a segment. On return it is durable under its name.
@@ -88,21 +75,19 @@ fn fill(
     new: &NewSegment<'_>,
     frames: impl FnOnce(&dyn File) -> io::Result<u64>,
 ) -> io::Result<()> {
-    let zeros_to = match file.preallocate(new.len) {
-        Ok(()) => match new.fill {
-            Fill::Zeros => new.len,
-            Fill::Ahead(ahead) => new.len.min(ahead),
-        },
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => new.len,
-        Err(error) => return Err(error),
-    };
+    // Reserved at once, so that a lack of space shows before the work and the blocks lie
+    // together; and written, so that later syncs need no change of metadata.
+    match file.preallocate(new.len) {
+        Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
+        _ => {}
+    }
     let mut header = AlignedBuf::zeroed(new.header.sector as usize);
     header.copy_from_slice(&new.header.encode());
     write_full(file, &header, 0)?;
     let mut at = frames(file)?;
     let zeros = AlignedBuf::zeroed(CHUNK);
-    while at < zeros_to {
-        let len = usize::try_from(zeros_to - at).unwrap_or(CHUNK).min(CHUNK);
+    while at < new.len {
+        let len = usize::try_from(new.len - at).unwrap_or(CHUNK).min(CHUNK);
         write_full(file, zeros.get(..len).unwrap_or(&[]), at)?;
         at += len as u64;
     }

@@ -1,0 +1,390 @@
+use super::core::*;
+use crate::format::FrameKind;
+use crate::position::{Lsn, SegmentNumber, Seq};
+use crate::ring::{Closed, Tail};
+
+const SECTOR: u64 = 4096;
+const MS: u64 = 1_000_000;
+
+fn config(fua: bool, depth: usize) -> Config {
+    Config {
+        fua,
+        depth,
+        flush_interval: 10 * MS,
+        sync_interval: 1000 * MS,
+        balanced_interval: 100 * MS,
+        balanced_entries: 50,
+        balanced_max_unsynced: 32 * SECTOR,
+        idle_promise: 50 * MS,
+        spares: 1,
+    }
+}
+
+/// A disk and a ring that do what the core says, and know what is truly durable.
+struct World {
+    core: Core,
+    now: u64,
+    /// What was appended and not taken out: (entries, relaxed) per frame.
+    pending: Vec<(u32, bool)>,
+    end: Lsn,
+    taken: Lsn,
+    seq: u64,
+    segment: u64,
+    segment_left: u64,
+    base: Lsn,
+    frames: Vec<(Op, Closed, Truth)>,
+    /// Operations in flight; with a sync, the frames that it surely makes durable.
+    in_flight: Vec<(Action, Vec<Op>)>,
+    marks: Watermarks,
+    log: Vec<Action>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Truth {
+    Unwritten,
+    Written,
+    Durable,
+}
+
+const SEGMENT_FRAMES: u64 = 8;
+
+impl World {
+    fn new(config: Config) -> Self {
+        Self {
+            core: Core::new(config, Lsn(0), SegmentNumber(1), 0),
+            now: 0,
+            pending: Vec::new(),
+            end: Lsn(0),
+            taken: Lsn(0),
+            seq: 1,
+            segment: 1,
+            segment_left: SEGMENT_FRAMES,
+            base: Lsn(0),
+            frames: Vec::new(),
+            in_flight: Vec::new(),
+            marks: Watermarks::default(),
+            log: Vec::new(),
+        }
+    }
+
+    fn append(&mut self, entries: u32, relaxed: bool) -> Lsn {
+        self.pending.push((entries, relaxed));
+        let lsn = self.end.plus(64);
+        self.end = self.end.plus(SECTOR);
+        lsn
+    }
+
+    /// Lets the core act until it has nothing to do.
+    fn run(&mut self) {
+        let closed = self.pending.len().saturating_sub(1);
+        self.core.tick(self.now, Tail { end: self.end, closed, pressed: false });
+        while let Some(action) = self.core.next() {
+            self.log.push(action);
+            match action {
+                Action::Seal => self.seal(FrameKind::Data),
+                Action::SealEmpty(kind) => {
+                    self.end = self.end.plus(SECTOR);
+                    self.pending.push((0, false));
+                    self.seal(kind);
+                }
+                Action::Prepare => self.core.spare_ready(),
+                Action::Advance(marks) => {
+                    assert!(marks.written >= self.marks.written, "watermarks never go back");
+                    assert!(marks.synced >= self.marks.synced, "watermarks never go back");
+                    self.marks = marks;
+                    self.check();
+                }
+                Action::Write { .. } | Action::Sync { .. } | Action::SealSegment { .. } => {
+                    let covered = self.covered(action);
+                    self.in_flight.push((action, covered));
+                    self.check_unsynced_segments();
+                }
+            }
+        }
+    }
+
+    fn seal(&mut self, kind: FrameKind) {
+        let (entries, relaxed) = self.pending.remove(0);
+        if self.segment_left == 0 {
+            self.segment += 1;
+            self.segment_left = SEGMENT_FRAMES;
+            self.base = self.taken;
+        }
+        self.segment_left -= 1;
+        let closed = Closed {
+            kind,
+            start: self.taken,
+            end: self.taken.plus(SECTOR),
+            body_len: 0,
+            first_seq: Seq(self.seq),
+            entries,
+            segment: SegmentNumber(self.segment),
+            base: self.base,
+            relaxed,
+        };
+        self.seq += u64::from(entries);
+        self.taken = closed.end;
+        let op = self.core.sealed(closed);
+        self.frames.push((op, closed, Truth::Unwritten));
+    }
+
+    /// The frames that were completely written when this sync is submitted.
+    fn covered(&self, action: Action) -> Vec<Op> {
+        let Action::Sync { segment, .. } = action else { return Vec::new() };
+        let written = |(_, frame, truth): &&(Op, Closed, Truth)| {
+            frame.segment == segment && *truth == Truth::Written
+        };
+        self.frames.iter().filter(written).map(|frame| frame.0).collect()
+    }
+
+    /// Completes the operation at `index` of those in flight.
+    fn complete(&mut self, index: usize) {
+        let (action, covered) = self.in_flight.remove(index);
+        let op = match action {
+            Action::Write { op, dsync } => {
+                let frame = self.frames.iter_mut().find(|frame| frame.0 == op).unwrap();
+                frame.2 = if dsync { Truth::Durable } else { Truth::Written };
+                op
+            }
+            Action::Sync { op, .. } => {
+                for frame in self.frames.iter_mut().filter(|frame| covered.contains(&frame.0)) {
+                    frame.2 = Truth::Durable;
+                }
+                op
+            }
+            Action::SealSegment { op, .. } => op,
+            _ => unreachable!("only operations are in flight"),
+        };
+        self.core.completed(op);
+    }
+
+    /// Completes everything, and what follows from it, in order.
+    fn finish(&mut self) {
+        self.run();
+        while !self.in_flight.is_empty() {
+            self.complete(0);
+            self.run();
+        }
+    }
+
+    /// No watermark passes a frame that is not there.
+    fn check(&self) {
+        for (_, frame, truth) in &self.frames {
+            if frame.end <= self.marks.written {
+                assert_ne!(*truth, Truth::Unwritten, "{frame:?} is not written");
+            }
+            if frame.end <= self.marks.synced {
+                assert_eq!(*truth, Truth::Durable, "{frame:?} is not durable");
+            }
+        }
+        assert!(self.marks.balanced <= self.marks.written);
+        let bound = self.marks.synced.plus(config(true, 1).balanced_max_unsynced);
+        assert!(self.marks.balanced <= bound, "more bytes than the bound are acknowledged");
+        let started: Vec<Op> = self.in_flight.iter().flat_map(|(_, ops)| ops.clone()).collect();
+        let unsynced: u64 = self
+            .frames
+            .iter()
+            .filter(|(op, frame, truth)| {
+                *truth == Truth::Written
+                    && frame.end <= self.marks.balanced
+                    && !started.contains(op)
+            })
+            .map(|(_, frame, _)| u64::from(frame.entries))
+            .sum();
+        // A sync in flight on the same segment may hold the next one back.
+        let syncing = self.in_flight.iter().any(|(a, _)| matches!(a, Action::Sync { .. }));
+        assert!(syncing || unsynced < config(true, 1).balanced_entries, "a sync must have started");
+    }
+
+    fn check_unsynced_segments(&self) {
+        let mut segments: Vec<u64> = self
+            .in_flight
+            .iter()
+            .filter_map(|(action, _)| match action {
+                Action::Write { op, .. } => Some(*op),
+                _ => None,
+            })
+            .chain(self.frames.iter().filter(|f| f.2 == Truth::Written).map(|f| f.0))
+            .filter_map(|op| self.frames.iter().find(|frame| frame.0 == op))
+            .map(|frame| frame.1.segment.0)
+            .collect();
+        segments.sort_unstable();
+        segments.dedup();
+        assert!(segments.len() <= 2, "unsynced frames in segments {segments:?}");
+    }
+
+    fn want(&mut self, synced: Lsn) {
+        self.core.want(Lsn(0), synced.plus(1));
+    }
+
+    fn count(&self, kind: impl Fn(&Action) -> bool) -> usize {
+        self.log.iter().filter(|action| kind(action)).count()
+    }
+}
+
+fn is_sync(action: &Action) -> bool {
+    matches!(action, Action::Sync { .. } | Action::Write { dsync: true, .. })
+}
+
+#[test]
+fn lone_strict_writer_costs_exactly_one_sync_per_commit() {
+    for fua in [true, false] {
+        let mut world = World::new(config(fua, 1));
+        for commit in 1..=20 {
+            let lsn = world.append(1, false);
+            world.want(lsn);
+            world.finish();
+            assert!(lsn < world.marks.synced);
+            assert_eq!(world.count(is_sync), commit, "fua {fua}");
+        }
+    }
+}
+
+#[test]
+fn what_is_appended_during_a_sync_shares_the_next_one() {
+    for fua in [true, false] {
+        let mut world = World::new(config(fua, 1));
+        let first = world.append(1, false);
+        world.want(first);
+        world.run();
+        let last = world.append(30, false);
+        world.want(last);
+        world.finish();
+        assert!(last < world.marks.synced);
+        assert_eq!(world.count(is_sync), 2, "fua {fua}");
+    }
+}
+
+#[test]
+fn nothing_is_written_before_the_flush_interval_unless_somebody_waits() {
+    let mut world = World::new(config(true, 1));
+    world.append(1, false);
+    world.now = 9 * MS;
+    world.finish();
+    assert_eq!(world.marks.written, Lsn(0));
+    assert_eq!(world.core.deadline(), Some(10 * MS));
+    world.now = 10 * MS;
+    world.finish();
+    assert_eq!(world.marks.written, Lsn(SECTOR));
+}
+
+#[test]
+fn syncs_start_at_the_interval_of_their_level() {
+    for (relaxed, interval) in [(false, 100 * MS), (true, 1000 * MS)] {
+        let mut world = World::new(config(true, 1));
+        world.append(1, relaxed);
+        world.now = 10 * MS;
+        world.finish();
+        assert_eq!(world.core.deadline(), Some(interval), "relaxed {relaxed}");
+        world.now = interval - 1;
+        world.finish();
+        assert_eq!(world.marks.synced, Lsn(0));
+        world.now = interval;
+        world.finish();
+        assert!(world.marks.synced >= Lsn(SECTOR));
+    }
+}
+
+#[test]
+fn dsync_write_does_not_stand_in_for_a_plain_write_below_it() {
+    let mut world = World::new(config(true, 4));
+    let plain = world.append(1, false);
+    world.now = 10 * MS;
+    world.run();
+    let strict = world.append(1, false);
+    world.want(strict);
+    world.run();
+    // Complete the second write first: nothing may be durable yet.
+    world.complete(world.in_flight.len() - 1);
+    world.run();
+    assert_eq!(world.marks.synced, Lsn(0));
+    world.finish();
+    assert!(plain < world.marks.synced && strict < world.marks.synced);
+}
+
+#[test]
+fn idle_log_promises_once_and_sleeps() {
+    for fua in [true, false] {
+        let mut world = World::new(config(fua, 1));
+        let lsn = world.append(1, false);
+        world.want(lsn);
+        world.finish();
+        assert_eq!(world.core.deadline(), Some(50 * MS));
+        world.now = 50 * MS;
+        world.finish();
+        assert_eq!(world.marks.synced, Lsn(2 * SECTOR), "the promise is durable itself");
+        assert_eq!(world.core.deadline(), None, "a promise does not call for another");
+        world.now = 5000 * MS;
+        world.finish();
+        assert_eq!(world.count(|a| matches!(a, Action::SealEmpty(_))), 1);
+    }
+}
+
+#[test]
+fn close_makes_everything_durable_and_seals_last() {
+    for fua in [true, false] {
+        let mut world = World::new(config(fua, 2));
+        for _ in 0..20 {
+            world.append(1, true);
+        }
+        world.core.close();
+        world.finish();
+        assert!(world.core.is_closed());
+        assert_eq!(world.marks.synced, Lsn(21 * SECTOR));
+        let last = world.frames.last().unwrap();
+        assert_eq!((last.1.kind, last.2), (FrameKind::SealClosed, Truth::Durable));
+    }
+}
+
+#[test]
+fn nothing_advances_after_a_failure() {
+    let mut world = World::new(config(true, 2));
+    let lsn = world.append(1, false);
+    world.append(1, false);
+    world.want(lsn);
+    world.run();
+    world.core.fail();
+    world.complete(0);
+    world.now = 10_000 * MS;
+    world.core.close();
+    let before = world.log.len();
+    world.run();
+    assert_eq!(world.log.len(), before, "no action after the failure");
+    assert_eq!(world.marks, Watermarks::default());
+}
+
+#[test]
+fn failed_spare_is_not_tried_again_before_there_may_be_space() {
+    let mut core = Core::new(config(true, 1), Lsn(0), SegmentNumber(1), 0);
+    assert_eq!(core.next(), Some(Action::Prepare));
+    core.spare_failed();
+    assert_eq!(core.next(), None);
+    core.space();
+    assert_eq!(core.next(), Some(Action::Prepare));
+}
+
+quickcheck::quickcheck! {
+    /// Whatever the order of appends, waits, time and completions: watermarks tell the
+    /// truth, bounds hold (checked at every step), and in the end all is durable.
+    fn watermarks_tell_the_truth_under_any_order(script: Vec<(u8, u8)>, fua: bool, depth: u8) -> bool {
+        let mut world = World::new(config(fua, usize::from(depth % 6) + 1));
+        for (what, argument) in script {
+            match what % 8 {
+                0..=2 => {
+                    world.append(u32::from(argument % 20) + 1, argument & 1 == 0);
+                }
+                3 => {
+                    let upto = Lsn(world.end.0 * u64::from(argument) / 256);
+                    world.want(upto);
+                }
+                4 => world.now += u64::from(argument) * MS,
+                _ if world.in_flight.is_empty() => {}
+                _ => world.complete(usize::from(argument) % world.in_flight.len()),
+            }
+            world.run();
+        }
+        world.core.close();
+        world.finish();
+        world.core.is_closed() && world.marks.synced == world.taken
+    }
+}

@@ -1,0 +1,499 @@
+//! Carries out what the commit core decides: the only place where the log's data meet
+//! the disk.
+//!
+//! Owns the queue of operations in flight, the open segments and the chain. Whoever
+//! holds its lock drives; it never parks. Every completion is checked for an error and
+//! for a short count before the core hears of it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::core::{Action, Core, Op, SyncFor, Watermarks};
+use super::shared::Shared;
+use crate::error::PoisonCause;
+use crate::format::{Frame, FrameKind, Header, LowWater, Seed};
+use crate::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
+use crate::omit::{Point, skip};
+use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
+use crate::recovered::LiveSegment;
+use crate::ring::{Closed, RingBytes, Spare};
+use crate::segment::{self, NewSegment};
+use crate::stats::Counters;
+
+/// How often a write that makes no progress is tried again.
+const MAX_STALLS: u32 = 16;
+/// Completions handled before the driver's lock is given up for a moment.
+const MAX_ROUNDS: usize = 32;
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) core: Core,
+    pub(crate) counters: Counters,
+    /// Where purging can cut, oldest first; the last is the active segment.
+    pub(crate) live: Vec<LiveSegment>,
+    /// Dropped before the lock: a dying queue may still write.
+    queue: Box<dyn Queue>,
+    io: Arc<dyn Io>,
+    maker: SpareMaker,
+    /// Segments that are written to, oldest first; at most three.
+    open: VecDeque<OpenSegment>,
+    spares: VecDeque<OpenSegment>,
+    /// Sealed frames and seals whose write has not completed; at most the depth and one
+    /// more.
+    pending: Vec<Pending>,
+    /// When each frame that is not durable was sealed, for the latency.
+    sealed_at: VecDeque<(Lsn, u64)>,
+    epoch: Epoch,
+    sector: u32,
+    chain: u32,
+    wall_ns: u64,
+    next_seq: Seq,
+    /// Makes spares in this thread: for simulation.
+    inline_spares: bool,
+    /// Held as long as anything can be written.
+    _lock: Box<dyn Lock>,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    number: SegmentNumber,
+    file: Arc<dyn File>,
+    seed: Seed,
+    room: u64,
+    base: Lsn,
+    /// Chain and Seq at its end, once its successor has a frame.
+    end: Option<(u32, Seq)>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    op: Op,
+    file: Arc<dyn File>,
+    segment: SegmentNumber,
+    offset: u64,
+    bytes: RingBytes,
+    kind: FrameKind,
+    dsync: bool,
+    stalls: u32,
+}
+
+/// What a driver starts from.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) core: Core,
+    pub(crate) counters: Counters,
+    pub(crate) live: Vec<LiveSegment>,
+    pub(crate) queue: Box<dyn Queue>,
+    pub(crate) io: Arc<dyn Io>,
+    pub(crate) maker: SpareMaker,
+    pub(crate) header: Header,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) room: u64,
+    pub(crate) chain: u32,
+    pub(crate) wall_ns: u64,
+    pub(crate) next_seq: Seq,
+    pub(crate) inline_spares: bool,
+    pub(crate) lock: Box<dyn Lock>,
+}
+
+/// Makes spare segments, in whichever thread.
+#[derive(Clone, Debug)]
+pub(crate) struct SpareMaker {
+    pub(crate) io: Arc<dyn Io>,
+    pub(crate) dir: PathBuf,
+    /// Of the opening segment; spares continue its epoch.
+    pub(crate) opening: Header,
+    pub(crate) len: u64,
+    pub(crate) direct: bool,
+}
+
+/// A segment that was made ready.
+#[derive(Debug)]
+pub(crate) struct ReadySpare(OpenSegment);
+
+impl SpareMaker {
+    /// Makes segment `number`; on return it is durable under its name.
+    pub(crate) fn make(&self, number: SegmentNumber) -> io::Result<ReadySpare> {
+        let header = Header {
+            number,
+            previous_nonce: self.opening.nonce,
+            wall_ns: self.io.wall_ns(),
+            opening: None,
+            ..self.opening.clone()
+        };
+        let sector = u64::from(header.sector);
+        let new = NewSegment {
+            header: &header,
+            len: self.len,
+            direct: self.direct,
+        };
+        let file = segment::create(self.io.as_ref(), &self.dir, &new, |_| Ok(sector)).map_err(
+            |error| match error {
+                crate::Error::Io { source, .. } => source,
+                other => io::Error::other(other),
+            },
+        )?;
+        Ok(ReadySpare(OpenSegment {
+            number,
+            file,
+            seed: header.seed(),
+            room: self.len - 2 * sector,
+            base: Lsn::ZERO,
+            end: None,
+        }))
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let base = parts.header.opening.as_ref().map_or(Lsn::ZERO, |opening| opening.base);
+        Self {
+            core: parts.core,
+            counters: parts.counters,
+            live: parts.live,
+            queue: parts.queue,
+            io: parts.io,
+            maker: parts.maker,
+            open: VecDeque::from([OpenSegment {
+                number: parts.header.number,
+                file: parts.file,
+                seed: parts.header.seed(),
+                room: parts.room,
+                base,
+                end: None,
+            }]),
+            spares: VecDeque::new(),
+            pending: Vec::new(),
+            sealed_at: VecDeque::new(),
+            epoch: parts.header.epoch,
+            sector: parts.header.sector,
+            chain: parts.chain,
+            wall_ns: parts.wall_ns,
+            next_seq: parts.next_seq,
+            inline_spares: parts.inline_spares,
+            _lock: parts.lock,
+        }
+    }
+
+    /// Does everything that can be done without waiting for a completion (a backend may
+    /// block in a submission). Gives whether anything was done.
+    pub(crate) fn pump(&mut self, shared: &Shared) -> bool {
+        let mut progress = false;
+        for _ in 0..MAX_ROUNDS {
+            self.look(shared);
+            while let Some(action) = self.core.next() {
+                self.act(shared, action);
+                progress = true;
+            }
+            match self.queue.complete(false) {
+                Some(completion) => self.complete(shared, completion),
+                None => break,
+            }
+            progress = true;
+        }
+        progress
+    }
+
+    /// Waits for one completion; `false` when nothing is in flight.
+    pub(crate) fn reap(&mut self, shared: &Shared) -> bool {
+        match self.queue.complete(true) {
+            Some(completion) => {
+                self.complete(shared, completion);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Is an operation in flight?
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Tells the core the time, the ring's tail and the waiters' wishes.
+    fn look(&mut self, shared: &Shared) {
+        let (written, synced) = shared.wanted();
+        self.core.tick(self.io.now_ns(), shared.ring.tail());
+        self.core.want(written, synced);
+    }
+
+    fn act(&mut self, shared: &Shared, action: Action) {
+        match action {
+            Action::Seal => {
+                if let Some(closed) = shared.ring.take_frame() {
+                    self.seal(shared, &closed);
+                }
+            }
+            Action::SealEmpty(kind) => match shared.ring.take_empty_frame(kind) {
+                Some(closed) => self.seal(shared, &closed),
+                None => self.core.no_room_for(kind),
+            },
+            Action::Write { op, dsync } => self.write(op, dsync),
+            Action::Sync { op, segment, purpose } => self.sync(op, segment, purpose),
+            Action::SealSegment { op, segment, end } => self.seal_segment(op, segment, end),
+            Action::Prepare => self.prepare(shared),
+            Action::Advance(marks) => self.advance(shared, marks),
+        }
+    }
+
+    fn seal(&mut self, shared: &Shared, closed: &Closed) {
+        self.rotate_to(closed);
+        let Some(segment) = self.open.back() else { return };
+        self.wall_ns = self.wall_ns.max(self.io.wall_ns());
+        let frame = |body_crc| Frame {
+            kind: closed.kind,
+            body_len: closed.body_len,
+            body_crc,
+            lsn: closed.start,
+            promise: if closed.kind.is_seal() { closed.start } else { self.core.synced() },
+            first_seq: closed.first_seq,
+            entry_count: closed.entries,
+            epoch: self.epoch,
+            wall_ns: self.wall_ns,
+            chain: self.chain,
+        };
+        let (bytes, chain) = shared.ring.seal(closed, segment.seed, frame);
+        let offset = u64::from(self.sector) + closed.start.distance_from(segment.base);
+        let (file, number) = (Arc::clone(&segment.file), segment.number);
+        if !closed.kind.is_seal() {
+            self.chain = chain;
+        }
+        self.next_seq = Seq(closed.first_seq.0 + u64::from(closed.entries));
+        self.counters.stats.frames += 1;
+        if closed.kind == FrameKind::Data {
+            self.counters.group(closed.entries);
+        }
+        let op = self.core.sealed(*closed);
+        self.sealed_at.push_back((closed.end, self.io.now_ns()));
+        self.pending.push(Pending {
+            op,
+            file,
+            segment: number,
+            offset,
+            bytes,
+            kind: closed.kind,
+            dsync: false,
+            stalls: 0,
+        });
+    }
+
+    /// Makes the segment that the ring chose for a frame the active one.
+    fn rotate_to(&mut self, closed: &Closed) {
+        if self.open.back().is_some_and(|segment| segment.number == closed.segment) {
+            return;
+        }
+        if let Some(last) = self.open.back_mut() {
+            last.end = Some((self.chain, closed.first_seq));
+        }
+        let spare = self.spares.pop_front();
+        // The ring claims spares in the order in which it was told of them.
+        let mut segment = spare.expect("the ring claimed a segment that was made ready");
+        debug_assert_eq!(segment.number, closed.segment, "segments are claimed in order");
+        segment.base = closed.base;
+        self.live.push(LiveSegment {
+            start: LowWater {
+                segment: segment.number,
+                lsn: closed.base,
+                seq: closed.first_seq,
+                chain: self.chain,
+                epoch: self.epoch,
+                wall_ns: self.wall_ns,
+            },
+        });
+        self.open.push_back(segment);
+        self.counters.stats.rotations += 1;
+    }
+
+    fn write(&mut self, op: Op, dsync: bool) {
+        let Some(pending) = self.pending.iter_mut().find(|pending| pending.op == op) else {
+            return;
+        };
+        pending.dsync = dsync
+            && !match pending.kind {
+                FrameKind::Data => skip(Point::FrameDsync),
+                FrameKind::Promise => skip(Point::PromiseSync),
+                FrameKind::SealClosed | FrameKind::SealRotated => skip(Point::CloseSealSync),
+            };
+        self.submit_pending(op);
+    }
+
+    fn submit_pending(&mut self, op: Op) {
+        let Some(pending) = self.pending.iter().find(|pending| pending.op == op) else {
+            return;
+        };
+        self.counters.stats.writes += 1;
+        self.counters.stats.dsync_writes += u64::from(pending.dsync);
+        let request = Request::Write {
+            file: Arc::clone(&pending.file),
+            offset: pending.offset,
+            bytes: pending.bytes.clone(),
+            dsync: pending.dsync,
+        };
+        self.queue.submit(Ticket(op.0), request);
+    }
+
+    fn sync(&mut self, op: Op, segment: SegmentNumber, purpose: SyncFor) {
+        let omitted = match purpose {
+            SyncFor::Frames => skip(Point::FrameSync),
+            SyncFor::Promise => skip(Point::PromiseSync),
+            SyncFor::CloseSeal => skip(Point::CloseSealSync),
+        };
+        let file = self.open.iter().find(|open| open.number == segment).map(|open| &open.file);
+        let Some(file) = file.filter(|_| !omitted) else {
+            debug_assert!(omitted, "a segment is open as long as it is not synced");
+            self.core.completed(op);
+            return;
+        };
+        self.counters.stats.syncs += 1;
+        self.queue.submit(Ticket(op.0), Request::Sync { file: Arc::clone(file) });
+    }
+
+    fn seal_segment(&mut self, op: Op, number: SegmentNumber, end: Lsn) {
+        let Some(segment) = self.open.iter().find(|open| open.number == number) else {
+            return;
+        };
+        let (chain, first_seq) = segment.end.unwrap_or((self.chain, self.next_seq));
+        let mut sector = AlignedBuf::zeroed(self.sector as usize);
+        let header_len = crate::format::FRAME_HEADER_LEN as usize;
+        let (_, body) = sector.split_at(header_len);
+        let frame = Frame {
+            kind: FrameKind::SealRotated,
+            body_len: 0,
+            body_crc: segment.seed.body_crc(&[body]),
+            lsn: end,
+            promise: end,
+            first_seq,
+            entry_count: 0,
+            epoch: self.epoch,
+            wall_ns: self.wall_ns,
+            chain,
+        };
+        let (header, _) = frame.encode(segment.seed);
+        sector.split_at_mut(header_len).0.copy_from_slice(&header);
+        let offset = u64::from(self.sector) + end.distance_from(segment.base);
+        self.pending.push(Pending {
+            op,
+            file: Arc::clone(&segment.file),
+            segment: number,
+            offset,
+            bytes: RingBytes::from_heap(sector),
+            kind: FrameKind::SealRotated,
+            dsync: false,
+            stalls: 0,
+        });
+        self.submit_pending(op);
+    }
+
+    fn prepare(&mut self, shared: &Shared) {
+        let newest = self.spares.back().or(self.open.back());
+        let Some(number) = newest.map(|segment| segment.number.next()) else { return };
+        if self.inline_spares {
+            let made = self.maker.make(number);
+            self.prepared(shared, made);
+        } else {
+            shared.ask_for_spare(number);
+        }
+    }
+
+    /// A spare was made, or could not be.
+    pub(crate) fn prepared(&mut self, shared: &Shared, made: io::Result<ReadySpare>) {
+        match made {
+            Ok(ReadySpare(segment)) => {
+                let spare = Spare { number: segment.number, room: segment.room };
+                self.spares.push_back(segment);
+                self.core.spare_ready();
+                shared.ring.add_spare(spare);
+            }
+            Err(error) => {
+                self.core.spare_failed();
+                shared.ring.spare_failed(Arc::new(error));
+            }
+        }
+        shared.waiters.release_room();
+    }
+
+    fn advance(&mut self, shared: &Shared, marks: Watermarks) {
+        let now = self.io.now_ns();
+        while let Some((_, sealed_at)) =
+            self.sealed_at.front().filter(|(end, _)| *end <= marks.synced).copied()
+        {
+            self.sealed_at.pop_front();
+            self.counters.commit(now.saturating_sub(sealed_at));
+        }
+        let late = std::time::Duration::from_nanos(self.core.take_lateness());
+        let stats = &mut self.counters.stats;
+        stats.max_lateness = stats.max_lateness.max(late);
+        shared.publish(marks);
+    }
+
+    fn complete(&mut self, shared: &Shared, completion: Completion) {
+        let op = Op(completion.ticket.0);
+        match self.pending.iter().position(|pending| pending.op == op) {
+            Some(index) => self.write_completed(shared, index, completion.result),
+            None => self.sync_completed(shared, op, completion.result),
+        }
+    }
+
+    fn write_completed(&mut self, shared: &Shared, index: usize, result: io::Result<u64>) {
+        let Some(pending) = self.pending.get_mut(index) else { return };
+        let (op, len) = (pending.op, pending.bytes.len() as u64);
+        let count = match result {
+            Ok(count) if skip(Point::WriteShortCheck) => count.max(len),
+            Ok(count) => count.min(len),
+            Err(_) if skip(Point::WriteErrorCheck) => len,
+            Err(source) => {
+                let segment = pending.segment;
+                self.fail(shared, PoisonCause::Segment { operation: "write", segment, source });
+                return;
+            }
+        };
+        self.counters.stats.written_bytes += count.min(len);
+        if count >= len {
+            let kind = pending.kind;
+            let number = pending.segment;
+            self.pending.swap_remove(index);
+            if kind == FrameKind::SealRotated {
+                self.open.retain(|segment| segment.number != number);
+            }
+            self.core.completed(op);
+            return;
+        }
+        self.counters.stats.short_writes += 1;
+        // Direct writes go on at a sector's start.
+        let step = count / u64::from(self.sector) * u64::from(self.sector);
+        if step == 0 {
+            pending.stalls += 1;
+            if pending.stalls > MAX_STALLS {
+                let segment = pending.segment;
+                let source = io::ErrorKind::WriteZero.into();
+                self.fail(shared, PoisonCause::Segment { operation: "write", segment, source });
+                return;
+            }
+        }
+        pending.offset += step;
+        // Less than the length, which is a usize.
+        let step = usize::try_from(step).unwrap_or(0);
+        pending.bytes = pending.bytes.clone().skip(step);
+        self.submit_pending(op);
+    }
+
+    fn sync_completed(&mut self, shared: &Shared, op: Op, result: io::Result<u64>) {
+        match result {
+            Ok(_) => self.core.completed(op),
+            Err(_) if skip(Point::SyncErrorCheck) => self.core.completed(op),
+            Err(_) if skip(Point::PoisonLatch) => self.core.retry_sync(op),
+            Err(source) => {
+                let segment = self.open.front().map_or(SegmentNumber::ZERO, |open| open.number);
+                self.fail(shared, PoisonCause::Segment { operation: "sync", segment, source });
+            }
+        }
+    }
+
+    /// Poisons the log: the driver does nothing more.
+    pub(crate) fn fail(&mut self, shared: &Shared, cause: PoisonCause) {
+        self.core.fail();
+        shared.poison(cause);
+    }
+}

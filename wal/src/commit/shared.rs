@@ -1,0 +1,345 @@
+//! What all threads of a log share, and who drives when.
+//!
+//! Whoever waits drives: a waiter that finds the driver's lock free leads until its
+//! receipt is ready, then hands over; the others park. Owns the published watermarks,
+//! the waiters' wishes and the poison. Every wait here ends by an advance, by a
+//! hand-over, or by the poison.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::core::Watermarks;
+use super::driver::Driver;
+use super::wait::{Mark, Waiters};
+use crate::error::{Error, PoisonCause, Result};
+use crate::position::{Lsn, SegmentNumber};
+use crate::ring::Ring;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Thread, lock, park, try_lock};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) ring: Ring,
+    pub(crate) waiters: Waiters,
+    driver: Mutex<Driver>,
+    balanced: AtomicU64,
+    written: AtomicU64,
+    synced: AtomicU64,
+    /// Somebody waits for positions below these.
+    wanted_written: AtomicU64,
+    wanted_synced: AtomicU64,
+    poisoned: AtomicBool,
+    cause: Mutex<Option<Arc<PoisonCause>>>,
+    /// The background threads end.
+    stop: AtomicBool,
+    flusher: OnceLock<Thread>,
+    preparer: OnceLock<Thread>,
+    /// The segment that the preparer is to make.
+    spare_wanted: Mutex<Option<SegmentNumber>>,
+}
+
+/// Turns after which the flusher lets others at the driver for a moment.
+const MAX_TURNS: usize = 64;
+/// How long a thread that can do nothing itself sleeps before it looks again; only ever
+/// reached when a wake-up was missed.
+const SAFETY_NET: Duration = Duration::from_millis(100);
+
+impl Shared {
+    pub(crate) fn new(ring: Ring, driver: Driver, durable: Lsn) -> Self {
+        Self {
+            ring,
+            waiters: Waiters::new(),
+            driver: Mutex::new(driver),
+            balanced: AtomicU64::new(durable.0),
+            written: AtomicU64::new(durable.0),
+            synced: AtomicU64::new(durable.0),
+            wanted_written: AtomicU64::new(0),
+            wanted_synced: AtomicU64::new(0),
+            poisoned: AtomicBool::new(false),
+            cause: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            flusher: OnceLock::new(),
+            preparer: OnceLock::new(),
+            spare_wanted: Mutex::new(None),
+        }
+    }
+
+    // Watermarks.
+
+    pub(crate) fn written(&self) -> Lsn {
+        // Acquire pairs with the Release in `publish`.
+        Lsn(self.written.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn synced(&self) -> Lsn {
+        // Acquire pairs with the Release in `publish`.
+        Lsn(self.synced.load(Ordering::Acquire))
+    }
+
+    /// Is `lsn` below its watermark? An error when it never will be.
+    pub(crate) fn check(&self, mark: Mark, lsn: Lsn) -> Result<bool> {
+        let watermark = match mark {
+            Mark::Balanced => &self.balanced,
+            Mark::Synced => &self.synced,
+        };
+        // Acquire pairs with the Release in `publish`.
+        if lsn.0 < watermark.load(Ordering::Acquire) {
+            return Ok(true);
+        }
+        // Acquire pairs with the Release in `poison`.
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(self.poison_error());
+        }
+        Ok(false)
+    }
+
+    pub(crate) fn publish(&self, marks: Watermarks) {
+        self.ring.free(marks.written);
+        // Release pairs with the Acquire in `check`: who sees a watermark also sees
+        // whatever the driver did before it moved.
+        self.written.store(marks.written.0, Ordering::Release);
+        self.balanced.store(marks.balanced.0, Ordering::Release);
+        self.synced.store(marks.synced.0, Ordering::Release);
+        self.waiters.release(&marks);
+        self.waiters.release_room();
+    }
+
+    /// What waiters want written and synced.
+    pub(crate) fn wanted(&self) -> (Lsn, Lsn) {
+        // Acquire pairs with the Release in `want`.
+        (
+            Lsn(self.wanted_written.load(Ordering::Acquire)),
+            Lsn(self.wanted_synced.load(Ordering::Acquire)),
+        )
+    }
+
+    /// Says that somebody waits for `lsn`.
+    pub(crate) fn want(&self, mark: Mark, lsn: Lsn) {
+        let wanted = match mark {
+            Mark::Balanced => &self.wanted_written,
+            Mark::Synced => &self.wanted_synced,
+        };
+        // Release pairs with the Acquire in `wanted`.
+        wanted.fetch_max(lsn.0.saturating_add(1), Ordering::AcqRel);
+    }
+
+    // Poison.
+
+    pub(crate) fn poison(&self, cause: PoisonCause) {
+        {
+            let mut slot = lock(&self.cause);
+            if slot.is_none() {
+                *slot = Some(Arc::new(cause));
+            }
+        }
+        // Release pairs with the Acquire in `check`: who sees the flag finds the cause.
+        self.poisoned.store(true, Ordering::Release);
+        self.ring.shut();
+        self.waiters.release_all();
+        self.wake_flusher();
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // Acquire pairs with the Release in `poison`.
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn poison_error(&self) -> Error {
+        let cause = lock(&self.cause).clone().unwrap_or_else(|| Arc::new(PoisonCause::Panic));
+        Error::Poisoned { durable: self.synced(), cause }
+    }
+
+    // Driving.
+
+    /// Waits for the driver's lock.
+    pub(crate) fn driver(&self) -> Driving<'_> {
+        Driving { shared: self, guard: lock(&self.driver) }
+    }
+
+    /// Takes the driver's lock if it is free.
+    pub(crate) fn try_driver(&self) -> Option<Driving<'_>> {
+        try_lock(&self.driver).map(|guard| Driving { shared: self, guard })
+    }
+
+    /// Waits until `lsn` is below its watermark, driving if nobody else does. `false`
+    /// when `deadline` (of the log's clock, asked by `now`) came first.
+    pub(crate) fn wait(&self, mark: Mark, lsn: Lsn, deadline: Option<Deadline<'_>>) -> Result<bool> {
+        if self.check(mark, lsn)? {
+            return Ok(true);
+        }
+        self.want(mark, lsn);
+        loop {
+            if let Some(mut driver) = self.try_driver() {
+                let result = driver.lead(mark, lsn, deadline);
+                driver.leave();
+                return result;
+            }
+            let registration = self.waiters.register(mark, lsn);
+            // Who held the lock just now may have left before we registered: look again.
+            // From here on a driver that leaves finds us.
+            match self.check(mark, lsn) {
+                Ok(false) => {}
+                result => {
+                    self.waiters.cancel(registration);
+                    return result;
+                }
+            }
+            if let Some(mut driver) = self.try_driver() {
+                self.waiters.cancel(registration);
+                let result = driver.lead(mark, lsn, deadline);
+                driver.leave();
+                return result;
+            }
+            let left = deadline.map(Deadline::left);
+            park(left);
+            self.waiters.cancel(registration);
+            if self.check(mark, lsn)? {
+                return Ok(true);
+            }
+            if deadline.is_some_and(|deadline| deadline.left().is_zero()) {
+                // We may have been the one that was woken to drive.
+                self.waiters.wake_next_driver();
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Waits until there may be room in the ring. The caller tries again.
+    pub(crate) fn wait_for_room(&self, still_full: impl Fn() -> bool) {
+        let end = self.ring.tail().end;
+        self.want(Mark::Balanced, Lsn(end.0.saturating_sub(1)));
+        if let Some(mut driver) = self.try_driver() {
+            let progress = driver.turn();
+            driver.leave();
+            if progress {
+                return;
+            }
+        }
+        self.waiters.register_for_room();
+        if still_full() && !self.is_poisoned() {
+            self.wake_flusher();
+            park(Some(SAFETY_NET));
+        }
+    }
+
+    // The background threads.
+
+    pub(crate) fn set_threads(&self, flusher: Thread, preparer: Thread) {
+        let _ = self.flusher.set(flusher);
+        let _ = self.preparer.set(preparer);
+    }
+
+    pub(crate) fn wake_flusher(&self) {
+        if let Some(flusher) = self.flusher.get() {
+            flusher.unpark();
+        }
+    }
+
+    pub(crate) fn ask_for_spare(&self, number: SegmentNumber) {
+        *lock(&self.spare_wanted) = Some(number);
+        if let Some(preparer) = self.preparer.get() {
+            preparer.unpark();
+        }
+    }
+
+    pub(crate) fn take_spare_wanted(&self) -> Option<SegmentNumber> {
+        lock(&self.spare_wanted).take()
+    }
+
+    pub(crate) fn stop(&self) {
+        // Release pairs with the Acquire in `is_stopped`.
+        self.stop.store(true, Ordering::Release);
+        for thread in [self.flusher.get(), self.preparer.get()].into_iter().flatten() {
+            thread.unpark();
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        // Acquire pairs with the Release in `stop`.
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// A point in time on the log's clock.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline<'a> {
+    pub(crate) at_ns: u64,
+    pub(crate) now_ns: &'a dyn Fn() -> u64,
+}
+
+impl Deadline<'_> {
+    fn left(self) -> Duration {
+        Duration::from_nanos(self.at_ns.saturating_sub((self.now_ns)()))
+    }
+}
+
+/// The right to drive. A panic while it is held poisons the log.
+pub(crate) struct Driving<'a> {
+    shared: &'a Shared,
+    guard: MutexGuard<'a, Driver>,
+}
+
+impl Driving<'_> {
+    /// Drives until `lsn` is below its watermark, the log is poisoned, or time is up.
+    fn lead(&mut self, mark: Mark, lsn: Lsn, deadline: Option<Deadline<'_>>) -> Result<bool> {
+        loop {
+            if self.shared.check(mark, lsn)? {
+                return Ok(true);
+            }
+            if deadline.is_some_and(|deadline| deadline.left().is_zero()) {
+                return Ok(false);
+            }
+            let progress = self.turn();
+            if !progress && !self.shared.check(mark, lsn)? {
+                // Whatever was appended has a place, so the core always has a next step.
+                debug_assert!(false, "the core is stuck below LSN {lsn}: {:?}", self.guard.core);
+                park(Some(SAFETY_NET));
+            }
+        }
+    }
+
+    /// Does what can be done, and waits for a completion if there was nothing else.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.guard.pump(self.shared) || self.guard.reap(self.shared)
+    }
+
+    /// Drives until nothing is left to do before the next event, or for some turns.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..MAX_TURNS {
+            if !self.turn() {
+                break;
+            }
+        }
+    }
+
+    /// Gives the lock back, and the duty to drive to somebody who waits.
+    pub(crate) fn leave(self) {
+        let shared = self.shared;
+        let busy = self.guard.is_busy();
+        drop(self);
+        if !shared.waiters.wake_next_driver() && busy {
+            shared.wake_flusher();
+        }
+    }
+}
+
+impl std::ops::Deref for Driving<'_> {
+    type Target = Driver;
+
+    fn deref(&self) -> &Driver {
+        &self.guard
+    }
+}
+
+impl std::ops::DerefMut for Driving<'_> {
+    fn deref_mut(&mut self) -> &mut Driver {
+        &mut self.guard
+    }
+}
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.shared.is_poisoned() {
+            self.guard.fail(self.shared, PoisonCause::Panic);
+        }
+    }
+}

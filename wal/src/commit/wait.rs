@@ -1,0 +1,190 @@
+//! Who waits for what: parked threads and tasks, released by position.
+//!
+//! Owns the lists of waiters and wakes exactly those whose watermark has passed them.
+//! Never decides whether something is durable: it compares with what it is given. A
+//! waiter registers, looks at the watermark again, and only then parks: so either the
+//! waiter sees the advance, or the advance sees the waiter (loom checks this).
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::core::Watermarks;
+use crate::position::Lsn;
+use crate::sync::{Mutex, Thread, lock, thread};
+
+/// Which watermark somebody waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mark {
+    Balanced,
+    Synced,
+}
+
+#[derive(Debug)]
+enum Who {
+    Thread(Thread),
+    Task(Waker),
+}
+
+impl Who {
+    fn wake(self) {
+        match self {
+            Self::Thread(thread) => thread.unpark(),
+            Self::Task(waker) => waker.wake(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Parked {
+    lsn: Lsn,
+    id: u64,
+    who: Who,
+}
+
+/// Identifies a registration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registration {
+    mark: Mark,
+    lsn: Lsn,
+    id: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Waiters {
+    lists: Mutex<Lists>,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    next_id: u64,
+    /// Ordered by LSN; their memory is reused.
+    balanced: VecDeque<Parked>,
+    synced: VecDeque<Parked>,
+    /// Appenders that wait for room, in no order.
+    room: Vec<Thread>,
+}
+
+impl Waiters {
+    pub(crate) fn new() -> Self {
+        Self { lists: Mutex::new(Lists::default()) }
+    }
+
+    /// Registers this thread as waiting until `lsn` is below the watermark.
+    pub(crate) fn register(&self, mark: Mark, lsn: Lsn) -> Registration {
+        lock(&self.lists).insert(mark, lsn, Who::Thread(thread::current()))
+    }
+
+    /// Registers a task, or renews its waker.
+    pub(crate) fn register_task(
+        &self,
+        mark: Mark,
+        lsn: Lsn,
+        waker: &Waker,
+        earlier: Option<Registration>,
+    ) -> Registration {
+        let mut lists = lock(&self.lists);
+        if let Some(registration) = earlier {
+            if let Some(parked) = lists.find(registration) {
+                if let Who::Task(old) = &mut parked.who {
+                    old.clone_from(waker);
+                }
+                return registration;
+            }
+        }
+        lists.insert(mark, lsn, Who::Task(waker.clone()))
+    }
+
+    /// Takes a registration back; it may be gone already.
+    pub(crate) fn cancel(&self, registration: Registration) {
+        let mut lists = lock(&self.lists);
+        if let Some(index) = lists.index(registration) {
+            lists.list(registration.mark).remove(index);
+        }
+    }
+
+    /// Registers this thread as waiting for room in the ring.
+    pub(crate) fn register_for_room(&self) {
+        lock(&self.lists).room.push(thread::current());
+    }
+
+    /// Wakes those that wait for room.
+    pub(crate) fn release_room(&self) {
+        let room = std::mem::take(&mut lock(&self.lists).room);
+        for thread in room {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes those whose watermark has passed them, and no one else.
+    pub(crate) fn release(&self, marks: &Watermarks) {
+        let mut lists = lock(&self.lists);
+        for (mark, upto) in [(Mark::Synced, marks.synced), (Mark::Balanced, marks.balanced)] {
+            let list = lists.list(mark);
+            while list.front().is_some_and(|parked| parked.lsn < upto) {
+                if let Some(parked) = list.pop_front() {
+                    parked.who.wake();
+                }
+            }
+        }
+    }
+
+    /// Wakes everyone.
+    pub(crate) fn release_all(&self) {
+        let everything = std::mem::take(&mut *lock(&self.lists));
+        for parked in everything.balanced.into_iter().chain(everything.synced) {
+            parked.who.wake();
+        }
+        for thread in everything.room {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes one parked thread to drive what is left; it stays registered. `false` when
+    /// no thread is parked.
+    pub(crate) fn wake_next_driver(&self) -> bool {
+        let lists = lock(&self.lists);
+        let thread = [&lists.synced, &lists.balanced].into_iter().flatten().find_map(|parked| {
+            match &parked.who {
+                Who::Thread(thread) => Some(thread),
+                Who::Task(_) => None,
+            }
+        });
+        let thread = thread.or(lists.room.first());
+        if let Some(thread) = thread {
+            thread.unpark();
+        }
+        thread.is_some()
+    }
+}
+
+impl Lists {
+    fn list(&mut self, mark: Mark) -> &mut VecDeque<Parked> {
+        match mark {
+            Mark::Balanced => &mut self.balanced,
+            Mark::Synced => &mut self.synced,
+        }
+    }
+
+    fn insert(&mut self, mark: Mark, lsn: Lsn, who: Who) -> Registration {
+        self.next_id += 1;
+        let id = self.next_id;
+        let list = self.list(mark);
+        let index = list.partition_point(|parked| parked.lsn <= lsn);
+        list.insert(index, Parked { lsn, id, who });
+        Registration { mark, lsn, id }
+    }
+
+    fn index(&mut self, registration: Registration) -> Option<usize> {
+        let list = self.list(registration.mark);
+        let first = list.partition_point(|parked| parked.lsn < registration.lsn);
+        list.range(first..)
+            .take_while(|parked| parked.lsn == registration.lsn)
+            .position(|parked| parked.id == registration.id)
+            .map(|offset| first + offset)
+    }
+
+    fn find(&mut self, registration: Registration) -> Option<&mut Parked> {
+        let index = self.index(registration)?;
+        self.list(registration.mark).get_mut(index)
+    }
+}

@@ -1,0 +1,601 @@
+//! The log's public face: append, wait, sync, purge, close.
+
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::commit::core::{Config, Core};
+use crate::commit::driver::{Driver, Parts, SpareMaker};
+use crate::commit::shared::{Deadline, Shared};
+use crate::commit::wait::{Mark, Registration};
+use crate::control::ControlFile;
+use crate::dir;
+use crate::error::{Error, PoisonCause, Result};
+use crate::format::{Control, FIRST_INTERNAL_KIND, LogId, entry_len};
+use crate::io::Io;
+use crate::omit::Point;
+use crate::options::{Background, Method, Options, Overflow};
+use crate::position::{Epoch, Level, Lsn, Receipt, SegmentNumber};
+use crate::recovered::{self, Recovered};
+use crate::ring::{Refused, Ring, Start};
+use crate::stats::{Counters, Stats};
+use crate::sync::{Mutex, lock, park, thread};
+
+/// A log that is open for appending. Share it between threads by reference or `Arc`.
+///
+/// Dropping it closes it as [`close`](Self::close) does, but says nothing of errors.
+///
+/// # Examples
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("bulla-doc-{}", std::process::id()));
+/// # let _ = std::fs::remove_dir_all(&dir);
+/// use bulla_wal::{Level, Log, Options};
+///
+/// let log = Log::create(&dir, &Options::new().segment_len(1 << 20))?;
+/// let receipt = log.append_with(7, b"a fact", Level::Strict)?;
+/// log.wait(receipt)?; // from here on no crash loses it
+/// log.close()?;
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// # Ok::<(), bulla_wal::Error>(())
+/// ```
+pub struct Log {
+    shared: Arc<Shared>,
+    control: Mutex<ControlFile>,
+    io: Arc<dyn Io>,
+    dir: PathBuf,
+    level: Level,
+    overflow: Overflow,
+    epoch: Epoch,
+    log_id: LogId,
+    threads: Vec<thread::JoinHandle<()>>,
+    closed: bool,
+}
+
+/// Spare segments kept ready.
+const SPARES: usize = 1;
+
+impl Log {
+    /// Creates a log in a directory that has none; the directory is made if need be.
+    ///
+    /// On return the empty log is durable. A log that exists is opened by recovery (the
+    /// crate `bulla-recovery`), which also creates one where there is none.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::Locked`], [`Error::Options`],
+    /// [`Error::SectorTooSmall`], [`Error::Corrupt`] (segments without CONTROL),
+    /// [`Error::Io`].
+    pub fn create(dir: &Path, options: &Options) -> Result<Self> {
+        Self::start(recovered::create(dir, options)?)
+    }
+
+    /// Starts a log that was recovered.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is no memory for the ring, or no thread.
+    pub fn start(recovered: Recovered) -> Result<Self> {
+        let Recovered { options, dir, lock, control, header, file, file_len, .. } = recovered;
+        let io = Arc::clone(&options.io);
+        let sector = u64::from(header.sector);
+        let base = header.opening.as_ref().map_or(Lsn::ZERO, |opening| opening.base);
+        let room = file_len - 2 * sector;
+        let start = Start {
+            lsn: recovered.next_lsn,
+            seq: recovered.next_seq,
+            segment: header.number,
+            base,
+            room,
+        };
+        let ring = Ring::new(&options, start).map_err(Error::io("map memory for", &dir))?;
+        let fua = file.is_direct();
+        let core = Core::new(config(&options, fua), start.lsn, start.segment, io.now_ns());
+        let stats = Stats {
+            backend: io.name(),
+            method: if fua { Method::Direct } else { Method::Buffered }.name(),
+            fallback: (options.method == Method::Direct && !fua)
+                .then_some("the file system refuses O_DIRECT"),
+            ..Stats::default()
+        };
+        let maker = SpareMaker {
+            io: Arc::clone(&io),
+            dir: dir.clone(),
+            opening: header.clone(),
+            len: options.segment_len,
+            direct: fua,
+        };
+        let (epoch, log_id) = (header.epoch, header.log_id);
+        let driver = Driver::new(Parts {
+            core,
+            counters: Counters::new(stats),
+            live: recovered.live,
+            queue: io.queue(options.depth).map_err(Error::io("make a queue for", &dir))?,
+            io: Arc::clone(&io),
+            maker: maker.clone(),
+            header,
+            file,
+            room,
+            chain: recovered.chain,
+            wall_ns: recovered.wall_ns,
+            next_seq: recovered.next_seq,
+            inline_spares: options.background == Background::Manual,
+            lock,
+        });
+        let shared = Arc::new(Shared::new(ring, driver, start.lsn));
+        let threads = match options.background {
+            Background::Manual => Vec::new(),
+            Background::Threads => start_threads(&shared, &io, &options, maker)
+                .map_err(Error::io("start threads for", &dir))?,
+        };
+        Ok(Self {
+            shared,
+            control: Mutex::new(control),
+            io,
+            dir,
+            level: options.level,
+            overflow: options.overflow,
+            epoch,
+            log_id,
+            threads,
+            closed: false,
+        })
+    }
+
+    /// Appends an entry of kind 0 at the log's default level.
+    ///
+    /// Never waits for the disk, only (with [`Overflow::Block`]) for room in the ring.
+    /// On return the entry has its place in the log and is in memory; give the receipt
+    /// to [`wait`](Self::wait) to learn when its level holds.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Full`], [`Error::NoSpace`]: nothing was appended.
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub fn append(&self, payload: &[u8]) -> Result<Receipt> {
+        self.append_with(0, payload, self.level)
+    }
+
+    /// Appends an entry of a kind (below 0xFF00; what it means is yours) at a level.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), and [`Error::ReservedKind`].
+    pub fn append_with(&self, kind: u16, payload: &[u8], level: Level) -> Result<Receipt> {
+        self.append_batch(&[(kind, payload)], level)
+    }
+
+    /// Appends several entries that are recovered together or not at all.
+    ///
+    /// Gives the receipt of the last one; the others have the numbers before its.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), [`Error::ReservedKind`], [`Error::EmptyBatch`].
+    pub fn append_batch(&self, entries: &[(u16, &[u8])], level: Level) -> Result<Receipt> {
+        let mut len = 0_u64;
+        for (kind, payload) in entries {
+            if *kind >= FIRST_INTERNAL_KIND {
+                return Err(Error::ReservedKind(*kind));
+            }
+            len = len.saturating_add(entry_len(payload.len() as u64));
+        }
+        if entries.is_empty() {
+            return Err(Error::EmptyBatch);
+        }
+        if !self.shared.ring.fits(len) {
+            return Err(Error::TooLarge { len, max: self.shared.ring.max_payload() });
+        }
+        loop {
+            match self.shared.ring.append(entries, level) {
+                Ok(appended) => {
+                    if appended.wake_flusher {
+                        self.shared.wake_flusher();
+                    }
+                    let (lsn, seq) = (appended.lsn, appended.seq);
+                    return Ok(Receipt { epoch: self.epoch, lsn, seq, level });
+                }
+                Err(refused) => self.make_room(refused)?,
+            }
+        }
+    }
+
+    /// Waits for what an append lacked, or says why it can't be had.
+    fn make_room(&self, refused: Refused) -> Result<()> {
+        match refused {
+            Refused::Full | Refused::NoSegment if self.overflow == Overflow::Full => {
+                self.shared.wake_flusher();
+                Err(Error::Full)
+            }
+            Refused::Full => {
+                self.shared.wait_for_room(|| self.shared.ring.is_full());
+                Ok(())
+            }
+            Refused::NoSegment => {
+                self.shared.wait_for_room(|| self.shared.ring.lacks_segment());
+                Ok(())
+            }
+            Refused::NoSpace(error) => {
+                // There may be space by now: the next append will know.
+                if let Some(mut driver) = self.shared.try_driver() {
+                    driver.core.space();
+                    driver.settle();
+                    driver.leave();
+                }
+                if self.shared.ring.spares() > 0 { Ok(()) } else { Err(Error::NoSpace(error)) }
+            }
+            Refused::Shut if self.shared.is_poisoned() => Err(self.shared.poison_error()),
+            Refused::Shut => Err(Error::Closed),
+        }
+    }
+
+    /// Waits until the receipt's level holds. The thread that waits does the work that
+    /// nobody else is doing.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]: whether the entry is durable is unknown.
+    /// [`Error::ForeignReceipt`].
+    pub fn wait(&self, receipt: Receipt) -> Result<()> {
+        match self.mark(receipt)? {
+            None => Ok(()),
+            Some(mark) => self.shared.wait(mark, receipt.lsn, None).map(drop),
+        }
+    }
+
+    /// Waits until the receipt's level holds, but not longer than `timeout` (and the
+    /// disk operation that this thread may be in when it ends). `false` when it was not
+    /// ready by then.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(&self, receipt: Receipt, timeout: Duration) -> Result<bool> {
+        let Some(mark) = self.mark(receipt)? else { return Ok(true) };
+        let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = || self.io.now_ns();
+        let deadline = Deadline { at_ns: now_ns().saturating_add(timeout), now_ns: &now_ns };
+        self.shared.wait(mark, receipt.lsn, Some(deadline))
+    }
+
+    /// Does the receipt's level hold? Never blocks, never does I/O.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn is_ready(&self, receipt: Receipt) -> Result<bool> {
+        match self.mark(receipt)? {
+            None => Ok(true),
+            Some(mark) => self.shared.check(mark, receipt.lsn),
+        }
+    }
+
+    /// A future of the receipt's level, for any executor. The log's own thread does the
+    /// work, from the first poll on.
+    pub fn ready(&self, receipt: Receipt) -> Ready<'_> {
+        Ready { log: self, receipt, registration: None }
+    }
+
+    /// Makes everything appended so far durable; gives the durable watermark.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn sync(&self) -> Result<Lsn> {
+        let end = self.shared.ring.tail().end;
+        if end > self.shared.synced() {
+            self.shared.wait(Mark::Synced, Lsn(end.0 - 1), None)?;
+        }
+        Ok(self.shared.synced())
+    }
+
+    /// Gives up entries below `keep_from`: removes whole segments that hold nothing at or
+    /// above it and nothing that is not durable. Gives the new low-water mark; positions
+    /// below it are purged. On return that mark is durable.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when CONTROL could not be written, [`Error::Io`] when a file
+    /// could not be removed (recovery will).
+    pub fn purge(&self, keep_from: Lsn) -> Result<Lsn> {
+        let mut control = lock(&self.control);
+        if self.shared.is_poisoned() {
+            return Err(self.shared.poison_error());
+        }
+        let current = control.current().low_water;
+        let keep_from = keep_from.min(self.shared.synced());
+        let start = {
+            let driver = self.shared.driver();
+            driver.live.iter().rev().map(|live| live.start).find(|start| start.lsn <= keep_from)
+        };
+        let Some(low_water) = start.filter(|start| start.segment > current.segment) else {
+            return Ok(current.lsn);
+        };
+        let next = Control { low_water, ..*control.current() };
+        if let Err(source) = control.store(next, Point::ControlPurgeSync) {
+            self.shared.driver().fail(&self.shared, PoisonCause::Control(source));
+            return Err(self.shared.poison_error());
+        }
+        self.unlink_segments(current.segment, low_water.segment)?;
+        let mut driver = self.shared.driver();
+        driver.live.retain(|live| live.start.segment >= low_water.segment);
+        driver.core.space();
+        driver.pump(&self.shared);
+        driver.leave();
+        Ok(low_water.lsn)
+    }
+
+    fn unlink_segments(&self, from: SegmentNumber, to: SegmentNumber) -> Result<()> {
+        let mut number = from;
+        while number < to {
+            let path = dir::segment_path(&self.dir, number);
+            match self.io.unlink(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", path)(error));
+                }
+                _ => number = number.next(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drains, makes everything durable, seals the log and gives it up.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn close(mut self) -> Result<()> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
+        self.shared.ring.shut();
+        self.shared.waiters.release_room();
+        let mut driver = self.shared.driver();
+        driver.core.close();
+        while !driver.core.is_closed() && !self.shared.is_poisoned() {
+            if !driver.turn() && !driver.core.is_closed() {
+                debug_assert!(false, "the core can't close: {:?}", driver.core);
+                break;
+            }
+        }
+        let closed = driver.core.is_closed();
+        driver.leave();
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // A panic of it poisoned the log, which is reported below.
+            let _ = thread.join();
+        }
+        if closed { Ok(()) } else { Err(self.shared.poison_error()) }
+    }
+
+    /// Everything below it is written: a crash of the process can't take it.
+    #[must_use]
+    pub fn written(&self) -> Lsn {
+        self.shared.written()
+    }
+
+    /// Everything below it is durable.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        self.shared.synced()
+    }
+
+    /// The end of what was appended, in whole frames.
+    #[must_use]
+    pub fn end(&self) -> Lsn {
+        self.shared.ring.tail().end
+    }
+
+    /// The first position that is not purged.
+    #[must_use]
+    pub fn low_water(&self) -> Lsn {
+        lock(&self.control).current().low_water.lsn
+    }
+
+    /// The epoch of this opening.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Which log this is.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.log_id
+    }
+
+    /// Bytes of the ring: what a crash of the process can take at most.
+    #[must_use]
+    pub fn ring_len(&self) -> u64 {
+        self.shared.ring.len()
+    }
+
+    /// The most bytes of payload that one entry can have.
+    #[must_use]
+    pub fn max_entry_len(&self) -> u64 {
+        self.shared.ring.max_payload()
+    }
+
+    /// A snapshot of the counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.shared.driver().counters.snapshot();
+        let appended = self.shared.ring.counts();
+        stats.entries = appended.entries;
+        stats.payload_bytes = appended.bytes;
+        stats
+    }
+
+    /// Does what the background threads would do now; `true` if there was something.
+    #[doc(hidden)]
+    pub fn step(&self) -> bool {
+        let mut driver = self.shared.driver();
+        let progress = driver.pump(&self.shared);
+        driver.leave();
+        progress
+    }
+
+    fn mark(&self, receipt: Receipt) -> Result<Option<Mark>> {
+        if receipt.epoch != self.epoch {
+            return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
+        }
+        Ok(match receipt.level {
+            Level::Relaxed => None,
+            Level::Balanced => Some(Mark::Balanced),
+            Level::Strict => Some(Mark::Synced),
+        })
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // Errors can't be told here; `close` tells them.
+        let _ = self.shut_down();
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("dir", &self.dir)
+            .field("log_id", &self.log_id)
+            .field("epoch", &self.epoch)
+            .field("written", &self.written())
+            .field("durable", &self.durable())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A future that is ready when a receipt's level holds. Dropping it cancels nothing.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Ready<'a> {
+    log: &'a Log,
+    receipt: Receipt,
+    registration: Option<Registration>,
+}
+
+impl Future for Ready<'_> {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let shared = &this.log.shared;
+        let (mark, lsn) = match this.log.mark(this.receipt) {
+            Ok(Some(mark)) => (mark, this.receipt.lsn),
+            Ok(None) => return Poll::Ready(Ok(())),
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        let ready = || match shared.check(mark, lsn) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        if let done @ Poll::Ready(_) = ready() {
+            return done;
+        }
+        let first = this.registration.is_none();
+        this.registration =
+            Some(shared.waiters.register_task(mark, lsn, context.waker(), this.registration));
+        if first {
+            shared.want(mark, lsn);
+            shared.wake_flusher();
+        }
+        // Registered before this look: either we see the advance, or it sees us.
+        ready()
+    }
+}
+
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        if let Some(registration) = self.registration {
+            self.log.shared.waiters.cancel(registration);
+        }
+    }
+}
+
+fn config(options: &Options, fua: bool) -> Config {
+    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Config {
+        fua,
+        depth: options.depth,
+        flush_interval: ns(options.flush_interval),
+        sync_interval: ns(options.sync_interval),
+        balanced_interval: ns(options.balanced_interval),
+        balanced_entries: options.balanced_entries,
+        balanced_max_unsynced: options.balanced_max_unsynced,
+        idle_promise: ns(options.idle_promise),
+        spares: SPARES,
+    }
+}
+
+fn start_threads(
+    shared: &Arc<Shared>,
+    io: &Arc<dyn Io>,
+    options: &Options,
+    maker: SpareMaker,
+) -> std::io::Result<Vec<thread::JoinHandle<()>>> {
+    let flusher = {
+        let (shared, io, tick) = (Arc::clone(shared), Arc::clone(io), options.flush_interval / 2);
+        thread::Builder::new()
+            .name("bulla-flush".to_owned())
+            .spawn(move || run_flusher(&shared, io.as_ref(), tick))?
+    };
+    let preparer = {
+        let worker = Arc::clone(shared);
+        let spawned = thread::Builder::new()
+            .name("bulla-prepare".to_owned())
+            .spawn(move || run_preparer(&worker, &maker));
+        match spawned {
+            Ok(preparer) => preparer,
+            Err(error) => {
+                shared.stop();
+                flusher.thread().unpark();
+                return Err(error);
+            }
+        }
+    };
+    shared.set_threads(flusher.thread().clone(), preparer.thread().clone());
+    // Both may have gone to sleep before they could be found.
+    flusher.thread().unpark();
+    preparer.thread().unpark();
+    Ok(vec![flusher, preparer])
+}
+
+/// Drives the time bounds, futures and promises; sleeps when there is nothing to do.
+fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
+    while !shared.is_stopped() {
+        let mut driver = shared.driver();
+        driver.settle();
+        let deadline = driver.core.deadline();
+        driver.leave();
+        if shared.is_poisoned() {
+            park(None);
+            continue;
+        }
+        match deadline {
+            Some(at_ns) => {
+                let left = Duration::from_nanos(at_ns.saturating_sub(io.now_ns()));
+                park(Some(left.min(tick)));
+            }
+            None if shared.ring.flusher_sleeps() => {
+                park(None);
+                shared.driver().core.woken(io.now_ns());
+            }
+            // Something was appended just now.
+            None => {}
+        }
+    }
+}
+
+/// Makes spare segments, so that nobody waits for them.
+fn run_preparer(shared: &Shared, maker: &SpareMaker) {
+    while !shared.is_stopped() {
+        match shared.take_spare_wanted() {
+            None => park(None),
+            Some(number) => {
+                let made = maker.make(number);
+                let mut driver = shared.driver();
+                driver.prepared(shared, made);
+                driver.pump(shared);
+                driver.leave();
+            }
+        }
+    }
+}

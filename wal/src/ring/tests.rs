@@ -1,0 +1,149 @@
+use super::*;
+use crate::position::Epoch;
+
+const SECTOR: u64 = 512;
+
+fn ring(segment_room: u64) -> Ring {
+    let options = Options::new().sector(512).segment_len(16 * 1024).ring_len(16 * 1024);
+    let start = Start {
+        lsn: Lsn(0),
+        seq: Seq(1),
+        segment: SegmentNumber(1),
+        base: Lsn(0),
+        room: segment_room,
+    };
+    Ring::new(&options, start).unwrap()
+}
+
+fn append(ring: &Ring, len: usize) -> Result<Appended, Refused> {
+    ring.append(&[(1, &vec![9; len])], Level::Strict)
+}
+
+fn header(body_crc: u32, closed: &Closed) -> Frame {
+    Frame {
+        kind: closed.kind,
+        body_len: closed.body_len,
+        body_crc,
+        lsn: closed.start,
+        promise: Lsn(0),
+        first_seq: closed.first_seq,
+        entry_count: closed.entries,
+        epoch: Epoch(1),
+        wall_ns: 0,
+        chain: 0,
+    }
+}
+
+fn seal(ring: &Ring) -> (Closed, Vec<u8>) {
+    let closed = ring.take_frame().unwrap();
+    let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
+    let (bytes, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
+    (closed, bytes.pieces().concat())
+}
+
+#[test]
+fn entries_of_a_batch_are_in_one_frame_with_dense_numbers() {
+    let ring = ring(8 * 1024);
+    let entries: Vec<(u16, &[u8])> = (0..10).map(|kind| (kind, &b"payload"[..])).collect();
+    assert_eq!(append(&ring, 100).unwrap().seq, Seq(1));
+    let appended = ring.append(&entries, Level::Relaxed).unwrap();
+    assert_eq!(appended.seq, Seq(11));
+    let (closed, bytes) = seal(&ring);
+    assert_eq!((closed.first_seq, closed.entries, closed.relaxed), (Seq(1), 11, false));
+    let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
+    let (frame, _) = Frame::decode(&bytes, seed, Epoch(1), 512).unwrap();
+    assert_eq!(frame.body_crc, seed.body_crc(&[&bytes[64..]]));
+    let seqs: Vec<u64> = crate::format::Entries::new(&frame, &bytes[64..])
+        .map(|entry| entry.unwrap().seq.0)
+        .collect();
+    assert_eq!(seqs, (1..=11).collect::<Vec<_>>());
+}
+
+#[test]
+fn frames_wrap_around_the_ring_intact() {
+    let ring = ring(u64::MAX / 2);
+    let mut seq = 0;
+    for round in 0..200 {
+        let len = 1 + (round * 37) % 900;
+        let appended = append(&ring, len).unwrap();
+        seq += 1;
+        assert_eq!(appended.seq, Seq(seq));
+        let (closed, bytes) = seal(&ring);
+        assert_eq!(closed.end.distance_from(closed.start), bytes.len() as u64);
+        assert_eq!(&bytes[72..72 + len], vec![9; len]);
+        assert!(bytes[72 + len..].iter().all(|byte| *byte == 0), "padding is zero");
+        ring.free(closed.end);
+    }
+}
+
+#[test]
+fn append_is_refused_before_it_would_overwrite_what_is_not_freed() {
+    let ring = ring(u64::MAX / 2);
+    let mut appended = 0;
+    while append(&ring, 1000).is_ok() {
+        appended += 1;
+    }
+    assert!(matches!(append(&ring, 1000), Err(Refused::Full)));
+    assert!((12..=16).contains(&appended), "{appended} entries of 1,000 bytes in 16 KiB");
+    let closed = ring.take_frame().unwrap();
+    assert!(matches!(append(&ring, 1000), Err(Refused::Full)), "taken is not freed");
+    ring.free(closed.end);
+    assert_eq!(append(&ring, 1000).unwrap().seq, Seq(appended + 1), "a refusal takes no number");
+}
+
+#[test]
+fn append_succeeds_only_where_a_segment_has_room() {
+    let ring = ring(4 * SECTOR);
+    for _ in 0..4 {
+        append(&ring, 400).unwrap();
+        let closed = ring.take_frame().unwrap();
+        ring.free(closed.end);
+    }
+    assert!(matches!(append(&ring, 400), Err(Refused::NoSegment)));
+    ring.spare_failed(Arc::new(io::ErrorKind::StorageFull.into()));
+    assert!(matches!(append(&ring, 400), Err(Refused::NoSpace(_))));
+    ring.add_spare(Spare { number: SegmentNumber(2), room: 4 * SECTOR });
+    assert_eq!(append(&ring, 400).unwrap().seq, Seq(5));
+    let closed = ring.take_frame().unwrap();
+    assert_eq!((closed.segment, closed.base), (SegmentNumber(2), Lsn(4 * SECTOR)));
+}
+
+#[test]
+fn open_frame_ends_where_its_segment_does() {
+    let ring = ring(2 * SECTOR);
+    ring.add_spare(Spare { number: SegmentNumber(2), room: 8 * SECTOR });
+    append(&ring, 900).unwrap();
+    append(&ring, 900).unwrap();
+    let (first, second) = (ring.take_frame().unwrap(), ring.take_frame().unwrap());
+    assert_eq!((first.segment, first.end), (SegmentNumber(1), Lsn(2 * SECTOR)));
+    assert_eq!((second.segment, second.base), (SegmentNumber(2), Lsn(2 * SECTOR)));
+}
+
+#[test]
+fn empty_frame_is_taken_only_when_nothing_is_before_it() {
+    let ring = ring(2 * SECTOR);
+    append(&ring, 10).unwrap();
+    assert_eq!(ring.take_empty_frame(FrameKind::Promise), None);
+    ring.take_frame().unwrap();
+    let promise = ring.take_empty_frame(FrameKind::Promise).unwrap();
+    assert_eq!(promise.end.distance_from(promise.start), SECTOR);
+    assert_eq!(ring.take_empty_frame(FrameKind::Promise), None, "the segment is full");
+}
+
+#[test]
+fn nothing_is_appended_after_the_ring_is_shut() {
+    let ring = ring(8 * 1024);
+    append(&ring, 1).unwrap();
+    ring.shut();
+    assert!(matches!(append(&ring, 1), Err(Refused::Shut)));
+    assert!(ring.take_frame().is_some(), "what was appended can still be written");
+}
+
+#[test]
+fn append_wakes_the_flusher_once() {
+    let ring = ring(8 * 1024);
+    assert!(ring.flusher_sleeps());
+    assert!(append(&ring, 1).unwrap().wake_flusher);
+    assert!(!append(&ring, 1).unwrap().wake_flusher);
+    assert!(!ring.flusher_sleeps(), "there is something to write");
+}

@@ -1,0 +1,242 @@
+//! The format is pinned: golden files hold the bytes, and no damaged bit passes.
+//!
+//! A change of the format bumps its version and these files together:
+//! `BULLA_BLESS=1 cargo test -p bulla-wal --test format_golden`.
+
+use std::path::PathBuf;
+
+use bulla_wal::format::{
+    Control, Cut, Entries, EntryHeader, FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header,
+    LogId, LowWater, Opening, align_up, entry_len, max_cuts,
+};
+use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
+use zerocopy::IntoBytes;
+
+const SECTOR: u32 = 512;
+
+fn control() -> Control {
+    Control {
+        counter: 41,
+        log_id: LogId(*b"0123456789abcdef"),
+        sector: SECTOR,
+        epoch: Epoch(7),
+        nonce: 0x1122_3344_5566_7788,
+        low_water: LowWater {
+            segment: SegmentNumber(3),
+            lsn: Lsn(512 * 9),
+            seq: Seq(100),
+            chain: 0xDEAD_BEEF,
+            epoch: Epoch(5),
+            wall_ns: 1_700_000_000_000_000_000,
+        },
+    }
+}
+
+fn header(opening: Option<Opening>) -> Header {
+    Header {
+        log_id: LogId(*b"0123456789abcdef"),
+        number: SegmentNumber(4),
+        epoch: Epoch(7),
+        nonce: 0x1122_3344_5566_7788,
+        previous_nonce: 0x99AA_BBCC_DDEE_FF00,
+        sector: SECTOR,
+        wall_ns: 1_700_000_000_000_000_001,
+        opening,
+    }
+}
+
+fn opening() -> Opening {
+    Opening {
+        base: Lsn(512 * 10),
+        first_seq: Seq(101),
+        supersedes_from: Lsn(512 * 10),
+        cut_at: Lsn(512 * 12),
+        cuts: vec![
+            Cut { epoch: Epoch(5), cut_at: Lsn(512 * 9) },
+            Cut { epoch: Epoch(6), cut_at: Lsn(512 * 10) },
+        ],
+    }
+}
+
+fn body() -> (Vec<u8>, u32) {
+    let mut body = Vec::new();
+    for (kind, payload) in [(1_u16, &b"first"[..]), (2, b""), (0xFEFF, b"the third entry")] {
+        let len = u32::try_from(payload.len()).unwrap();
+        body.extend_from_slice(EntryHeader::new(len, kind).as_bytes());
+        body.extend_from_slice(payload);
+        body.resize(body.len().next_multiple_of(8), 0);
+    }
+    let len = u32::try_from(body.len()).unwrap();
+    let padded = align_up(FRAME_HEADER_LEN + u64::from(len), u64::from(SECTOR)) - FRAME_HEADER_LEN;
+    body.resize(usize::try_from(padded).unwrap(), 0);
+    (body, len)
+}
+
+fn frame() -> (Frame, Vec<u8>) {
+    let seed = header(None).seed();
+    let (body, body_len) = body();
+    let frame = Frame {
+        kind: FrameKind::Data,
+        body_len,
+        body_crc: seed.body_crc(&[&body]),
+        lsn: Lsn(512 * 11),
+        promise: Lsn(512 * 10),
+        first_seq: Seq(101),
+        entry_count: 3,
+        epoch: Epoch(7),
+        wall_ns: 1_700_000_000_000_000_002,
+        chain: 0x0102_0304,
+    };
+    let mut bytes = frame.encode(seed).0.to_vec();
+    bytes.extend_from_slice(&body);
+    (frame, bytes)
+}
+
+fn golden(name: &str, bytes: &[u8]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("BULLA_BLESS").is_some() {
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let pinned = std::fs::read(&path).expect("the golden file is in the repository");
+    assert!(pinned == bytes, "{name} differs from its golden file: the format changed");
+}
+
+#[test]
+fn control_slot_has_its_golden_bytes() {
+    let bytes = control().encode();
+    assert_eq!(bytes.len(), SECTOR as usize);
+    golden("control.bin", &bytes);
+    assert_eq!(Control::decode(&bytes), Ok(control()));
+}
+
+#[test]
+fn segment_headers_have_their_golden_bytes() {
+    let plain = header(None);
+    golden("segment.bin", &plain.encode());
+    assert_eq!(Header::decode(&plain.encode()), Ok(plain));
+    let opener = header(Some(opening()));
+    golden("opening-segment.bin", &opener.encode());
+    assert_eq!(Header::decode(&opener.encode()), Ok(opener));
+}
+
+#[test]
+fn frame_has_its_golden_bytes() {
+    let (frame, bytes) = frame();
+    golden("frame.bin", &bytes);
+    let (decoded, _) = Frame::decode(&bytes, header(None).seed(), Epoch(7), SECTOR).unwrap();
+    assert_eq!(decoded, frame);
+    let entries: Vec<_> = Entries::new(&frame, &bytes[64..]).collect::<Result<_, _>>().unwrap();
+    let seen: Vec<_> = entries.iter().map(|e| (e.lsn.0, e.seq.0, e.kind, e.payload)).collect();
+    let start = 512 * 11 + 64;
+    assert_eq!(
+        seen,
+        [
+            (start, 101, 1, &b"first"[..]),
+            (start + 16, 102, 2, b""),
+            (start + 24, 103, 0xFEFF, b"the third entry"),
+        ]
+    );
+}
+
+#[test]
+fn no_single_bit_flip_of_a_header_passes() {
+    let seed = header(None).seed();
+    let (_, frame) = frame();
+    type Check<'a> = &'a dyn Fn(&[u8]) -> bool;
+    let opener = header(Some(opening())).encode();
+    let cases: [(&str, Vec<u8>, Check<'_>); 4] = [
+        ("control", control().encode(), &|b| Control::decode(b).is_ok()),
+        ("segment", header(None).encode(), &|b| Header::decode(b).is_ok()),
+        ("opening segment", opener, &|b| Header::decode(b).is_ok()),
+        ("frame", frame[..64].to_vec(), &|b| Frame::decode(b, seed, Epoch(7), SECTOR).is_ok()),
+    ];
+    for (name, bytes, passes) in cases {
+        assert!(passes(&bytes), "{name}");
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(!passes(&damaged), "{name}: bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn no_truncated_header_passes_or_panics() {
+    let seed = header(None).seed();
+    let (slot, plain, (_, frame)) = (control().encode(), header(None).encode(), frame());
+    for len in 0..SECTOR as usize {
+        assert!(Control::decode(&slot[..len]).is_err());
+        assert!(Header::decode(&plain[..len]).is_err());
+    }
+    for len in 0..64 {
+        assert!(Frame::decode(&frame[..len], seed, Epoch(7), SECTOR).is_err());
+    }
+}
+
+#[test]
+fn frame_of_another_place_does_not_pass() {
+    let (_, bytes) = frame();
+    let here = header(None);
+    let elsewhere = [
+        Header { log_id: LogId([9; 16]), ..here.clone() },
+        Header { number: SegmentNumber(5), ..here.clone() },
+        Header { epoch: Epoch(8), ..here.clone() },
+        Header { nonce: 1, ..here },
+    ];
+    for header in elsewhere {
+        let decoded = Frame::decode(&bytes, header.seed(), Epoch(7), SECTOR);
+        assert_eq!(decoded, Err(FormatError::Crc));
+    }
+}
+
+#[test]
+fn newer_version_and_unknown_features_are_told_apart_from_damage() {
+    // Byte offsets of version and of the incompatible features in CONTROL.
+    for (offset, expected) in [(12, FormatError::Version(9)), (48, FormatError::Features(9))] {
+        let mut bytes = control().encode();
+        bytes[offset] = 9;
+        let crc = crc32fast::hash(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Control::decode(&bytes), Err(expected));
+    }
+}
+
+#[test]
+fn opening_header_keeps_the_newest_cuts_that_fit() {
+    let cuts: Vec<Cut> = (1..=100)
+        .map(|epoch| Cut { epoch: Epoch(epoch), cut_at: Lsn(512 * u64::from(epoch)) })
+        .collect();
+    let bytes = header(Some(Opening { cuts: cuts.clone(), ..opening() })).encode();
+    let kept = Header::decode(&bytes).unwrap().opening.unwrap().cuts;
+    assert_eq!(kept, cuts[100 - max_cuts(SECTOR)..]);
+}
+
+#[test]
+fn entries_that_do_not_fill_their_body_are_refused() {
+    let (frame, bytes) = frame();
+    let body = &bytes[64..];
+    for entry_count in [0, 2, 4] {
+        let frame = Frame { entry_count, ..frame };
+        assert!(Entries::new(&frame, body).any(|entry| entry.is_err()), "{entry_count}");
+    }
+    // A length that reaches past the body, and one that overflows 32 bits when padded.
+    for len in [1000_u32, u32::MAX] {
+        let mut body = body.to_vec();
+        body[..4].copy_from_slice(&len.to_le_bytes());
+        let mut entries = Entries::new(&frame, &body);
+        assert!(matches!(entries.next(), Some(Err(FormatError::Field("entry length")))));
+        assert_eq!(entries.next(), None);
+    }
+    assert_eq!(entry_len(0), 8);
+}
+
+quickcheck::quickcheck! {
+    /// Arbitrary bytes are refused without a panic, whatever they are.
+    fn arbitrary_bytes_never_pass_and_never_panic(bytes: Vec<u8>) -> bool {
+        let (frame, _) = frame();
+        let _ = Entries::new(&frame, &bytes).count();
+        Control::decode(&bytes).is_err()
+            && Header::decode(&bytes).is_err()
+            && Frame::decode(&bytes, header(None).seed(), Epoch(7), SECTOR).is_err()
+    }
+}
