@@ -189,6 +189,7 @@ impl Inode {
     /// Decides what is left of everything pending.
     pub(super) fn lose_power(&mut self, rng: &mut Rng, survival: Survival) {
         if self.resizes.is_empty() && self.pending.is_empty() {
+            debug_assert!(self.durable == self.cached, "nothing is pending, yet they differ");
             return;
         }
         self.apply_resizes(match survival {
