@@ -659,6 +659,7 @@ fn the_same_bytes_written_again_after_a_cut_are_saved() {
     file.set_len(0).expect("cut");
     write_full(file.as_ref(), &[1; SECTOR], 0).expect("write");
     file.sync().expect("sync");
+    write_full(file.as_ref(), &[2; SECTOR], SECTOR as u64).expect("write");
     disk.drop_pending();
     assert_eq!(sectors(&disk), [1]);
 }

@@ -137,7 +137,8 @@ impl Inode {
         let middle = self.durable.len().clamp(from, to);
         let durable = self.durable.get(from..middle).unwrap_or(&[]);
         self.cached[from..from + durable.len()] == *durable
-            && self.cached[from + durable.len()..to].iter().all(|byte| *byte == 0)
+            // Without an early end, so that it compiles to wide loads.
+            && self.cached[from + durable.len()..to].iter().fold(0, |all, byte| all | byte) == 0
     }
 
     /// Cuts or extends the file; the change of length becomes pending.
@@ -189,7 +190,6 @@ impl Inode {
     /// Decides what is left of everything pending.
     pub(super) fn lose_power(&mut self, rng: &mut Rng, survival: Survival) {
         if self.resizes.is_empty() && self.pending.is_empty() {
-            debug_assert!(self.durable == self.cached, "nothing is pending, yet they differ");
             return;
         }
         self.apply_resizes(match survival {
