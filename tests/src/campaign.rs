@@ -120,6 +120,8 @@ struct World {
     trace: String,
     /// Injected faults make errors expected.
     faulty: bool,
+    /// What an armed crash will be.
+    armed: CrashKind,
 }
 
 /// How a life ended.
@@ -164,7 +166,18 @@ impl World {
             tally: Tally::default(),
             trace: String::new(),
             faulty: false,
+            armed: CrashKind::PowerLoss,
         }
+    }
+
+    fn arm(&mut self, kind: CrashKind, steps: u64) {
+        self.note(format_args!("{kind:?} after {steps} steps"));
+        self.armed = kind;
+        self.disk.crash_after(steps, kind);
+    }
+
+    fn random_crash(&mut self) -> CrashKind {
+        if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss }
     }
 
     fn note(&mut self, line: std::fmt::Arguments<'_>) {
@@ -178,11 +191,10 @@ impl World {
             self.tally.lives += 1;
             let last = life + 1 == lives;
             if !last {
-                let kind =
-                    if self.rng.one_in(3) { CrashKind::Kill } else { CrashKind::PowerLoss };
-                let steps = self.rng.below(250);
-                self.note(format_args!("life {life}: {kind:?} after {steps} steps"));
-                self.disk.crash_after(steps, kind);
+                let kind = self.random_crash();
+                let longest = if self.rng.one_in(3) { 1_000 } else { 150 };
+                let steps = self.rng.below(longest);
+                self.arm(kind, steps);
                 self.plant_fault();
             } else {
                 self.disk.disarm();
@@ -193,8 +205,7 @@ impl World {
             let end = self.live(log)?;
             self.note(format_args!("life {life} ended: {end:?}"));
             if let End::Crashed(kind) = end {
-                self.crashed(kind);
-                killed = (kind == CrashKind::Kill).then_some(self.ring);
+                killed = self.crashed(kind);
             }
         }
         self.disk.disarm();
@@ -217,18 +228,23 @@ impl World {
             self.disk.fail_next(op, std::io::ErrorKind::Other, "", after);
             self.faulty = true;
         } else if self.rng.one_in(6) {
-            let capacity = self.rng.within(3, 8) * 16 * 1024 + 64 * 1024;
+            let used: u64 =
+                self.disk.paths().iter().map(|path| self.disk.read_file(path).len() as u64).sum();
+            let capacity = used + self.rng.within(0, 6) * 16 * 1024;
             self.note(format_args!("capacity: {capacity}"));
             self.disk.set_capacity(Some(capacity));
             self.faulty = true;
         }
     }
 
-    fn crashed(&mut self, kind: CrashKind) {
+    /// Gives the most bytes that this crash may have taken, if there is such a bound.
+    fn crashed(&mut self, kind: CrashKind) -> Option<u64> {
         self.tally.crashes += 1;
         if kind == CrashKind::PowerLoss {
             self.model.power_lost();
+            return None;
         }
+        Some(self.ring)
     }
 
     /// Opens the log, through crashes of the recovery itself.
@@ -259,14 +275,12 @@ impl World {
                 Err(error) if self.disk.is_crashed() => {
                     self.note(format_args!("open crashed: {error}"));
                     self.tally.crashes_in_recovery += 1;
-                    // The armed kind is not told: the weaker promise holds for both.
-                    self.crashed(CrashKind::PowerLoss);
-                    killed = None;
+                    let bound = self.crashed(self.armed);
+                    killed = killed.and(bound);
                     if depth + 1 < NESTED_CRASHES {
-                        let kind =
-                            if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss };
+                        let kind = self.random_crash();
                         let steps = self.rng.below(60);
-                        self.disk.crash_after(steps, kind);
+                        self.arm(kind, steps);
                     } else {
                         self.disk.disarm();
                     }
@@ -301,7 +315,6 @@ impl World {
             Err(error) => return Err(error),
         };
         let mut shown = Shown {
-            first_lsn: recovery.report().first_lsn,
             first_seq: recovery.report().first_seq,
             last_lsn: recovery.report().last_lsn,
             epoch: recovery.report().epoch,
@@ -320,7 +333,8 @@ impl World {
     /// Works with the log until it is closed, dropped, or the machine crashes.
     fn live(&mut self, log: Log) -> Result<End, Violation> {
         let mut receipts: Vec<Receipt> = Vec::new();
-        let operations = self.rng.within(5, 120);
+        let most = if self.rng.one_in(4) { 400 } else { 100 };
+        let operations = self.rng.within(5, most);
         for _ in 0..operations {
             let result = self.operate(&log, &mut receipts)?;
             if self.disk.is_crashed() {
@@ -347,24 +361,21 @@ impl World {
             }
         }
         self.tally.rotations += log.stats().rotations;
-        if !self.disk.is_crashed() && self.rng.one_in(2) {
-            self.close(log)?;
-        } else if !self.disk.is_crashed() && self.rng.one_in(2) {
-            drop(log);
-        } else {
-            let kind = if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss };
-            if !self.disk.is_crashed() {
-                match kind {
-                    CrashKind::Kill => self.disk.kill(),
-                    CrashKind::PowerLoss => self.disk.power_loss(),
+        if !self.disk.is_crashed() {
+            match self.rng.below(4) {
+                0 => self.close(log)?,
+                1 => drop(log),
+                _ => {
+                    let kind = self.random_crash();
+                    match kind {
+                        CrashKind::Kill => self.disk.kill(),
+                        CrashKind::PowerLoss => self.disk.power_loss(),
+                    }
+                    return Ok(End::Crashed(kind));
                 }
-                drop(log);
-                return Ok(End::Crashed(kind));
             }
-            drop(log);
         }
-        // A crash that was armed struck: power loss is the weaker promise.
-        Ok(if self.disk.is_crashed() { End::Crashed(CrashKind::PowerLoss) } else { End::Left })
+        Ok(if self.disk.is_crashed() { End::Crashed(self.armed) } else { End::Left })
     }
 
     fn close(&mut self, log: Log) -> Result<(), Violation> {

@@ -7,6 +7,7 @@
 
 pub mod campaign;
 mod model;
+pub mod omissions;
 mod rng;
 
 pub use rng::Rng;

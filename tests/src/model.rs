@@ -37,7 +37,6 @@ pub(crate) struct Model {
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     pub(crate) entries: Vec<(Seq, Lsn, u16, Vec<u8>)>,
-    pub(crate) first_lsn: Lsn,
     pub(crate) first_seq: Seq,
     pub(crate) last_lsn: Lsn,
     pub(crate) epoch: Epoch,
