@@ -139,6 +139,7 @@ impl World {
             step_ns: rng.within(1_000, 200_000),
             late_completion_ppm: if rng.one_in(2) { 500_000 } else { 0 },
             short_write_ppm: if rng.one_in(4) { 50_000 } else { 0 },
+            shorn_sector_ppm: if rng.one_in(2) { 200_000 } else { 0 },
             short_read_ppm: if rng.one_in(8) { 50_000 } else { 0 },
             ..SimConfig::default()
         };
@@ -209,10 +210,36 @@ impl World {
             }
         }
         self.disk.disarm();
-        if let Some(log) = self.open(killed)? {
-            drop(log);
+        self.disk.clear_faults();
+        self.disk.set_capacity(None);
+        self.faulty = false;
+        let Some(log) = self.open(killed)? else {
+            return Err("the log can't be opened in the end".to_owned());
+        };
+        self.last_life(log)
+    }
+
+    /// In the end the log is closed, or promises and idles: from then on any damage to
+    /// what it holds must be refused.
+    fn last_life(&mut self, log: Log) -> Result<(), Violation> {
+        for _ in 0..self.rng.within(1, 4) {
+            let receipt =
+                log.append_with(1, b"at last", Level::Strict).map_err(|e| e.to_string())?;
+            log.wait(receipt).map_err(|error| error.to_string())?;
         }
-        self.damage_is_refused()
+        let end = log.end();
+        if self.rng.one_in(2) {
+            log.close().map_err(|error| error.to_string())?;
+        } else {
+            self.disk.advance(60_000_000);
+            // A completion may be late: one step that does nothing is not the end.
+            for _ in 0..100 {
+                log.step();
+            }
+            self.disk.kill();
+        }
+        self.disk.drop_pending();
+        self.damage_is_refused(end)
     }
 
     /// Makes some lives meet an I/O error or a full disk.
@@ -305,11 +332,8 @@ impl World {
             Ok(recovery) => recovery,
             Err(bulla_recovery::Error::Log(Error::NotALog { .. })) => {
                 let log = Log::create(dir, options)?;
-                let shown = Shown {
-                    first_seq: bulla_wal::Seq(1),
-                    epoch: log.epoch(),
-                    ..Shown::default()
-                };
+                let shown =
+                    Shown { first_seq: bulla_wal::Seq(1), epoch: log.epoch(), ..Shown::default() };
                 return Ok((log, shown));
             }
             Err(error) => return Err(error),
@@ -451,9 +475,7 @@ impl World {
         let receipt = match log.append_batch(&entries, level) {
             Ok(receipt) => receipt,
             Err(error) => {
-                if matches!(error, Error::Full | Error::NoSpace(_))
-                    && log.end() < before
-                {
+                if matches!(error, Error::Full | Error::NoSpace(_)) && log.end() < before {
                     return Err("a refused append moved the end back".to_owned());
                 }
                 return Ok(Err(error));
@@ -526,11 +548,9 @@ impl World {
         Ok(())
     }
 
-    /// In the end: damage to a durable frame is refused, and the refusal changes nothing.
-    fn damage_is_refused(&mut self) -> Result<(), Violation> {
-        // The last opening made everything durable and its promise says so: whatever
-        // byte of a live frame is damaged now, the log must be refused.
-        self.disk.drop_pending();
+    /// Damage below `durable`, where a promise is on disk, is refused, and the refusal
+    /// changes nothing.
+    fn damage_is_refused(&mut self, durable: Lsn) -> Result<(), Violation> {
         let options = self.options.clone().io(self.disk.process());
         let Ok(inspection) = Inspection::read(Path::new(DIR), &options) else {
             return Err("the log can't be read in the end".to_owned());
@@ -540,12 +560,12 @@ impl World {
             .iter()
             .filter_map(|segment| {
                 let (start, end) = segment.live?;
-                let durable = inspection.report().durable_lsn;
-                (start < durable && start < end).then_some((segment.number, segment.base?, start, end.min(durable)))
+                let end = end.min(durable);
+                (start < end).then_some((segment.number, segment.base?, start, end))
             })
             .collect();
         if live.is_empty() {
-            return Ok(());
+            return Err(format!("nothing is live below {durable}"));
         }
         let (number, base, start, end) = live[self.rng.below(live.len() as u64) as usize];
         let at = start.0 + self.rng.below(end.distance_from(start));
@@ -560,7 +580,7 @@ impl World {
             other => {
                 return Err(format!(
                     "damage of a durable frame at LSN {at} is not refused: {:?}",
-                    other.map(|recovery| recovery.report().clone())
+                    other.map(|recovery| recovery.report().status.clone())
                 ));
             }
         }
@@ -580,4 +600,3 @@ impl World {
 fn is_corruption(error: &bulla_recovery::Error) -> bool {
     matches!(error, bulla_recovery::Error::Log(Error::Corrupt(_)))
 }
-

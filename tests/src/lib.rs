@@ -8,6 +8,7 @@
 pub mod campaign;
 mod model;
 pub mod omissions;
+pub mod opening;
 mod rng;
 
 pub use rng::Rng;

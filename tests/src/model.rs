@@ -43,7 +43,11 @@ pub(crate) struct Shown {
 }
 
 impl Model {
-    pub(crate) fn appended(&mut self, batch: Vec<(u16, Vec<u8>)>, receipt: Receipt) -> Result<(), Violation> {
+    pub(crate) fn appended(
+        &mut self,
+        batch: Vec<(u16, Vec<u8>)>,
+        receipt: Receipt,
+    ) -> Result<(), Violation> {
         let batch_end = (self.entries.len() + batch.len()) as u64;
         if receipt.seq.0 != batch_end {
             return Err(format!("append got number {}, expected {batch_end}", receipt.seq));

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::campaign;
+use crate::{campaign, opening};
 
 /// One suite, in a form that tells what it found.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,14 @@ pub struct Suite {
 
 /// The suites, the quickest first.
 pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "opening::every_pair_of_crashes_is_survived",
+        run: opening::every_pair_of_crashes,
+    },
+    Suite {
+        name: "opening::cut_bytes_are_kept_through_power_losses",
+        run: opening::cut_bytes_are_kept,
+    },
     Suite {
         name: "simulation::every_promise_holds_under_crashes_and_faults",
         run: || campaign_seeds(0, CAMPAIGN_SEEDS),

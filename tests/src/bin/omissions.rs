@@ -30,7 +30,9 @@ fn main() -> ExitCode {
         omit::set(Some(*point));
         let caught = SUITES.iter().find_map(|suite| Some((suite, omissions::catch(suite)?)));
         match caught {
-            Some((suite, how)) => println!("{:<22} caught by {}: {how}", format!("{point:?}"), suite.name),
+            Some((suite, how)) => {
+                println!("{:<22} caught by {}: {how}", format!("{point:?}"), suite.name)
+            }
             None => {
                 missed += 1;
                 println!("{:<22} MISSED", format!("{point:?}"));

@@ -65,7 +65,8 @@ fn run(start: u64, seeds: u64) -> ExitCode {
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if progress && done.is_multiple_of(1_000) {
                         let rate = done as f64 / begun.elapsed().as_secs_f64();
-                        let _ = write!(std::io::stderr(), "\r{done} of {seeds} seeds, {rate:.0}/s ");
+                        let _ =
+                            write!(std::io::stderr(), "\r{done} of {seeds} seeds, {rate:.0}/s ");
                     }
                 }
                 total.lock().expect("no thread panics while it adds").add(&tally);

@@ -163,10 +163,11 @@ impl Disk {
     }
 
     fn lose_power(&mut self, survival: Survival) {
+        let shorn_ppm = self.config.shorn_sector_ppm;
         let Self { nodes, rng, .. } = self;
         for node in nodes.iter_mut().flatten() {
             match &mut node.body {
-                Body::File(inode) => inode.lose_power(rng, survival),
+                Body::File(inode) => inode.lose_power(rng, survival, shorn_ppm),
                 Body::Dir(dir) => {
                     for op in std::mem::take(&mut dir.pending) {
                         if rng.survives(survival) {

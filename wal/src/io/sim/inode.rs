@@ -188,7 +188,10 @@ impl Inode {
     }
 
     /// Decides what is left of everything pending.
-    pub(super) fn lose_power(&mut self, rng: &mut Rng, survival: Survival) {
+    ///
+    /// A sector that is kept may be shorn with a chance of `shorn_ppm`: new bytes up to
+    /// some point in it, old ones from there on.
+    pub(super) fn lose_power(&mut self, rng: &mut Rng, survival: Survival, shorn_ppm: u32) {
         if self.resizes.is_empty() && self.pending.is_empty() {
             return;
         }
@@ -206,7 +209,10 @@ impl Inode {
                 Survival::Some { .. } => versions.get(rng.below(versions.len())),
             };
             if let Some(version) = version {
-                put(&mut self.durable, sector * self.sector, self.sector, version.bytes());
+                let shorn = rng.chance(shorn_ppm);
+                // Rather early than late: what matters is at a sector's start.
+                let len = if shorn { rng.below(self.sector) >> rng.below(6) } else { self.sector };
+                put(&mut self.durable, sector * self.sector, len, version.bytes());
             }
         }
         self.cached.clone_from(&self.durable);
