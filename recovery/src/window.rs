@@ -31,11 +31,17 @@ pub(crate) struct Window {
 impl Window {
     /// Opens a regular file for reading.
     pub(crate) fn open(io: &dyn Io, path: &Path, direct: bool) -> Result<Self> {
-        let file = io
-            .open(path, Access { write: false, direct })
-            .map_err(LogError::io("open", path))?;
+        let file =
+            io.open(path, Access { write: false, direct }).map_err(LogError::io("open", path))?;
         let len = file.len().map_err(LogError::io("get the length of", path))?;
-        Ok(Self { file, path: path.to_owned(), len, buf: AlignedBuf::zeroed(0), start: 0, filled: 0 })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            len,
+            buf: AlignedBuf::zeroed(0),
+            start: 0,
+            filled: 0,
+        })
     }
 
     /// The file's length in bytes when it was opened.
