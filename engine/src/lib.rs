@@ -1,1 +1,41 @@
-//! Bulla: engine.
+//! Records of 64 bytes, in memory by id, with a crash-safe log behind them.
+//!
+//! Owns the record ([`Token`]), the encoding of changes as log entries ([`entries`])
+//! and the table. It never writes to a disk itself: that is the log's job, and
+//! recovery's. Tested here, and end to end by `bulla drill`.
+//!
+//! # Examples
+//! ```
+//! # let dir = std::env::temp_dir().join(format!("bulla-engine-doc-{}", std::process::id()));
+//! # let _ = std::fs::remove_dir_all(&dir);
+//! use bulla_engine::{EntityType, Level, Space, Store, StoreOptions, Token, TokenId};
+//!
+//! let store = Store::open(&dir, &StoreOptions::new())?;
+//! let id = TokenId::new(7, EntityType::Event, 0)?;
+//! let token = Token::builder(id)
+//!     .coordinates(Space::Physical, [40.69, -74.17, 0.18])
+//!     .weight(28.0)
+//!     .build()?;
+//! store.put_with(&token, Level::Strict)?; // from here on no crash loses it
+//! assert_eq!(store.get(id), Some(token));
+//! store.close()?;
+//! # std::fs::remove_dir_all(&dir).unwrap();
+//! # Ok::<(), bulla_engine::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod entries;
+mod error;
+mod snapshot;
+mod store;
+mod table;
+pub mod token;
+
+pub use bulla_wal::{Level, Receipt};
+pub use error::{Error, Result};
+pub use snapshot::Snapshot;
+pub use store::{Batch, Store, StoreOptions, StoreStats, Tokens};
+pub use token::{
+    Axis, EntityType, Flags, SPACES, Space, TOKEN_LEN, Token, TokenBuilder, TokenError, TokenId,
+};

@@ -1,0 +1,164 @@
+//! `bulla append`: lines from standard input, acknowledged one by one.
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bulla_recovery::Status;
+use bulla_wal::{Level, Log, Receipt};
+
+use crate::args::{LevelArg, LogArgs};
+use crate::error::{Error, Result};
+use crate::output::{Format, Out};
+use crate::signals::Interrupt;
+use crate::{Outcome, fields};
+
+/// Append each line of standard input as an entry, and print `ack SEQ LSN` once it is as
+/// durable as asked for.
+///
+/// Lines are pipelined: acknowledgements come in order, and are flushed whenever the next
+/// one must be waited for. An entry is the line without its newline. Ctrl-C stops reading,
+/// acknowledges what was appended and closes the log.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  seq 1000 | bulla append /var/lib/lines --level strict")]
+pub(crate) struct Args {
+    /// The log's directory; made if there is none.
+    dir: PathBuf,
+    /// How durable an entry must be before it is acknowledged.
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    level: LevelArg,
+    /// Kind of the entries, below 65280.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    kind: u16,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Entries appended and not acknowledged yet.
+const MAX_PENDING: usize = 65_536;
+/// How soon Ctrl-C is seen.
+const LOOK: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let interrupt = Interrupt::catch()?;
+    let (recovered, report) = bulla_recovery::open(&args.dir, &args.log.options())?;
+    if report.status == Status::TornTail {
+        eprintln!("bulla: a torn tail was cut at LSN {}; a copy is kept", report.last_lsn);
+    }
+    let log = Arc::new(Log::start(recovered)?);
+    args.log.backend.warn_of_fallback(&log.stats());
+    let stop = Arc::new(AtomicBool::new(false));
+    let (to, from) = sync_channel(MAX_PENDING);
+    let reader = Reader {
+        log: Arc::downgrade(&log),
+        stop: Arc::clone(&stop),
+        kind: args.kind,
+        level: args.level.level(),
+        to,
+    };
+    // Not joined: it may be waiting for a line that never comes.
+    std::thread::Builder::new()
+        .name("bulla-reader".to_owned())
+        .spawn(move || reader.run())
+        .map_err(|source| Error::System { what: "start a thread", source })?;
+
+    let result = acknowledge(&log, &from, &interrupt, &stop, out);
+    stop.store(true, Ordering::Relaxed);
+    // The reader holds the log only while it appends.
+    let mut log = log;
+    let log = loop {
+        match Arc::try_unwrap(log) {
+            Ok(log) => break log,
+            Err(shared) => {
+                log = shared;
+                // It may be waiting for room in the channel.
+                while from.try_recv().is_ok() {}
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    };
+    let closed = log.close();
+    result?;
+    closed?;
+    if interrupt.is_set() { Err(Error::Interrupted) } else { Ok(Outcome::Clean) }
+}
+
+/// Prints an acknowledgement for every receipt, until there are no more or the user
+/// interrupts; then for those that are there already.
+fn acknowledge(
+    log: &Log,
+    from: &Receiver<Result<Receipt>>,
+    interrupt: &Interrupt,
+    stop: &AtomicBool,
+    out: &mut Out,
+) -> Result<()> {
+    loop {
+        if interrupt.is_set() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        let receipt = match from.try_recv() {
+            Ok(receipt) => receipt?,
+            Err(TryRecvError::Disconnected) => return out.flush(),
+            Err(TryRecvError::Empty) => {
+                out.flush()?;
+                match from.recv_timeout(LOOK) {
+                    Ok(receipt) => receipt?,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                    Err(RecvTimeoutError::Timeout) if interrupt.is_set() => return Ok(()),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                }
+            }
+        };
+        if !log.is_ready(receipt)? {
+            out.flush()?;
+            log.wait(receipt)?;
+        }
+        if out.format() == Format::Table {
+            out.line(format_args!("ack {} {}", receipt.seq, receipt.lsn))?;
+        } else {
+            let fields = fields! { "seq": receipt.seq.0, "lsn": receipt.lsn.0 };
+            out.line(serde_json::Value::from(fields))?;
+        }
+    }
+}
+
+/// Appends lines as they come.
+struct Reader {
+    log: Weak<Log>,
+    stop: Arc<AtomicBool>,
+    kind: u16,
+    level: Level,
+    to: SyncSender<Result<Receipt>>,
+}
+
+impl Reader {
+    fn run(self) {
+        let mut input = std::io::stdin().lock();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match input.read_until(b'\n', &mut line) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    let _ = self.to.send(Err(Error::Stdin(error)));
+                    break;
+                }
+            }
+            let entry = line.strip_suffix(b"\n").unwrap_or(&line);
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let Some(log) = self.log.upgrade() else { break };
+            let receipt = log.append_with(self.kind, entry, self.level).map_err(Error::from);
+            drop(log);
+            let failed = receipt.is_err();
+            if self.to.send(receipt).is_err() || failed {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! `bulla drill`: kill the writer again and again, and check what it had promised.
+//!
+//! Owns the course of a drill: lives of the child, kills, recoveries. What is right is
+//! the ledger's to say (`ledger.rs`), what a client sends the feed's (`feed.rs`).
+
+pub(crate) mod child;
+mod feed;
+mod ledger;
+mod report;
+mod victim;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bulla_engine::Snapshot;
+use bulla_recovery::{Range, Recovery};
+use bulla_wal::{Lsn, Options, Seq};
+
+use self::feed::{Feed, MAX_CLIENTS};
+use self::ledger::{Findings, Ledger, Life, Recovered};
+use self::report::{Checked, Kill, Totals};
+use self::victim::{Aim, Fall, Victim};
+use crate::Outcome;
+use crate::args::{LevelArg, LogArgs, size};
+use crate::error::{Error, Result};
+use crate::input::{self, progress};
+use crate::mapping::MappingArgs;
+use crate::output::Out;
+use crate::random::Random;
+use crate::signals::Interrupt;
+
+/// Kill a writer with SIGKILL at random moments, recover, and check every promise.
+///
+/// A child process appends the rows of FILE over and over, from several threads, and tells
+/// what was acknowledged. It is killed while it appends, while it opens the log, and while
+/// it recovers from an earlier kill. After each recovery the log must be a prefix of what
+/// was sent, byte for byte, and hold every balanced and strict record that was acknowledged;
+/// relaxed ones may be lost, but no more than the ring holds.
+///
+/// Exits with 0 only if nothing was lost that must not be. This shows what a crash of the
+/// process does; power loss is the simulator's part.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  bulla drill --input data/flights-sample.csv --kills 10\n  bulla drill --input flights.csv.zip --kills 100 --level strict --backend direct --seed 7 --format json"
+)]
+pub(crate) struct Args {
+    /// CSV file (or a .zip of one) whose rows are sent.
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// How often the child is killed.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    kills: u64,
+    /// Level of every record.
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    level: LevelArg,
+    /// Determines the moments of the kills and the clients' pace.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Where the log is; empty or not there yet. Default: a directory below the system's
+    /// one for temporary files, which is removed unless something went wrong.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Threads that append.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_CLIENTS)), value_name = "N")]
+    clients: u8,
+    /// The longest that a child may append before it is killed, in milliseconds.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000), value_name = "MS")]
+    max_life_ms: u64,
+    /// Purge the log when it is longer.
+    #[arg(long, default_value = "32MiB", value_parser = size, value_name = "SIZE")]
+    keep: u64,
+    #[command(flatten)]
+    mapping: MappingArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Small, so that a life has rotations in it.
+const SEGMENT_LEN: u64 = 1 << 20;
+/// Small, so that losing more than the ring would show.
+const RING_LEN: u64 = 1 << 20;
+/// Kills in a row without a recovery to its end in between.
+const MAX_NESTED: u64 = 3;
+
+pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let interrupt = Interrupt::catch()?;
+    let mut records = Vec::new();
+    input::tokens(&args.input, &args.mapping, |token, _| {
+        records.push(token);
+        Ok(())
+    })?;
+    if records.is_empty() {
+        return Err(Error::Input { path: args.input.clone(), reason: "there are no rows" });
+    }
+    let mut log = args.log.clone();
+    let ring_len = *log.ring_size.get_or_insert(RING_LEN);
+    log.segment_size.get_or_insert(SEGMENT_LEN);
+    let place = Place::make(args.dir.as_deref())?;
+    let feed = Feed::new(records, args.clients);
+    feed.save(&place.records)?;
+    let drill = Drill {
+        args,
+        options: log.options(),
+        log,
+        place: &place,
+        interrupt,
+        random: Random::new(args.seed),
+        ledger: Ledger::new(&feed, args.clients, ring_len),
+        open_time: Duration::from_millis(30),
+        totals: Totals::new(ring_len),
+    };
+    match drill.run() {
+        Ok(totals) => {
+            let outcome = totals.outcome();
+            let kept = outcome != Outcome::Clean || args.dir.is_some();
+            report::print(&totals, args, &feed, kept.then_some(place.log.as_path()), out)?;
+            if kept { Ok(()) } else { place.remove() }?;
+            Ok(outcome)
+        }
+        Err(Error::Interrupted) => {
+            place.remove()?;
+            Err(Error::Interrupted)
+        }
+        Err(error) => {
+            eprintln!("bulla: the log is kept in {}", place.log.display());
+            Err(error)
+        }
+    }
+}
+
+/// The drill's files: the log, and the records for the child.
+#[derive(Debug)]
+struct Place {
+    root: PathBuf,
+    log: PathBuf,
+    records: PathBuf,
+}
+
+impl Place {
+    fn make(dir: Option<&Path>) -> Result<Self> {
+        let own = || std::env::temp_dir().join(format!("bulla-drill-{}", std::process::id()));
+        let root = dir.map_or_else(own, Path::to_path_buf);
+        std::fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
+        if std::fs::read_dir(&root).map_err(Error::file("list", &root))?.next().is_some() {
+            let reason = "a drill needs a directory that is empty, or not there yet";
+            return Err(Error::Input { path: root, reason });
+        }
+        Ok(Self { log: root.join("log"), records: root.join("records"), root })
+    }
+
+    fn remove(&self) -> Result<()> {
+        let removed = match std::fs::remove_dir_all(&self.log) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        removed
+            .and_then(|()| std::fs::remove_file(&self.records))
+            .and_then(|()| std::fs::remove_dir(&self.root))
+            .map_err(Error::file("remove", &self.root))
+    }
+}
+
+struct Drill<'a> {
+    args: &'a Args,
+    log: LogArgs,
+    options: Options,
+    place: &'a Place,
+    interrupt: Interrupt,
+    random: Random,
+    ledger: Ledger<'a>,
+    /// About how long a child takes to open its log.
+    open_time: Duration,
+    totals: Totals,
+}
+
+impl Drill<'_> {
+    fn run(mut self) -> Result<Totals> {
+        let start = Instant::now();
+        let bar = progress(self.args.kills, "kills");
+        let mut life = Life::default();
+        let mut nested = 0;
+        for number in 1..=self.args.kills {
+            let fall = self.kill(nested > 0)?;
+            bar.inc(1);
+            self.totals.kills.push(Kill::new(number, &fall));
+            life.merge(fall.life);
+            let again = nested < MAX_NESTED && self.random.below(5) == 0;
+            if again && number < self.args.kills {
+                nested += 1;
+                continue;
+            }
+            nested = 0;
+            if !self.check(std::mem::take(&mut life))? {
+                break;
+            }
+        }
+        if self.totals.corruption.is_none() && self.args.kills > 0 {
+            self.check_store()?;
+        }
+        bar.finish_and_clear();
+        self.totals.seconds = start.elapsed().as_secs_f64();
+        Ok(self.totals)
+    }
+
+    /// Lives and ends one child.
+    fn kill(&mut self, recovering: bool) -> Result<Fall> {
+        if self.interrupt.is_set() {
+            return Err(Error::Interrupted);
+        }
+        // A little longer than it takes: so the first appends are hit too.
+        let micros = u64::try_from(self.open_time.as_micros()).unwrap_or(u64::MAX);
+        let while_opening = Duration::from_micros(self.random.below(1 + micros + micros / 4));
+        let aim = if recovering {
+            Aim::Recovering(while_opening)
+        } else if self.totals.kills.is_empty() {
+            // Long enough that something is acknowledged, or the drill would show nothing.
+            Aim::Appending(Duration::from_millis(self.args.max_life_ms))
+        } else if self.random.below(4) == 0 {
+            Aim::Opening(while_opening)
+        } else {
+            let micros = self.random.below(1 + self.args.max_life_ms * 1000);
+            Aim::Appending(Duration::from_micros(micros))
+        };
+        let child = child::Args {
+            dir: self.place.log.clone(),
+            records: self.place.records.clone(),
+            level: self.args.level,
+            seed: self.random.next(),
+            next: self.ledger.next_indexes().to_vec(),
+            keep: self.args.keep,
+            only_open: recovering,
+            log: self.log.clone(),
+        };
+        let fall = match Victim::spawn(&child)?.kill(aim) {
+            // Ctrl-C ends the child too.
+            Err(Error::Child { .. }) if self.interrupt.is_set() => return Err(Error::Interrupted),
+            fall => fall?,
+        };
+        if let Some(took) = fall.opened_after {
+            self.open_time = (self.open_time * 3 + took) / 4;
+        }
+        Ok(fall)
+    }
+
+    /// Recovers and checks; `false` when the log is corrupt.
+    fn check(&mut self, life: Life) -> Result<bool> {
+        let opened = match Recovery::run(&self.place.log, &self.options) {
+            Ok(recovery) => Some(recovery),
+            // It was killed before there was one.
+            Err(bulla_recovery::Error::Log(
+                bulla_wal::Error::NotALog { .. } | bulla_wal::Error::Io { .. },
+            )) if !self.place.log.join("CONTROL").exists() => None,
+            Err(error) => return self.corrupt(error),
+        };
+        let recovered = opened.as_ref().map_or(
+            Recovered { first_seq: Seq(1), next_seq: Seq(1), end: Lsn(0) },
+            |recovery| {
+                let report = recovery.report();
+                Recovered {
+                    first_seq: report.first_seq,
+                    next_seq: report.next_seq,
+                    end: report.last_lsn,
+                }
+            },
+        );
+        let mut check = self.ledger.check(life, recovered);
+        if let Some(recovery) = &opened {
+            let replayed = recovery.replay(Range::ALL, |entry| {
+                check.entry(entry.lsn, entry.seq, entry.kind, entry.payload);
+                std::ops::ControlFlow::Continue(())
+            });
+            if let Err(error) = replayed {
+                return self.corrupt(error);
+            }
+        }
+        let findings = check.finish();
+        let report = opened.as_ref().map(Recovery::report);
+        self.totals.add(Checked::new(findings, recovered, report));
+        Ok(true)
+    }
+
+    fn corrupt(&mut self, error: bulla_recovery::Error) -> Result<bool> {
+        let Some(corruption) = error.corruption() else { return Err(error.into()) };
+        self.totals.corruption = Some(corruption.to_string());
+        let mut findings = Findings::default();
+        findings.corrupt(corruption);
+        self.totals.total(&findings);
+        Ok(false)
+    }
+
+    /// At last, the store must hold exactly the tokens of the log.
+    fn check_store(&mut self) -> Result<()> {
+        let expected: BTreeMap<_, _> =
+            self.ledger.tokens().map(|token| (token.id(), token)).collect();
+        let snapshot = match Snapshot::read(&self.place.log, &self.options) {
+            Err(bulla_engine::Error::Recovery(_)) if expected.is_empty() => return Ok(()),
+            snapshot => snapshot?,
+        };
+        let mut findings = Findings::default();
+        if !snapshot.iter().eq(expected.values()) {
+            findings.store(expected.len(), snapshot.len());
+        }
+        self.totals.total(&findings);
+        self.totals.tokens = snapshot.len() as u64;
+        Ok(())
+    }
+}
+
+impl Life {
+    /// Adds the life after this one, which was not checked in between.
+    fn merge(&mut self, next: Self) {
+        self.acks.extend(next.acks);
+        self.opened = self.opened.max(next.opened);
+        self.written = self.written.max(next.written);
+        self.durable = self.durable.max(next.durable);
+        self.keep_from = self.keep_from.max(next.keep_from);
+    }
+}

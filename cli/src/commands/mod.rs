@@ -1,0 +1,13 @@
+//! One file per command: its options, its words, its outcome.
+
+pub(crate) mod append;
+pub(crate) mod drill;
+pub(crate) mod dump;
+pub(crate) mod get;
+pub(crate) mod load;
+pub(crate) mod repair;
+pub(crate) mod replay;
+mod report;
+pub(crate) mod scan;
+pub(crate) mod stat;
+pub(crate) mod verify;

@@ -1,0 +1,60 @@
+//! `bulla verify`: is the log whole? Read-only.
+
+use std::path::PathBuf;
+
+use bulla_recovery::{Inspection, Status};
+use bulla_wal::Options;
+use serde_json::Value;
+
+use super::report;
+use crate::error::Result;
+use crate::output::{Format, Out};
+use crate::{Outcome, fields};
+
+/// Check a log from its first byte to its last, and change nothing.
+///
+/// Exits with 0 when it is clean (only zeros follow the last frame), with 3 when its tail
+/// is torn, with 4 when something that was durable is damaged. A log that is open for
+/// writing may look torn: what is being written is not whole yet.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  bulla verify /var/lib/flights --format json")]
+pub(crate) struct Args {
+    /// The log's directory.
+    dir: PathBuf,
+}
+
+pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let inspection = match Inspection::read(&args.dir, &Options::new()) {
+        Ok(inspection) => inspection,
+        Err(error) => {
+            // What says so much about the log that nothing else can be read.
+            let Some(corruption) = error.corruption().cloned() else { return Err(error.into()) };
+            let status = Status::Corrupt(corruption);
+            out.report(&fields! {
+                "status": status.name(),
+                "first_lsn": Value::Null,
+                "last_lsn": Value::Null,
+                "durable_lsn": Value::Null,
+                "entries": Value::Null,
+                "segments": Value::Null,
+                "evidence": [status.to_string()],
+            })?;
+            return Ok(finish(&status, out.format()));
+        }
+    };
+    let found = inspection.report();
+    let mut fields = report::fields(found);
+    if out.format() != Format::Table {
+        let segments: Vec<_> = found.segments.iter().map(report::segment).collect();
+        fields.insert("segment_list".to_owned(), segments.into_iter().map(Value::from).collect());
+    }
+    out.report(&fields)?;
+    Ok(finish(&found.status, out.format()))
+}
+
+fn finish(status: &Status, format: Format) -> Outcome {
+    if let (Format::Table, Some(advice)) = (format, report::advice(status)) {
+        eprintln!("{advice}");
+    }
+    report::outcome(status)
+}

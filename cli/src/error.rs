@@ -1,0 +1,188 @@
+//! What ends a command, with the exit code and what the user may do about it.
+
+use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
+
+use bulla_engine::TokenError;
+
+use crate::mapping::MappingError;
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Log(#[from] bulla_wal::Error),
+    #[error(transparent)]
+    Recovery(#[from] bulla_recovery::Error),
+    #[error(transparent)]
+    Store(#[from] bulla_engine::Error),
+    #[error("{what} {}", path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{}: {reason}", path.display())]
+    Input { path: PathBuf, reason: &'static str },
+    #[error("read {}", path.display())]
+    Zip {
+        path: PathBuf,
+        #[source]
+        source: zip::result::ZipError,
+    },
+    #[error("read {}", path.display())]
+    Csv {
+        path: PathBuf,
+        #[source]
+        source: csv::Error,
+    },
+    #[error("{}, row {row}", path.display())]
+    Row {
+        path: PathBuf,
+        row: u64,
+        #[source]
+        source: RowError,
+    },
+    #[error("the column mapping does not fit {}", path.display())]
+    Mapping {
+        path: PathBuf,
+        #[source]
+        source: MappingError,
+    },
+    #[error("no token has id {0}")]
+    NoToken(u32),
+    #[error("write to standard output")]
+    Output(#[source] io::Error),
+    #[error("read from standard input")]
+    Stdin(#[source] io::Error),
+    #[error("{what}")]
+    System {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the drill's child ended by itself ({status}); what it said is above")]
+    Child { status: std::process::ExitStatus },
+    #[error("the drill's child did not open its log within {seconds} s")]
+    ChildStuck { seconds: u64 },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Why a row of the input is no token.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RowError {
+    #[error("column {column}: {value:?} is neither a number nor a time like 2013-01-01T10:00:00Z")]
+    Value { column: String, value: String },
+    #[error("the id {0} is no whole number from 1 to 16777215")]
+    Id(f64),
+    #[error("the timestamp {0} is not within 1970 and 2106")]
+    Timestamp(f64),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+impl Error {
+    pub(crate) fn file(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { what, path, source }
+    }
+
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            _ if self.is_corruption() => 4,
+            Self::Mapping { .. } => 2,
+            Self::Log(bulla_wal::Error::Options { .. })
+            | Self::Recovery(bulla_recovery::Error::Log(bulla_wal::Error::Options { .. })) => 2,
+            _ => 1,
+        }
+    }
+
+    fn is_corruption(&self) -> bool {
+        matches!(self.log(), Some(bulla_wal::Error::Corrupt(_)))
+    }
+
+    /// The log's error, if it is one.
+    fn log(&self) -> Option<&bulla_wal::Error> {
+        match self {
+            Self::Log(error)
+            | Self::Recovery(bulla_recovery::Error::Log(error))
+            | Self::Store(
+                bulla_engine::Error::Log(error)
+                | bulla_engine::Error::Recovery(bulla_recovery::Error::Log(error)),
+            ) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Prints it, its sources, and what to do.
+    pub(crate) fn report(&self) {
+        eprintln!("bulla: {self}");
+        let mut source = self.source();
+        while let Some(cause) = source {
+            eprintln!("  because: {cause}");
+            source = cause.source();
+        }
+        if let Some(hint) = self.hint() {
+            eprintln!("  do: {hint}");
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        use bulla_wal::Error as Log;
+        if let Some(log) = self.log() {
+            return match log {
+                Log::Corrupt(_) => Some(
+                    "nothing was changed. Look with `bulla verify DIR`; restore a copy, or \
+                     give up what is damaged with `bulla repair DIR` (it keeps copies)",
+                ),
+                Log::NotALog { .. } => {
+                    Some("name a log's directory, or make one with `bulla load` or `bulla append`")
+                }
+                Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
+                Log::NoSpace(_) => Some("free some space, then run the command again"),
+                Log::Poisoned { .. } => {
+                    Some("check the device (dmesg), then `bulla replay DIR` to recover the log")
+                }
+                Log::TooLarge { .. } => Some(
+                    "use smaller entries or batches, or a larger --ring-size and --segment-size",
+                ),
+                Log::SectorTooSmall { .. } => {
+                    Some("make the log anew with a larger --sector and load it again")
+                }
+                Log::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                    Some("run it as the user who owns the log")
+                }
+                _ => None,
+            };
+        }
+        match self {
+            Self::Store(bulla_engine::Error::Entry { .. }) => {
+                Some("this log is none of tokens; `bulla dump DIR` shows its entries")
+            }
+            Self::Recovery(bulla_recovery::Error::Cut { .. }) => {
+                Some("`bulla repair DIR --dry-run` shows the last position that can be kept")
+            }
+            Self::Recovery(bulla_recovery::Error::Purged { .. }) => {
+                Some("ask for a later position; `bulla stat DIR` shows the first")
+            }
+            Self::Row { source: RowError::Token(_), .. } => Some(
+                "give the column a smaller factor (--map 4.x=dep_delay:0.0001), or cut values \
+                 to their range with --clamp",
+            ),
+            Self::Row { source: RowError::Value { .. }, .. } => {
+                Some("map another column, or make the value empty or NA if it is missing")
+            }
+            Self::Mapping { .. } => Some("`bulla load --help` shows how columns are mapped"),
+            Self::NoToken(_) => Some("`bulla scan DIR` shows the ids that there are"),
+            _ => None,
+        }
+    }
+}

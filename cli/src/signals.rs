@@ -1,0 +1,46 @@
+//! Signals: a broken pipe and Ctrl-C end the program as they end others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
+
+use crate::error::{Error, Result};
+
+/// Dies of SIGPIPE, as a program that did not ignore it would have.
+pub(crate) fn die_of_broken_pipe() -> ! {
+    die_of(SIGPIPE)
+}
+
+/// Dies of SIGINT, so that a shell that runs a script stops too.
+pub(crate) fn die_of_interrupt() -> ! {
+    die_of(SIGINT)
+}
+
+fn die_of(signal: i32) -> ! {
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+    std::process::exit(128 + signal)
+}
+
+/// Set once the user asks for an end; the second Ctrl-C ends at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// From now on Ctrl-C and SIGTERM are asked for here.
+    pub(crate) fn catch() -> Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds the flag unset, then sets it.
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+                .map_err(|source| Error::System { what: "catch signals", source })?;
+        }
+        Ok(Self(flag))
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        // Pairs with nothing: the flag carries no data.
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,710 @@
+//! The default record: 64 bytes, little-endian, every field at a fixed offset.
+//!
+//! Owns the layout of `Token` V2.0 and the ranges of its fields. A [`Token`] is always
+//! valid: bytes are checked when they become one. The golden test below pins the bytes.
+
+use std::fmt;
+
+use zerocopy::little_endian::{F32, I16, U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes of a token.
+pub const TOKEN_LEN: usize = size_of::<Layout>();
+
+/// Coordinate spaces of a token.
+pub const SPACES: usize = 8;
+
+/// A record of 64 bytes: a point in eight spaces, with an id, flags, a weight, a field
+/// and a time.
+///
+/// Made by [`Token::builder`] or, from bytes, by [`Token::from_bytes`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(Layout);
+
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+struct Layout {
+    coordinates: [[I16; 3]; SPACES],
+    id: U32,
+    flags: U16,
+    /// The bits of an [`F32`], so that tokens compare bit for bit.
+    weight: [u8; 4],
+    field_radius: u8,
+    field_strength: u8,
+    timestamp: U32,
+}
+
+const _: () = {
+    assert!(size_of::<Layout>() == 64);
+    assert!(std::mem::offset_of!(Layout, id) == 48);
+    assert!(std::mem::offset_of!(Layout, flags) == 52);
+    assert!(std::mem::offset_of!(Layout, weight) == 54);
+    assert!(std::mem::offset_of!(Layout, field_radius) == 58);
+    assert!(std::mem::offset_of!(Layout, field_strength) == 59);
+    assert!(std::mem::offset_of!(Layout, timestamp) == 60);
+};
+
+/// Highest weight.
+const MAX_WEIGHT: f32 = 100.0;
+/// Field radius: the byte is the value times this.
+const RADIUS_SCALE: f64 = 100.0;
+/// Field strength: the byte is the value times this.
+const STRENGTH_SCALE: f64 = 255.0;
+
+impl Token {
+    /// Starts a token: at the origin of every space, weight 0, time 0, no flags but the
+    /// entity type of its id.
+    pub fn builder(id: TokenId) -> TokenBuilder {
+        TokenBuilder {
+            layout: Layout {
+                coordinates: [[I16::ZERO; 3]; SPACES],
+                id: id.0.into(),
+                flags: Flags::NONE.with_entity_type(id.entity_type()).0.into(),
+                weight: [0; 4],
+                field_radius: 0,
+                field_strength: 0,
+                timestamp: U32::ZERO,
+            },
+            refused: None,
+        }
+    }
+
+    /// A token from its bytes.
+    ///
+    /// # Errors
+    /// [`TokenError::ZeroId`] and [`TokenError::Weight`]: every other pattern of bits is
+    /// valid.
+    pub fn from_bytes(bytes: &[u8; TOKEN_LEN]) -> Result<Self, TokenError> {
+        let token = Self(zerocopy::transmute!(*bytes));
+        if token.0.id.get() == 0 {
+            return Err(TokenError::ZeroId);
+        }
+        check_weight(token.weight())?;
+        Ok(token)
+    }
+
+    /// Its bytes, as they are logged.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; TOKEN_LEN] {
+        zerocopy::transmute_ref!(&self.0)
+    }
+
+    /// Its id, never 0.
+    #[must_use]
+    pub fn id(&self) -> TokenId {
+        TokenId(self.0.id.get())
+    }
+
+    /// Where it is in a space, in the space's units.
+    #[must_use]
+    pub fn coordinates(&self, space: Space) -> [f64; 3] {
+        self.raw_coordinates(space).map(|raw| f64::from(raw) / space.scale())
+    }
+
+    /// Where it is in a space, as stored: value times [`Space::scale`].
+    #[must_use]
+    pub fn raw_coordinates(&self, space: Space) -> [i16; 3] {
+        self.0.coordinates[space as usize].map(I16::get)
+    }
+
+    /// Its flags, the entity type among them.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags(self.0.flags.get())
+    }
+
+    /// Its weight, from 0 to 100.
+    #[must_use]
+    pub fn weight(&self) -> f32 {
+        F32::from_bytes(self.0.weight).get()
+    }
+
+    /// Radius of its field, from 0 to 2.55.
+    #[must_use]
+    pub fn field_radius(&self) -> f64 {
+        f64::from(self.0.field_radius) / RADIUS_SCALE
+    }
+
+    /// Strength of its field, from 0 to 1.
+    #[must_use]
+    pub fn field_strength(&self) -> f64 {
+        f64::from(self.0.field_strength) / STRENGTH_SCALE
+    }
+
+    /// Its time, in seconds since 1970.
+    #[must_use]
+    pub fn timestamp(&self) -> u32 {
+        self.0.timestamp.get()
+    }
+
+    /// A builder that starts from this token, to change some of its fields.
+    pub fn to_builder(&self) -> TokenBuilder {
+        TokenBuilder { layout: self.0, refused: None }
+    }
+
+    /// The same token under another id; its flags keep their entity type.
+    ///
+    /// # Errors
+    /// [`TokenError::ZeroId`].
+    pub fn with_id(self, id: TokenId) -> Result<Self, TokenError> {
+        if id.0 == 0 {
+            return Err(TokenError::ZeroId);
+        }
+        Ok(Self(Layout { id: id.0.into(), ..self.0 }))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Token");
+        debug.field("id", &self.id());
+        for space in Space::ALL {
+            debug.field(space.name(), &self.coordinates(space));
+        }
+        debug
+            .field("flags", &self.flags())
+            .field("weight", &self.weight())
+            .field("field_radius", &self.field_radius())
+            .field("field_strength", &self.field_strength())
+            .field("timestamp", &self.timestamp())
+            .finish()
+    }
+}
+
+/// Builds a [`Token`]; the first value out of its range is reported by
+/// [`build`](TokenBuilder::build).
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct TokenBuilder {
+    layout: Layout,
+    refused: Option<TokenError>,
+}
+
+impl fmt::Debug for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_bytes().fmt(f)
+    }
+}
+
+impl TokenBuilder {
+    /// Places it in a space, in the space's units; see [`Space::limit`] for the range.
+    pub fn coordinates(mut self, space: Space, [x, y, z]: [f64; 3]) -> Self {
+        for (axis, value) in [(Axis::X, x), (Axis::Y, y), (Axis::Z, z)] {
+            self = self.coordinate(space, axis, value);
+        }
+        self
+    }
+
+    /// Places it on one axis of a space.
+    pub fn coordinate(mut self, space: Space, axis: Axis, value: f64) -> Self {
+        let raw = (value * space.scale()).round();
+        if raw >= f64::from(i16::MIN) && raw <= f64::from(i16::MAX) {
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and in range")]
+            let raw = raw as i16;
+            self.layout.coordinates[space as usize][axis as usize] = raw.into();
+            self
+        } else {
+            self.refuse(TokenError::Coordinate { space, axis, value })
+        }
+    }
+
+    /// Its flags: user flags and bits; the entity type is that of the id unless
+    /// [`Flags::with_entity_type`] says otherwise.
+    pub fn flags(mut self, flags: Flags) -> Self {
+        let flags = match flags.entity_type() {
+            EntityType::Undefined => flags.with_entity_type(self.id().entity_type()),
+            _ => flags,
+        };
+        self.layout.flags = flags.0.into();
+        self
+    }
+
+    /// Its weight, from 0 to 100; NaN is refused.
+    pub fn weight(mut self, weight: f32) -> Self {
+        self.layout.weight = weight.to_le_bytes();
+        match check_weight(weight) {
+            Ok(()) => self,
+            Err(refused) => self.refuse(refused),
+        }
+    }
+
+    /// Radius of its field, from 0 to 2.55.
+    pub fn field_radius(mut self, radius: f64) -> Self {
+        match scaled_byte(radius, RADIUS_SCALE) {
+            Some(raw) => {
+                self.layout.field_radius = raw;
+                self
+            }
+            None => self.refuse(TokenError::FieldRadius(radius)),
+        }
+    }
+
+    /// Strength of its field, from 0 to 1.
+    pub fn field_strength(mut self, strength: f64) -> Self {
+        match scaled_byte(strength, STRENGTH_SCALE) {
+            Some(raw) => {
+                self.layout.field_strength = raw;
+                self
+            }
+            None => self.refuse(TokenError::FieldStrength(strength)),
+        }
+    }
+
+    /// Its time, in seconds since 1970.
+    pub fn timestamp(mut self, seconds: u32) -> Self {
+        self.layout.timestamp = seconds.into();
+        self
+    }
+
+    /// The token.
+    ///
+    /// # Errors
+    /// The first refusal: [`TokenError`].
+    pub fn build(self) -> Result<Token, TokenError> {
+        match self.refused {
+            Some(refused) => Err(refused),
+            None if self.layout.id.get() == 0 => Err(TokenError::ZeroId),
+            None => Ok(Token(self.layout)),
+        }
+    }
+
+    fn id(&self) -> TokenId {
+        TokenId(self.layout.id.get())
+    }
+
+    fn refuse(mut self, refused: TokenError) -> Self {
+        self.refused.get_or_insert(refused);
+        self
+    }
+}
+
+fn check_weight(weight: f32) -> Result<(), TokenError> {
+    // A NaN is in no range.
+    if (0.0..=MAX_WEIGHT).contains(&weight) { Ok(()) } else { Err(TokenError::Weight(weight)) }
+}
+
+fn scaled_byte(value: f64, scale: f64) -> Option<u8> {
+    let raw = (value * scale).round();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole, and in range"
+    )]
+    (0.0..=255.0).contains(&raw).then_some(raw as u8)
+}
+
+/// Why a token was refused.
+#[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// Id 0 stands for "no token".
+    #[error("id 0 is not allowed")]
+    ZeroId,
+    /// A local id that does not fit into its 24 bits.
+    #[error("local id {0} is above {max}", max = TokenId::MAX_LOCAL)]
+    LocalId(u32),
+    /// A domain that does not fit into its 4 bits.
+    #[error("domain {0} is above 15")]
+    Domain(u8),
+    /// A weight that is not a number from 0 to 100.
+    #[error("weight {0} is not within 0 and 100")]
+    Weight(f32),
+    /// A coordinate that its space can't hold.
+    #[error("{space} {axis} {value} is not within -{max} and {max}", max = space.limit())]
+    Coordinate {
+        /// The space.
+        space: Space,
+        /// The axis.
+        axis: Axis,
+        /// What was asked for.
+        value: f64,
+    },
+    /// A field radius that is not within 0 and 2.55.
+    #[error("field radius {0} is not within 0 and 2.55")]
+    FieldRadius(f64),
+    /// A field strength that is not within 0 and 1.
+    #[error("field strength {0} is not within 0 and 1")]
+    FieldStrength(f64),
+}
+
+/// The id of a token: 24 bits of local id, 4 of entity type, 4 of domain.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct TokenId(pub u32);
+
+impl TokenId {
+    /// The highest local id.
+    pub const MAX_LOCAL: u32 = (1 << 24) - 1;
+
+    /// An id from its parts.
+    ///
+    /// # Errors
+    /// [`TokenError::LocalId`], [`TokenError::Domain`]: a part is out of range.
+    pub fn new(local: u32, entity_type: EntityType, domain: u8) -> Result<Self, TokenError> {
+        if local > Self::MAX_LOCAL {
+            return Err(TokenError::LocalId(local));
+        }
+        if domain > 15 {
+            return Err(TokenError::Domain(domain));
+        }
+        Ok(Self(local | (entity_type as u32) << 24 | u32::from(domain) << 28))
+    }
+
+    /// The number within its entity type and domain.
+    #[must_use]
+    pub const fn local(self) -> u32 {
+        self.0 & Self::MAX_LOCAL
+    }
+
+    /// The kind of thing that it names.
+    #[must_use]
+    pub const fn entity_type(self) -> EntityType {
+        EntityType::from_bits(self.0 >> 24)
+    }
+
+    /// The domain, from 0 to 15.
+    #[must_use]
+    pub const fn domain(self) -> u8 {
+        (self.0 >> 28) as u8
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// 16 bits: eight flags, the entity type, four bits for the user.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+    /// In use.
+    pub const ACTIVE: Self = Self(1);
+    /// Outlives its session.
+    pub const PERSISTENT: Self = Self(1 << 1);
+    /// May change.
+    pub const MUTABLE: Self = Self(1 << 2);
+    /// In step with its source.
+    pub const SYNCHRONIZED: Self = Self(1 << 3);
+    /// Its payload elsewhere is compressed.
+    pub const COMPRESSED: Self = Self(1 << 4);
+    /// Its payload elsewhere is encrypted.
+    pub const ENCRYPTED: Self = Self(1 << 5);
+    /// Changed since it was last in step.
+    pub const DIRTY: Self = Self(1 << 6);
+    /// Not to be changed now.
+    pub const LOCKED: Self = Self(1 << 7);
+
+    /// The flags with their upper-case names, lowest bit first.
+    pub const NAMED: [(&'static str, Self); 8] = [
+        ("ACTIVE", Self::ACTIVE),
+        ("PERSISTENT", Self::PERSISTENT),
+        ("MUTABLE", Self::MUTABLE),
+        ("SYNCHRONIZED", Self::SYNCHRONIZED),
+        ("COMPRESSED", Self::COMPRESSED),
+        ("ENCRYPTED", Self::ENCRYPTED),
+        ("DIRTY", Self::DIRTY),
+        ("LOCKED", Self::LOCKED),
+    ];
+
+    /// Both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Are all bits of `other` set?
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The kind of thing, bits 8 to 11.
+    #[must_use]
+    pub const fn entity_type(self) -> EntityType {
+        EntityType::from_bits(self.0 as u32 >> 8)
+    }
+
+    /// These flags with another entity type.
+    #[must_use]
+    pub const fn with_entity_type(self, entity_type: EntityType) -> Self {
+        Self(self.0 & !0x0F00 | (entity_type as u16) << 8)
+    }
+
+    /// The user's bits, 12 to 15, from 0 to 15.
+    #[must_use]
+    pub const fn user(self) -> u8 {
+        (self.0 >> 12) as u8
+    }
+
+    /// These flags with other user's bits; only the lowest four count.
+    #[must_use]
+    pub const fn with_user(self, user: u8) -> Self {
+        Self(self.0 & 0x0FFF | (user as u16) << 12)
+    }
+
+    /// The names of the flags that are set.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMED.into_iter().filter(move |&(_, flag)| self.contains(flag)).map(|(name, _)| name)
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#06x}", self.0)
+    }
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident: $count:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// All, in the order of their numbers.
+            pub const ALL: [Self; $count] = [$(Self::$variant,)*];
+
+            /// The lower-case name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+
+names! {
+    /// What kind of thing a token stands for.
+    EntityType: 16 {
+        /// Not said.
+        Undefined = "undefined",
+        /// A thing.
+        Object = "object",
+        /// Something that happened.
+        Event = "event",
+        /// A state.
+        State = "state",
+        /// A process.
+        Process = "process",
+        /// A concept.
+        Concept = "concept",
+        /// A relation.
+        Relation = "relation",
+        /// A pattern.
+        Pattern = "pattern",
+        /// A rule.
+        Rule = "rule",
+        /// A goal.
+        Goal = "goal",
+        /// A memory.
+        Memory = "memory",
+        /// A sensor.
+        Sensor = "sensor",
+        /// An actuator.
+        Actuator = "actuator",
+        /// A controller.
+        Controller = "controller",
+        /// A buffer.
+        Buffer = "buffer",
+        /// Not in use.
+        Reserved = "reserved",
+    }
+}
+
+impl EntityType {
+    /// From the lowest four bits.
+    const fn from_bits(bits: u32) -> Self {
+        Self::ALL[(bits & 0xF) as usize]
+    }
+}
+
+names! {
+    /// One of the eight coordinate spaces, L1 to L8.
+    Space: 8 {
+        /// L1.
+        Physical = "physical",
+        /// L2.
+        Sensory = "sensory",
+        /// L3.
+        Motor = "motor",
+        /// L4.
+        Emotional = "emotional",
+        /// L5.
+        Cognitive = "cognitive",
+        /// L6.
+        Social = "social",
+        /// L7.
+        Temporal = "temporal",
+        /// L8.
+        Abstract = "abstract",
+    }
+}
+
+impl Space {
+    /// Fixed point: what is stored is the value times this.
+    #[must_use]
+    pub const fn scale(self) -> f64 {
+        match self {
+            Self::Physical | Self::Temporal => 100.0,
+            Self::Motor => 1_000.0,
+            Self::Sensory | Self::Emotional | Self::Cognitive | Self::Social | Self::Abstract => {
+                10_000.0
+            }
+        }
+    }
+
+    /// The highest coordinate, in the space's units; the lowest is one step below its
+    /// negative.
+    #[must_use]
+    pub fn limit(self) -> f64 {
+        f64::from(i16::MAX) / self.scale()
+    }
+
+    /// The number in the space's usual name: 1 for L1, 8 for L8.
+    #[must_use]
+    pub const fn level(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+names! {
+    /// An axis of a space.
+    Axis: 3 {
+        /// First.
+        X = "x",
+        /// Second.
+        Y = "y",
+        /// Third.
+        Z = "z",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(local: u32) -> TokenId {
+        TokenId::new(local, EntityType::Event, 3).expect("in range")
+    }
+
+    /// The layout of requirements.md, written out: it must never change.
+    const GOLDEN: [u8; TOKEN_LEN] = [
+        0x40, 0x0f, 0x28, 0xe3, 0x5a, 0x00, // L1 (39.04, -73.84, 0.9), scale 100
+        0x10, 0x27, 0xf0, 0xd8, 0x01, 0x00, // L2 (1, -1, 0.0001), scale 10,000
+        0xe8, 0x03, 0x18, 0xfc, 0xff, 0x7f, // L3 (1, -1, 32.767), scale 1,000
+        0xff, 0x7f, 0x01, 0x80, 0x00, 0x00, // L4 (3.2767, -3.2767, 0)
+        0x01, 0x00, 0x02, 0x00, 0x03, 0x00, // L5
+        0x04, 0x00, 0x05, 0x00, 0x06, 0x00, // L6
+        0x64, 0x00, 0x9c, 0xff, 0x00, 0x00, // L7 (1, -1, 0), scale 100
+        0x07, 0x00, 0x08, 0x00, 0x00, 0x80, // L8, lowest
+        0x03, 0x02, 0x01, 0x32, // id: local 0x010203, event, domain 3
+        0x03, 0xa2, // flags: ACTIVE, PERSISTENT; event; user 10
+        0x00, 0x00, 0x2a, 0x42, // weight 42.5
+        0x96, // radius 1.5
+        0xff, // strength 1
+        0x2a, 0x14, 0xe4, 0x50, // 2013-01-02 11:03:06
+    ];
+
+    fn golden() -> TokenBuilder {
+        let flags = Flags::ACTIVE.union(Flags::PERSISTENT).with_user(10);
+        Token::builder(id(0x01_0203))
+            .coordinates(Space::Physical, [39.04, -73.84, 0.9])
+            .coordinates(Space::Sensory, [1.0, -1.0, 0.0001])
+            .coordinates(Space::Motor, [1.0, -1.0, 32.767])
+            .coordinates(Space::Emotional, [3.2767, -3.2767, 0.0])
+            .coordinates(Space::Cognitive, [0.0001, 0.0002, 0.0003])
+            .coordinates(Space::Social, [0.0004, 0.0005, 0.0006])
+            .coordinates(Space::Temporal, [1.0, -1.0, 0.0])
+            .coordinates(Space::Abstract, [0.0007, 0.0008, -3.2768])
+            .flags(flags)
+            .weight(42.5)
+            .field_radius(1.5)
+            .field_strength(1.0)
+            .timestamp(0x50E4_142A)
+    }
+
+    #[test]
+    fn layout_is_that_of_v2() {
+        assert_eq!(golden().build().expect("valid").as_bytes(), &GOLDEN);
+    }
+
+    #[test]
+    fn fields_read_back_in_their_units() {
+        let token = Token::from_bytes(&GOLDEN).expect("valid");
+        assert_eq!(token.coordinates(Space::Physical), [39.04, -73.84, 0.9]);
+        assert_eq!(token.coordinates(Space::Abstract)[2], -3.2768);
+        assert_eq!(token.raw_coordinates(Space::Temporal), [100, -100, 0]);
+        assert_eq!(token.id().local(), 0x01_0203);
+        assert_eq!(token.id().entity_type(), EntityType::Event);
+        assert_eq!(token.id().domain(), 3);
+        assert_eq!(token.flags().entity_type(), EntityType::Event);
+        assert_eq!(token.flags().user(), 10);
+        assert_eq!(token.flags().names().collect::<Vec<_>>(), ["ACTIVE", "PERSISTENT"]);
+        assert_eq!(token.weight(), 42.5);
+        assert_eq!(token.field_radius(), 1.5);
+        assert_eq!(token.field_strength(), 1.0);
+        assert_eq!(token.timestamp(), 0x50E4_142A);
+        assert_eq!(token.to_builder().build().expect("valid"), token);
+    }
+
+    #[test]
+    fn weight_that_is_no_number_or_out_of_range_is_refused() {
+        for weight in [f32::NAN, -0.1, 100.1, f32::INFINITY] {
+            let refused = golden().weight(weight).build().expect_err("refused");
+            assert!(matches!(refused, TokenError::Weight(_)), "{refused}");
+            let mut bytes = GOLDEN;
+            bytes[54..58].copy_from_slice(&weight.to_le_bytes());
+            assert!(matches!(Token::from_bytes(&bytes), Err(TokenError::Weight(_))));
+        }
+        for weight in [0.0, 100.0] {
+            assert!(golden().weight(weight).build().is_ok());
+        }
+    }
+
+    #[test]
+    fn coordinate_out_of_its_scale_is_refused() {
+        for (space, value) in [
+            (Space::Physical, 327.68),
+            (Space::Motor, -32.77),
+            (Space::Social, 3.2768),
+            (Space::Social, f64::NAN),
+        ] {
+            let refused = golden().coordinate(space, Axis::Y, value).build().expect_err("refused");
+            assert!(
+                matches!(refused, TokenError::Coordinate { space: s, axis: Axis::Y, .. } if s == space),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn id_zero_is_refused() {
+        assert_eq!(Token::builder(TokenId(0)).build(), Err(TokenError::ZeroId));
+        let mut bytes = GOLDEN;
+        bytes[48..52].fill(0);
+        assert_eq!(Token::from_bytes(&bytes), Err(TokenError::ZeroId));
+        assert_eq!(TokenId::new(1 << 24, EntityType::Event, 0), Err(TokenError::LocalId(1 << 24)));
+        assert_eq!(TokenId::new(1, EntityType::Event, 16), Err(TokenError::Domain(16)));
+    }
+
+    #[test]
+    fn the_first_refusal_is_reported() {
+        let refused = golden().field_radius(2.56).weight(-1.0).build();
+        assert_eq!(refused, Err(TokenError::FieldRadius(2.56)));
+    }
+}
