@@ -99,10 +99,13 @@ impl Analysis {
     pub(crate) fn read(log: &LogDir, mut control: Control) -> Result<Self> {
         let listing = dir::list(log.io.as_ref(), &log.path)?;
         let low_water = control.low_water;
-        let live: Vec<SegmentFile> =
-            listing.segments.iter().filter(|file| file.number >= low_water.segment).copied().collect();
-        let headers =
-            live.iter().map(|file| read_header(log, file)).collect::<Result<Vec<_>>>()?;
+        let live: Vec<SegmentFile> = listing
+            .segments
+            .iter()
+            .filter(|file| file.number >= low_water.segment)
+            .copied()
+            .collect();
+        let headers = live.iter().map(|file| read_header(log, file)).collect::<Result<Vec<_>>>()?;
         // A damaged newest slot leaves CONTROL behind its segments. That is a fault, but
         // no reason to call what they hold unreadable.
         let behind = epoch_ahead(&control, &live, &headers);
@@ -192,10 +195,7 @@ impl Analysis {
     }
 
     pub(crate) fn history(&self) -> History {
-        History::new(
-            self.plan.low_water,
-            self.plan.segments.iter().map(|segment| &segment.header),
-        )
+        History::new(self.plan.low_water, self.plan.segments.iter().map(|segment| &segment.header))
     }
 
     /// Offset in a segment's file from which on its bytes are cut, when this look finds

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use bulla_wal::dir::SegmentFile;
-use bulla_wal::format::{Control, Header, LowWater, MAX_FRAME_LEN, Opening};
+use bulla_wal::format::{Control, FormatError, Header, LowWater, MAX_FRAME_LEN, Opening};
 use bulla_wal::io::FileKind;
 use bulla_wal::{Corruption, CorruptionKind, Epoch, FrameDamage, Lsn, SegmentNumber};
 
@@ -56,6 +56,12 @@ pub(crate) fn plan(
     let ceilings = Ceilings::new(control, files, &headers);
     let mut segments: Vec<Segment> = Vec::new();
     let mut fault = None;
+    let mut files = files;
+    if low_water.lsn > MAX_LSN {
+        let kind = CorruptionKind::Control(FormatError::Field("low-water LSN"));
+        fault = Some(segment_fault(low_water.segment, kind));
+        files = &[];
+    }
     let mut expected = low_water.segment;
     for (file, header) in files.iter().zip(headers) {
         let previous = segments.last();
@@ -75,8 +81,9 @@ pub(crate) fn plan(
         let ceiling = ceilings.above(header.epoch);
         let superseded = match start {
             // The rest of an epoch that is superseded from its opening on is, too.
-            Start::FirstFrame => previous
-                .is_some_and(|previous| previous.superseded && previous.header.epoch == header.epoch),
+            Start::FirstFrame => previous.is_some_and(|previous| {
+                previous.superseded && previous.header.epoch == header.epoch
+            }),
             Start::At { cursor, .. } => cursor.lsn >= ceiling,
             Start::Opening { base, .. } => base >= ceiling,
         };
@@ -145,7 +152,7 @@ fn check_header(
     }
     if let Some(opening) = &header.opening {
         let in_place = match previous {
-            None => opening.base <= low_water.lsn,
+            None => opening.base == low_water.lsn,
             Some(_) => opening.base >= low_water.lsn,
         };
         if !in_place || opening.cut_at > MAX_LSN {
@@ -156,15 +163,11 @@ fn check_header(
 }
 
 fn start_of(low_water: &LowWater, first: bool, header: &Header) -> Start {
-    let opening = header.opening.as_ref();
-    if first {
-        let base = opening.map_or(low_water.lsn, |opening| opening.base);
-        Start::At { base, cursor: Cursor::from(low_water) }
-    } else {
-        opening.map_or(Start::FirstFrame, |opening| Start::Opening {
-            base: opening.base,
-            seq: opening.first_seq,
-        })
+    match &header.opening {
+        // Purge removes whole segments: the mark is where one begins.
+        _ if first => Start::At { base: low_water.lsn, cursor: Cursor::from(low_water) },
+        Some(opening) => Start::Opening { base: opening.base, seq: opening.first_seq },
+        None => Start::FirstFrame,
     }
 }
 
@@ -341,7 +344,8 @@ impl Joint<'_> {
         let sector = u64::from(self.sector);
         let mut sealed = false;
         for index in group.clone() {
-            let Some((segment, Some(scan))) = self.plan.segments.get(index).zip(self.scans.get(index))
+            let Some((segment, Some(scan))) =
+                self.plan.segments.get(index).zip(self.scans.get(index))
             else {
                 return;
             };
@@ -360,7 +364,9 @@ impl Joint<'_> {
                 }
                 return;
             }
-            if let Some((place, damage)) = chain.place.filter(|_| !opener).map(|p| (p, chain.damage)) {
+            if let Some((place, damage)) =
+                chain.place.filter(|_| !opener).map(|p| (p, chain.damage))
+            {
                 if !sealed && damage != FrameDamage::Zeros && damage != FrameDamage::EndOfFile {
                     chain.ignored.push((place, damage));
                 }
@@ -380,13 +386,13 @@ impl Joint<'_> {
                 return;
             }
         }
-        if sealed && chain.end.lsn < self.plan.segments.get(group.start).map_or(Lsn::MAX, |s| s.ceiling)
+        if sealed
+            && chain.end.lsn < self.plan.segments.get(group.start).map_or(Lsn::MAX, |s| s.ceiling)
         {
             // A rotated seal is written only when its successor is durable.
             let last = group.end.checked_sub(1).and_then(|last| self.plan.segments.get(last));
             if let Some(last) = last {
-                let mut fault =
-                    segment_fault(last.number.next(), CorruptionKind::SegmentMissing);
+                let mut fault = segment_fault(last.number.next(), CorruptionKind::SegmentMissing);
                 fault.lsn = Some(chain.end.lsn);
                 fault.durable = Some(chain.end.lsn);
                 chain.fault.get_or_insert(fault);
@@ -403,7 +409,8 @@ impl Joint<'_> {
             }
         }
         for index in group {
-            let Some((segment, Some(scan))) = self.plan.segments.get(index).zip(self.scans.get(index))
+            let Some((segment, Some(scan))) =
+                self.plan.segments.get(index).zip(self.scans.get(index))
             else {
                 continue;
             };

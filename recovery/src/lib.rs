@@ -37,7 +37,6 @@ mod verdict;
 mod walk;
 mod window;
 
-
 pub use bulla_wal as wal;
 pub use error::{CutRefused, Error, Result};
 pub use history::History;

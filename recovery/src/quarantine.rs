@@ -6,11 +6,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bulla_wal::Error as LogError;
 use bulla_wal::dir;
 use bulla_wal::format::all_zero;
 use bulla_wal::io::write_full;
 use bulla_wal::omit::{Point, skip};
-use bulla_wal::Error as LogError;
 
 use crate::analysis::LogDir;
 use crate::error::Result;

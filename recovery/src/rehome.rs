@@ -229,9 +229,7 @@ pub(crate) fn commit(
         ..analysis.plan.low_water
     };
     let next = Control { epoch: header.epoch, nonce: header.nonce, low_water, ..analysis.control };
-    control
-        .store(next, Point::ControlEpochSync)
-        .map_err(LogError::io("write", control.path()))?;
+    control.store(next, Point::ControlEpochSync).map_err(LogError::io("write", control.path()))?;
     let new = NewSegment {
         header: &header,
         len: log.options.opening_len(cut.end.lsn.distance_from(cut.durable.lsn)),
@@ -478,8 +476,7 @@ pub(crate) fn trim(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Resul
         let keep = keep_len(pieces, segment.number, analysis.control.sector);
         if segment.file_len > keep {
             let path = dir::segment_path(&log.path, segment.number);
-            let file =
-                log.io.open(&path, Access::WRITE).map_err(LogError::io("open", &path))?;
+            let file = log.io.open(&path, Access::WRITE).map_err(LogError::io("open", &path))?;
             file.set_len(keep).map_err(LogError::io("truncate", &path))?;
         }
     }

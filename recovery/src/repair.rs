@@ -84,6 +84,10 @@ pub fn repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<Repair
             _ => {}
         }
     }
+    // One that came back after a power loss would make the log be refused again.
+    if !unread.is_empty() {
+        log.io.sync_dir(&log.path).map_err(LogError::io("sync", &log.path))?;
+    }
     trim(&log, &analysis, &committed.pieces)?;
     remove_dead(&log, &analysis)?;
     Ok(RepairReport {

@@ -111,9 +111,8 @@ pub(crate) fn replay(
             if is_at_or_after(piece.start.lsn, piece.start.seq, range.to) {
                 break;
             }
-            let flow = frames(log, piece, |_, found| {
-                Ok(visit(found, range, &mut stats, &mut visitor))
-            })?;
+            let flow =
+                frames(log, piece, |_, found| Ok(visit(found, range, &mut stats, &mut visitor)))?;
             if flow.is_break() {
                 break;
             }

@@ -151,7 +151,10 @@ impl fmt::Display for Evidence {
             Self::OnlyZeros { after } => write!(f, "only zeros after LSN {after}"),
             Self::Closed { at } => write!(f, "closed in order at LSN {at}"),
             Self::Damaged { segment, offset, lsn, damage } => {
-                write!(f, "no valid frame at segment {segment} offset {offset} (LSN {lsn}): {damage}")
+                write!(
+                    f,
+                    "no valid frame at segment {segment} offset {offset} (LSN {lsn}): {damage}"
+                )
             }
             Self::Tail { segment, offset, bytes } => {
                 write!(f, "{bytes} bytes at segment {segment} offset {offset} were never promised")

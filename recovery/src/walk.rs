@@ -196,9 +196,8 @@ impl Walk {
         }
         let seed = self.seed;
         let bytes = self.window.bytes(self.offset, len)?;
-        let Some(body) = bytes
-            .get(to_usize(FRAME_HEADER_LEN)..)
-            .filter(|_| bytes.len() as u64 == len)
+        let Some(body) =
+            bytes.get(to_usize(FRAME_HEADER_LEN)..).filter(|_| bytes.len() as u64 == len)
         else {
             return Ok(Err(End::Damage(FrameDamage::EndOfFile)));
         };

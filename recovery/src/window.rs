@@ -14,6 +14,8 @@ use bulla_wal::{Error as LogError, Result};
 /// Bytes read at once when nothing longer is asked for.
 pub(crate) const WINDOW_LEN: u64 = 1024 * 1024;
 const ALIGN: u64 = DIRECT_ALIGN as u64;
+/// How often a direct read that is too short to go on is tried again.
+const MAX_STALLS: u32 = 64;
 
 /// A file, and the part of it that is in memory.
 #[derive(Debug)]
@@ -29,11 +31,17 @@ pub(crate) struct Window {
 impl Window {
     /// Opens a regular file for reading.
     pub(crate) fn open(io: &dyn Io, path: &Path, direct: bool) -> Result<Self> {
-        let file = io
-            .open(path, Access { write: false, direct })
-            .map_err(LogError::io("open", path))?;
+        let file =
+            io.open(path, Access { write: false, direct }).map_err(LogError::io("open", path))?;
         let len = file.len().map_err(LogError::io("get the length of", path))?;
-        Ok(Self { file, path: path.to_owned(), len, buf: AlignedBuf::zeroed(0), start: 0, filled: 0 })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            len,
+            buf: AlignedBuf::zeroed(0),
+            start: 0,
+            filled: 0,
+        })
     }
 
     /// The file's length in bytes when it was opened.
@@ -65,7 +73,7 @@ impl Window {
         }
         self.filled = 0;
         self.start = start;
-        let mut done = 0;
+        let (mut done, mut stalls) = (0, 0);
         while let Some(rest) = self.buf.get_mut(done..want).filter(|rest| !rest.is_empty()) {
             match self.file.read_at(rest, start + done as u64) {
                 Ok(0) => break,
@@ -78,7 +86,8 @@ impl Window {
                     // Direct reads go on at an aligned place only.
                     let aligned = reached / DIRECT_ALIGN * DIRECT_ALIGN;
                     let next = if self.file.is_direct() { aligned } else { reached };
-                    if next == done {
+                    stalls += u32::from(next == done);
+                    if stalls > MAX_STALLS {
                         let error = std::io::ErrorKind::UnexpectedEof.into();
                         return Err(LogError::io("read", &self.path)(error));
                     }

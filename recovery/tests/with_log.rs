@@ -11,7 +11,12 @@ use bulla_wal::{Level, Log, Options};
 const DIR: &str = "/log";
 
 fn options(disk: &SimDisk) -> Options {
-    Options::new().io(disk.process()).sector(512).segment_len(16 * 1024).ring_len(16 * 1024).manual()
+    Options::new()
+        .io(disk.process())
+        .sector(512)
+        .segment_len(16 * 1024)
+        .ring_len(16 * 1024)
+        .manual()
 }
 
 fn entries(replay: impl FnOnce(&mut dyn FnMut(u64, &[u8]))) -> Vec<(u64, Vec<u8>)> {

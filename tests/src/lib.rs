@@ -1,1 +1,14 @@
-//! Bulla: tests.
+//! Suites that span the crates: the simulator's campaign and its oracle.
+//!
+//! [`campaign::run`] plays one seed: a random workload on a simulated disk, crashes and
+//! faults at random steps, recoveries that crash themselves, and after each recovery
+//! every promise of the durability contract is checked. A failure names its seed;
+//! `cargo run -p bulla-tests --bin sim -- --seed N --trace` plays it again.
+
+pub mod campaign;
+mod model;
+pub mod omissions;
+pub mod opening;
+mod rng;
+
+pub use rng::Rng;

@@ -404,12 +404,13 @@ impl Core {
     fn next_sync(&mut self, bounds_only: bool) -> Option<Action> {
         let wanted = self.wanted_synced();
         let unsynced = self.marks.written.distance_from(self.marks.synced);
+        let entries: u64 = self.segments.iter().map(|segment| segment.uncovered.entries).sum();
         let index = self.segments.iter().position(|segment| {
             let uncovered = &segment.uncovered;
             if uncovered.frames == 0 || segment.syncing.is_some() {
                 return false;
             }
-            if uncovered.entries >= self.config.balanced_entries
+            if entries >= self.config.balanced_entries
                 || unsynced >= self.config.balanced_max_unsynced / 2
                 || uncovered.due <= self.now
             {

@@ -52,6 +52,8 @@ pub(crate) struct Driver {
     next_seq: Seq,
     /// Makes spares in this thread: for simulation.
     inline_spares: bool,
+    /// A failed sync was tried again, which only the omission campaign does.
+    retried: bool,
     /// Held as long as anything can be written.
     _lock: Box<dyn Lock>,
 }
@@ -173,6 +175,7 @@ impl Driver {
             wall_ns: parts.wall_ns,
             next_seq: parts.next_seq,
             inline_spares: parts.inline_spares,
+            retried: false,
             _lock: parts.lock,
         }
     }
@@ -483,7 +486,10 @@ impl Driver {
         match result {
             Ok(_) => self.core.completed(op),
             Err(_) if skip(Point::SyncErrorCheck) => self.core.completed(op),
-            Err(_) if skip(Point::PoisonLatch) => self.core.retry_sync(op),
+            Err(_) if skip(Point::PoisonLatch) && !self.retried => {
+                self.retried = true;
+                self.core.retry_sync(op);
+            }
             Err(source) => {
                 let segment = self.open.front().map_or(SegmentNumber::ZERO, |open| open.number);
                 self.fail(shared, PoisonCause::Segment { operation: "sync", segment, source });

@@ -113,12 +113,16 @@ impl Io for StdIo {
             direct = false;
             opened = open(path, flags);
         }
-        let file = StdFile { fd: opened?, direct };
-        let stat = rustix::fs::fstat(&file.fd)?;
+        let fd = opened.map_err(|error| match error {
+            // A link, a directory opened for writing, a socket.
+            Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_regular(),
+            error => error.into(),
+        })?;
+        let stat = rustix::fs::fstat(&fd)?;
         if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(not_regular());
         }
-        Ok(Arc::new(file))
+        Ok(Arc::new(StdFile { fd, direct }))
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -165,6 +169,10 @@ impl Io for StdIo {
         }
         Ok(())
     }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -62,6 +62,9 @@ pub struct SimConfig {
     pub short_write_ppm: u32,
     /// A poll of a queue finds nothing although something is in flight.
     pub late_completion_ppm: u32,
+    /// A sector that a power loss keeps is shorn: new bytes up to some point in it, old
+    /// ones from there on. Devices promise not to; 0 by default.
+    pub shorn_sector_ppm: u32,
     /// A power loss loses everything that is not durable.
     pub lose_all_ppm: u32,
     /// A power loss loses nothing.
@@ -86,6 +89,7 @@ impl Default for SimConfig {
             short_read_ppm: 0,
             short_write_ppm: 0,
             late_completion_ppm: 250_000,
+            shorn_sector_ppm: 0,
             lose_all_ppm: 100_000,
             lose_none_ppm: 100_000,
         }

@@ -137,7 +137,8 @@ impl Inode {
         let middle = self.durable.len().clamp(from, to);
         let durable = self.durable.get(from..middle).unwrap_or(&[]);
         self.cached[from..from + durable.len()] == *durable
-            && self.cached[from + durable.len()..to].iter().all(|byte| *byte == 0)
+            // Without an early end, so that it compiles to wide loads.
+            && self.cached[from + durable.len()..to].iter().fold(0, |all, byte| all | byte) == 0
     }
 
     /// Cuts or extends the file; the change of length becomes pending.
@@ -187,7 +188,10 @@ impl Inode {
     }
 
     /// Decides what is left of everything pending.
-    pub(super) fn lose_power(&mut self, rng: &mut Rng, survival: Survival) {
+    ///
+    /// A sector that is kept may be shorn with a chance of `shorn_ppm`: new bytes up to
+    /// some point in it, old ones from there on.
+    pub(super) fn lose_power(&mut self, rng: &mut Rng, survival: Survival, shorn_ppm: u32) {
         if self.resizes.is_empty() && self.pending.is_empty() {
             return;
         }
@@ -205,7 +209,10 @@ impl Inode {
                 Survival::Some { .. } => versions.get(rng.below(versions.len())),
             };
             if let Some(version) = version {
-                put(&mut self.durable, sector * self.sector, self.sector, version.bytes());
+                let shorn = rng.chance(shorn_ppm);
+                // Rather early than late: what matters is at a sector's start.
+                let len = if shorn { rng.below(self.sector) >> rng.below(6) } else { self.sector };
+                put(&mut self.durable, sector * self.sector, len, version.bytes());
             }
         }
         self.cached.clone_from(&self.durable);

@@ -6,8 +6,11 @@
 //! flight. Never does real I/O, starts no thread. Tested by `wal/tests/io_conformance.rs`.
 
 mod config;
+mod contents;
 mod disk;
+mod faults;
 mod inode;
+mod names;
 mod process;
 mod rng;
 

@@ -9,8 +9,10 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::contents::Write;
 use super::dead;
-use super::disk::{Disk, FlightBody, InFlight, NodeId, OpenFile, Write};
+use super::disk::{Disk, FlightBody, InFlight, OpenFile};
+use super::names::NodeId;
 use crate::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
 
 /// One process's handle of a [`SimDisk`](super::SimDisk); dead after a crash.

@@ -1,0 +1,286 @@
+//! Every single-byte flip and every truncation of small three-segment logs: the verdict
+//! is the one that the layout implies, and a refusal changes nothing.
+//!
+//! The expectation is worked out here from where the frames are, never from a scan.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use bulla_recovery::{Inspection, Range, Recovery, Status};
+use bulla_wal::Lsn;
+use bulla_wal::format::{FRAME_HEADER_LEN, FrameKind};
+use bulla_wal::io::sim::SimDisk;
+
+use crate::image::{At, DIR, Image, contents, options, segment};
+
+/// What damage left of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Left {
+    Whole,
+    /// Not valid, but its header is.
+    Header,
+    /// Not even its header, but something.
+    Debris,
+    Nothing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Clean,
+    Torn,
+    Corrupt,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Expected {
+    verdict: Verdict,
+    x: Lsn,
+    entries: u64,
+}
+
+/// The rule, from the layout: X is the first frame that is not whole, D the highest
+/// promise of the newest epoch that can still be read.
+fn expect(image: &Image, left: impl Fn(&At) -> Left, junk: bool) -> Expected {
+    let in_order: Vec<&At> =
+        image.frames.iter().filter(|at| at.kind != FrameKind::SealRotated).collect();
+    let whole = in_order.iter().take_while(|at| left(at) == Left::Whole).count();
+    let x = in_order.get(whole).map_or(image.lsn, |at| at.lsn);
+    let entries = in_order[..whole].iter().map(|at| at.entries).sum();
+    let newest = image.frames.iter().filter(|at| at.epoch == image.epoch);
+    let opening = image
+        .headers
+        .values()
+        .filter(|header| header.epoch.0 == image.epoch)
+        .find_map(|header| header.opening.as_ref());
+    let d = newest
+        .clone()
+        .filter(|at| matches!(left(at), Left::Whole | Left::Header))
+        .map(|at| at.promise)
+        .chain(opening.map(|opening| opening.cut_at))
+        .max()
+        .expect("an opening");
+    let something = newest
+        .filter(|at| at.lsn >= x && at.kind != FrameKind::SealRotated)
+        .any(|at| left(at) != Left::Nothing);
+    let verdict = if x < d {
+        Verdict::Corrupt
+    } else if something || junk {
+        Verdict::Torn
+    } else {
+        Verdict::Clean
+    };
+    Expected { verdict, x, entries }
+}
+
+/// One epoch; two rotations, one with and one without a seal; a promised beginning of
+/// the third segment, and a tail that nobody vouches for.
+fn one_epoch(sector: u32) -> Image {
+    let mut image = Image::new(sector);
+    image.frame(&[10, 300]).sync().frame(&[40]);
+    if sector == 512 {
+        image.frame(&[900, 1, 0]).frame(&[64, 64]);
+    }
+    image.seal().rotate().frame(&[33]).sync().frame(&[500, 500]);
+    image.rotate().frame(&[5]).promise().frame(&[100]);
+    if sector == 512 {
+        image.frame(&[700, 7]).frame(&[9]);
+    }
+    image
+}
+
+/// The third segment opens a second epoch, with a tail that was re-homed.
+fn two_epochs(sector: u32) -> Image {
+    let mut image = Image::new(sector);
+    image.frame(&[10, 300]).frame(&[40]).seal().rotate().frame(&[33]).frame(&[500]);
+    let durable = image.frames[3].lsn;
+    image.reopen(durable).frame(&[77]);
+    if sector == 512 {
+        image.frame(&[600]);
+    }
+    image
+}
+
+/// Closed in order, with a spare behind.
+fn closed(sector: u32) -> Image {
+    let mut image = Image::new(sector);
+    image.frame(&[10, 300]).seal().rotate().frame(&[33]).close().spare();
+    image
+}
+
+fn images(sector: u32) -> [(&'static str, Image); 3] {
+    [
+        ("one epoch", one_epoch(sector)),
+        ("two epochs", two_epochs(sector)),
+        ("closed", closed(sector)),
+    ]
+}
+
+fn check(context: &str, image: &Image, disk: &SimDisk, expected: Expected, thorough: bool) {
+    let before = contents(disk);
+    let inspection = Inspection::read(Path::new(DIR), &options(disk));
+    let inspection = inspection.unwrap_or_else(|error| panic!("{context}: {error}"));
+    let report = inspection.report();
+    let verdict = match &report.status {
+        Status::Clean => Verdict::Clean,
+        Status::TornTail => Verdict::Torn,
+        Status::Corrupt(_) => Verdict::Corrupt,
+    };
+    let found = Expected { verdict, x: report.last_lsn, entries: report.entries };
+    assert_eq!(found, expected, "{context}: {report:#?}");
+    let stats = inspection.replay(Range::ALL, |entry| {
+        assert_eq!(entry.payload, image.payloads[&entry.seq.0], "{context}");
+        ControlFlow::Continue(())
+    });
+    assert_eq!(stats.expect("replay").entries, expected.entries, "{context}");
+    assert!(contents(disk) == before, "{context}: an inspection changed something");
+    if expected.verdict == Verdict::Corrupt {
+        let error = Recovery::run(Path::new(DIR), &options(disk)).expect_err("must refuse");
+        assert!(error.corruption().is_some(), "{context}: {error}");
+        assert!(contents(disk) == before, "{context}: a refusal changed something");
+    } else if thorough {
+        recover(context, image, &disk.fork(3), expected);
+    }
+}
+
+/// Recovers, and looks again after a power loss: what was shown must still be there.
+fn recover(context: &str, image: &Image, disk: &SimDisk, expected: Expected) {
+    let recovery = Recovery::run(Path::new(DIR), &options(disk));
+    let recovery = recovery.unwrap_or_else(|error| panic!("{context}: {error}"));
+    let mut shown = 0;
+    let each = |entry: &bulla_recovery::EntryView<'_>| {
+        assert_eq!(entry.payload, image.payloads[&entry.seq.0], "{context}");
+        shown += 1;
+        ControlFlow::Continue(())
+    };
+    recovery.replay(Range::ALL, each).expect("replay");
+    assert_eq!(shown, expected.entries, "{context}");
+    disk.drop_pending();
+    drop(recovery);
+    let again = Inspection::read(Path::new(DIR), &options(disk)).expect("inspect");
+    assert_eq!(again.report().status, Status::Clean, "{context}: {:#?}", again.report());
+    assert_eq!(again.report().last_lsn, expected.x, "{context}");
+    assert_eq!(again.report().entries, expected.entries, "{context}");
+}
+
+fn flip_expectation(image: &Image, number: u64, offset: u64) -> Expected {
+    let whole = expect(image, |_| Left::Whole, false);
+    if offset < u64::from(image.sector) {
+        // The frames of the segments before it, as far as none supersedes them.
+        let at = image.frames.iter().find(|at| at.segment >= number);
+        let entries =
+            image.frames.iter().filter(|at| at.segment < number).map(|at| at.entries).sum();
+        let x = at.map_or(image.lsn, |at| at.lsn);
+        return Expected { verdict: Verdict::Corrupt, x, entries };
+    }
+    let hit = |at: &At| at.segment == number && (at.offset..at.end()).contains(&offset);
+    if image.frames.iter().any(hit) {
+        let left = |at: &At| match hit(at) {
+            true if offset < at.offset + FRAME_HEADER_LEN => Left::Debris,
+            true => Left::Header,
+            false => Left::Whole,
+        };
+        return expect(image, left, false);
+    }
+    // Behind the last frame nothing may be; behind an earlier segment's nothing counts.
+    let last = image.frames.iter().map(|at| at.segment).max();
+    expect(image, |_| Left::Whole, Some(number) >= last).min_entries(whole)
+}
+
+impl Expected {
+    fn min_entries(self, other: Self) -> Self {
+        assert_eq!((self.x, self.entries), (other.x, other.entries));
+        self
+    }
+}
+
+fn every_flip(sector: u32) {
+    let mut seen = [0_u64; 3];
+    for (name, image) in images(sector) {
+        let disk = image.disk();
+        for (number, bytes) in &image.files {
+            for offset in 0..bytes.len() as u64 {
+                // Another bit for each byte.
+                let mask = 1 << (offset.wrapping_mul(0x9E37_79B9) >> 7 & 7);
+                let expected = flip_expectation(&image, *number, offset);
+                disk.flip(segment(*number), offset, mask);
+                let context = format!("{name}, sector {sector}, {number}.seg byte {offset}");
+                check(&context, &image, &disk, expected, offset % 97 == 0);
+                disk.flip(segment(*number), offset, mask);
+                seen[expected.verdict as usize] += 1;
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+}
+
+#[test]
+fn every_flip_gets_the_verdict_of_the_layout_with_small_sectors() {
+    every_flip(512);
+}
+
+#[test]
+fn every_flip_gets_the_verdict_of_the_layout_with_large_sectors() {
+    every_flip(4096);
+}
+
+#[test]
+fn every_flip_of_control_falls_back_or_is_refused() {
+    for (name, image) in images(512) {
+        let disk = image.disk();
+        let control: PathBuf = Path::new(DIR).join("CONTROL");
+        let whole = expect(&image, |_| Left::Whole, false);
+        let newest = image.newest_slot();
+        for offset in 0..image.control().len() as u64 {
+            disk.flip(&control, offset, 0x10);
+            let in_newest = (newest..newest + u64::from(image.sector)).contains(&offset);
+            // The older slot knows nothing of the second epoch.
+            let behind = in_newest && image.epoch > 1;
+            let verdict = if behind { Verdict::Corrupt } else { whole.verdict };
+            let expected = Expected { verdict, ..whole };
+            check(
+                &format!("{name}, CONTROL byte {offset}"),
+                &image,
+                &disk,
+                expected,
+                offset % 61 == 0,
+            );
+            disk.flip(&control, offset, 0x10);
+        }
+    }
+}
+
+fn truncation_expectation(image: &Image, number: u64, len: u64) -> Expected {
+    if len < u64::from(image.sector) {
+        return flip_expectation(image, number, 0);
+    }
+    let left = |at: &At| {
+        if at.segment != number || at.end() <= len {
+            Left::Whole
+        } else if at.offset + FRAME_HEADER_LEN <= len {
+            Left::Header
+        } else if at.offset < len {
+            Left::Debris
+        } else {
+            Left::Nothing
+        }
+    };
+    expect(image, left, false)
+}
+
+#[test]
+fn every_truncation_gets_the_verdict_of_the_layout() {
+    for sector in [512, 4096] {
+        for (name, image) in images(sector) {
+            let disk = image.disk();
+            for (number, bytes) in &image.files {
+                for len in 0..bytes.len() {
+                    disk.write_file(segment(*number), &bytes[..len]);
+                    let expected = truncation_expectation(&image, *number, len as u64);
+                    let context = format!("{name}, sector {sector}, {number}.seg cut to {len}");
+                    check(&context, &image, &disk, expected, len % 97 == 0);
+                }
+                disk.write_file(segment(*number), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! A hostile directory: a typed error or the right result, in bounded memory.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bulla_recovery::{Error, Inspection, Range, Recovery, Status, open};
+use bulla_wal::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind};
+use bulla_wal::io::sim::SimDisk;
+use bulla_wal::{CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber};
+
+use crate::image::{DIR, Image, SEGMENT_LEN, contents, options, segment};
+
+/// Three segments of one epoch, all but the last sealed.
+fn three() -> Image {
+    let mut image = Image::new(512);
+    image.frame(&[10, 300]).seal().rotate().frame(&[33]).frame(&[44]).seal().rotate();
+    image.frame(&[5]).promise().frame(&[100]);
+    image
+}
+
+fn inspect(disk: &SimDisk) -> Result<Inspection, Error> {
+    Inspection::read(Path::new(DIR), &options(disk))
+}
+
+/// Refused by recovery, with nothing changed; the kind of corruption.
+fn refused(disk: &SimDisk) -> CorruptionKind {
+    let before = contents(disk);
+    let error = Recovery::run(Path::new(DIR), &options(disk)).expect_err("must refuse");
+    assert!(contents(disk) == before, "a refusal changed something");
+    let kind = error.corruption().unwrap_or_else(|| panic!("no corruption: {error}")).kind;
+    let report = inspect(disk).expect("inspect").report().clone();
+    assert!(matches!(report.status, Status::Corrupt(found) if found.kind == kind));
+    kind
+}
+
+fn recovered_entries(disk: &SimDisk, image: &Image) -> u64 {
+    let recovery = Recovery::run(Path::new(DIR), &options(disk)).expect("recover");
+    let stats = recovery.replay(Range::ALL, |entry| {
+        assert_eq!(entry.payload, image.payloads[&entry.seq.0]);
+        ControlFlow::Continue(())
+    });
+    stats.expect("replay").entries
+}
+
+/// Changes the header of the last frame, with the CRC renewed.
+fn change_last_header(image: &mut Image, change: impl FnOnce(&mut Frame)) {
+    let at = *image.frames.last().expect("a frame");
+    let mut frame = image.decode(&at);
+    change(&mut frame);
+    let (bytes, _) = frame.encode(image.headers[&at.segment].seed());
+    let file = image.files.get_mut(&at.segment).expect("a segment");
+    file[at.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+}
+
+#[test]
+fn length_of_4_gib_is_never_believed() {
+    let mut wrong_crc = three();
+    let at = *wrong_crc.frames.last().expect("a frame");
+    let file = wrong_crc.files.get_mut(&at.segment).expect("a segment");
+    file[at.offset as usize + 8..][..4].copy_from_slice(&u32::MAX.to_le_bytes());
+    let mut right_crc = three();
+    change_last_header(&mut right_crc, |frame| frame.body_len = u32::MAX - 7);
+    let mut longer_than_file = three();
+    change_last_header(&mut longer_than_file, |frame| frame.body_len = 60 * 1024 * 1024);
+    for image in [wrong_crc, right_crc, longer_than_file] {
+        let disk = image.disk();
+        let inspection = inspect(&disk).expect("inspect");
+        assert_eq!(inspection.report().status, Status::TornTail);
+        assert_eq!(recovered_entries(&disk, &image), 5);
+    }
+}
+
+#[test]
+fn body_that_lies_about_its_entries_is_no_frame() {
+    for lie in [0_u32, 2, u32::MAX] {
+        let mut image = three();
+        change_last_header(&mut image, |frame| frame.entry_count = lie);
+        let inspection = inspect(&image.disk()).expect("inspect");
+        assert_eq!(inspection.report().status, Status::TornTail, "{lie}");
+        assert_eq!(inspection.report().entries, 5);
+    }
+}
+
+#[test]
+fn newer_version_is_unsupported_not_corrupt() {
+    for (path, version_at) in [(Path::new(DIR).join("CONTROL"), 12), (segment(2), 12)] {
+        let disk = three().disk();
+        let mut bytes = disk.read_file(&path);
+        let is_control = path.ends_with("CONTROL");
+        let slots = if is_control { vec![0, 16 * 1024] } else { vec![0] };
+        for slot in slots {
+            bytes[slot + version_at..][..4].copy_from_slice(&2_u32.to_le_bytes());
+            let crc = crc32(&bytes[slot + 12..slot + 512]);
+            bytes[slot + 8..][..4].copy_from_slice(&crc.to_le_bytes());
+        }
+        disk.write_file(&path, &bytes);
+        let before = contents(&disk);
+        for error in [
+            inspect(&disk).map(drop).expect_err("unsupported"),
+            Recovery::run(Path::new(DIR), &options(&disk)).map(drop).expect_err("unsupported"),
+        ] {
+            let Error::Log(LogError::Unsupported { reason, .. }) = error else {
+                panic!("{error}");
+            };
+            assert_eq!(reason, FormatError::Version(2));
+        }
+        assert!(contents(&disk) == before);
+    }
+}
+
+/// CRC-32 (IEEE), bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            crc >> 1 ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 }
+        })
+    })
+}
+
+#[test]
+fn segment_with_another_sector_is_refused() {
+    let mut image = three();
+    let mut header = image.headers[&2].clone();
+    header.sector = 4096;
+    let bytes = header.encode();
+    image.files.get_mut(&2).expect("a segment")[..4096].copy_from_slice(&bytes);
+    assert_eq!(refused(&image.disk()), CorruptionKind::SectorSize);
+}
+
+#[test]
+fn segments_that_are_not_where_they_belong_are_refused() {
+    let image = three();
+    let swapped = image.disk();
+    swapped.write_file(segment(1), &image.files[&2]);
+    swapped.write_file(segment(2), &image.files[&1]);
+    assert_eq!(refused(&swapped), CorruptionKind::SegmentNumber);
+
+    let duplicated = image.disk();
+    duplicated.write_file(segment(4), &image.files[&3]);
+    assert_eq!(refused(&duplicated), CorruptionKind::SegmentNumber);
+
+    let mut other = three();
+    other.log_id.0[0] ^= 1;
+    let mut header = other.headers[&2].clone();
+    header.log_id = other.log_id;
+    let foreign = image.disk();
+    let mut bytes = image.files[&2].clone();
+    bytes[..512].copy_from_slice(&header.encode());
+    foreign.write_file(segment(2), &bytes);
+    assert_eq!(refused(&foreign), CorruptionKind::ForeignSegment);
+}
+
+#[test]
+fn missing_segment_is_refused() {
+    for (number, kind) in [
+        (1, CorruptionKind::SegmentMissing),
+        (2, CorruptionKind::SegmentMissing),
+        // The seal of segment 2 says that there was a third.
+        (3, CorruptionKind::SegmentMissing),
+    ] {
+        let disk = three().disk();
+        disk.remove_file(segment(number));
+        assert_eq!(refused(&disk), kind, "segment {number}");
+    }
+    let disk = three().disk();
+    for number in 1..=3 {
+        disk.remove_file(segment(number));
+    }
+    // One epoch, nothing purged: it can't be told from a creation that was cut short.
+    assert_eq!(inspect(&disk).expect("inspect").report().entries, 0);
+    let mut image = three();
+    image.reopen(image.frames[3].lsn);
+    let disk = image.disk();
+    for number in 1..=4 {
+        disk.remove_file(segment(number));
+    }
+    assert_eq!(refused(&disk), CorruptionKind::SegmentMissing);
+}
+
+#[test]
+fn segments_without_control_are_refused() {
+    let disk = three().disk();
+    disk.remove_file(Path::new(DIR).join("CONTROL"));
+    let before = contents(&disk);
+    for error in [
+        inspect(&disk).map(drop).expect_err("refused"),
+        open(Path::new(DIR), &options(&disk)).map(drop).expect_err("refused"),
+    ] {
+        assert_eq!(error.corruption().expect("corrupt").kind, CorruptionKind::ControlMissing);
+    }
+    assert!(contents(&disk) == before);
+}
+
+#[test]
+fn stale_segment_of_an_older_epoch_is_refused() {
+    let mut image = three();
+    let old = image.files[&3].clone();
+    image.reopen(image.frames[3].lsn).frame(&[60]).sync().frame(&[61]);
+    // An old copy in the place of the segment that opens the new epoch.
+    let disk = image.disk();
+    disk.write_file(segment(4), &old);
+    assert_eq!(refused(&disk), CorruptionKind::SegmentNumber);
+    // An old copy of a trimmed segment: what it holds is superseded, and is ignored.
+    let disk = image.disk();
+    disk.write_file(segment(3), &old);
+    let report = inspect(&disk).expect("inspect").report().clone();
+    assert_eq!((report.status, report.entries), (Status::Clean, 8), "{:#?}", report.evidence);
+    assert_eq!(recovered_entries(&disk, &image), 8);
+}
+
+#[test]
+fn log_image_inside_a_payload_is_only_a_payload() {
+    // The bytes of a segment as an entry of the same segment, once in a whole frame
+    // and once in a torn one: the headers in it are valid, but not in their place.
+    for torn in [false, true] {
+        let mut image = Image::new(512);
+        image.frame(&[10]).sync().frame(&[20]).sync().frame(&[30]);
+        let kept = image.seq.0 - 1;
+        let inside = image.files[&1][512..512 + 3 * 512].to_vec();
+        // Headers of the payload start on sector boundaries.
+        let entry_len = 448 - 8 + inside.len();
+        let mut body = u32::try_from(entry_len).expect("small").to_le_bytes().to_vec();
+        body.extend_from_slice(&[5, 0, 0, 0]);
+        body.resize(448, 0);
+        body.extend_from_slice(&inside);
+        image.payloads.insert(image.seq.0, body[8..].to_vec());
+        let body_len = u32::try_from(body.len()).expect("small");
+        image.write(FrameKind::Data, &body, body_len, 1);
+        let at = *image.frames.last().expect("a frame");
+        let disk = image.disk();
+        if torn {
+            disk.flip(segment(1), at.offset + FRAME_HEADER_LEN + 20, 1);
+        }
+        let report = inspect(&disk).expect("inspect").report().clone();
+        let status = if torn { Status::TornTail } else { Status::Clean };
+        assert_eq!(report.status, status, "{report:#?}");
+        assert_eq!(recovered_entries(&disk, &image), kept + u64::from(!torn));
+    }
+}
+
+#[test]
+fn promise_behind_the_end_makes_lost_frames_a_corruption() {
+    let mut image = Image::new(512);
+    image.frame(&[10]).frame(&[20]).frame(&[600]).sync().frame(&[30]);
+    let lost = image.frames[1];
+    let disk = image.disk();
+    disk.flip(segment(1), lost.offset + 70, 1);
+    let error = Recovery::run(Path::new(DIR), &options(&disk)).map(drop).expect_err("corrupt");
+    let corruption = error.corruption().expect("corruption").clone();
+    assert_eq!(corruption.segment, Some(SegmentNumber(1)));
+    assert_eq!(corruption.offset, Some(lost.offset));
+    assert_eq!(corruption.lsn, Some(lost.lsn));
+    assert_eq!(corruption.durable, Some(image.durable));
+    assert_eq!(corruption.kind, CorruptionKind::Frame(FrameDamage::BodyCrc));
+    // The same without the promise: the disk may have persisted a later block first.
+    let mut image = Image::new(512);
+    image.frame(&[10]).frame(&[20]).frame(&[600]).frame(&[30]);
+    let disk = image.disk();
+    disk.flip(segment(1), image.frames[1].offset + 70, 1);
+    assert_eq!(inspect(&disk).expect("inspect").report().status, Status::TornTail);
+    assert_eq!(recovered_entries(&disk, &image), 1);
+}
+
+#[test]
+fn displaced_frame_is_not_read() {
+    // A misdirected write: a later frame's sector where an earlier one was.
+    let mut image = three();
+    let (from, to) = (image.frames[3], image.frames[2]);
+    let file = image.files.get_mut(&2).expect("a segment");
+    let sector = file[from.offset as usize..from.end() as usize].to_vec();
+    file[to.offset as usize..][..sector.len()].copy_from_slice(&sector);
+    assert!(matches!(refused(&image.disk()), CorruptionKind::Frame(_)));
+}
+
+#[test]
+fn read_error_is_never_an_end() {
+    let disk = three().disk();
+    let before = contents(&disk);
+    let reads = {
+        let counted = disk.fork(1);
+        inspect(&counted).expect("inspect");
+        counted.counts().reads - disk.counts().reads
+    };
+    assert!(reads > 4);
+    for after in 0..reads {
+        disk.fail_next(bulla_wal::io::sim::FaultOp::Read, std::io::ErrorKind::Other, DIR, after);
+        let error = inspect(&disk).map(drop).expect_err("an error");
+        assert!(matches!(error, Error::Log(LogError::Io { .. })), "{error}");
+        disk.clear_faults();
+    }
+    assert!(contents(&disk) == before);
+}
+
+#[test]
+fn copied_directory_opens() {
+    let image = three();
+    let disk = image.disk();
+    for (path, bytes) in contents(&disk) {
+        let name = path.file_name().expect("a name");
+        disk.write_file(Path::new("/copy").join(name), &bytes);
+    }
+    let recovery = Recovery::run(Path::new("/copy"), &options(&disk)).expect("recover");
+    assert_eq!(recovery.report().entries, 6);
+    assert_eq!(recovery.report().last_lsn, image.lsn);
+}
+
+#[test]
+fn extreme_positions_do_not_overflow() {
+    let mut image = three();
+    image.reopen(image.frames[3].lsn).frame(&[60]);
+    for (base, cut_at) in [(u64::MAX - 511, u64::MAX - 511), (512, u64::MAX - 511)] {
+        let mut header = image.headers[&4].clone();
+        let opening = header.opening.as_mut().expect("an opening");
+        opening.base = Lsn(base);
+        opening.supersedes_from = Lsn(base);
+        opening.cut_at = Lsn(cut_at);
+        let disk = image.disk();
+        let mut bytes = image.files[&4].clone();
+        bytes[..512].copy_from_slice(&header.encode());
+        disk.write_file(segment(4), &bytes);
+        assert_eq!(refused(&disk), CorruptionKind::Opening);
+    }
+    let mut image = three();
+    image.low_water.lsn = Lsn(u64::MAX - 511);
+    refused(&image.disk());
+    let disk = three().disk();
+    disk.write_file(segment(u64::MAX), &[0; 512]);
+    assert_eq!(refused(&disk), CorruptionKind::SegmentMissing);
+}
+
+#[test]
+fn sector_larger_than_the_logs_is_refused() {
+    let disk = three().disk();
+    disk.configure(|config| config.physical_sector = Some(4096));
+    let error = open(Path::new(DIR), &options(&disk)).map(drop).expect_err("refused");
+    assert!(matches!(error, Error::Log(LogError::SectorTooSmall { device: 4096, log: 512 })));
+}
+
+#[test]
+fn locked_log_is_not_recovered_but_can_be_inspected() {
+    let disk = three().disk();
+    let first = options(&disk);
+    let recovery = Recovery::run(Path::new(DIR), &first).expect("recover");
+    let error = Recovery::run(Path::new(DIR), &options(&disk)).map(drop).expect_err("locked");
+    assert!(matches!(error, Error::Log(LogError::Locked { .. })), "{error}");
+    assert_eq!(inspect(&disk).expect("inspect").report().entries, 6);
+    drop(recovery);
+}
+
+#[test]
+fn directory_without_a_log_is_told_from_one() {
+    let disk = SimDisk::new(1);
+    let error = inspect(&disk).map(drop).expect_err("no log");
+    assert!(matches!(error, Error::Log(LogError::NotALog { .. })));
+    let (recovered, report) = open(Path::new(DIR), &options(&disk)).expect("create");
+    assert_eq!((report.entries, report.status), (0, Status::Clean));
+    drop(recovered);
+    assert_eq!(inspect(&disk).expect("inspect").report().entries, 0);
+}
+
+/// What has a segment's name and is none, on the real file system.
+#[test]
+fn links_and_fifos_are_never_followed() {
+    use std::os::unix::fs::symlink;
+    let dir = std::env::temp_dir().join(format!("bulla-hostile-{}", std::process::id()));
+    let image = three();
+    let options = Options::new().segment_len(SEGMENT_LEN).ring_len(16 * 1024);
+    for what in ["link", "fifo", "directory"] {
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).expect("mkdir");
+        std::fs::write(dir.join("CONTROL"), image.control()).expect("write");
+        for (number, bytes) in &image.files {
+            let name = segment(*number);
+            std::fs::write(dir.join(name.file_name().expect("a name")), bytes).expect("write");
+        }
+        let second = dir.join(segment(2).file_name().expect("a name"));
+        let elsewhere = dir.join("elsewhere");
+        std::fs::rename(&second, &elsewhere).expect("rename");
+        match what {
+            "link" => symlink(&elsewhere, &second).expect("symlink"),
+            "fifo" => {
+                let made = std::process::Command::new("mkfifo").arg(&second).status();
+                assert!(made.expect("mkfifo").success());
+            }
+            _ => std::fs::create_dir(&second).expect("mkdir"),
+        }
+        let error = Recovery::run(&dir, &options).map(drop).expect_err("refused");
+        // A device with larger sectors refuses this log's before it is looked at.
+        if !matches!(error, Error::Log(LogError::SectorTooSmall { .. })) {
+            assert_eq!(
+                error.corruption().expect("corrupt").kind,
+                CorruptionKind::NotAFile,
+                "{what}"
+            );
+        }
+        let inspection = Inspection::read(&dir, &options).expect("inspect");
+        let Status::Corrupt(found) = &inspection.report().status else { panic!("{what}") };
+        assert_eq!(found.kind, CorruptionKind::NotAFile);
+        assert_eq!(found.segment, Some(SegmentNumber(2)));
+    }
+    std::fs::remove_dir_all(&dir).expect("clean up");
+}

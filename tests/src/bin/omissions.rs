@@ -1,0 +1,44 @@
+//! Leaves out every sync and every completion check, one at a time, and shows which
+//! suite notices.
+//!
+//! `RUSTFLAGS="--cfg bulla_omit" cargo run --release -p bulla-tests --bin omissions`
+//! Exit status 1 when one is not noticed.
+
+use std::process::ExitCode;
+
+#[cfg(not(bulla_omit))]
+fn main() -> ExitCode {
+    eprintln!("build with RUSTFLAGS=\"--cfg bulla_omit\": this build leaves nothing out");
+    ExitCode::from(2)
+}
+
+#[cfg(bulla_omit)]
+fn main() -> ExitCode {
+    use bulla_tests::omissions::{self, SUITES};
+    use bulla_wal::omit::{self, Point};
+
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = 0;
+    omit::set(None);
+    for suite in SUITES {
+        if let Some(caught) = omissions::catch(suite) {
+            println!("with nothing left out, {} fails: {caught}", suite.name);
+            return ExitCode::FAILURE;
+        }
+    }
+    for point in Point::ALL {
+        omit::set(Some(*point));
+        let caught = SUITES.iter().find_map(|suite| Some((suite, omissions::catch(suite)?)));
+        match caught {
+            Some((suite, how)) => {
+                println!("{:<22} caught by {}: {how}", format!("{point:?}"), suite.name)
+            }
+            None => {
+                missed += 1;
+                println!("{:<22} MISSED", format!("{point:?}"));
+            }
+        }
+    }
+    println!("{} points, {missed} missed", Point::ALL.len());
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

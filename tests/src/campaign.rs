@@ -1,0 +1,602 @@
+//! One seed of the campaign: a workload, crashes, recoveries, and the oracle.
+
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use bulla_recovery::{Inspection, Range, Recovery};
+use bulla_wal::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
+use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt};
+
+use crate::model::{Model, Shown, Violation};
+use crate::rng::Rng;
+
+const DIR: &str = "/log";
+/// Recoveries that crash themselves, one inside the other, before one is let through.
+const NESTED_CRASHES: u64 = 3;
+
+/// What a seed did, for the campaign's totals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Lives of the simulated process.
+    pub lives: u64,
+    /// Power losses and kills that struck.
+    pub crashes: u64,
+    /// Of these, the ones that struck a recovery.
+    pub crashes_in_recovery: u64,
+    /// Entries appended.
+    pub entries: u64,
+    /// Strict receipts that were ready.
+    pub strict: u64,
+    /// Balanced receipts that were ready.
+    pub balanced: u64,
+    /// Segments filled.
+    pub rotations: u64,
+    /// Purges that removed something.
+    pub purges: u64,
+    /// Logs poisoned by an injected fault.
+    pub poisoned: u64,
+    /// Appends refused because the disk was full.
+    pub no_space: u64,
+    /// Recoveries that cut a torn tail.
+    pub torn: u64,
+    /// Recoveries that copied a tail into a new segment.
+    pub rehomed: u64,
+    /// Damaged logs that were refused as they must be.
+    pub refused: u64,
+}
+
+impl Tally {
+    /// Adds another seed's.
+    pub fn add(&mut self, other: &Self) {
+        self.lives += other.lives;
+        self.crashes += other.crashes;
+        self.crashes_in_recovery += other.crashes_in_recovery;
+        self.entries += other.entries;
+        self.strict += other.strict;
+        self.balanced += other.balanced;
+        self.rotations += other.rotations;
+        self.purges += other.purges;
+        self.poisoned += other.poisoned;
+        self.no_space += other.no_space;
+        self.torn += other.torn;
+        self.rehomed += other.rehomed;
+        self.refused += other.refused;
+    }
+}
+
+/// A broken promise, with what led to it.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Plays it again.
+    pub seed: u64,
+    /// What was broken.
+    pub violation: String,
+    /// What was done, a line per step.
+    pub trace: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "seed {}: {}\nplay it again: cargo run -p bulla-tests --bin sim -- --seed {} --trace",
+            self.seed, self.violation, self.seed
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Plays one seed.
+///
+/// # Errors
+/// The first promise that is broken.
+pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
+    let mut world = World::new(seed);
+    world
+        .play()
+        .map_err(|violation| Box::new(Failure { seed, violation, trace: world.trace.clone() }))?;
+    Ok(world.tally)
+}
+
+/// The steps of one seed, a line each, and how it ends.
+#[must_use]
+pub fn trace(seed: u64) -> String {
+    let mut world = World::new(seed);
+    let end = world.play();
+    format!("{}{end:?}\n{:?}\n", world.trace, world.tally)
+}
+
+struct World {
+    rng: Rng,
+    disk: SimDisk,
+    options: Options,
+    bound: u64,
+    ring: u64,
+    model: Model,
+    tally: Tally,
+    trace: String,
+    /// Injected faults make errors expected.
+    faulty: bool,
+    /// What an armed crash will be.
+    armed: CrashKind,
+}
+
+/// How a life ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Crashed(CrashKind),
+    /// Closed or dropped, by a process that goes on.
+    Left,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let config = SimConfig {
+            step_ns: rng.within(1_000, 200_000),
+            late_completion_ppm: if rng.one_in(2) { 500_000 } else { 0 },
+            short_write_ppm: if rng.one_in(4) { 50_000 } else { 0 },
+            shorn_sector_ppm: if rng.one_in(2) { 200_000 } else { 0 },
+            short_read_ppm: if rng.one_in(8) { 50_000 } else { 0 },
+            ..SimConfig::default()
+        };
+        let disk = SimDisk::with_config(rng.bits(), config);
+        let ring = [16, 32, 64][rng.below(3) as usize] * 1024;
+        let bound = rng.within(2, 6) * 16 * 1024;
+        let options = Options::new()
+            .sector(512)
+            .segment_len(16 * 1024)
+            .ring_len(ring)
+            .method(if rng.one_in(2) { Method::Direct } else { Method::Buffered })
+            .overflow(if rng.one_in(4) { Overflow::Full } else { Overflow::Block })
+            .depth(rng.within(1, 6) as usize)
+            .balanced_entries(rng.within(5, 60))
+            .balanced_max_unsynced(bound)
+            .lock_timeout(Duration::ZERO)
+            .manual();
+        Self {
+            rng,
+            disk,
+            options,
+            bound,
+            ring,
+            model: Model::default(),
+            tally: Tally::default(),
+            trace: String::new(),
+            faulty: false,
+            armed: CrashKind::PowerLoss,
+        }
+    }
+
+    fn arm(&mut self, kind: CrashKind, steps: u64) {
+        self.note(format_args!("{kind:?} after {steps} steps"));
+        self.armed = kind;
+        self.disk.crash_after(steps, kind);
+    }
+
+    fn random_crash(&mut self) -> CrashKind {
+        if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss }
+    }
+
+    fn note(&mut self, line: std::fmt::Arguments<'_>) {
+        let _ = writeln!(self.trace, "step {:>5}: {line}", self.disk.steps());
+    }
+
+    fn play(&mut self) -> Result<(), Violation> {
+        let lives = self.rng.within(2, 6);
+        let mut killed = None;
+        for life in 0..lives {
+            self.tally.lives += 1;
+            let last = life + 1 == lives;
+            if !last {
+                let kind = self.random_crash();
+                let longest = if self.rng.one_in(3) { 1_000 } else { 150 };
+                let steps = self.rng.below(longest);
+                self.arm(kind, steps);
+                self.plant_fault();
+            } else {
+                self.disk.disarm();
+                self.disk.clear_faults();
+            }
+            let Some(log) = self.open(killed)? else { continue };
+            killed = None;
+            let end = self.live(log)?;
+            self.note(format_args!("life {life} ended: {end:?}"));
+            if let End::Crashed(kind) = end {
+                killed = self.crashed(kind);
+            }
+        }
+        self.disk.disarm();
+        self.disk.clear_faults();
+        self.disk.set_capacity(None);
+        self.faulty = false;
+        let Some(log) = self.open(killed)? else {
+            return Err("the log can't be opened in the end".to_owned());
+        };
+        self.last_life(log)
+    }
+
+    /// In the end the log is closed, or promises and idles: from then on any damage to
+    /// what it holds must be refused.
+    fn last_life(&mut self, log: Log) -> Result<(), Violation> {
+        for _ in 0..self.rng.within(1, 4) {
+            let receipt =
+                log.append_with(1, b"at last", Level::Strict).map_err(|e| e.to_string())?;
+            log.wait(receipt).map_err(|error| error.to_string())?;
+        }
+        let end = log.end();
+        if self.rng.one_in(2) {
+            log.close().map_err(|error| error.to_string())?;
+        } else {
+            self.disk.advance(60_000_000);
+            // A completion may be late: one step that does nothing is not the end.
+            for _ in 0..100 {
+                log.step();
+            }
+            self.disk.kill();
+        }
+        self.disk.drop_pending();
+        self.damage_is_refused(end)
+    }
+
+    /// Makes some lives meet an I/O error or a full disk.
+    fn plant_fault(&mut self) {
+        self.disk.clear_faults();
+        self.disk.set_capacity(None);
+        self.faulty = false;
+        if self.rng.one_in(4) {
+            let op = [FaultOp::Write, FaultOp::Sync, FaultOp::SyncDir, FaultOp::Create]
+                [self.rng.below(4) as usize];
+            let after = self.rng.below(40);
+            self.note(format_args!("fault: {op:?} after {after}"));
+            self.disk.fail_next(op, std::io::ErrorKind::Other, "", after);
+            self.faulty = true;
+        } else if self.rng.one_in(6) {
+            let used: u64 =
+                self.disk.paths().iter().map(|path| self.disk.read_file(path).len() as u64).sum();
+            let capacity = used + self.rng.within(0, 6) * 16 * 1024;
+            self.note(format_args!("capacity: {capacity}"));
+            self.disk.set_capacity(Some(capacity));
+            self.faulty = true;
+        }
+    }
+
+    /// Gives the most bytes that this crash may have taken, if there is such a bound.
+    fn crashed(&mut self, kind: CrashKind) -> Option<u64> {
+        self.tally.crashes += 1;
+        if kind == CrashKind::PowerLoss {
+            self.model.power_lost();
+            return None;
+        }
+        Some(self.ring)
+    }
+
+    /// Opens the log, through crashes of the recovery itself.
+    fn open(&mut self, mut killed: Option<u64>) -> Result<Option<Log>, Violation> {
+        for depth in 0..=NESTED_CRASHES {
+            let options = self.options.clone().io(self.disk.process());
+            let looked = Inspection::read(Path::new(DIR), &options)
+                .ok()
+                .map(|inspection| inspection.report().last_lsn);
+            match self.open_once(&options) {
+                Ok((log, shown)) => {
+                    self.note(format_args!(
+                        "opened: epoch {}, entries {}..+{}, end {}",
+                        shown.epoch,
+                        shown.first_seq,
+                        shown.entries.len(),
+                        shown.last_lsn
+                    ));
+                    self.model.recovered(&shown, killed)?;
+                    if looked.is_some_and(|looked| looked != shown.last_lsn) {
+                        return Err(format!(
+                            "a look showed {looked:?}, the recovery {}",
+                            shown.last_lsn
+                        ));
+                    }
+                    return Ok(Some(log));
+                }
+                Err(error) if self.disk.is_crashed() => {
+                    self.note(format_args!("open crashed: {error}"));
+                    self.tally.crashes_in_recovery += 1;
+                    let bound = self.crashed(self.armed);
+                    killed = killed.and(bound);
+                    if depth + 1 < NESTED_CRASHES {
+                        let kind = self.random_crash();
+                        let steps = self.rng.below(60);
+                        self.arm(kind, steps);
+                    } else {
+                        self.disk.disarm();
+                    }
+                }
+                Err(error) if is_corruption(&error) => {
+                    return Err(format!("an undamaged log is refused: {error}"));
+                }
+                Err(error) if self.faulty => {
+                    self.note(format_args!("open failed: {error}"));
+                    self.disk.clear_faults();
+                    self.disk.set_capacity(None);
+                }
+                Err(error) => return Err(format!("open failed: {error:?}")),
+            }
+        }
+        Ok(None)
+    }
+
+    fn open_once(&mut self, options: &Options) -> Result<(Log, Shown), bulla_recovery::Error> {
+        let dir = Path::new(DIR);
+        let recovery = match Recovery::run(dir, options) {
+            Ok(recovery) => recovery,
+            Err(bulla_recovery::Error::Log(Error::NotALog { .. })) => {
+                let log = Log::create(dir, options)?;
+                let shown =
+                    Shown { first_seq: bulla_wal::Seq(1), epoch: log.epoch(), ..Shown::default() };
+                return Ok((log, shown));
+            }
+            Err(error) => return Err(error),
+        };
+        let mut shown = Shown {
+            first_seq: recovery.report().first_seq,
+            last_lsn: recovery.report().last_lsn,
+            epoch: recovery.report().epoch,
+            ..Shown::default()
+        };
+        recovery.replay(Range::ALL, |entry| {
+            shown.entries.push((entry.seq, entry.lsn, entry.kind, entry.payload.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        let report = recovery.report();
+        self.tally.torn += u64::from(report.status == bulla_recovery::Status::TornTail);
+        self.tally.rehomed += u64::from(report.rehomed.is_some());
+        Ok((Log::start(recovery.into_recovered())?, shown))
+    }
+
+    /// Works with the log until it is closed, dropped, or the machine crashes.
+    fn live(&mut self, log: Log) -> Result<End, Violation> {
+        let mut receipts: Vec<Receipt> = Vec::new();
+        let most = if self.rng.one_in(4) { 400 } else { 100 };
+        let operations = self.rng.within(5, most);
+        for _ in 0..operations {
+            let result = self.operate(&log, &mut receipts)?;
+            if self.disk.is_crashed() {
+                break;
+            }
+            self.look(&log, &mut receipts)?;
+            if let Err(error) = result {
+                self.note(format_args!("failed: {error}"));
+                match error {
+                    Error::Full => {}
+                    Error::NoSpace(_) => {
+                        self.tally.no_space += 1;
+                        if self.rng.one_in(3) {
+                            self.disk.set_capacity(None);
+                        }
+                    }
+                    Error::Poisoned { .. } if self.faulty => {
+                        self.poisoned(&log)?;
+                        break;
+                    }
+                    Error::Io { .. } if self.faulty => {}
+                    error => return Err(format!("unexpected error: {error:?}")),
+                }
+            }
+        }
+        self.tally.rotations += log.stats().rotations;
+        if !self.disk.is_crashed() {
+            match self.rng.below(4) {
+                0 => self.close(log)?,
+                1 => drop(log),
+                _ => {
+                    let kind = self.random_crash();
+                    match kind {
+                        CrashKind::Kill => self.disk.kill(),
+                        CrashKind::PowerLoss => self.disk.power_loss(),
+                    }
+                    return Ok(End::Crashed(kind));
+                }
+            }
+        }
+        Ok(if self.disk.is_crashed() { End::Crashed(self.armed) } else { End::Left })
+    }
+
+    fn close(&mut self, log: Log) -> Result<(), Violation> {
+        let end = log.end();
+        match log.close() {
+            Ok(()) => {
+                self.note(format_args!("closed at {end}"));
+                let seq = self.model.entries.len() as u64;
+                self.model.closed(seq, end);
+                Ok(())
+            }
+            Err(_) if self.faulty || self.disk.is_crashed() => Ok(()),
+            Err(error) => Err(format!("close failed: {error:?}")),
+        }
+    }
+
+    fn operate(
+        &mut self,
+        log: &Log,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<Result<(), Error>, Violation> {
+        Ok(match self.rng.below(16) {
+            0..=6 => return self.append(log, receipts),
+            7 | 8 => match receipts.get(self.rng.below(receipts.len().max(1) as u64) as usize) {
+                Some(receipt) => {
+                    let receipt = *receipt;
+                    self.note(format_args!("wait for {receipt:?}"));
+                    log.wait(receipt)
+                }
+                None => Ok(()),
+            },
+            9..=11 => {
+                log.step();
+                Ok(())
+            }
+            12 => {
+                self.disk.advance(self.rng.within(1, 150) * 1_000_000);
+                log.step();
+                Ok(())
+            }
+            13 => {
+                self.note(format_args!("sync"));
+                log.sync().map(drop)
+            }
+            14 => {
+                self.disk.advance(1_100_000_000);
+                log.step();
+                Ok(())
+            }
+            _ => return self.purge(log),
+        })
+    }
+
+    fn append(
+        &mut self,
+        log: &Log,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<Result<(), Error>, Violation> {
+        let level = Level::ALL[self.rng.below(3) as usize];
+        let count = if self.rng.one_in(4) { self.rng.within(2, 5) } else { 1 };
+        let longest = if self.rng.one_in(10) { 3_000 } else { 200 };
+        let batch: Vec<(u16, Vec<u8>)> = (0..count)
+            .map(|_| {
+                let len = self.rng.below(longest / count) as usize;
+                let byte = self.rng.bits();
+                let payload = (0..len).map(|at| (byte >> (at % 8 * 8)) as u8 ^ at as u8).collect();
+                (self.rng.below(0xFF00) as u16, payload)
+            })
+            .collect();
+        let entries: Vec<(u16, &[u8])> =
+            batch.iter().map(|(kind, payload)| (*kind, payload.as_slice())).collect();
+        let before = log.end();
+        let receipt = match log.append_batch(&entries, level) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                if matches!(error, Error::Full | Error::NoSpace(_)) && log.end() < before {
+                    return Err("a refused append moved the end back".to_owned());
+                }
+                return Ok(Err(error));
+            }
+        };
+        self.note(format_args!("append {count} {level}: {receipt:?}"));
+        self.tally.entries += count;
+        self.model.appended(batch, receipt)?;
+        receipts.push(receipt);
+        Ok(Ok(()))
+    }
+
+    fn purge(&mut self, log: &Log) -> Result<Result<(), Error>, Violation> {
+        let keep = Lsn(log.end().0 * self.rng.below(8) / 6);
+        let before = log.low_water();
+        // Whatever happens from here on, entries below may be gone.
+        let seq = self.model.first_at_or_after(keep.min(log.durable()));
+        self.model.purge_allowed(seq);
+        match log.purge(keep) {
+            Ok(low_water) => {
+                self.tally.purges += u64::from(low_water > before);
+                self.note(format_args!("purged below {keep}: low water {before} -> {low_water}"));
+                Ok(Ok(()))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Takes down everything that the log shows now.
+    fn look(&mut self, log: &Log, receipts: &mut Vec<Receipt>) -> Result<(), Violation> {
+        self.model.watermarks(log.written(), log.durable())?;
+        let bound = self.bound;
+        let mut violation = None;
+        receipts.retain(|receipt| match log.is_ready(*receipt) {
+            Ok(true) => {
+                match receipt.level {
+                    Level::Strict => self.tally.strict += 1,
+                    Level::Balanced => self.tally.balanced += 1,
+                    Level::Relaxed => {}
+                }
+                if let Err(broken) = self.model.ready(*receipt, log.durable(), bound) {
+                    violation = Some(broken);
+                }
+                false
+            }
+            Ok(false) => true,
+            Err(_) => true,
+        });
+        violation.map_or(Ok(()), Err)
+    }
+
+    /// After a failure nothing is acknowledged, and everything says so.
+    fn poisoned(&mut self, log: &Log) -> Result<(), Violation> {
+        self.tally.poisoned += 1;
+        let (written, durable) = (log.written(), log.durable());
+        for _ in 0..3 {
+            self.disk.advance(2_000_000_000);
+            log.step();
+        }
+        match log.append_with(1, b"after", Level::Strict) {
+            Err(Error::Poisoned { .. }) => {}
+            other => return Err(format!("append to a poisoned log: {other:?}")),
+        }
+        if log.end() > durable && !matches!(log.sync(), Err(Error::Poisoned { .. })) {
+            return Err("sync of a poisoned log says nothing".to_owned());
+        }
+        if (written, durable) != (log.written(), log.durable()) {
+            return Err("a watermark of a poisoned log moved".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Damage below `durable`, where a promise is on disk, is refused, and the refusal
+    /// changes nothing.
+    fn damage_is_refused(&mut self, durable: Lsn) -> Result<(), Violation> {
+        let options = self.options.clone().io(self.disk.process());
+        let Ok(inspection) = Inspection::read(Path::new(DIR), &options) else {
+            return Err("the log can't be read in the end".to_owned());
+        };
+        let live: Vec<_> = inspection
+            .segments()
+            .iter()
+            .filter_map(|segment| {
+                let (start, end) = segment.live?;
+                let end = end.min(durable);
+                (start < end).then_some((segment.number, segment.base?, start, end))
+            })
+            .collect();
+        if live.is_empty() {
+            return Err(format!("nothing is live below {durable}"));
+        }
+        let (number, base, start, end) = live[self.rng.below(live.len() as u64) as usize];
+        let at = start.0 + self.rng.below(end.distance_from(start));
+        let offset = 512 + (at - base.0);
+        let path = bulla_wal::dir::segment_path(Path::new(DIR), number);
+        let mask = 1 << self.rng.below(8);
+        self.note(format_args!("damage segment {number} at {offset}"));
+        self.disk.flip(&path, offset, mask);
+        let before = self.image();
+        match Recovery::run(Path::new(DIR), &options) {
+            Err(error) if is_corruption(&error) => {}
+            other => {
+                return Err(format!(
+                    "damage of a durable frame at LSN {at} is not refused: {:?}",
+                    other.map(|recovery| recovery.report().status.clone())
+                ));
+            }
+        }
+        if before != self.image() {
+            return Err("a refusal changed the log".to_owned());
+        }
+        self.tally.refused += 1;
+        Ok(())
+    }
+
+    fn image(&self) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+        let files = self.disk.paths().into_iter();
+        files.map(|path| (path.clone(), self.disk.read_file(path))).collect()
+    }
+}
+
+fn is_corruption(error: &bulla_recovery::Error) -> bool {
+    matches!(error, bulla_recovery::Error::Log(Error::Corrupt(_)))
+}

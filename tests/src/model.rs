@@ -1,0 +1,200 @@
+//! What the log must hold, kept apart from the log: the oracle of the campaign.
+
+use bulla_wal::{Epoch, Level, Lsn, Receipt, Seq};
+
+/// A promise of the contract that was broken.
+pub(crate) type Violation = String;
+
+/// One entry that was appended.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) kind: u16,
+    pub(crate) payload: Vec<u8>,
+    /// Of a batch: the number of its last entry.
+    pub(crate) batch_end: u64,
+    /// Where it is, when the receipt told (the last of a batch).
+    pub(crate) lsn: Option<Lsn>,
+}
+
+/// Everything that was appended and not known to be lost, by number from 1 on.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) entries: Vec<Entry>,
+    /// Below this number a power loss may take nothing.
+    durable: u64,
+    /// Below this number a kill may take nothing.
+    written: u64,
+    /// The same as positions: the highest watermarks that were shown.
+    durable_lsn: Lsn,
+    written_lsn: Lsn,
+    /// Entries below this number are purged.
+    pub(crate) purged: u64,
+    /// The highest position that an append reported in this life.
+    end: Lsn,
+}
+
+/// What a recovery showed.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) entries: Vec<(Seq, Lsn, u16, Vec<u8>)>,
+    pub(crate) first_seq: Seq,
+    pub(crate) last_lsn: Lsn,
+    pub(crate) epoch: Epoch,
+}
+
+impl Model {
+    pub(crate) fn appended(
+        &mut self,
+        batch: Vec<(u16, Vec<u8>)>,
+        receipt: Receipt,
+    ) -> Result<(), Violation> {
+        let batch_end = (self.entries.len() + batch.len()) as u64;
+        if receipt.seq.0 != batch_end {
+            return Err(format!("append got number {}, expected {batch_end}", receipt.seq));
+        }
+        if receipt.lsn < self.durable_lsn {
+            return Err(format!("position {} was durable and is given again", receipt.lsn));
+        }
+        let last = batch.len() - 1;
+        for (index, (kind, payload)) in batch.into_iter().enumerate() {
+            let lsn = (index == last).then_some(receipt.lsn);
+            self.entries.push(Entry { kind, payload, batch_end, lsn });
+        }
+        self.end = self.end.max(receipt.lsn);
+        Ok(())
+    }
+
+    /// A receipt was ready while the log showed these watermarks.
+    pub(crate) fn ready(
+        &mut self,
+        receipt: Receipt,
+        durable: Lsn,
+        balanced_bound: u64,
+    ) -> Result<(), Violation> {
+        match receipt.level {
+            Level::Relaxed => {}
+            Level::Balanced => {
+                self.written = self.written.max(receipt.seq.0);
+                if receipt.lsn >= durable.plus(balanced_bound) {
+                    return Err(format!(
+                        "Balanced entry at {} is ready, durable is only {durable}",
+                        receipt.lsn
+                    ));
+                }
+            }
+            Level::Strict => {
+                self.durable = self.durable.max(receipt.seq.0);
+                self.written = self.written.max(receipt.seq.0);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn watermarks(&mut self, written: Lsn, durable: Lsn) -> Result<(), Violation> {
+        if durable > written {
+            return Err(format!("durable {durable} is above written {written}"));
+        }
+        self.written_lsn = self.written_lsn.max(written);
+        self.durable_lsn = self.durable_lsn.max(durable);
+        Ok(())
+    }
+
+    pub(crate) fn power_lost(&mut self) {
+        self.written = self.durable;
+        self.written_lsn = self.durable_lsn;
+    }
+
+    /// The log was closed: all of it is durable.
+    pub(crate) fn closed(&mut self, seq: u64, end: Lsn) {
+        self.durable = seq;
+        self.written = seq;
+        self.durable_lsn = self.durable_lsn.max(end);
+        self.written_lsn = self.written_lsn.max(end);
+    }
+
+    /// The number of the first entry that is known to start at or after `lsn`, or of the
+    /// next one.
+    pub(crate) fn first_at_or_after(&self, lsn: Lsn) -> Seq {
+        let below = self.entries.iter().rposition(|entry| entry.lsn.is_some_and(|at| at < lsn));
+        Seq(below.map_or(1, |index| index as u64 + 2))
+    }
+
+    /// Entries below the entry that starts at or after `lsn` may be gone.
+    pub(crate) fn purge_allowed(&mut self, first_seq: Seq) {
+        self.purged = self.purged.max(first_seq.0 - 1);
+    }
+
+    /// Compares what a recovery shows with what it must, and goes on from it.
+    pub(crate) fn recovered(
+        &mut self,
+        shown: &Shown,
+        killed_with_ring: Option<u64>,
+    ) -> Result<(), Violation> {
+        let first = shown.first_seq.0;
+        for (index, (seq, lsn, kind, payload)) in shown.entries.iter().enumerate() {
+            let expected = first + index as u64;
+            if seq.0 != expected {
+                return Err(format!("entry {seq} where {expected} must be: a hole or a duplicate"));
+            }
+            let Some(entry) = self.entries.get(index_of(expected)) else {
+                return Err(format!("entry {seq} was never appended"));
+            };
+            if entry.kind != *kind || entry.payload != *payload {
+                return Err(format!("entry {seq} is not what was appended"));
+            }
+            if entry.lsn.is_some_and(|appended| appended != *lsn) {
+                return Err(format!("entry {seq} is at {lsn}, its receipt said {:?}", entry.lsn));
+            }
+        }
+        let end = first - 1 + shown.entries.len() as u64;
+        if first - 1 > self.purged {
+            return Err(format!("the log starts at {first}, purged is only {}", self.purged));
+        }
+        if end < self.durable {
+            return Err(format!("entry {} was durable, recovered is only {end}", self.durable));
+        }
+        if shown.last_lsn < self.durable_lsn {
+            return Err(format!(
+                "durable was {}, recovered ends at {}",
+                self.durable_lsn, shown.last_lsn
+            ));
+        }
+        if end < self.written {
+            return Err(format!(
+                "entry {} was written before a kill, recovered is only {end}",
+                self.written
+            ));
+        }
+        if shown.last_lsn < self.written_lsn {
+            return Err(format!(
+                "written was {}, recovered ends at {}",
+                self.written_lsn, shown.last_lsn
+            ));
+        }
+        if let Some(entry) = end.checked_sub(1).and_then(|last| self.entries.get(last as usize)) {
+            if entry.batch_end > end {
+                return Err(format!("the batch that ends at {} is cut at {end}", entry.batch_end));
+            }
+        }
+        if let Some(ring) = killed_with_ring {
+            if self.end.distance_from(shown.last_lsn) > ring {
+                return Err(format!(
+                    "a kill took {} bytes, the ring has {ring}",
+                    self.end.distance_from(shown.last_lsn)
+                ));
+            }
+        }
+        // What was shown is durable, and positions go on from there.
+        self.entries.truncate(index_of(end + 1));
+        self.durable = end;
+        self.written = end;
+        self.durable_lsn = shown.last_lsn;
+        self.written_lsn = shown.last_lsn;
+        self.end = shown.last_lsn;
+        Ok(())
+    }
+}
+
+fn index_of(seq: u64) -> usize {
+    usize::try_from(seq - 1).expect("numbers of the model are small")
+}

@@ -1,0 +1,74 @@
+//! Operations that fail: as a test has scripted, or by chance.
+
+use std::io;
+use std::path::Path;
+
+use super::config::FaultOp;
+use super::disk::Disk;
+use super::names::NodeId;
+
+#[derive(Clone, Debug)]
+pub(super) struct Script {
+    op: FaultOp,
+    kind: io::ErrorKind,
+    filter: String,
+    after: u64,
+}
+
+impl Disk {
+    pub(super) fn add_script(
+        &mut self,
+        op: FaultOp,
+        kind: io::ErrorKind,
+        filter: &str,
+        after: u64,
+    ) {
+        self.scripts.push(Script { op, kind, filter: filter.to_owned(), after });
+    }
+
+    pub(super) fn clear_scripts(&mut self) {
+        self.scripts.clear();
+    }
+
+    pub(super) fn fail_file(&mut self, op: FaultOp, node: NodeId) -> io::Result<()> {
+        if self.scripts.is_empty() {
+            return self.fail_by_chance(op);
+        }
+        let path = self.path_of(node);
+        self.fail(op, &[Path::new(&path)])
+    }
+
+    pub(super) fn fail(&mut self, op: FaultOp, paths: &[&Path]) -> io::Result<()> {
+        let mut fired = None;
+        for (at, script) in self.scripts.iter_mut().enumerate() {
+            let here = |path: &&Path| path.to_string_lossy().contains(&script.filter);
+            if script.op != op || !paths.iter().any(here) {
+                continue;
+            }
+            if script.after == 0 {
+                fired = fired.or(Some(at));
+            } else {
+                script.after -= 1;
+            }
+        }
+        match fired {
+            Some(at) => Err(self.scripts.remove(at).kind.into()),
+            None => self.fail_by_chance(op),
+        }
+    }
+
+    fn fail_by_chance(&mut self, op: FaultOp) -> io::Result<()> {
+        const EIO: i32 = 5;
+        let ppm = match op {
+            FaultOp::Read => self.config.read_error_ppm,
+            FaultOp::Write => self.config.write_error_ppm,
+            FaultOp::Sync => self.config.sync_error_ppm,
+            FaultOp::Create
+            | FaultOp::Rename
+            | FaultOp::SyncDir
+            | FaultOp::Unlink
+            | FaultOp::Preallocate => self.config.metadata_error_ppm,
+        };
+        if self.rng.chance(ppm) { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
+    }
+}

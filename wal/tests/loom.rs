@@ -1,0 +1,300 @@
+//! Every interleaving (within a preemption bound) of small programs on the real log:
+//! appending while others seal, handing the lead over, waking everyone on poison.
+//!
+//! Run: `RUSTFLAGS="--cfg loom" cargo test -p bulla-wal --release --test loom`
+//! `LOOM_MAX_PREEMPTIONS` (default here: 2) bounds the search. Loom reports a deadlock
+//! when a waiter is never woken.
+#![cfg(loom)]
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bulla_wal::io::{
+    Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket,
+};
+use bulla_wal::{Error, Level, Log, Options};
+
+fn model(run: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.max_branches = 20_000;
+    builder.check(run);
+}
+
+fn log(io: &Arc<MemoryIo>) -> Arc<Log> {
+    let options = Options::new()
+        .io(Arc::clone(io) as Arc<dyn Io>)
+        .sector(512)
+        .segment_len(16 * 1024)
+        .ring_len(16 * 1024)
+        .manual();
+    Arc::new(Log::create(Path::new("/log"), &options).unwrap())
+}
+
+#[test]
+fn appends_while_another_thread_seals_are_all_written() {
+    model(|| {
+        let io = Arc::new(MemoryIo::default());
+        let log = log(&io);
+        let other = {
+            let log = Arc::clone(&log);
+            loom::thread::spawn(move || log.append_with(1, b"other", Level::Relaxed).unwrap())
+        };
+        let mine = log.append_with(2, b"mine", Level::Strict).unwrap();
+        log.wait(mine).unwrap();
+        let other = other.join().unwrap();
+        assert_ne!(mine.lsn, other.lsn);
+        assert_eq!(mine.seq.0 + other.seq.0, 3, "the numbers are dense");
+        let end = log.sync().unwrap();
+        assert!(mine.lsn < end && other.lsn < end);
+        let file = io.file("/log/00000000000000000001.seg");
+        for payload in [&b"mine"[..], b"other"] {
+            assert!(file.windows(payload.len()).any(|bytes| bytes == payload));
+        }
+    });
+}
+
+#[test]
+fn leader_hands_over_so_that_no_waiter_is_left() {
+    model(|| {
+        let io = Arc::new(MemoryIo::default());
+        let log = log(&io);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let log = Arc::clone(&log);
+                loom::thread::spawn(move || {
+                    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+                    log.wait(receipt).unwrap();
+                    assert!(receipt.lsn < log.durable());
+                })
+            })
+            .collect();
+        let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+        log.wait(receipt).unwrap();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(io.unsynced_acknowledged(), 0);
+    });
+}
+
+#[test]
+fn strict_and_balanced_waiters_are_released_by_their_own_watermark() {
+    model(|| {
+        let io = Arc::new(MemoryIo::default());
+        let log = log(&io);
+        let strict = {
+            let log = Arc::clone(&log);
+            loom::thread::spawn(move || {
+                let receipt = log.append_with(1, b"strict", Level::Strict).unwrap();
+                log.wait(receipt).unwrap();
+                assert!(receipt.lsn < log.durable());
+            })
+        };
+        let receipt = log.append_with(1, b"balanced", Level::Balanced).unwrap();
+        log.wait(receipt).unwrap();
+        assert!(receipt.lsn < log.written());
+        strict.join().unwrap();
+    });
+}
+
+#[test]
+fn poison_wakes_every_waiter() {
+    model(|| {
+        let io = Arc::new(MemoryIo::default());
+        let log = log(&io);
+        let fail = |log: &Log| match log.append_with(1, b"entry", Level::Strict) {
+            Ok(receipt) => {
+                let error = log.wait(receipt).unwrap_err();
+                assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+            }
+            Err(error) => assert!(matches!(error, Error::Poisoned { .. }), "{error}"),
+        };
+        io.fail.store(true, Ordering::Relaxed);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let log = Arc::clone(&log);
+                loom::thread::spawn(move || fail(&log))
+            })
+            .collect();
+        fail(&log);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+/// Files in memory. Its locks are std's: they are never held across a point where loom
+/// switches threads.
+#[derive(Debug, Default)]
+struct MemoryIo {
+    files: Mutex<HashMap<PathBuf, Arc<MemoryFile>>>,
+    fail: Arc<AtomicBool>,
+}
+
+impl MemoryIo {
+    fn file(&self, path: &str) -> Vec<u8> {
+        let files = self.files.lock().unwrap();
+        let file = files.get(Path::new(path)).expect("the file exists");
+        file.bytes.lock().unwrap().clone()
+    }
+
+    /// Writes without DSYNC that no sync followed.
+    fn unsynced_acknowledged(&self) -> usize {
+        let files = self.files.lock().unwrap();
+        files.values().map(|file| *file.unsynced.lock().unwrap()).sum()
+    }
+}
+
+#[derive(Debug, Default)]
+struct MemoryFile {
+    bytes: Mutex<Vec<u8>>,
+    unsynced: Mutex<usize>,
+}
+
+impl File for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.bytes.lock().unwrap().len() as u64)
+    }
+
+    fn is_direct(&self) -> bool {
+        true
+    }
+
+    fn read_at(&self, _bytes: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.write_pieces_at([bytes, &[]], offset, false)
+    }
+
+    fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
+        let mut file = self.bytes.lock().unwrap();
+        let written = pieces.concat();
+        let start = usize::try_from(offset).unwrap();
+        let end = start + written.len();
+        if file.len() < end {
+            file.resize(end, 0);
+        }
+        file[start..end].copy_from_slice(&written);
+        *self.unsynced.lock().unwrap() += usize::from(!dsync);
+        Ok(written.len())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        *self.unsynced.lock().unwrap() = 0;
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.bytes.lock().unwrap().resize(usize::try_from(len).unwrap(), 0);
+        Ok(())
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}
+
+impl Io for MemoryIo {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn create_dir(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list_dir(&self, _path: &Path) -> io::Result<Vec<DirEntry>> {
+        Ok(Vec::new())
+    }
+
+    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = self.files.lock().unwrap();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        let removed = self.files.lock().unwrap().remove(path);
+        removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn create(&self, path: &Path, _direct: bool) -> io::Result<Arc<dyn File>> {
+        let file = Arc::new(MemoryFile::default());
+        self.files.lock().unwrap().insert(path.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn open(&self, _path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn try_lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        Ok(Some(Box::new(MemoryLock)))
+    }
+
+    fn queue(&self, _depth: usize) -> io::Result<Box<dyn Queue>> {
+        Ok(Box::new(MemoryQueue { done: Vec::new(), fail: Arc::clone(&self.fail) }))
+    }
+
+    fn physical_sector(&self, _path: &Path) -> Option<u32> {
+        None
+    }
+
+    fn now_ns(&self) -> u64 {
+        0
+    }
+
+    fn wall_ns(&self) -> u64 {
+        0
+    }
+
+    fn sleep_ns(&self, _ns: u64) {}
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        bytes.fill(7);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryLock;
+
+impl Lock for MemoryLock {}
+
+#[derive(Debug)]
+struct MemoryQueue {
+    done: Vec<Completion>,
+    fail: Arc<AtomicBool>,
+}
+
+impl Queue for MemoryQueue {
+    fn depth(&self) -> usize {
+        1
+    }
+
+    fn submit(&mut self, ticket: Ticket, request: Request) {
+        let result = match request {
+            _ if self.fail.load(Ordering::Relaxed) => Err(io::Error::other("injected")),
+            Request::Write { file, offset, bytes, dsync } => {
+                file.write_pieces_at(bytes.pieces(), offset, dsync).map(|count| count as u64)
+            }
+            Request::Sync { file } => file.sync().map(|()| 0),
+        };
+        self.done.push(Completion { ticket, result });
+    }
+
+    fn complete(&mut self, _wait: bool) -> Option<Completion> {
+        self.done.pop()
+    }
+}
