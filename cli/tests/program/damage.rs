@@ -13,7 +13,8 @@ const SECTOR: u64 = 4096;
 fn log(dir: &Dir) -> (PathBuf, u64) {
     let log = dir.join("log");
     for _ in 0..3 {
-        append(&log, "strict", "an entry\nanother\n");
+        // One entry at a time: how several share frames is a matter of time.
+        append(&log, "strict", "an entry\n");
     }
     let end = json("verify DIR", &log).0["last_lsn"].as_u64().expect("a position");
     (log, end)
@@ -68,22 +69,22 @@ fn garbage_behind_the_end_is_a_torn_tail_and_replay_cuts_it() {
 
     let (report, exit) = json("verify DIR", &log);
     assert_eq!((report["status"].as_str(), exit), (Some("torn_tail"), 3));
-    assert_eq!((&report["last_lsn"], &report["entries"]), (&end.into(), &6.into()));
+    assert_eq!((&report["last_lsn"], &report["entries"]), (&end.into(), &3.into()));
     assert!(report["evidence"].as_array().is_some_and(|evidence| !evidence.is_empty()));
     assert_eq!(code(&run("replay DIR --dry-run", &log)), 3);
     let dump = run("dump DIR --format jsonl", &log);
-    assert_eq!((code(&dump), stdout(&dump).lines().count()), (0, 6));
+    assert_eq!((code(&dump), stdout(&dump).lines().count()), (0, 3));
     assert!(stderr(&dump).contains("torn tail"));
     assert_eq!(image(&log), before, "looking changes nothing");
 
     let (report, exit) = json("replay DIR", &log);
-    assert_eq!((exit, &report["replayed_entries"]), (0, &6.into()));
+    assert_eq!((exit, &report["replayed_entries"]), (0, &3.into()));
     assert!(report["bytes_cut"].as_u64() >= Some(12), "{report}");
     let kept = image(&log.join("quarantine"));
     assert!(kept.values().any(|bytes| bytes.windows(12).any(|part| part == b"half a frame")));
     let (report, exit) = json("verify DIR", &log);
     assert_eq!((report["status"].as_str(), exit), (Some("clean"), 0));
-    assert!(append(&log, "strict", "after\n").starts_with("ack 7 "));
+    assert!(append(&log, "strict", "after\n").starts_with("ack 4 "));
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn truncated_tail_is_torn_or_clean_but_never_less_than_was_promised() {
     let (report, exit) = json("verify DIR", &log);
     assert!(matches!(exit, 0 | 3), "{report}");
     assert_eq!(report["last_lsn"], end - SECTOR);
-    assert_eq!(report["entries"], 6);
+    assert_eq!(report["entries"], 3);
 }
 
 #[test]
@@ -134,7 +135,7 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
     );
     let (report, exit) = json("verify DIR", &log);
     assert_eq!((report["status"].as_str(), exit), (Some("clean"), 0));
-    assert_eq!(report["entries"], 4);
+    assert_eq!(report["entries"], 2);
     let (again, exit) = json("repair DIR", &log);
     assert_eq!((exit, &again["repaired"]), (0, &false.into()));
 }
