@@ -39,7 +39,8 @@ use crate::signals::Interrupt;
 /// was sent, byte for byte, and hold every balanced and strict record that was acknowledged;
 /// relaxed ones may be lost, but no more than the ring holds.
 ///
-/// Exits with 0 only if nothing was lost that must not be. This shows what a crash of the
+/// Segments and ring are small unless given: 1MiB each. Exits with 0 only if something was
+/// acknowledged and nothing was lost that must not be. This shows what a crash of the
 /// process does; power loss is the simulator's part.
 #[derive(clap::Args, Debug)]
 #[command(
