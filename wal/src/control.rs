@@ -132,11 +132,7 @@ impl ControlFile {
     }
 
     fn put(&self, control: &Control, leave_sync_out: bool) -> std::io::Result<()> {
-        write_full(
-            self.file.as_ref(),
-            &control.encode(),
-            Control::slot_offset(control.counter),
-        )?;
+        write_full(self.file.as_ref(), &control.encode(), Control::slot_offset(control.counter))?;
         if leave_sync_out { Ok(()) } else { self.file.sync() }
     }
 }

@@ -271,7 +271,8 @@ impl Control {
         if slot.incompatible.get() & !KNOWN_INCOMPATIBLE != 0 {
             return Err(FormatError::Features(slot.incompatible.get()));
         }
-        let rest = covered.get(size_of::<ControlSlot>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
+        let rest =
+            covered.get(size_of::<ControlSlot>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
         if slot.reserved != [0; 16] || !all_zero(rest) {
             return Err(FormatError::Reserved);
         }
@@ -470,11 +471,10 @@ impl Header {
         if header.number.get() == 0 || header.epoch.get() == 0 {
             return Err(FormatError::Field("number or epoch"));
         }
-        let tail = covered
-            .get(size_of::<SegmentHeader>() - UNCOVERED..)
-            .ok_or(FormatError::TooShort)?;
-        let cut_count = usize::try_from(header.cut_count.get())
-            .map_err(|_| FormatError::Field("cut count"))?;
+        let tail =
+            covered.get(size_of::<SegmentHeader>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
+        let cut_count =
+            usize::try_from(header.cut_count.get()).map_err(|_| FormatError::Field("cut count"))?;
         let opening = if header.flags.get() & SEGMENT_OPENS_EPOCH == 0 {
             if cut_count != 0 || !all_zero(tail) {
                 return Err(FormatError::Reserved);
@@ -845,7 +845,11 @@ impl<'a> Entries<'a> {
     fn step(&mut self) -> Result<Option<Entry<'a>>, FormatError> {
         loop {
             if self.rest.is_empty() {
-                return if self.left == 0 { Ok(None) } else { Err(FormatError::Field("entry count")) };
+                return if self.left == 0 {
+                    Ok(None)
+                } else {
+                    Err(FormatError::Field("entry count"))
+                };
             }
             let (header, after) =
                 EntryHeader::read_from_prefix(self.rest).map_err(|_| FormatError::TooShort)?;

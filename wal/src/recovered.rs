@@ -131,11 +131,8 @@ pub fn begin(
             cuts: Vec::new(),
         }),
     };
-    let new = NewSegment {
-        header: &header,
-        len: options.opening_len(0),
-        direct: options.is_direct(),
-    };
+    let new =
+        NewSegment { header: &header, len: options.opening_len(0), direct: options.is_direct() };
     let sector = u64::from(current.sector);
     let file = segment::create(io.as_ref(), path, &new, |_| Ok(sector))?;
     Ok(Recovered {

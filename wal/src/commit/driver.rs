@@ -126,11 +126,7 @@ impl SpareMaker {
             ..self.opening.clone()
         };
         let sector = u64::from(header.sector);
-        let new = NewSegment {
-            header: &header,
-            len: self.len,
-            direct: self.direct,
-        };
+        let new = NewSegment { header: &header, len: self.len, direct: self.direct };
         let file = segment::create(self.io.as_ref(), &self.dir, &new, |_| Ok(sector)).map_err(
             |error| match error {
                 crate::Error::Io { source, .. } => source,
