@@ -144,7 +144,14 @@ fn closed_log_keeps_the_position_of_its_seal() {
         drop(recovered);
         disk.power_loss();
     }
-    // What is appended after the seal's position is read again.
+}
+
+#[test]
+fn log_goes_on_after_a_closed_one() {
+    let mut image = Image::new(512);
+    image.frame(&[10, 300]).close().spare();
+    let disk = image.disk();
+    // In the epoch that takes over the seal's position.
     let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
     let log = Log::start(recovery.into_recovered()).expect("start");
     let receipt = log.append_with(5, b"after", Level::Strict).expect("append");
