@@ -96,17 +96,11 @@ impl Error {
 
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
-        match self {
-            _ if self.is_corruption() => 4,
-            Self::Mapping { .. } => 2,
-            Self::Log(bulla_wal::Error::Options { .. })
-            | Self::Recovery(bulla_recovery::Error::Log(bulla_wal::Error::Options { .. })) => 2,
+        match (self.log(), self) {
+            (Some(bulla_wal::Error::Corrupt(_)), _) => 4,
+            (Some(bulla_wal::Error::Options { .. }), _) | (_, Self::Mapping { .. }) => 2,
             _ => 1,
         }
-    }
-
-    fn is_corruption(&self) -> bool {
-        matches!(self.log(), Some(bulla_wal::Error::Corrupt(_)))
     }
 
     /// The log's error, if it is one.

@@ -1,4 +1,4 @@
-//! Reproducible randomness: SplitMix64 (Steele, Lea, Flood: "Fast splittable
+//! Reproducible randomness: `SplitMix64` (Steele, Lea, Flood: "Fast splittable
 //! pseudorandom number generators", OOPSLA 2014).
 
 /// A stream of numbers that a seed determines.

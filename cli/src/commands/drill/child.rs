@@ -126,7 +126,7 @@ fn purge(log: &Log, pipe: &Pipe, seen: Lsn, low: &mut Lsn, keep: u64) -> Result<
 /// The pipe to the parent.
 ///
 /// Each telling is one write of at most 4096 bytes, which a pipe takes whole (POSIX:
-/// PIPE_BUF), so that threads need no lock and a kill cuts nothing in two.
+/// `PIPE_BUF`), so that threads need no lock and a kill cuts nothing in two.
 #[derive(Debug)]
 struct Pipe(File);
 

@@ -168,14 +168,14 @@ impl Check<'_, '_> {
         }
         self.next = Seq(seq.0 + 1);
         if seq < self.ledger.next_seq() {
-            self.known(lsn, seq, kind, payload);
+            self.seen(lsn, seq, kind, payload);
         } else {
-            self.new(lsn, seq, kind, payload);
+            self.unseen(lsn, seq, kind, payload);
         }
     }
 
     /// An entry that an earlier recovery has shown must be the same.
-    fn known(&mut self, lsn: Lsn, seq: Seq, kind: u16, payload: &[u8]) {
+    fn seen(&mut self, lsn: Lsn, seq: Seq, kind: u16, payload: &[u8]) {
         let Some(known) = self.ledger.at(seq) else {
             self.findings.violation(|| format!("entry {seq} was purged, and is there again"));
             return;
@@ -187,7 +187,7 @@ impl Check<'_, '_> {
     }
 
     /// A new entry must be the next record of one of the clients.
-    fn new(&mut self, lsn: Lsn, seq: Seq, kind: u16, payload: &[u8]) {
+    fn unseen(&mut self, lsn: Lsn, seq: Seq, kind: u16, payload: &[u8]) {
         self.findings.new += 1;
         let token =
             payload.try_into().ok().and_then(|bytes| bulla_engine::Token::from_bytes(bytes).ok());
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn hole_duplicate_stranger_and_half_a_batch_are_violations() {
         let feed = feed();
-        let mut violations = |entries: &[(u64, u64)], next: u64| {
+        let violations = |entries: &[(u64, u64)], next: u64| {
             let mut ledger = Ledger::new(&feed, 2, RING);
             let recovered = Recovered { first_seq: Seq(1), next_seq: Seq(next), end: lsn(next) };
             let mut check = ledger.check(life([]), recovered);

@@ -43,9 +43,12 @@ impl Message {
         let (head, words) = match *self {
             Self::Opened { next_seq, end } => ([OPENED, 0, 0], [0, next_seq.0, end.0]),
             Self::Ack(ack) => {
-                let level = Level::ALL.iter().position(|level| *level == ack.level).unwrap_or(0);
-                // There are three levels.
-                ([ACK, ack.client, level as u8], [ack.index, ack.seq.0, ack.lsn.0])
+                let level = match ack.level {
+                    Level::Relaxed => 0,
+                    Level::Balanced => 1,
+                    Level::Strict => 2,
+                };
+                ([ACK, ack.client, level], [ack.index, ack.seq.0, ack.lsn.0])
             }
             Self::Watermarks { durable, written } => {
                 ([WATERMARKS, 0, 0], [0, durable.0, written.0])

@@ -1,0 +1,235 @@
+//! Every command as a program: what it prints, and how it exits.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use crate::common::{Dir, append, bulla, code, few_flights, json, run, stderr, stdout};
+
+const SIGINT: i32 = 2;
+const SIGPIPE: i32 = 13;
+
+#[test]
+fn loaded_flights_are_found_by_id_and_by_filter() {
+    let dir = Dir::new("load");
+    let (file, store) = (few_flights(&dir, 500), dir.join("store"));
+    let loaded = bulla()
+        .arg("load")
+        .arg(&file)
+        .arg(&store)
+        .args(["--format", "json"])
+        .output()
+        .expect("runs");
+    assert_eq!(code(&loaded), 0, "{}", stderr(&loaded));
+    let summary: serde_json::Value = serde_json::from_slice(&loaded.stdout).expect("JSON");
+    assert_eq!((&summary["rows"], &summary["tokens"]), (&500.into(), &500.into()));
+
+    let (token, exit) = json("get DIR 1 --type event", &store);
+    assert_eq!(exit, 0);
+    assert_eq!(token["weight"], 28.0);
+    assert_eq!(token["timestamp"], 1_357_034_400 + 15 * 60);
+    assert_eq!(token["physical"][0], 29.98);
+    let missing = run("get DIR 501 --type event", &store);
+    assert_eq!(code(&missing), 1);
+    assert!(stderr(&missing).contains("no token has id 501"));
+
+    let (tokens, _) = json("scan DIR --min-weight 90", &store);
+    let tokens = tokens.as_array().expect("array");
+    assert!(!tokens.is_empty() && tokens.len() < 500);
+    assert!(tokens.iter().all(|token| token["weight"].as_f64() >= Some(90.0)));
+    let lines = stdout(&run("scan DIR --within 1.y=-200..-150 --format jsonl", &store));
+    assert!(lines.lines().count() > 0, "flights to Hawaii");
+    assert_eq!(stdout(&run("scan DIR --limit 3", &store)).lines().count(), 4);
+
+    // Again: the same ids, the same tokens.
+    let again = bulla().arg("load").arg(&file).arg(&store).output().expect("runs");
+    assert_eq!(code(&again), 0);
+    assert_eq!(json("scan DIR", &store).0.as_array().map(Vec::len), Some(500));
+}
+
+#[test]
+fn flights_load_from_a_zip_archive_and_with_a_mapping_of_ones_own() {
+    let dir = Dir::new("zip");
+    let text = std::fs::read(few_flights(&dir, 50)).expect("read");
+    let path = dir.join("flights.csv.zip");
+    let mut archive = zip::ZipWriter::new(std::fs::File::create(&path).expect("created"));
+    let options = zip::write::SimpleFileOptions::default();
+    archive.start_file("flights.csv", options).expect("started");
+    archive.write_all(&text).expect("written");
+    archive.finish().expect("finished");
+
+    let store = dir.join("store");
+    let mapping = ["--map", "weight=distance:0.01", "--map", "7.x=dep_delay", "--domain", "2"];
+    let loaded = bulla().arg("load").arg(&path).arg(&store).args(mapping).output().expect("runs");
+    assert_eq!(code(&loaded), 0, "{}", stderr(&loaded));
+    let (token, _) = json("get DIR 2 --type event --domain 2", &store);
+    assert!((token["weight"].as_f64().expect("number") - 14.16).abs() < 1e-5);
+    assert_eq!(token["temporal"][0], 4.0);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_is_right() {
+    let dir = Dir::new("usage");
+    let file = few_flights(&dir, 5);
+    let store = dir.join("store");
+    let backend = run("append DIR --backend floppy", &store);
+    assert_eq!(code(&backend), 2);
+    for name in ["auto", "direct", "buffered"] {
+        assert!(stderr(&backend).contains(name), "{}", stderr(&backend));
+    }
+    assert_eq!(code(&run("frobnicate", &store)), 2);
+    assert_eq!(code(&run("append DIR --segment-size 1XB", &store)), 2);
+    assert_eq!(code(&run("append DIR --segment-size 5000", &store)), 2);
+    let column = bulla()
+        .arg("load")
+        .arg(&file)
+        .arg(&store)
+        .args(["--map", "weight=mass"])
+        .output()
+        .expect("runs");
+    assert_eq!(code(&column), 2);
+    assert!(stderr(&column).contains(r#"no column "mass""#), "{}", stderr(&column));
+}
+
+#[test]
+fn errors_exit_with_1_and_tell_their_cause_and_what_to_do() {
+    let dir = Dir::new("errors");
+    let none = run("verify DIR", &dir.join("none"));
+    assert_eq!(code(&none), 1);
+    assert!(stderr(&none).contains("do: "), "{}", stderr(&none));
+    let lines = dir.join("lines");
+    append(&lines, "balanced", "a line\n");
+    let refused = run("scan DIR", &lines);
+    assert_eq!(code(&refused), 1);
+    let words = stderr(&refused);
+    assert!(words.contains("because: kind 0") && words.contains("bulla dump"), "{words}");
+    let file = dir.join("bad.csv");
+    std::fs::write(&file, "a\n1\nfive\n").expect("written");
+    let row = bulla()
+        .arg("load")
+        .arg(&file)
+        .arg(dir.join("bad"))
+        .args(["--map", "weight=a"])
+        .output()
+        .expect("runs");
+    assert_eq!(code(&row), 1);
+    assert!(stderr(&row).contains("row 2"), "{}", stderr(&row));
+}
+
+#[test]
+fn appended_lines_are_acknowledged_in_order_and_dumped_byte_for_byte() {
+    let dir = Dir::new("append");
+    for level in ["relaxed", "balanced", "strict"] {
+        let log = dir.join(level);
+        let lines: String = (1..=1000).map(|n| format!("line {n} \u{e9}\n")).collect();
+        let acks = append(&log, level, &(lines.clone() + "\nlast, without a newline"));
+        let acks: Vec<Vec<_>> = acks.lines().map(|ack| ack.split(' ').collect()).collect();
+        assert_eq!(acks.len(), 1002);
+        for (seq, ack) in (1..).zip(&acks) {
+            assert_eq!((ack[0], ack[1]), ("ack", seq.to_string().as_str()));
+        }
+        let dumped = stdout(&run("dump DIR --format jsonl", &log));
+        let mut text = Vec::new();
+        for (line, ack) in dumped.lines().zip(&acks) {
+            let entry: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert_eq!(entry["seq"].to_string(), ack[1]);
+            assert_eq!(entry["lsn"].to_string(), ack[2]);
+            assert_eq!(entry["kind"], 0);
+            let hex = entry["payload_hex"].as_str().expect("text");
+            let bytes =
+                (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16));
+            text.extend(bytes.map(|byte| byte.expect("hex")));
+            text.push(b'\n');
+        }
+        assert_eq!(String::from_utf8(text).expect("UTF-8"), lines + "\nlast, without a newline\n");
+        let (report, exit) = json("verify DIR", &log);
+        assert_eq!((report["status"].as_str(), exit), (Some("clean"), 0));
+        assert_eq!(report["entries"], 1002);
+    }
+    let more = append(&dir.join("strict"), "strict", "more\n");
+    assert!(more.starts_with("ack 1003 "), "{more}");
+    let some =
+        stdout(&run("dump DIR --from seq:1002 --to seq:1003 --format jsonl", &dir.join("strict")));
+    assert_eq!(some.lines().count(), 1);
+}
+
+#[test]
+fn acknowledgement_comes_while_standard_input_stays_open() {
+    let dir = Dir::new("live");
+    let log = dir.join("log");
+    let mut child = bulla()
+        .args(["append", "--level", "strict"])
+        .arg(&log)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut input = child.stdin.take().expect("piped");
+    let mut acks = BufReader::new(child.stdout.take().expect("piped")).lines();
+    for n in 1..=3 {
+        writeln!(input, "{n}").expect("written");
+        let ack = acks.next().expect("an acknowledgement").expect("text");
+        assert!(ack.starts_with(&format!("ack {n} ")), "{ack}");
+    }
+    // A killed process loses none of them.
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let (report, _) = json("verify DIR", &log);
+    assert_eq!(report["entries"], 3);
+}
+
+#[test]
+fn ctrl_c_closes_the_log_and_ends_by_the_signal() {
+    let dir = Dir::new("ctrl-c");
+    let log = dir.join("log");
+    let mut child = bulla()
+        .arg("append")
+        .arg(&log)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut input = child.stdin.take().expect("piped");
+    writeln!(input, "one").expect("written");
+    let mut acks = BufReader::new(child.stdout.take().expect("piped")).lines();
+    assert!(acks.next().expect("an acknowledgement").is_ok());
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+    assert_eq!(child.wait().expect("ended").signal(), Some(SIGINT));
+    let (report, exit) = json("verify DIR", &log);
+    assert_eq!((report["entries"].as_u64(), exit), (Some(1), 0));
+    assert!(report["evidence"].to_string().contains("closed in order"), "{report}");
+}
+
+#[test]
+fn reader_that_goes_away_ends_it_by_sigpipe_without_a_word() {
+    let dir = Dir::new("pipe");
+    let log = dir.join("log");
+    append(&log, "relaxed", &"a line of some length, many times\n".repeat(5000));
+    let mut child = bulla()
+        .args(["dump", "--format", "jsonl"])
+        .arg(&log)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut first).expect("a line");
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(output.status.signal(), Some(SIGPIPE));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn every_help_has_an_example() {
+    let dir = Dir::new("help");
+    let names =
+        ["load", "append", "get", "scan", "replay", "verify", "repair", "dump", "stat", "drill"];
+    for name in names {
+        let help = run(&format!("{name} --help"), &dir.join("none"));
+        assert_eq!(code(&help), 0);
+        let words = stdout(&help);
+        let (_, example) = words.split_once("Example").expect("an example");
+        assert!(example.contains(&format!("bulla {name} ")), "{name}");
+    }
+}

@@ -1,0 +1,93 @@
+//! The program `bulla`, run as a user would.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A directory that goes with the test.
+pub(crate) struct Dir(PathBuf);
+
+impl Dir {
+    pub(crate) fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("bulla-cli-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).expect("temporary directory");
+        Self(dir)
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(crate) fn bulla() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulla"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command line; words are separated by spaces, `DIR` stands for the path.
+pub(crate) fn run(line: &str, dir: &Path) -> Output {
+    let words = line.split(' ').map(|word| match word {
+        "DIR" => dir.as_os_str(),
+        word => word.as_ref(),
+    });
+    bulla().args(words).output().expect("bulla runs")
+}
+
+pub(crate) fn code(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("ended by a signal: {output:?}"))
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+/// Runs a command line that prints one JSON document; gives it and the exit code.
+pub(crate) fn json(line: &str, dir: &Path) -> (Value, i32) {
+    let output = run(&format!("{line} --format json"), dir);
+    let value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (value, code(&output))
+}
+
+/// Appends lines; gives what was printed.
+pub(crate) fn append(dir: &Path, level: &str, lines: &str) -> String {
+    let mut child = bulla()
+        .args(["append", "--level", level, "--segment-size", "1MiB"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("bulla runs");
+    child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("written");
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!(code(&output), 0);
+    stdout(&output)
+}
+
+/// The sample of flights in the repository.
+pub(crate) fn flights() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/flights-sample.csv")
+}
+
+/// The first rows of the sample, as a file of its own.
+pub(crate) fn few_flights(dir: &Dir, rows: usize) -> PathBuf {
+    let all = std::fs::read_to_string(flights()).expect("sample");
+    let text: String = all.split_inclusive('\n').take(rows + 1).collect();
+    let path = dir.join("flights.csv");
+    std::fs::write(&path, text).expect("written");
+    path
+}

@@ -1,0 +1,152 @@
+//! Torn tails and corruption: what is said, how it exits, and that nothing gets worse.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::common::{Dir, append, code, json, run, stderr, stdout};
+
+const SECTOR: u64 = 4096;
+
+/// A closed log of a few frames in segment 1; gives its path and the end of its frames.
+fn log(dir: &Dir) -> (PathBuf, u64) {
+    let log = dir.join("log");
+    for _ in 0..3 {
+        // One entry at a time: how several share frames is a matter of time.
+        append(&log, "strict", "an entry\n");
+    }
+    let end = json("verify DIR", &log).0["last_lsn"].as_u64().expect("a position");
+    (log, end)
+}
+
+/// The segment that holds the end of the log, and where that is in its file.
+fn end_of(log: &Path) -> (PathBuf, u64) {
+    let (report, _) = json("verify DIR", log);
+    let end = report["last_lsn"].as_u64().expect("a position");
+    let segments = report["segment_list"].as_array().expect("segments");
+    let live = segments.iter().rfind(|segment| segment["state"] == "live").expect("a live one");
+    let offset = SECTOR + end - live["base_lsn"].as_u64().expect("a position");
+    (file(log, live["segment"].as_u64().expect("a number")), offset)
+}
+
+/// The file of a segment.
+fn file(log: &Path, number: u64) -> PathBuf {
+    let files = std::fs::read_dir(log).expect("listed").map(|entry| entry.expect("entry").path());
+    let is_it = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "seg")
+            && path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()) == Some(number)
+    };
+    files.into_iter().find(is_it).expect("the segment's file")
+}
+
+fn write(path: &Path, bytes: &[u8], offset: u64) {
+    let file = OpenOptions::new().write(true).open(path).expect("opened");
+    file.write_all_at(bytes, offset).expect("written");
+}
+
+/// All files and their bytes.
+fn image(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).expect("listed") {
+        let path = entry.expect("entry").path();
+        if path.is_file() {
+            files.insert(path.clone(), std::fs::read(&path).expect("read"));
+        } else {
+            files.extend(image(&path));
+        }
+    }
+    files
+}
+
+#[test]
+fn garbage_behind_the_end_is_a_torn_tail_and_replay_cuts_it() {
+    let dir = Dir::new("torn");
+    let (log, end) = log(&dir);
+    let (file, offset) = end_of(&log);
+    write(&file, b"half a frame", offset);
+    let before = image(&log);
+
+    let (report, exit) = json("verify DIR", &log);
+    assert_eq!((report["status"].as_str(), exit), (Some("torn_tail"), 3));
+    assert_eq!((&report["last_lsn"], &report["entries"]), (&end.into(), &3.into()));
+    assert!(report["evidence"].as_array().is_some_and(|evidence| !evidence.is_empty()));
+    assert_eq!(code(&run("replay DIR --dry-run", &log)), 3);
+    let dump = run("dump DIR --format jsonl", &log);
+    assert_eq!((code(&dump), stdout(&dump).lines().count()), (0, 3));
+    assert!(stderr(&dump).contains("torn tail"));
+    assert_eq!(image(&log), before, "looking changes nothing");
+
+    let (report, exit) = json("replay DIR", &log);
+    assert_eq!((exit, &report["replayed_entries"]), (0, &3.into()));
+    assert!(report["bytes_cut"].as_u64() >= Some(12), "{report}");
+    let kept = image(&log.join("quarantine"));
+    assert!(kept.values().any(|bytes| bytes.windows(12).any(|part| part == b"half a frame")));
+    let (report, exit) = json("verify DIR", &log);
+    assert_eq!((report["status"].as_str(), exit), (Some("clean"), 0));
+    assert!(append(&log, "strict", "after\n").starts_with("ack 4 "));
+}
+
+#[test]
+fn truncated_tail_is_torn_or_clean_but_never_less_than_was_promised() {
+    let dir = Dir::new("truncated");
+    let (log, end) = log(&dir);
+    let (file, offset) = end_of(&log);
+    // The seal and nothing else: whole frames are below it.
+    OpenOptions::new()
+        .write(true)
+        .open(&file)
+        .and_then(|file| file.set_len(offset - 1))
+        .expect("cut");
+    let (report, exit) = json("verify DIR", &log);
+    assert!(matches!(exit, 0 | 3), "{report}");
+    assert_eq!(report["last_lsn"], end - SECTOR);
+    assert_eq!(report["entries"], 3);
+}
+
+#[test]
+fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
+    let dir = Dir::new("corrupt");
+    let (log, end) = log(&dir);
+    let (file, offset) = end_of(&log);
+    // A byte of an entry in the frame before the seal.
+    write(&file, b"X", offset - 2 * SECTOR + 80);
+    let before = image(&log);
+
+    let (report, exit) = json("verify DIR", &log);
+    assert_eq!((report["status"].as_str(), exit), (Some("corrupt"), 4));
+    let replay = run("replay DIR", &log);
+    assert_eq!(code(&replay), 4);
+    assert!(stderr(&replay).contains("segment") && stderr(&replay).contains("bulla repair"));
+    for line in ["replay DIR --dry-run", "dump DIR", "stat DIR", "repair DIR --dry-run"] {
+        assert_eq!(code(&run(line, &log)), 4, "{line}");
+    }
+    assert_eq!(image(&log), before, "a refusal changes nothing");
+
+    let (done, exit) = json("repair DIR", &log);
+    assert_eq!(
+        (exit, &done["repaired"], &done["cut_at"]),
+        (0, &true.into(), &(end - 2 * SECTOR).into())
+    );
+    let copies = image(&log.join("quarantine"));
+    assert!(
+        copies.values().any(|copy| Some(copy) == before.get(&file)),
+        "the damaged file is kept"
+    );
+    let (report, exit) = json("verify DIR", &log);
+    assert_eq!((report["status"].as_str(), exit), (Some("clean"), 0));
+    assert_eq!(report["entries"], 2);
+    let (again, exit) = json("repair DIR", &log);
+    assert_eq!((exit, &again["repaired"]), (0, &false.into()));
+}
+
+#[test]
+fn log_without_readable_control_is_corrupt_in_json_too() {
+    let dir = Dir::new("control");
+    let (log, _) = log(&dir);
+    std::fs::write(log.join("CONTROL"), [7; 100]).expect("written");
+    let (report, exit) = json("verify DIR", &log);
+    assert_eq!((report["status"].as_str(), exit), (Some("corrupt"), 4));
+    std::fs::remove_file(log.join("CONTROL")).expect("removed");
+    assert_eq!(json("verify DIR", &log).1, 4);
+}

@@ -1,0 +1,6 @@
+//! Tests of the program `bulla`, run as a user would.
+
+mod commands;
+mod common;
+mod damage;
+mod drill;
