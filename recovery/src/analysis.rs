@@ -276,7 +276,7 @@ impl Analysis {
             durable_lsn: chain.durable,
             first_seq: self.plan.low_water.seq,
             next_seq: chain.end.seq,
-            last_entry: connected.clone().filter_map(|scan| scan.last_entry).last(),
+            last_entry: connected.clone().filter_map(|scan| scan.last_entry).next_back(),
             entries: connected.map(|scan| scan.entries).sum(),
             wall_ns: chain.end.wall_ns,
             segments: self.segment_reports(),

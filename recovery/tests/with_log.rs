@@ -1,5 +1,7 @@
 //! Recovery together with the log that appends: what was acknowledged comes back.
 
+#![expect(clippy::cast_possible_truncation, reason = "images of a few KiB")]
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -42,8 +42,10 @@ pub const MAX_FRAME_LEN: u64 = 64 * 1024 * 1024;
 pub const FIRST_INTERNAL_KIND: u16 = 0xFF00;
 /// Entries start at multiples of this.
 pub const ENTRY_ALIGN: u64 = 8;
+/// Bytes of a frame's header, as a length in memory.
+pub const FRAME_HEADER_BYTES: usize = size_of::<FrameHeader>();
 /// Bytes of a frame's header.
-pub const FRAME_HEADER_LEN: u64 = size_of::<FrameHeader>() as u64;
+pub const FRAME_HEADER_LEN: u64 = FRAME_HEADER_BYTES as u64;
 /// Bytes of an entry's header.
 pub const ENTRY_HEADER_LEN: u64 = size_of::<EntryHeader>() as u64;
 
@@ -677,7 +679,7 @@ impl Frame {
 
     /// The header's bytes, and its CRC: the chain value of the next frame.
     #[must_use]
-    pub fn encode(&self, seed: Seed) -> ([u8; FRAME_HEADER_LEN as usize], u32) {
+    pub fn encode(&self, seed: Seed) -> ([u8; FRAME_HEADER_BYTES], u32) {
         let mut header = FrameHeader {
             magic: FRAME_MAGIC.into(),
             crc: U32::ZERO,

@@ -65,10 +65,8 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
     let options = options.checked(options.sector)?;
     let io = Arc::clone(&options.io);
     io.create_dir(path).map_err(Error::io("create", path))?;
-    if let Some(parent) = parent(path) {
-        if !skip(Point::ParentDirSync) {
-            io.sync_dir(parent).map_err(Error::io("sync", parent))?;
-        }
+    if let Some(parent) = parent(path).filter(|_| !skip(Point::ParentDirSync)) {
+        io.sync_dir(parent).map_err(Error::io("sync", parent))?;
     }
     check_device(path, &options)?;
     let lock = dir::lock(io.as_ref(), path, options.lock_timeout)?;

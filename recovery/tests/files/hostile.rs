@@ -269,7 +269,8 @@ fn frame_that_does_not_continue_the_one_before_is_none() {
         assert_eq!((report.status, report.entries), (Status::TornTail, 5), "change {index}");
     }
     // The first frame of a segment must continue the one before, too.
-    let continues: [(fn(&mut Frame), FrameDamage); 2] = [
+    type Change = fn(&mut Frame);
+    let continues: [(Change, FrameDamage); 2] = [
         (|frame| frame.first_seq.0 += 1, FrameDamage::Seq),
         (|frame| frame.chain ^= 1, FrameDamage::Chain),
     ];

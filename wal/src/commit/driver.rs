@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::core::{Action, Core, Op, SyncFor, Watermarks};
 use super::shared::Shared;
 use crate::error::PoisonCause;
-use crate::format::{Frame, FrameKind, Header, LowWater, Seed};
+use crate::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
 use crate::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
 use crate::omit::{Point, skip};
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
@@ -355,8 +355,7 @@ impl Driver {
         };
         let (chain, first_seq) = segment.end.unwrap_or((self.chain, self.next_seq));
         let mut sector = AlignedBuf::zeroed(self.sector as usize);
-        let header_len = crate::format::FRAME_HEADER_LEN as usize;
-        let (_, body) = sector.split_at(header_len);
+        let (_, body) = sector.split_at(FRAME_HEADER_BYTES);
         let frame = Frame {
             kind: FrameKind::SealRotated,
             body_len: 0,
@@ -370,7 +369,7 @@ impl Driver {
             chain,
         };
         let (header, _) = frame.encode(segment.seed);
-        sector.split_at_mut(header_len).0.copy_from_slice(&header);
+        sector.split_at_mut(FRAME_HEADER_BYTES).0.copy_from_slice(&header);
         let offset = u64::from(self.sector) + end.distance_from(segment.base);
         self.pending.push(Pending {
             op,

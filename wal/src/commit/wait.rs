@@ -93,13 +93,10 @@ impl Waiters {
         earlier: Option<Registration>,
     ) -> Registration {
         let mut lists = lock(&self.lists);
-        if let Some(registration) = earlier {
-            if let Some(parked) = lists.find(registration) {
-                if let Who::Task(old) = &mut parked.who {
-                    old.clone_from(waker);
-                }
-                return registration;
-            }
+        let parked = earlier.and_then(|earlier| Some((earlier, lists.find(earlier)?)));
+        if let Some((earlier, Parked { who: Who::Task(old), .. })) = parked {
+            old.clone_from(waker);
+            return earlier;
         }
         lists.insert(mark, lsn, Who::Task(waker.clone()))
     }

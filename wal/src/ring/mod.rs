@@ -17,8 +17,8 @@ pub use memory::RingBytes;
 
 use self::memory::RingMemory;
 use crate::format::{
-    ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_LEN, Frame, FrameKind, Seed,
-    align_up, entry_len,
+    ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_BYTES, FRAME_HEADER_LEN,
+    Frame, FrameKind, Seed, align_up, entry_len,
 };
 use crate::options::{Options, SOFT_FRAME_LEN};
 use crate::position::{Level, Lsn, SegmentNumber, Seq};
@@ -303,8 +303,7 @@ impl Ring {
         // before its write has completed: nobody writes it but we, below, before the
         // bytes are handed out.
         let bytes = unsafe { RingBytes::from_ring(Arc::clone(&self.memory), at, len) };
-        let header_len = FRAME_HEADER_LEN as usize;
-        let body = bytes.clone().skip(header_len);
+        let body = bytes.clone().skip(FRAME_HEADER_BYTES);
         let (header, chain) = frame(seed.body_crc(&body.pieces())).encode(seed);
         drop(body);
         // SAFETY: no slice of the range is alive (`body` is gone, `bytes` gave none), no
