@@ -150,6 +150,40 @@ impl Analysis {
         }
     }
 
+    /// A successor that a seal speaks of, and that was not listed, may have been made
+    /// since. It was made before the seal, so it is there now, or it is missing.
+    pub(crate) fn look_again_for_successor(&mut self, log: &LogDir) -> Result<()> {
+        let behind_a_seal = |fault: &Corruption| {
+            fault.kind == CorruptionKind::SegmentMissing
+                && fault.lsn == Some(self.chain.end.lsn)
+                && self.plan.segments.last().map(|last| last.number.next()) == fault.segment
+        };
+        let Some(fault) = self.chain.fault.clone().filter(behind_a_seal) else { return Ok(()) };
+        let listing = dir::list(log.io.as_ref(), &log.path)?;
+        let appeared = |file: &SegmentFile| Some(file.number) == fault.segment;
+        if listing.segments.iter().any(appeared) && !self.listing.segments.iter().any(appeared) {
+            self.chain.fault = None;
+            self.status = self.judge(log)?;
+        }
+        Ok(())
+    }
+
+    /// Counts only promises that an earlier look found, when this one has read past them:
+    /// the others were made while it was reading.
+    pub(crate) fn disregard_later_promises(&mut self, before: &Self) {
+        let chain = &mut self.chain;
+        if chain.fault.is_some() || chain.end.lsn >= chain.durable {
+            return;
+        }
+        if chain.end.lsn >= before.chain.durable {
+            (chain.durable, chain.proof) = (before.chain.durable, before.chain.proof);
+            self.status = match chain.rest {
+                Rest::Zeros => Status::Clean,
+                Rest::Something => Status::TornTail,
+            };
+        }
+    }
+
     /// What a frame at `lsn`, at most X, continues; the last boundary before it when none
     /// starts there.
     pub(crate) fn cursor_at(&self, log: &LogDir, lsn: Lsn) -> Result<Result<Cursor, Cursor>> {
@@ -242,7 +276,7 @@ impl Analysis {
             durable_lsn: chain.durable,
             first_seq: self.plan.low_water.seq,
             next_seq: chain.end.seq,
-            last_entry: connected.clone().filter_map(|scan| scan.last_entry).last(),
+            last_entry: connected.clone().filter_map(|scan| scan.last_entry).next_back(),
             entries: connected.map(|scan| scan.entries).sum(),
             wall_ns: chain.end.wall_ns,
             segments: self.segment_reports(),

@@ -366,10 +366,11 @@ impl Joint<'_> {
             }
             if let Some((place, damage)) =
                 chain.place.filter(|_| !opener).map(|p| (p, chain.damage))
+                && !sealed
+                && damage != FrameDamage::Zeros
+                && damage != FrameDamage::EndOfFile
             {
-                if !sealed && damage != FrameDamage::Zeros && damage != FrameDamage::EndOfFile {
-                    chain.ignored.push((place, damage));
-                }
+                chain.ignored.push((place, damage));
             }
             let start = Cursor { wall_ns: chain.end.wall_ns, ..chain.end };
             if let Some(last) = scan.last {
@@ -403,10 +404,10 @@ impl Joint<'_> {
     /// The highest promise of the newest epoch, and what follows its frames.
     fn judge_newest(&self, chain: &mut Chain, group: Range<usize>) {
         let Some(place) = chain.place else { return };
-        if let Some(segment) = self.plan.segments.get(group.start) {
-            if let Some(opening) = &segment.header.opening {
-                chain.prove(opening.cut_at, Proof::Opening { segment: segment.number });
-            }
+        if let Some(segment) = self.plan.segments.get(group.start)
+            && let Some(opening) = &segment.header.opening
+        {
+            chain.prove(opening.cut_at, Proof::Opening { segment: segment.number });
         }
         for index in group {
             let Some((segment, Some(scan))) =

@@ -72,3 +72,55 @@ impl History {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::History;
+    use crate::error::Error;
+    use bulla_wal::format::LowWater;
+    use bulla_wal::{Epoch, Lsn};
+
+    /// Epochs 2, 3 and 4 cut at 500, 900 and 2000.
+    fn history(low_water: LowWater) -> History {
+        let mut history = History::new(low_water, []);
+        for (epoch, cut_at) in [(2, 500), (3, 900), (4, 2000)] {
+            history.push(Epoch(epoch), Lsn(cut_at));
+        }
+        history
+    }
+
+    #[test]
+    fn position_is_valid_below_the_cut_of_every_later_epoch() {
+        let history = history(LowWater::START);
+        for epoch in 1..=4 {
+            for lsn in 0..3000 {
+                let cuts = [(2, 500), (3, 900), (4, 2000)];
+                let lost = cuts.iter().any(|(by, cut_at)| *by > epoch && lsn >= *cut_at);
+                let found = history.check(Epoch(epoch), Lsn(lsn));
+                assert_eq!(found.is_err(), lost, "({epoch}, {lsn})");
+            }
+        }
+    }
+
+    #[test]
+    fn cuts_below_the_low_water_mark_need_not_be_recorded() {
+        // Epoch 3 wrote on to 1500, and everything below 1000 was purged.
+        let low_water = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
+        let whole = history(low_water);
+        let recorded = whole.cuts();
+        assert_eq!(recorded.len(), 1);
+        let mut reopened = History::new(low_water, []);
+        for cut in recorded {
+            reopened.push(cut.epoch, cut.cut_at);
+        }
+        for epoch in 1..=4 {
+            for lsn in 0..3000 {
+                let (whole, reopened) =
+                    (whole.check(Epoch(epoch), Lsn(lsn)), reopened.check(Epoch(epoch), Lsn(lsn)));
+                assert_eq!(whole.is_ok(), reopened.is_ok(), "({epoch}, {lsn})");
+                let purged = matches!(whole, Err(Error::Purged { .. }));
+                assert_eq!(purged, lsn < 1000);
+            }
+        }
+    }
+}

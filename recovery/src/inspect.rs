@@ -7,10 +7,13 @@ use bulla_wal::format::Control;
 use bulla_wal::{Corruption, CorruptionKind, Error as LogError, Options, control, dir};
 
 use crate::analysis::{Analysis, LogDir, Piece};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::replay::{self, EntryView, Range, ReplayStats};
-use crate::report::{Report, SegmentReport};
+use crate::report::{Report, SegmentReport, Status};
 use crate::walk::Cursor;
+
+/// A log that is being written is looked at so often at most.
+const MAX_LOOKS: u32 = 8;
 
 /// What a read-only look at a log found.
 ///
@@ -33,9 +36,7 @@ impl Inspection {
     /// format, [`Corrupt`](LogError::Corrupt) when CONTROL can't be read,
     /// [`Io`](LogError::Io), which is never taken for the log's end.
     pub fn read(dir: &Path, options: &Options) -> Result<Self> {
-        let control = read_control(dir, options)?;
-        let log = LogDir::new(dir, &options.clone().sector(control.sector));
-        let analysis = Analysis::read(&log, control)?;
+        let (log, analysis) = settled(dir, options)?;
         Ok(Self {
             report: analysis.report(),
             pieces: analysis.pieces(),
@@ -69,6 +70,44 @@ impl Inspection {
     ) -> Result<ReplayStats> {
         replay::replay(&self.log, &self.pieces, self.start, range, visitor)
     }
+}
+
+/// A look that no writer disturbed.
+///
+/// A log that is open for writing changes while it is read: a promise that is read late
+/// covers frames that were not there when their place was read early. So a corruption is
+/// believed only when it is found twice; frames that a second look finds at or above the
+/// first one's promises show that nothing was lost.
+fn settled(dir: &Path, options: &Options) -> Result<(LogDir, Analysis)> {
+    let mut first: Option<Analysis> = None;
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let control = read_control(dir, options)?;
+        let log = LogDir::new(dir, &options.clone().sector(control.sector));
+        let mut now = match Analysis::read(&log, control) {
+            Err(error) if looks < MAX_LOOKS && is_not_found(&error) => continue,
+            now => now?,
+        };
+        now.look_again_for_successor(&log)?;
+        if let Some(before) = &first {
+            now.disregard_later_promises(before);
+        }
+        let confirmed = first.as_ref().is_some_and(|before| before.status == now.status);
+        if !matches!(now.status, Status::Corrupt(_)) || confirmed || looks == MAX_LOOKS {
+            return Ok((log, now));
+        }
+        first = Some(now);
+    }
+}
+
+/// A segment was purged, or a temporary file renamed, after it was listed.
+fn is_not_found(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Log(LogError::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound
+    )
 }
 
 /// Reads CONTROL, telling "no log here" from "its CONTROL is gone".

@@ -66,11 +66,12 @@ mod tests {
                         Verdict::Clean
                     };
                     assert_eq!(decide(Lsn(x), Lsn(promised), rest), expected);
-                    seen[match expected {
-                        Verdict::Clean => 0,
-                        Verdict::TornTail { .. } => 1,
-                        Verdict::Corrupt => 2,
-                    }] += 1;
+                    let [clean, torn, corrupt] = &mut seen;
+                    *match expected {
+                        Verdict::Clean => clean,
+                        Verdict::TornTail { .. } => torn,
+                        Verdict::Corrupt => corrupt,
+                    } += 1;
                 }
             }
         }

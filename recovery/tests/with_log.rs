@@ -1,12 +1,14 @@
 //! Recovery together with the log that appends: what was acknowledged comes back.
 
+#![expect(clippy::cast_possible_truncation, reason = "images of a few KiB")]
+
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulla_recovery::{Inspection, Range, Recovery, Status, open};
 use bulla_wal::io::sim::SimDisk;
-use bulla_wal::{Level, Log, Options};
+use bulla_wal::{Level, Log, Method, Options};
 
 const DIR: &str = "/log";
 
@@ -79,5 +81,50 @@ fn strict_entries_survive_every_way_to_end_and_reopen() {
             .expect("replay");
     });
     assert!(seen == expected);
-    let _keep: Arc<_> = disk.process();
+}
+
+/// A look at a log that is being written, rotated and purged never sees damage, and
+/// never disturbs the writer.
+#[test]
+fn inspection_of_a_running_log_finds_no_damage() {
+    for method in [Method::Direct, Method::Buffered] {
+        let dir = std::env::temp_dir().join(format!(
+            "bulla-running-{}-{}",
+            std::process::id(),
+            method.name()
+        ));
+        let _ = std::fs::remove_dir_all(&dir);
+        let options = Options::new().method(method).segment_len(64 * 1024).ring_len(64 * 1024);
+        let (recovered, _) = open(&dir, &options).expect("open");
+        let log = Log::start(recovered).expect("start");
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut count = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let level = Level::ALL[(count % 3) as usize];
+                    let receipt = log.append_with(1, &[7; 500], level).expect("append");
+                    log.wait(receipt).expect("wait");
+                    count += 1;
+                    if count.is_multiple_of(1000) {
+                        log.purge(receipt.lsn).expect("purge");
+                    }
+                }
+            });
+            // Judged only when the writer has ended: a panic here would leave it running.
+            let looks: Vec<_> = (0..60).map(|_| Inspection::read(&dir, &options)).collect();
+            stop.store(true, Ordering::Relaxed);
+            for inspection in looks {
+                let inspection = inspection.unwrap_or_else(|error| panic!("{error:?}"));
+                let report = inspection.report();
+                assert!(!matches!(report.status, Status::Corrupt(_)), "{report:#?}");
+            }
+        });
+        log.close().expect("close");
+        assert_eq!(
+            Inspection::read(&dir, &options).expect("inspect").report().status,
+            Status::Clean
+        );
+        std::fs::remove_dir_all(&dir).expect("clean up");
+    }
 }

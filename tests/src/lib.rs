@@ -10,5 +10,6 @@ mod model;
 pub mod omissions;
 pub mod opening;
 mod rng;
+pub mod wrap;
 
 pub use rng::Rng;

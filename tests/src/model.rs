@@ -171,18 +171,18 @@ impl Model {
                 self.written_lsn, shown.last_lsn
             ));
         }
-        if let Some(entry) = end.checked_sub(1).and_then(|last| self.entries.get(last as usize)) {
-            if entry.batch_end > end {
-                return Err(format!("the batch that ends at {} is cut at {end}", entry.batch_end));
-            }
+        if let Some(entry) = end.checked_sub(1).and_then(|last| self.entries.get(last as usize))
+            && entry.batch_end > end
+        {
+            return Err(format!("the batch that ends at {} is cut at {end}", entry.batch_end));
         }
-        if let Some(ring) = killed_with_ring {
-            if self.end.distance_from(shown.last_lsn) > ring {
-                return Err(format!(
-                    "a kill took {} bytes, the ring has {ring}",
-                    self.end.distance_from(shown.last_lsn)
-                ));
-            }
+        if let Some(ring) = killed_with_ring
+            && self.end.distance_from(shown.last_lsn) > ring
+        {
+            return Err(format!(
+                "a kill took {} bytes, the ring has {ring}",
+                self.end.distance_from(shown.last_lsn)
+            ));
         }
         // What was shown is durable, and positions go on from there.
         self.entries.truncate(index_of(end + 1));

@@ -10,7 +10,9 @@ use bulla_wal::{Level, Log, Options};
 
 const DIR: &str = "/log";
 /// Ends of each pair of crashes that are tried.
-const OUTCOMES: u64 = 8;
+const OUTCOMES: u64 = 16;
+/// Ends of the kill.
+const KILLS: u64 = 3;
 
 fn options(disk: &SimDisk) -> Options {
     Options::new()
@@ -69,30 +71,47 @@ fn text(error: impl std::fmt::Display) -> String {
 pub fn every_pair_of_crashes() -> Result<(), String> {
     let (base, count) = killed_log(1)?;
     for first in 0.. {
-        let killed = base.fork(first);
-        killed.crash_after(first, CrashKind::Kill);
-        let _ = open(&killed, count);
-        if !killed.is_crashed() {
-            return Ok(());
+        let mut struck = false;
+        for kill in 0..KILLS {
+            struck |= crashes_after_a_kill(&base, count, first, kill)?;
         }
-        for second in 0.. {
-            let mut struck = false;
-            for outcome in 0..OUTCOMES {
-                let cut = killed.fork(outcome + second * OUTCOMES);
-                cut.crash_after(second, CrashKind::PowerLoss);
-                let _ = open(&cut, count);
-                struck |= cut.is_crashed();
-                cut.disarm();
-                open(&cut, count).map_err(|error| {
-                    format!("kill at step {first}, power loss at step {second}: {error}")
-                })?;
-            }
-            if !struck {
-                break;
-            }
+        if !struck {
+            return Ok(());
         }
     }
     Ok(())
+}
+
+/// Gives whether the kill struck.
+fn crashes_after_a_kill(
+    base: &SimDisk,
+    count: usize,
+    first: u64,
+    kill: u64,
+) -> Result<bool, String> {
+    let killed = base.fork(first * KILLS + kill);
+    killed.crash_after(first, CrashKind::Kill);
+    let _ = open(&killed, count);
+    if !killed.is_crashed() {
+        return Ok(false);
+    }
+    for second in 0.. {
+        let mut struck = false;
+        for outcome in 0..OUTCOMES {
+            let cut = killed.fork(outcome + second * OUTCOMES);
+            cut.crash_after(second, CrashKind::PowerLoss);
+            let _ = open(&cut, count);
+            struck |= cut.is_crashed();
+            cut.disarm();
+            open(&cut, count).map_err(|error| {
+                format!("kill at step {first}, power loss at step {second}: {error}")
+            })?;
+        }
+        if !struck {
+            break;
+        }
+    }
+    Ok(true)
 }
 
 /// Damages the tail of a log, recovers it with power losses at every step, and looks for

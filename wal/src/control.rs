@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::dir;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{CONTROL_LEN, Control, FormatError, SLOT_STRIDE};
+use crate::format::{CONTROL_LEN, Control, FormatError, MAX_SECTOR};
 use crate::io::{Access, AlignedBuf, File, Io, read_full, write_full};
 use crate::omit::{Point, skip};
 
@@ -34,7 +34,7 @@ fn newest(file: &dyn File, path: &Path) -> Result<Control> {
     let mut slots = Vec::new();
     let mut damage = FormatError::TooShort;
     for counter in 0..2 {
-        let mut bytes = AlignedBuf::zeroed(SLOT_STRIDE as usize);
+        let mut bytes = AlignedBuf::zeroed(MAX_SECTOR as usize);
         let count = read_full(file, &mut bytes, Control::slot_offset(counter))
             .map_err(Error::io("read", path))?;
         match Control::decode(bytes.get(..count).unwrap_or(&[])) {
@@ -132,11 +132,7 @@ impl ControlFile {
     }
 
     fn put(&self, control: &Control, leave_sync_out: bool) -> std::io::Result<()> {
-        write_full(
-            self.file.as_ref(),
-            &control.encode(),
-            Control::slot_offset(control.counter),
-        )?;
+        write_full(self.file.as_ref(), &control.encode(), Control::slot_offset(control.counter))?;
         if leave_sync_out { Ok(()) } else { self.file.sync() }
     }
 }

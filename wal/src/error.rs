@@ -143,7 +143,13 @@ pub enum PoisonCause {
 
 /// Damage to bytes that were durable.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("corruption: {kind}{}{}{}{}", Opt(" in segment ", segment), Opt(" at offset ", offset), Opt(", from LSN ", lsn), Opt(", proved durable up to LSN ", durable))]
+#[error(
+    "corruption: {kind}{}{}{}{}",
+    Opt(" in segment ", segment),
+    Opt(" at offset ", offset),
+    Opt(", from LSN ", lsn),
+    Opt(", proved durable up to LSN ", durable)
+)]
 pub struct Corruption {
     /// The segment, when one is concerned.
     pub segment: Option<SegmentNumber>,

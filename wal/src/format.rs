@@ -42,8 +42,10 @@ pub const MAX_FRAME_LEN: u64 = 64 * 1024 * 1024;
 pub const FIRST_INTERNAL_KIND: u16 = 0xFF00;
 /// Entries start at multiples of this.
 pub const ENTRY_ALIGN: u64 = 8;
+/// Bytes of a frame's header, as a length in memory.
+pub const FRAME_HEADER_BYTES: usize = size_of::<FrameHeader>();
 /// Bytes of a frame's header.
-pub const FRAME_HEADER_LEN: u64 = size_of::<FrameHeader>() as u64;
+pub const FRAME_HEADER_LEN: u64 = FRAME_HEADER_BYTES as u64;
 /// Bytes of an entry's header.
 pub const ENTRY_HEADER_LEN: u64 = size_of::<EntryHeader>() as u64;
 
@@ -271,7 +273,8 @@ impl Control {
         if slot.incompatible.get() & !KNOWN_INCOMPATIBLE != 0 {
             return Err(FormatError::Features(slot.incompatible.get()));
         }
-        let rest = covered.get(size_of::<ControlSlot>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
+        let rest =
+            covered.get(size_of::<ControlSlot>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
         if slot.reserved != [0; 16] || !all_zero(rest) {
             return Err(FormatError::Reserved);
         }
@@ -470,11 +473,10 @@ impl Header {
         if header.number.get() == 0 || header.epoch.get() == 0 {
             return Err(FormatError::Field("number or epoch"));
         }
-        let tail = covered
-            .get(size_of::<SegmentHeader>() - UNCOVERED..)
-            .ok_or(FormatError::TooShort)?;
-        let cut_count = usize::try_from(header.cut_count.get())
-            .map_err(|_| FormatError::Field("cut count"))?;
+        let tail =
+            covered.get(size_of::<SegmentHeader>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
+        let cut_count =
+            usize::try_from(header.cut_count.get()).map_err(|_| FormatError::Field("cut count"))?;
         let opening = if header.flags.get() & SEGMENT_OPENS_EPOCH == 0 {
             if cut_count != 0 || !all_zero(tail) {
                 return Err(FormatError::Reserved);
@@ -677,7 +679,7 @@ impl Frame {
 
     /// The header's bytes, and its CRC: the chain value of the next frame.
     #[must_use]
-    pub fn encode(&self, seed: Seed) -> ([u8; FRAME_HEADER_LEN as usize], u32) {
+    pub fn encode(&self, seed: Seed) -> ([u8; FRAME_HEADER_BYTES], u32) {
         let mut header = FrameHeader {
             magic: FRAME_MAGIC.into(),
             crc: U32::ZERO,
@@ -845,7 +847,11 @@ impl<'a> Entries<'a> {
     fn step(&mut self) -> Result<Option<Entry<'a>>, FormatError> {
         loop {
             if self.rest.is_empty() {
-                return if self.left == 0 { Ok(None) } else { Err(FormatError::Field("entry count")) };
+                return if self.left == 0 {
+                    Ok(None)
+                } else {
+                    Err(FormatError::Field("entry count"))
+                };
             }
             let (header, after) =
                 EntryHeader::read_from_prefix(self.rest).map_err(|_| FormatError::TooShort)?;

@@ -65,10 +65,8 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
     let options = options.checked(options.sector)?;
     let io = Arc::clone(&options.io);
     io.create_dir(path).map_err(Error::io("create", path))?;
-    if let Some(parent) = parent(path) {
-        if !skip(Point::ParentDirSync) {
-            io.sync_dir(parent).map_err(Error::io("sync", parent))?;
-        }
+    if let Some(parent) = parent(path).filter(|_| !skip(Point::ParentDirSync)) {
+        io.sync_dir(parent).map_err(Error::io("sync", parent))?;
     }
     check_device(path, &options)?;
     let lock = dir::lock(io.as_ref(), path, options.lock_timeout)?;
@@ -131,11 +129,8 @@ pub fn begin(
             cuts: Vec::new(),
         }),
     };
-    let new = NewSegment {
-        header: &header,
-        len: options.opening_len(0),
-        direct: options.is_direct(),
-    };
+    let new =
+        NewSegment { header: &header, len: options.opening_len(0), direct: options.is_direct() };
     let sector = u64::from(current.sector);
     let file = segment::create(io.as_ref(), path, &new, |_| Ok(sector))?;
     Ok(Recovered {

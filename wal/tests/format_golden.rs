@@ -3,6 +3,8 @@
 //! A change of the format bumps its version and these files together:
 //! `BULLA_BLESS=1 cargo test -p bulla-wal --test format_golden`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 
 use bulla_wal::format::{

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Inspection, Range, Recovery, Status};
-use bulla_wal::Lsn;
 use bulla_wal::io::sim::{CrashKind, SimDisk};
+use bulla_wal::{Level, Log, Lsn};
 
 use crate::image::{DIR, Image, options, segment};
 
@@ -144,6 +144,23 @@ fn closed_log_keeps_the_position_of_its_seal() {
         drop(recovered);
         disk.power_loss();
     }
+}
+
+#[test]
+fn log_goes_on_after_a_closed_one() {
+    let mut image = Image::new(512);
+    image.frame(&[10, 300]).close().spare();
+    let disk = image.disk();
+    // In the epoch that takes over the seal's position.
+    let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
+    let log = Log::start(recovery.into_recovered()).expect("start");
+    let receipt = log.append_with(5, b"after", Level::Strict).expect("append");
+    log.wait(receipt).expect("wait");
+    disk.power_loss();
+    drop(log);
+    let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
+    assert_eq!(recovery.report().entries, 3);
+    assert_eq!(recovery.report().last_entry, Some((receipt.lsn, receipt.seq)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_recovery::{Error, Inspection, Range, Recovery, Status, open};
+use bulla_recovery::{Error, Evidence, Inspection, Range, Recovery, Status, open};
 use bulla_wal::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind};
 use bulla_wal::io::sim::SimDisk;
 use bulla_wal::{CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber};
@@ -235,6 +235,55 @@ fn log_image_inside_a_payload_is_only_a_payload() {
         let status = if torn { Status::TornTail } else { Status::Clean };
         assert_eq!(report.status, status, "{report:#?}");
         assert_eq!(recovered_entries(&disk, &image), kept + u64::from(!torn));
+    }
+}
+
+#[test]
+fn header_forged_inside_a_torn_payload_promises_nothing() {
+    // Only in its place does a header count, CRC or not.
+    let mut image = Image::new(512);
+    image.frame(&[10]).sync().frame(&[1500]).frame(&[20]);
+    let (torn, other) = (image.frames[1], image.frames[2]);
+    let seed = image.headers[&1].seed();
+    let promise = other.lsn_end();
+    let forged = Frame { lsn: promise, promise, ..image.decode(&other) };
+    let file = image.files.get_mut(&1).expect("a segment");
+    file[torn.offset as usize + 512..][..64].copy_from_slice(&forged.encode(seed).0);
+    let report = inspect(&image.disk()).expect("inspect").report().clone();
+    assert_eq!(report.status, Status::TornTail, "{report:#?}");
+    assert_eq!(report.entries, 1);
+}
+
+#[test]
+fn frame_that_does_not_continue_the_one_before_is_none() {
+    let changes: [fn(&mut Frame); 4] = [
+        |frame| frame.first_seq.0 += 1,
+        |frame| frame.chain ^= 1,
+        |frame| frame.lsn.0 += 512,
+        |frame| frame.epoch.0 += 1,
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut image = three();
+        change_last_header(&mut image, change);
+        let report = inspect(&image.disk()).expect("inspect").report().clone();
+        assert_eq!((report.status, report.entries), (Status::TornTail, 5), "change {index}");
+    }
+    // The first frame of a segment must continue the one before, too.
+    type Change = fn(&mut Frame);
+    let continues: [(Change, FrameDamage); 2] = [
+        (|frame| frame.first_seq.0 += 1, FrameDamage::Seq),
+        (|frame| frame.chain ^= 1, FrameDamage::Chain),
+    ];
+    for (change, damage) in continues {
+        let mut image = Image::new(512);
+        image.frame(&[10]).seal().rotate().frame(&[20]);
+        change_last_header(&mut image, change);
+        let report = inspect(&image.disk()).expect("inspect").report().clone();
+        assert_eq!((&report.status, report.entries), (&Status::TornTail, 1));
+        let named = report.evidence.iter().any(|evidence| {
+            matches!(evidence, Evidence::Damaged { damage: found, .. } if *found == damage)
+        });
+        assert!(named, "{report:#?}");
     }
 }
 

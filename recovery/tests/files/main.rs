@@ -1,5 +1,7 @@
 //! Recovery of logs made by hand: damaged, hostile, cut short, repaired.
 
+#![expect(clippy::cast_possible_truncation, reason = "images of a few KiB")]
+
 mod crashes;
 mod every_flip;
 mod hostile;

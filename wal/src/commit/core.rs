@@ -83,9 +83,13 @@ pub(crate) struct Watermarks {
 enum Status {
     /// Sealed; not submitted.
     Queued,
-    InFlight { dsync: bool },
+    InFlight {
+        dsync: bool,
+    },
     /// Completed without DSYNC; `covered` by that sync in flight, if any.
-    Written { covered: Option<Op> },
+    Written {
+        covered: Option<Op>,
+    },
     Synced,
 }
 
@@ -232,11 +236,8 @@ impl Core {
     /// A frame was taken out of the ring; gives the operation that will write it.
     pub(crate) fn sealed(&mut self, frame: Closed) -> Op {
         let op = self.op();
-        let interval = if frame.relaxed {
-            self.config.sync_interval
-        } else {
-            self.config.balanced_interval
-        };
+        let interval =
+            if frame.relaxed { self.config.sync_interval } else { self.config.balanced_interval };
         let due = match frame.kind {
             FrameKind::Data => self.quiet_at.saturating_add(interval),
             // Nothing gathers behind a promise or a seal.
@@ -500,9 +501,9 @@ impl Core {
     /// Is there a plain frame in the same segment that needs a sync of the file anyway?
     fn has_plain_below(&self, index: usize) -> bool {
         let segment = self.frames.get(index).map(|state| state.frame.segment);
-        self.segments.iter().any(|s| {
-            Some(s.number) == segment && (s.plain_in_flight > 0 || s.uncovered.frames > 0)
-        })
+        self.segments
+            .iter()
+            .any(|s| Some(s.number) == segment && (s.plain_in_flight > 0 || s.uncovered.frames > 0))
     }
 
     fn unsynced_segments_before(&self, number: SegmentNumber) -> usize {
@@ -683,9 +684,10 @@ impl Core {
     /// What [`recount`](Self::recount) must not do, for the omission campaign.
     fn recount_with_holes(&mut self) {
         let synced = self.frames.iter().rposition(|state| state.status == Status::Synced);
-        let written = self.frames.iter().rposition(|state| {
-            matches!(state.status, Status::Written { .. } | Status::Synced)
-        });
+        let written = self
+            .frames
+            .iter()
+            .rposition(|state| matches!(state.status, Status::Written { .. } | Status::Synced));
         if let Some(state) = written.and_then(|index| self.frames.get(index)) {
             self.marks.written = self.marks.written.max(state.frame.end);
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::core::{Action, Core, Op, SyncFor, Watermarks};
 use super::shared::Shared;
 use crate::error::PoisonCause;
-use crate::format::{Frame, FrameKind, Header, LowWater, Seed};
+use crate::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
 use crate::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
 use crate::omit::{Point, skip};
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
@@ -126,11 +126,7 @@ impl SpareMaker {
             ..self.opening.clone()
         };
         let sector = u64::from(header.sector);
-        let new = NewSegment {
-            header: &header,
-            len: self.len,
-            direct: self.direct,
-        };
+        let new = NewSegment { header: &header, len: self.len, direct: self.direct };
         let file = segment::create(self.io.as_ref(), &self.dir, &new, |_| Ok(sector)).map_err(
             |error| match error {
                 crate::Error::Io { source, .. } => source,
@@ -359,8 +355,7 @@ impl Driver {
         };
         let (chain, first_seq) = segment.end.unwrap_or((self.chain, self.next_seq));
         let mut sector = AlignedBuf::zeroed(self.sector as usize);
-        let header_len = crate::format::FRAME_HEADER_LEN as usize;
-        let (_, body) = sector.split_at(header_len);
+        let (_, body) = sector.split_at(FRAME_HEADER_BYTES);
         let frame = Frame {
             kind: FrameKind::SealRotated,
             body_len: 0,
@@ -374,7 +369,7 @@ impl Driver {
             chain,
         };
         let (header, _) = frame.encode(segment.seed);
-        sector.split_at_mut(header_len).0.copy_from_slice(&header);
+        sector.split_at_mut(FRAME_HEADER_BYTES).0.copy_from_slice(&header);
         let offset = u64::from(self.sector) + end.distance_from(segment.base);
         self.pending.push(Pending {
             op,

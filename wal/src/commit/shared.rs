@@ -14,7 +14,9 @@ use super::wait::{Mark, Waiters};
 use crate::error::{Error, PoisonCause, Result};
 use crate::position::{Lsn, SegmentNumber};
 use crate::ring::Ring;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Thread, lock, park, try_lock};
+use crate::sync::{
+    AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Thread, lock, park, try_lock,
+};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -162,7 +164,12 @@ impl Shared {
 
     /// Waits until `lsn` is below its watermark, driving if nobody else does. `false`
     /// when `deadline` (of the log's clock, asked by `now`) came first.
-    pub(crate) fn wait(&self, mark: Mark, lsn: Lsn, deadline: Option<Deadline<'_>>) -> Result<bool> {
+    pub(crate) fn wait(
+        &self,
+        mark: Mark,
+        lsn: Lsn,
+        deadline: Option<Deadline<'_>>,
+    ) -> Result<bool> {
         if self.check(mark, lsn)? {
             return Ok(true);
         }

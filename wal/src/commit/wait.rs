@@ -49,6 +49,9 @@ pub(crate) struct Registration {
     id: u64,
 }
 
+/// Waiters for whom there is memory from the start.
+const WAITERS: usize = 256;
+
 #[derive(Debug)]
 pub(crate) struct Waiters {
     lists: Mutex<Lists>,
@@ -66,7 +69,14 @@ struct Lists {
 
 impl Waiters {
     pub(crate) fn new() -> Self {
-        Self { lists: Mutex::new(Lists::default()) }
+        Self {
+            lists: Mutex::new(Lists {
+                next_id: 0,
+                balanced: VecDeque::with_capacity(WAITERS),
+                synced: VecDeque::with_capacity(WAITERS),
+                room: Vec::with_capacity(WAITERS),
+            }),
+        }
     }
 
     /// Registers this thread as waiting until `lsn` is below the watermark.
@@ -83,13 +93,10 @@ impl Waiters {
         earlier: Option<Registration>,
     ) -> Registration {
         let mut lists = lock(&self.lists);
-        if let Some(registration) = earlier {
-            if let Some(parked) = lists.find(registration) {
-                if let Who::Task(old) = &mut parked.who {
-                    old.clone_from(waker);
-                }
-                return registration;
-            }
+        let parked = earlier.and_then(|earlier| Some((earlier, lists.find(earlier)?)));
+        if let Some((earlier, Parked { who: Who::Task(old), .. })) = parked {
+            old.clone_from(waker);
+            return earlier;
         }
         lists.insert(mark, lsn, Who::Task(waker.clone()))
     }
@@ -109,8 +116,7 @@ impl Waiters {
 
     /// Wakes those that wait for room.
     pub(crate) fn release_room(&self) {
-        let room = std::mem::take(&mut lock(&self.lists).room);
-        for thread in room {
+        for thread in lock(&self.lists).room.drain(..) {
             thread.unpark();
         }
     }
@@ -143,12 +149,13 @@ impl Waiters {
     /// no thread is parked.
     pub(crate) fn wake_next_driver(&self) -> bool {
         let lists = lock(&self.lists);
-        let thread = [&lists.synced, &lists.balanced].into_iter().flatten().find_map(|parked| {
-            match &parked.who {
+        let thread =
+            [&lists.synced, &lists.balanced].into_iter().flatten().find_map(|parked| match &parked
+                .who
+            {
                 Who::Thread(thread) => Some(thread),
                 Who::Task(_) => None,
-            }
-        });
+            });
         let thread = thread.or(lists.room.first());
         if let Some(thread) = thread {
             thread.unpark();

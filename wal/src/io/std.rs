@@ -15,9 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{
-    Access, Completion, DirEntry, File, FileKind, Io, Lock, Queue, Request, Ticket,
-};
+use super::{Access, Completion, DirEntry, File, FileKind, Io, Lock, Queue, Request, Ticket};
 
 /// The operating system's files and clock.
 #[derive(Debug)]
@@ -213,12 +211,7 @@ impl File for StdFile {
         Ok(rustix::io::pwrite(&self.fd, bytes, offset)?)
     }
 
-    fn write_pieces_at(
-        &self,
-        pieces: [&[u8]; 2],
-        offset: u64,
-        dsync: bool,
-    ) -> io::Result<usize> {
+    fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
         let flags = if dsync { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
         let pieces = pieces.map(IoSlice::new);
         loop {

@@ -17,8 +17,8 @@ pub use memory::RingBytes;
 
 use self::memory::RingMemory;
 use crate::format::{
-    ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_LEN, Frame, FrameKind, Seed,
-    align_up, entry_len,
+    ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_BYTES, FRAME_HEADER_LEN,
+    Frame, FrameKind, Seed, align_up, entry_len,
 };
 use crate::options::{Options, SOFT_FRAME_LEN};
 use crate::position::{Level, Lsn, SegmentNumber, Seq};
@@ -93,7 +93,7 @@ struct State {
     first_seq: Seq,
     entries: u32,
     relaxed: bool,
-    /// At most one per sector of the ring.
+    /// Its memory is there from the start, so that an append allocates nothing.
     closed: VecDeque<Closed>,
     /// Below it the ring's bytes are free.
     freed: Lsn,
@@ -141,10 +141,14 @@ impl Ring {
     pub(crate) fn new(options: &Options, start: Start) -> io::Result<Self> {
         let sector = u64::from(options.sector);
         let max_frame = options.frame_limit();
+        let soft_frame = SOFT_FRAME_LEN.min(max_frame);
+        // Of two frames that follow one another, one is at least half as long as the soft
+        // bound (or ends a segment): so many at most are closed and not yet taken.
+        let most_closed = usize::try_from(2 * options.ring_len / soft_frame).unwrap_or(0) + 8;
         Ok(Self {
             memory: RingMemory::new(options.ring_len)?,
             sector,
-            soft_frame: SOFT_FRAME_LEN.min(max_frame),
+            soft_frame,
             max_frame,
             state: Mutex::new(State {
                 start: start.lsn,
@@ -152,7 +156,7 @@ impl Ring {
                 first_seq: start.seq,
                 entries: 0,
                 relaxed: true,
-                closed: VecDeque::new(),
+                closed: VecDeque::with_capacity(most_closed),
                 freed: start.lsn,
                 segment: start.segment,
                 base: start.base,
@@ -298,10 +302,8 @@ impl Ring {
         // SAFETY: the frame is closed, so appenders are past it, and it is not freed
         // before its write has completed: nobody writes it but we, below, before the
         // bytes are handed out.
-        let bytes =
-            unsafe { RingBytes::from_ring(Arc::clone(&self.memory), at, len) };
-        let header_len = FRAME_HEADER_LEN as usize;
-        let body = bytes.clone().skip(header_len);
+        let bytes = unsafe { RingBytes::from_ring(Arc::clone(&self.memory), at, len) };
+        let body = bytes.clone().skip(FRAME_HEADER_BYTES);
         let (header, chain) = frame(seed.body_crc(&body.pieces())).encode(seed);
         drop(body);
         // SAFETY: no slice of the range is alive (`body` is gone, `bytes` gave none), no

@@ -1,0 +1,167 @@
+//! An I/O backend over another one, whose queue can be slow and can fail: for tests of
+//! real threads.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bulla_wal::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
+
+/// What the queue does besides its work.
+#[derive(Debug, Default)]
+pub struct Knobs {
+    /// Every operation of the queue takes so much longer, in microseconds.
+    pub delay_us: AtomicU64,
+    /// Every operation of the queue fails.
+    pub fail: AtomicBool,
+    /// The next operation of the queue panics.
+    pub panic: AtomicBool,
+    /// No segment can be created.
+    pub no_space: AtomicBool,
+}
+
+/// Another backend with [`Knobs`].
+#[derive(Debug)]
+pub struct WrapIo {
+    inner: Arc<dyn Io>,
+    knobs: Arc<Knobs>,
+}
+
+impl WrapIo {
+    /// Wraps a backend.
+    pub fn new(inner: impl Io) -> (Arc<Self>, Arc<Knobs>) {
+        let knobs = Arc::new(Knobs::default());
+        (Arc::new(Self { inner: Arc::new(inner), knobs: Arc::clone(&knobs) }), knobs)
+    }
+}
+
+impl Io for WrapIo {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir(path)
+    }
+
+    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.inner.list_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.inner.unlink(path)
+    }
+
+    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
+        if self.knobs.no_space.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inner.create(path, direct)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        self.inner.open(path, access)
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        self.inner.try_lock(path)
+    }
+
+    fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
+        let inner = self.inner.queue(depth)?;
+        Ok(Box::new(WrapQueue { inner, knobs: Arc::clone(&self.knobs), failed: Vec::new() }))
+    }
+
+    fn physical_sector(&self, path: &Path) -> Option<u32> {
+        self.inner.physical_sector(path)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.inner.now_ns()
+    }
+
+    fn wall_ns(&self) -> u64 {
+        self.inner.wall_ns()
+    }
+
+    fn sleep_ns(&self, ns: u64) {
+        self.inner.sleep_ns(ns);
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.inner.random(bytes)
+    }
+}
+
+#[derive(Debug)]
+struct WrapQueue {
+    inner: Box<dyn Queue>,
+    knobs: Arc<Knobs>,
+    failed: Vec<Completion>,
+}
+
+impl Queue for WrapQueue {
+    fn depth(&self) -> usize {
+        self.inner.depth()
+    }
+
+    fn submit(&mut self, ticket: Ticket, request: Request) {
+        let delay = self.knobs.delay_us.load(Ordering::Relaxed);
+        if delay > 0 {
+            std::thread::sleep(Duration::from_micros(delay));
+        }
+        assert!(!self.knobs.panic.swap(false, Ordering::Relaxed), "injected panic");
+        if self.knobs.fail.load(Ordering::Relaxed) {
+            let result = Err(io::Error::other("injected failure"));
+            self.failed.push(Completion { ticket, result });
+        } else {
+            self.inner.submit(ticket, request);
+        }
+    }
+
+    fn complete(&mut self, wait: bool) -> Option<Completion> {
+        self.failed.pop().or_else(|| self.inner.complete(wait))
+    }
+}
+
+/// A directory of its own under the system's temporary one; removed when dropped.
+#[derive(Debug)]
+pub struct TempDir(std::path::PathBuf);
+
+impl TempDir {
+    /// Makes one; `name` and the process tell it from others.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = format!("bulla-{name}-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(dir);
+        std::fs::create_dir(&path).expect("a new temporary directory");
+        Self(path)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

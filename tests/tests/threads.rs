@@ -1,0 +1,365 @@
+//! The log with real threads on the real disk: waiting, futures, back-pressure, poison.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use bulla_recovery::{Range, Recovery};
+use bulla_tests::wrap::{Knobs, TempDir, WrapIo};
+use bulla_wal::io::std::StdIo;
+use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt};
+
+/// Far beyond anything that a healthy log needs, on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn small() -> Options {
+    Options::new().segment_len(256 * 1024).ring_len(64 * 1024)
+}
+
+fn wrapped(name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
+    let dir = TempDir::new(name);
+    let (io, knobs) = WrapIo::new(StdIo::new());
+    let log = Log::create(&dir.path().join("log"), &options.io(io)).unwrap();
+    (dir, log, knobs)
+}
+
+fn recovered(dir: &Path) -> Vec<(u64, Vec<u8>)> {
+    let recovery = Recovery::run(&dir.join("log"), &small()).unwrap();
+    let mut entries = Vec::new();
+    recovery
+        .replay(Range::ALL, |entry| {
+            entries.push((entry.seq.0, entry.payload.to_vec()));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    entries
+}
+
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// The smallest executor there is.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let start = Instant::now();
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "the future was never woken");
+        thread::park_timeout(PATIENCE);
+    }
+}
+
+#[test]
+fn threads_at_mixed_levels_are_all_recovered_in_order() {
+    for method in [Method::Direct, Method::Buffered] {
+        let (dir, log, _) = wrapped("mixed", small().method(method));
+        let appended = Mutex::new(HashMap::new());
+        thread::scope(|scope| {
+            for thread in 0..8_u8 {
+                let (log, appended) = (&log, &appended);
+                scope.spawn(move || {
+                    for entry in 0..300_u16 {
+                        let level = Level::ALL[usize::from(entry) % 3];
+                        let payload = [&[thread][..], &entry.to_le_bytes(), &[7; 100]].concat();
+                        let receipt = log.append_with(1, &payload, level).unwrap();
+                        if entry % 5 == 0 {
+                            log.wait(receipt).unwrap();
+                            assert!(log.is_ready(receipt).unwrap());
+                        }
+                        appended.lock().unwrap().insert(receipt.seq.0, payload);
+                    }
+                });
+            }
+        });
+        assert!(log.stats().rotations > 0, "the test is to rotate");
+        log.close().unwrap();
+        let appended = appended.into_inner().unwrap();
+        let recovered = recovered(dir.path());
+        assert_eq!(recovered.len(), appended.len());
+        for (index, (seq, payload)) in recovered.iter().enumerate() {
+            assert_eq!(*seq, index as u64 + 1);
+            assert_eq!(appended.get(seq), Some(payload));
+        }
+    }
+}
+
+#[test]
+fn future_of_a_receipt_is_woken_without_anyone_waiting() {
+    let (_dir, log, _) = wrapped("future", small());
+    for level in Level::ALL {
+        let receipt = log.append_with(1, b"entry", level).unwrap();
+        block_on(log.ready(receipt)).unwrap();
+        assert!(log.is_ready(receipt).unwrap());
+    }
+}
+
+#[test]
+fn dropped_future_cancels_nothing() {
+    let (_dir, log, _) = wrapped("dropped-future", small());
+    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+    {
+        let mut future = pin!(log.ready(receipt));
+        let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+    log.wait(receipt).unwrap();
+}
+
+#[test]
+fn entries_get_durable_without_anyone_waiting() {
+    for level in Level::ALL {
+        let options = small().sync_interval(Duration::from_millis(200));
+        let (_dir, log, _) = wrapped("unwaited", options);
+        let receipt = log.append_with(1, b"entry", level).unwrap();
+        eventually("written", || log.written() > receipt.lsn);
+        eventually("durable", || log.durable() > receipt.lsn);
+    }
+}
+
+#[test]
+fn wait_with_a_timeout_gives_up_and_leaves_the_receipt_usable() {
+    let (_dir, log, _) = wrapped("timeout", small());
+    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+    assert!(!log.wait_timeout(receipt, Duration::ZERO).unwrap());
+    assert!(log.wait_timeout(receipt, PATIENCE).unwrap());
+    assert!(log.wait_timeout(receipt, Duration::ZERO).unwrap(), "ready is ready");
+}
+
+#[test]
+fn receipt_of_another_epoch_is_refused() {
+    let (_dir, log, _) = wrapped("foreign", small());
+    let receipt = log.append(b"entry").unwrap();
+    let foreign = Receipt { epoch: bulla_wal::Epoch(9), ..receipt };
+    assert!(matches!(log.wait(foreign), Err(Error::ForeignReceipt { .. })));
+    assert!(matches!(log.is_ready(foreign), Err(Error::ForeignReceipt { .. })));
+    assert!(matches!(block_on(log.ready(foreign)), Err(Error::ForeignReceipt { .. })));
+}
+
+#[test]
+fn bad_appends_are_refused_and_change_nothing() {
+    let (dir, log, _) = wrapped("bad", small());
+    let max = usize::try_from(log.max_entry_len()).unwrap();
+    let end = log.end();
+    assert!(matches!(log.append(&vec![0; max + 1]), Err(Error::TooLarge { .. })));
+    assert!(matches!(log.append_with(0xFF00, b"", Level::Strict), Err(Error::ReservedKind(_))));
+    assert!(matches!(log.append_batch(&[], Level::Strict), Err(Error::EmptyBatch)));
+    let entry = vec![0; max];
+    let batch = [(0, &entry[..]), (0, &entry[..])];
+    assert!(matches!(log.append_batch(&batch, Level::Strict), Err(Error::TooLarge { .. })));
+    assert_eq!(log.end(), end);
+    assert_eq!(log.append(&entry).unwrap().seq.0, 1);
+    log.close().unwrap();
+    assert_eq!(recovered(dir.path()), [(1, entry)]);
+}
+
+#[test]
+fn full_ring_blocks_or_refuses_and_loses_nothing() {
+    for overflow in [Overflow::Block, Overflow::Full] {
+        let (dir, log, knobs) = wrapped("full", small().overflow(overflow));
+        knobs.delay_us.store(2_000, Ordering::Relaxed);
+        let mut refused = 0;
+        let mut appended = 0_u64;
+        for _ in 0..300 {
+            match log.append_with(1, &[9; 1_000], Level::Relaxed) {
+                Ok(receipt) => {
+                    appended += 1;
+                    assert_eq!(receipt.seq.0, appended);
+                }
+                Err(Error::Full) => {
+                    refused += 1;
+                    thread::sleep(Duration::from_micros(200));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(refused > 0, overflow == Overflow::Full, "{overflow:?}: {refused} refused");
+        log.close().unwrap();
+        assert_eq!(recovered(dir.path()).len() as u64, appended);
+    }
+}
+
+#[test]
+fn failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after() {
+    let (_dir, log, knobs) = wrapped("poison", small());
+    let good = log.append_with(1, b"good", Level::Strict).unwrap();
+    log.wait(good).unwrap();
+    let durable = log.durable();
+    knobs.delay_us.store(20_000, Ordering::Relaxed);
+    knobs.fail.store(true, Ordering::Relaxed);
+    thread::scope(|scope| {
+        for thread in 0..16 {
+            let log = &log;
+            scope.spawn(move || {
+                let level = [Level::Balanced, Level::Strict][thread % 2];
+                let outcome = log.append_with(1, b"bad", level).and_then(|receipt| {
+                    if thread % 4 < 2 { log.wait(receipt) } else { block_on(log.ready(receipt)) }
+                });
+                let Err(Error::Poisoned { durable: shown, .. }) = outcome else {
+                    panic!("{outcome:?}")
+                };
+                assert_eq!(shown, durable);
+            });
+        }
+    });
+    knobs.fail.store(false, Ordering::Relaxed);
+    assert!(matches!(log.append(b"after"), Err(Error::Poisoned { .. })));
+    assert!(matches!(log.sync(), Err(Error::Poisoned { .. })));
+    assert!(log.is_ready(good).unwrap(), "what was durable stays so");
+    assert_eq!(log.durable(), durable);
+    assert!(matches!(log.close(), Err(Error::Poisoned { .. })));
+}
+
+#[test]
+fn panic_of_the_driver_poisons_and_wakes_every_waiter() {
+    let (_dir, log, knobs) = wrapped("panic", small());
+    knobs.delay_us.store(20_000, Ordering::Relaxed);
+    knobs.panic.store(true, Ordering::Relaxed);
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let waiters: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let receipt = log.append_with(1, b"entry", Level::Strict)?;
+                    log.wait(receipt)
+                })
+            })
+            .collect();
+        waiters.into_iter().map(thread::ScopedJoinHandle::join).collect()
+    });
+    let poisoned = |outcome: &thread::Result<bulla_wal::Result<()>>| {
+        matches!(outcome, Ok(Err(Error::Poisoned { .. })))
+    };
+    let panicked = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    assert!(panicked <= 1, "only the driver panics (or the log's own thread did)");
+    assert!(outcomes.iter().all(|outcome| outcome.is_err() || poisoned(outcome)));
+}
+
+#[test]
+fn closing_wakes_a_blocked_appender() {
+    let (_dir, log, knobs) = wrapped("close", small());
+    knobs.no_space.store(true, Ordering::Relaxed);
+    // The segment that is ready and its spare take some; then the appends are refused.
+    let refused = loop {
+        match log.append_with(1, &[1; 8_000], Level::Relaxed) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::NoSpace(_)), "{refused}");
+    log.close().unwrap();
+}
+
+#[test]
+fn full_disk_refuses_appends_until_there_is_space_again() {
+    let (dir, log, knobs) = wrapped("no-space", small());
+    knobs.no_space.store(true, Ordering::Relaxed);
+    let mut appended = 0_u64;
+    let last = loop {
+        match log.append_with(1, &[1; 4_000], Level::Balanced) {
+            Ok(receipt) => {
+                appended += 1;
+                log.wait(receipt).unwrap();
+                assert!(appended < 10_000, "the log never gets full");
+            }
+            Err(Error::NoSpace(_)) => break log.end(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    for _ in 0..10 {
+        assert!(matches!(log.append(&[1; 4_000]), Err(Error::NoSpace(_))));
+    }
+    assert_eq!(log.sync().unwrap(), last, "what was appended gets durable all the same");
+    knobs.no_space.store(false, Ordering::Relaxed);
+    let start = Instant::now();
+    while let Err(error) = log.append(&[2; 4_000]) {
+        assert!(matches!(error, Error::NoSpace(_) | Error::Full), "{error}");
+        assert!(start.elapsed() < PATIENCE, "appending does not resume");
+        thread::sleep(Duration::from_millis(1));
+    }
+    log.close().unwrap();
+    assert_eq!(recovered(dir.path()).len() as u64, appended + 1);
+}
+
+#[test]
+fn second_writer_is_refused_while_the_first_one_lives() {
+    let (dir, log, _) = wrapped("lock", small());
+    let options = small().lock_timeout(Duration::from_millis(30));
+    let outcome = Recovery::run(&dir.path().join("log"), &options);
+    assert!(
+        matches!(outcome, Err(bulla_recovery::Error::Log(Error::Locked { .. }))),
+        "{outcome:?}"
+    );
+    assert!(matches!(
+        Log::create(&dir.path().join("log"), &options),
+        Err(Error::AlreadyExists { .. } | Error::Locked { .. })
+    ));
+    log.close().unwrap();
+    Recovery::run(&dir.path().join("log"), &options).unwrap();
+}
+
+#[test]
+fn dropped_log_is_closed_and_loses_nothing() {
+    let (dir, log, _) = wrapped("drop", small());
+    for _ in 0..100 {
+        log.append_with(1, b"entry", Level::Relaxed).unwrap();
+    }
+    drop(log);
+    assert_eq!(recovered(dir.path()).len(), 100);
+}
+
+#[test]
+fn idle_log_promises_what_is_durable() {
+    let (dir, log, _) = wrapped("idle", small());
+    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+    log.wait(receipt).unwrap();
+    let end = log.end();
+    eventually("the promise", || log.end() > end);
+    eventually("it is durable", || log.durable() > end);
+    let promised = log.end();
+    thread::sleep(Duration::from_millis(120));
+    assert_eq!(log.end(), promised, "a promise does not call for another");
+    drop(log);
+    let recovery = Recovery::run(&dir.path().join("log"), &small()).unwrap();
+    assert!(recovery.report().durable_lsn >= end);
+}
+
+#[test]
+fn purge_removes_whole_segments_below_and_keeps_the_rest() {
+    let (dir, log, _) = wrapped("purge", small());
+    let mut receipts = Vec::new();
+    for _ in 0..400 {
+        receipts.push(log.append_with(1, &[3; 4_000], Level::Relaxed).unwrap());
+    }
+    log.sync().unwrap();
+    let keep = receipts[300];
+    let low_water = log.purge(keep.lsn).unwrap();
+    assert!(low_water > Lsn::ZERO && low_water <= keep.lsn);
+    assert_eq!(log.low_water(), low_water);
+    assert_eq!(log.purge(Lsn::ZERO).unwrap(), low_water, "purging never goes back");
+    log.append(b"after").unwrap();
+    log.close().unwrap();
+    let entries = recovered(dir.path());
+    assert!(entries[0].0 > 1 && entries[0].0 <= keep.seq.0);
+    assert_eq!(entries.last().unwrap(), &(401, b"after".to_vec()));
+}
