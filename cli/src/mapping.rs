@@ -25,7 +25,7 @@ use bulla_engine::{Axis, EntityType, Flags, Space, Token, TokenId};
 use clap::{Args, ValueEnum};
 use csv::StringRecord;
 
-use crate::error::{Error, Result, RowError};
+use crate::error::{Result, RowError};
 
 /// How columns become tokens.
 #[derive(Args, Clone, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct MappingArgs {
     /// A mapping that is ready made. `auto` takes the one whose columns the file has.
     #[arg(long, value_enum, default_value_t, value_name = "NAME")]
     preset: Preset,
-    /// Fill a part of the token from a column: TARGET=COLUMN[:FACTOR]. Targets: 1.x to 8.z
+    /// Fill a part of the token from a column, as in `4.x=dep_delay:1/1440`. Targets: 1.x to 8.z
     /// (coordinates), weight, timestamp, radius, strength, id, active (a flag, set where
     /// the column has a value). Several columns for one target are added up; they replace
     /// what the preset says of it. Factors: 0.01 or 1/60.
@@ -470,12 +470,6 @@ fn parts(text: &str, separator: char) -> Option<[i64; 3]> {
     let mut parts = text.split(separator).map(|part| part.parse().ok());
     let three = [parts.next()??, parts.next()??, parts.next()??];
     parts.next().is_none().then_some(three)
-}
-
-impl From<MappingError> for Error {
-    fn from(source: MappingError) -> Self {
-        Self::Mapping { path: PathBuf::new(), source }
-    }
 }
 
 #[cfg(test)]

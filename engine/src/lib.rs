@@ -27,14 +27,14 @@
 
 pub mod entries;
 mod error;
-mod snapshot;
+mod inspect;
 mod store;
 mod table;
 pub mod token;
 
 pub use bulla_wal::{Level, Receipt};
 pub use error::{Error, Result};
-pub use snapshot::Snapshot;
+pub use inspect::StoreInspection;
 pub use store::{Batch, Store, StoreOptions, StoreStats, Tokens};
 pub use token::{
     Axis, EntityType, Flags, SPACES, Space, TOKEN_LEN, Token, TokenBuilder, TokenError, TokenId,

@@ -68,9 +68,17 @@ impl Recovery {
         let durable = cursor_at(&analysis, &log, analysis.chain.durable)?;
         let cut = Cut { durable, end: analysis.chain.end };
         let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, cut)?;
-        let copies = keep_cut_bytes(&log, &analysis, &pieces)?;
-        trim(&log, &analysis, &pieces)?;
         remove_dead(&log, &analysis)?;
+        let copies = match keep_cut_bytes(&log, &analysis, &pieces) {
+            // A full disk does not stop an open: what was cut stays where it is, ignored,
+            // and the next open tries again.
+            Err(error) if is_out_of_space(&error) => Vec::new(),
+            kept => {
+                let copies = kept?;
+                trim(&log, &analysis, &pieces)?;
+                copies
+            }
+        };
         report.epoch = recovered.header.epoch;
         report.history.push(report.epoch, cut.end.lsn);
         report.rehomed = (durable.lsn < cut.end.lsn).then_some((durable.lsn, cut.end.lsn));
@@ -184,6 +192,11 @@ impl Entered {
         let analysis = Analysis::read(&log, *control.current())?;
         Ok(Self { log, lock, control, analysis })
     }
+}
+
+fn is_out_of_space(error: &Error) -> bool {
+    let Error::Log(LogError::Io { source, .. }) = error else { return false };
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The frame boundary at `lsn`, which the verdict has shown to be one.

@@ -114,20 +114,32 @@ fn crashes_after_a_kill(
     Ok(true)
 }
 
+const GARBAGE: &[u8] = b"bytes that nobody promised";
+
+/// A log with garbage behind its last frame.
+fn torn_log() -> Result<(SimDisk, usize), String> {
+    let (disk, count) = killed_log(2)?;
+    disk.settle();
+    let path = newest_segment(&disk)?;
+    let mut bytes = disk.read_file(&path);
+    let end = bytes.len() - 1024;
+    bytes[end..end + GARBAGE.len()].copy_from_slice(GARBAGE);
+    disk.write_file(&path, &bytes);
+    Ok((disk, count))
+}
+
+fn is_kept(disk: &SimDisk) -> bool {
+    let found = |bytes: &[u8]| bytes.windows(GARBAGE.len()).any(|bytes| bytes == GARBAGE);
+    disk.paths().into_iter().any(|path| found(&disk.read_file(path)))
+}
+
 /// Damages the tail of a log, recovers it with power losses at every step, and looks for
 /// the damaged bytes: they must be in the quarantine or still in place.
 ///
 /// # Errors
 /// When they are lost.
 pub fn cut_bytes_are_kept() -> Result<(), String> {
-    const GARBAGE: &[u8] = b"bytes that nobody promised";
-    let (base, count) = killed_log(2)?;
-    base.settle();
-    let path = newest_segment(&base)?;
-    let mut bytes = base.read_file(&path);
-    let end = bytes.len() - 1024;
-    bytes[end..end + GARBAGE.len()].copy_from_slice(GARBAGE);
-    base.write_file(&path, &bytes);
+    let (base, count) = torn_log()?;
     for step in 0.. {
         let mut struck = false;
         for outcome in 0..OUTCOMES {
@@ -141,16 +153,44 @@ pub fn cut_bytes_are_kept() -> Result<(), String> {
             }
             disk.disarm();
             open(&disk, count)?;
-            let kept = disk.paths().into_iter().any(|path| {
-                disk.read_file(path).windows(GARBAGE.len()).any(|bytes| bytes == GARBAGE)
-            });
-            if !kept {
+            if !is_kept(&disk) {
                 return Err(format!("power loss at step {step}: cut bytes are nowhere"));
             }
         }
         if !struck {
             return Ok(());
         }
+    }
+    Ok(())
+}
+
+/// Opens a torn log on a disk with less and less space: as long as the new segment fits
+/// it opens, and in no case is anything lost.
+///
+/// # Errors
+/// When it is.
+pub fn full_disk_loses_nothing() -> Result<(), String> {
+    const SPACES: u64 = 160;
+    let (base, count) = torn_log()?;
+    let used: u64 = base.paths().iter().map(|path| base.read_file(path).len() as u64).sum();
+    let (mut opened, mut opened_without_copy) = (0_u64, 0_u64);
+    for sectors in 0..SPACES {
+        let disk = base.fork(sectors);
+        disk.set_capacity(Some((used + sectors * 512).saturating_sub(SPACES / 2 * 512)));
+        let outcome = Recovery::run(Path::new(DIR), &options(&disk));
+        if let Ok(recovery) = outcome {
+            opened += 1;
+            opened_without_copy += u64::from(recovery.report().quarantine.is_none());
+        }
+        disk.kill();
+        disk.set_capacity(None);
+        open(&disk, count)?;
+        if !is_kept(&disk) {
+            return Err(format!("in case {sectors} cut bytes are nowhere"));
+        }
+    }
+    if opened_without_copy == 0 || opened_without_copy == opened || opened == SPACES {
+        return Err(format!("{opened} of {SPACES} opened, {opened_without_copy} without a copy"));
     }
     Ok(())
 }

@@ -11,3 +11,8 @@ fn every_pair_of_crashes_is_survived() {
 fn cut_bytes_are_kept_through_power_losses() {
     opening::cut_bytes_are_kept().unwrap();
 }
+
+#[test]
+fn full_disk_never_loses_anything_and_stops_no_open_that_has_a_segment() {
+    opening::full_disk_loses_nothing().unwrap();
+}

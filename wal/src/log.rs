@@ -560,26 +560,32 @@ fn start_threads(
 
 /// Drives the time bounds, futures and promises; sleeps when there is nothing to do.
 fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
+    let mut deadline = Some(0);
     while !shared.is_stopped() {
-        let mut driver = shared.driver();
-        driver.settle();
-        let deadline = driver.core.deadline();
-        driver.leave();
         if shared.is_poisoned() {
             park(None);
             continue;
         }
-        match deadline {
-            Some(at_ns) => {
-                let left = Duration::from_nanos(at_ns.saturating_sub(io.now_ns()));
-                park(Some(left.min(tick)));
-            }
-            None if shared.ring.flusher_sleeps() => {
-                park(None);
-                shared.driver().core.woken(io.now_ns());
-            }
-            // Something was appended just now.
-            None => {}
+        // Whoever drives now keeps the bounds itself. To stand in its way would cost a
+        // lone writer a hand-over; only a bound that is due is worth that.
+        let is_due = deadline.is_none_or(|at_ns| at_ns <= io.now_ns());
+        let driver = if is_due { Some(shared.driver()) } else { shared.try_driver() };
+        let Some(mut driver) = driver else {
+            park(Some(tick));
+            continue;
+        };
+        driver.settle();
+        deadline = driver.core.deadline();
+        // Decided while nobody else can take an entry out of the ring and leave the rest
+        // of its way to us.
+        let asleep = deadline.is_none() && shared.ring.flusher_sleeps();
+        driver.leave();
+        if let Some(at_ns) = deadline {
+            let left = Duration::from_nanos(at_ns.saturating_sub(io.now_ns()));
+            park(Some(left.min(tick)));
+        } else if asleep {
+            park(None);
+            shared.driver().core.woken(io.now_ns());
         }
     }
 }

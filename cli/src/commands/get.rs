@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bulla_engine::{EntityType, Snapshot, TokenId};
+use bulla_engine::{EntityType, StoreInspection, TokenId};
 use bulla_recovery::Status;
 use bulla_wal::Options;
 
@@ -46,8 +46,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 
 /// The tokens in a directory. Those of a corrupt log would be of some earlier time:
 /// it is refused.
-pub(super) fn snapshot(dir: &Path) -> Result<Snapshot> {
-    let snapshot = Snapshot::read(dir, &Options::new())?;
+pub(super) fn snapshot(dir: &Path) -> Result<StoreInspection> {
+    let snapshot = StoreInspection::read(dir, &Options::new())?;
     match &snapshot.report().status {
         Status::Corrupt(corruption) => {
             Err(bulla_wal::Error::from(Box::new(corruption.clone())).into())

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::core::Watermarks;
 use super::driver::Driver;
-use super::wait::{Mark, Waiters};
+use super::wait::{Left, Mark, Waiters};
 use crate::error::{Error, PoisonCause, Result};
 use crate::position::{Lsn, SegmentNumber};
 use crate::ring::Ring;
@@ -323,8 +323,10 @@ impl Driving<'_> {
         let shared = self.shared;
         let busy = self.guard.is_busy();
         drop(self);
-        if !shared.waiters.wake_next_driver() && busy {
-            shared.wake_flusher();
+        match shared.waiters.wake_next_driver() {
+            Left::Woken => {}
+            Left::Nobody if !busy => {}
+            Left::Tasks | Left::Nobody => shared.wake_flusher(),
         }
     }
 }

@@ -145,23 +145,35 @@ impl Waiters {
         }
     }
 
-    /// Wakes one parked thread to drive what is left; it stays registered. `false` when
-    /// no thread is parked.
-    pub(crate) fn wake_next_driver(&self) -> bool {
+    /// Wakes one parked thread to drive what is left; it stays registered.
+    pub(crate) fn wake_next_driver(&self) -> Left {
         let lists = lock(&self.lists);
-        let thread =
-            [&lists.synced, &lists.balanced].into_iter().flatten().find_map(|parked| match &parked
-                .who
-            {
-                Who::Thread(thread) => Some(thread),
-                Who::Task(_) => None,
-            });
-        let thread = thread.or(lists.room.first());
-        if let Some(thread) = thread {
-            thread.unpark();
+        let mut left = Left::Nobody;
+        for parked in [&lists.synced, &lists.balanced].into_iter().flatten() {
+            match &parked.who {
+                Who::Thread(thread) => {
+                    thread.unpark();
+                    return Left::Woken;
+                }
+                Who::Task(_) => left = Left::Tasks,
+            }
         }
-        thread.is_some()
+        if let Some(thread) = lists.room.first() {
+            thread.unpark();
+            return Left::Woken;
+        }
+        left
     }
+}
+
+/// Who is left to drive when a driver leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Left {
+    /// A thread, which was woken.
+    Woken,
+    /// Only tasks, which can't drive.
+    Tasks,
+    Nobody,
 }
 
 impl Lists {

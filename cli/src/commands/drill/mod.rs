@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bulla_engine::Snapshot;
+use bulla_engine::StoreInspection;
 use bulla_recovery::{Range, Recovery};
 use bulla_wal::{Lsn, Options, Seq};
 
@@ -39,7 +39,8 @@ use crate::signals::Interrupt;
 /// was sent, byte for byte, and hold every balanced and strict record that was acknowledged;
 /// relaxed ones may be lost, but no more than the ring holds.
 ///
-/// Exits with 0 only if nothing was lost that must not be. This shows what a crash of the
+/// Segments and ring are small unless given: 1MiB each. Exits with 0 only if something was
+/// acknowledged and nothing was lost that must not be. This shows what a crash of the
 /// process does; power loss is the simulator's part.
 #[derive(clap::Args, Debug)]
 #[command(
@@ -294,7 +295,7 @@ impl Drill<'_> {
     fn check_store(&mut self) -> Result<()> {
         let expected: BTreeMap<_, _> =
             self.ledger.tokens().map(|token| (token.id(), token)).collect();
-        let snapshot = match Snapshot::read(&self.place.log, &self.options) {
+        let snapshot = match StoreInspection::read(&self.place.log, &self.options) {
             Err(bulla_engine::Error::Recovery(_)) if expected.is_empty() => return Ok(()),
             snapshot => snapshot?,
         };

@@ -18,12 +18,12 @@ use crate::token::{Token, TokenId};
 /// What lies above [`Report::durable_lsn`] may not be durable yet: only opening the
 /// store makes it so. Of a store that is open it shows a state that it had.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct StoreInspection {
     table: Table,
     report: Report,
 }
 
-impl Snapshot {
+impl StoreInspection {
     /// Reads the store in `dir`. Of a corrupt log everything up to the damage counts:
     /// look at [`report`](Self::report) before relying on it.
     ///
