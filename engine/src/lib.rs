@@ -39,3 +39,8 @@ pub use store::{Batch, Store, StoreOptions, StoreStats, Tokens};
 pub use token::{
     Axis, EntityType, Flags, SPACES, Space, TOKEN_LEN, Token, TokenBuilder, TokenError, TokenId,
 };
+
+/// The programs in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -13,6 +13,30 @@
 //! inspect  read-only     rehome  the commit   replay    entries to a visitor
 //! repair   explicit      quarantine  copies   report    plain data for people
 //! ```
+//!
+//! # Examples
+//! ```
+//! # let dir = std::env::temp_dir().join(format!("bulla-recovery-doc-{}", std::process::id()));
+//! # let _ = std::fs::remove_dir_all(&dir);
+//! use std::ops::ControlFlow;
+//! use bulla_recovery::{Range, Recovery, wal::{Level, Log, Options}};
+//!
+//! let options = Options::new().segment_len(1 << 20);
+//! let (recovered, _) = bulla_recovery::open(&dir, &options)?; // creates it
+//! let log = Log::start(recovered)?;
+//! log.wait(log.append_with(1, b"a fact", Level::Strict)?)?;
+//! drop(log);
+//!
+//! let recovery = Recovery::run(&dir, &options)?; // what it shows is durable
+//! recovery.replay(Range::ALL, |entry| {
+//!     assert_eq!((entry.seq.0, entry.payload), (1, &b"a fact"[..]));
+//!     ControlFlow::Continue(())
+//! })?;
+//! let log = Log::start(recovery.into_recovered())?; // and goes on
+//! log.close()?;
+//! # std::fs::remove_dir_all(&dir).unwrap();
+//! # Ok::<(), bulla_recovery::Error>(())
+//! ```
 
 #![forbid(unsafe_code)]
 #![deny(

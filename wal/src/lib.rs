@@ -1,5 +1,18 @@
 //! A crash-safe write-ahead log: three durability levels, group commit, recovery
 //! that is a prefix.
+//!
+//! [`Log::append_with`] puts an entry into a ring in memory and gives a [`Receipt`];
+//! [`Log::wait`] returns when the [`Level`] chosen for that append holds. Whoever waits
+//! does the write and the sync, for all that wait. [`Log::create`] makes a log; one that
+//! exists is opened by the crate `bulla-recovery`, whose [`Recovered`] is what
+//! [`Log::start`] takes. Payloads are never interpreted here.
+//!
+//! ```text
+//! log      the public face          commit   core (pure), driver, who waits
+//! format   every byte on disk       ring     positions, frames, room
+//! segment  how a file comes to be   io       the traits, std, sim
+//! control  the two slots            omit     what a test build can leave out
+//! ```
 
 mod commit;
 pub mod control;
