@@ -134,7 +134,7 @@ setters! {
     /// Length in bytes of segment files: at least 16 KiB, a multiple of the sector.
     /// Default: 64 MiB.
     segment_len: u64,
-    /// Bytes of the ring in memory: from 16 KiB to 256 MiB, a multiple of the sector.
+    /// Bytes of the ring in memory: a power of two from 16 KiB to 256 MiB.
     /// It bounds what a crash of the process can take from Relaxed entries.
     /// Default: 32 MiB.
     ring_len: u64,
@@ -253,14 +253,10 @@ impl Options {
                 format!("{} is below 16 KiB or no multiple of the sector", self.segment_len),
             );
         }
-        if !(MIN_RING..=MAX_RING).contains(&self.ring_len) || !self.ring_len.is_multiple_of(sector)
-        {
+        if !(MIN_RING..=MAX_RING).contains(&self.ring_len) || !self.ring_len.is_power_of_two() {
             return fail(
                 "ring_len",
-                format!(
-                    "{} is not within 16 KiB and 256 MiB, or no multiple of the sector",
-                    self.ring_len
-                ),
+                format!("{} is no power of two from 16 KiB to 256 MiB", self.ring_len),
             );
         }
         if self.frame_limit() < FRAME_HEADER_LEN + format::entry_len(1) {

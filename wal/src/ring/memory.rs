@@ -22,6 +22,7 @@ impl RingMemory {
     /// # Errors
     /// When the system has no memory for it.
     pub(crate) fn new(len: u64) -> std::io::Result<Arc<Self>> {
+        assert!(len.is_power_of_two(), "checked with the options");
         let bytes = usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
         let map = MmapRaw::from(MmapMut::map_anon(bytes)?);
         Ok(Arc::new(Self { map, len }))
@@ -35,11 +36,40 @@ impl RingMemory {
     /// any, starts at index 0.
     fn split(&self, at: Lsn, len: usize) -> (usize, usize) {
         assert!(len as u64 <= self.len, "a range longer than the ring");
-        let start = at.0 % self.len;
+        // The length is a power of two: a mask, not a division.
+        let start = at.0 & (self.len - 1);
         let first = (self.len - start).min(len as u64);
         // Both are below the map's length, which is a usize.
         #[expect(clippy::cast_possible_truncation, reason = "bounded by the map's length")]
         (start as usize, first as usize)
+    }
+
+    /// Writes an entry at `at`: header, payload, and zeros up to `len` bytes in all.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes `at .. at + len` meanwhile.
+    pub(crate) unsafe fn write_entry(&self, at: Lsn, header: &[u8], payload: &[u8], len: usize) {
+        let (start, first) = self.split(at, len);
+        let body = header.len();
+        let padding = len - body - payload.len();
+        if first < len {
+            // SAFETY: the parts are within the range that the caller has to itself.
+            unsafe {
+                self.write(at, header);
+                self.write(at.plus(body as u64), payload);
+                self.zero(at.plus((body + payload.len()) as u64), padding);
+            }
+            return;
+        }
+        // SAFETY: `split` found `len` bytes from `start` on inside the map, and the three
+        // parts fill exactly those; the caller has them to itself, so that no source
+        // overlaps them.
+        unsafe {
+            let target = self.map.as_mut_ptr().add(start);
+            std::ptr::copy_nonoverlapping(header.as_ptr(), target, body);
+            std::ptr::copy_nonoverlapping(payload.as_ptr(), target.add(body), payload.len());
+            std::ptr::write_bytes(target.add(body + payload.len()), 0, padding);
+        }
     }
 
     /// Copies `bytes` to position `at`.

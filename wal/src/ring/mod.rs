@@ -226,18 +226,12 @@ impl Ring {
         // Lengths were checked against the frame's, which fits in 32 bits.
         #[expect(clippy::cast_possible_truncation, reason = "bounded by the frame's length")]
         let header = EntryHeader::new(payload.len() as u32, kind);
-        let body = at.plus(ENTRY_HEADER_LEN);
-        let end = body.plus(payload.len() as u64);
-        let padding = entry_len(payload.len() as u64) - ENTRY_HEADER_LEN - payload.len() as u64;
+        #[expect(clippy::cast_possible_truncation, reason = "bounded by the frame's length")]
+        let len = entry_len(payload.len() as u64) as usize;
         // SAFETY: the ring's lock is held by our caller, so no other appender writes;
         // the range is above every closed frame, so no write in flight reads it; and
         // `make_room` found it within `freed + len`, so no frame not yet written is there.
-        unsafe {
-            self.memory.write(at, header.as_bytes());
-            self.memory.write(body, payload);
-            #[expect(clippy::cast_possible_truncation, reason = "below the alignment of 8")]
-            self.memory.zero(end, padding as usize);
-        }
+        unsafe { self.memory.write_entry(at, header.as_bytes(), payload, len) };
     }
 
     pub(crate) fn tail(&self) -> Tail {
