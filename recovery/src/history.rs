@@ -123,4 +123,25 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn cut_below_the_mark_is_still_known_when_the_mark_moves_to_the_next_opening() {
+        // Epoch 3 cut at 900 and wrote on; its opening was purged. Then epoch 4 took over
+        // from 1800 on, cut at 2000, and everything below its opening was purged.
+        let mut before = History::new(LowWater::START, []);
+        before.push(Epoch(3), Lsn(900));
+        let mark = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
+        for before in [History { low_water: mark, ..before }, History::new(mark, [])] {
+            let mark = LowWater { lsn: Lsn(1800), epoch: Epoch(4), ..LowWater::START };
+            let mut after = History::new(mark, []);
+            for cut in before.cuts() {
+                after.push(cut.epoch, cut.cut_at);
+            }
+            after.push(Epoch(4), Lsn(2000));
+            for lsn in 1800..2200 {
+                assert!(after.check(Epoch(2), Lsn(lsn)).is_err(), "cut at 900: {lsn}");
+                assert_eq!(after.check(Epoch(3), Lsn(lsn)).is_ok(), lsn < 2000, "{lsn}");
+            }
+        }
+    }
 }
