@@ -30,6 +30,10 @@ impl History {
                 history.cuts.insert(header.epoch, opening.cut_at);
             }
         }
+        // An opening that was purged cut the log at or below the mark.
+        if low_water.epoch > Epoch(1) {
+            history.cuts.entry(low_water.epoch).or_insert(low_water.lsn);
+        }
         history
     }
 
@@ -39,12 +43,17 @@ impl History {
     }
 
     /// The cuts above the low-water mark, oldest first: what a new opening records.
-    /// Those at or below it are implied by the mark's own epoch and LSN.
+    /// Of those at or below it the newest says it all: whatever an earlier epoch wrote
+    /// above the mark was cut. It must be said, as the mark may move to an opening that
+    /// begins below its own cut.
     #[must_use]
     pub fn cuts(&self) -> Vec<Cut> {
+        let is_above = |cut_at: Lsn| cut_at > self.low_water.lsn;
+        let below = self.cuts.iter().rev().find(|(_, cut_at)| !is_above(**cut_at));
+        let below = below.map(|(epoch, _)| *epoch);
         self.cuts
             .iter()
-            .filter(|(_, cut_at)| **cut_at > self.low_water.lsn)
+            .filter(|(epoch, cut_at)| is_above(**cut_at) || Some(**epoch) == below)
             .map(|(epoch, cut_at)| Cut { epoch: *epoch, cut_at: *cut_at })
             .collect()
     }
@@ -63,11 +72,6 @@ impl History {
             if lsn >= *cut_at {
                 return Err(Error::Diverged { epoch, lsn, by: *by, cut_at: *cut_at });
             }
-        }
-        let implied = epoch < low_water.epoch && !self.cuts.contains_key(&low_water.epoch);
-        if implied {
-            let (by, cut_at) = (low_water.epoch, low_water.lsn);
-            return Err(Error::Diverged { epoch, lsn, by, cut_at });
         }
         Ok(())
     }
@@ -108,7 +112,7 @@ mod tests {
         let low_water = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
         let whole = history(low_water);
         let recorded = whole.cuts();
-        assert_eq!(recorded.len(), 1);
+        assert_eq!(recorded.len(), 2);
         let mut reopened = History::new(low_water, []);
         for cut in recorded {
             reopened.push(cut.epoch, cut.cut_at);
