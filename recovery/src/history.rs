@@ -30,6 +30,10 @@ impl History {
                 history.cuts.insert(header.epoch, opening.cut_at);
             }
         }
+        // An opening that was purged cut the log at or below the mark.
+        if low_water.epoch > Epoch(1) {
+            history.cuts.entry(low_water.epoch).or_insert(low_water.lsn);
+        }
         history
     }
 
@@ -39,12 +43,17 @@ impl History {
     }
 
     /// The cuts above the low-water mark, oldest first: what a new opening records.
-    /// Those at or below it are implied by the mark's own epoch and LSN.
+    /// Of those at or below it the newest says it all: whatever an earlier epoch wrote
+    /// above the mark was cut. It must be said, as the mark may move to an opening that
+    /// begins below its own cut.
     #[must_use]
     pub fn cuts(&self) -> Vec<Cut> {
+        let is_above = |cut_at: Lsn| cut_at > self.low_water.lsn;
+        let below = self.cuts.iter().rev().find(|(_, cut_at)| !is_above(**cut_at));
+        let below = below.map(|(epoch, _)| *epoch);
         self.cuts
             .iter()
-            .filter(|(_, cut_at)| **cut_at > self.low_water.lsn)
+            .filter(|(epoch, cut_at)| is_above(**cut_at) || Some(**epoch) == below)
             .map(|(epoch, cut_at)| Cut { epoch: *epoch, cut_at: *cut_at })
             .collect()
     }
@@ -63,11 +72,6 @@ impl History {
             if lsn >= *cut_at {
                 return Err(Error::Diverged { epoch, lsn, by: *by, cut_at: *cut_at });
             }
-        }
-        let implied = epoch < low_water.epoch && !self.cuts.contains_key(&low_water.epoch);
-        if implied {
-            let (by, cut_at) = (low_water.epoch, low_water.lsn);
-            return Err(Error::Diverged { epoch, lsn, by, cut_at });
         }
         Ok(())
     }
@@ -108,7 +112,7 @@ mod tests {
         let low_water = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
         let whole = history(low_water);
         let recorded = whole.cuts();
-        assert_eq!(recorded.len(), 1);
+        assert_eq!(recorded.len(), 2);
         let mut reopened = History::new(low_water, []);
         for cut in recorded {
             reopened.push(cut.epoch, cut.cut_at);
@@ -120,6 +124,27 @@ mod tests {
                 assert_eq!(whole.is_ok(), reopened.is_ok(), "({epoch}, {lsn})");
                 let purged = matches!(whole, Err(Error::Purged { .. }));
                 assert_eq!(purged, lsn < 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn cut_below_the_mark_is_still_known_when_the_mark_moves_to_the_next_opening() {
+        // Epoch 3 cut at 900 and wrote on; its opening was purged. Then epoch 4 took over
+        // from 1800 on, cut at 2000, and everything below its opening was purged.
+        let mut before = History::new(LowWater::START, []);
+        before.push(Epoch(3), Lsn(900));
+        let mark = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
+        for before in [History { low_water: mark, ..before }, History::new(mark, [])] {
+            let mark = LowWater { lsn: Lsn(1800), epoch: Epoch(4), ..LowWater::START };
+            let mut after = History::new(mark, []);
+            for cut in before.cuts() {
+                after.push(cut.epoch, cut.cut_at);
+            }
+            after.push(Epoch(4), Lsn(2000));
+            for lsn in 1800..2200 {
+                assert!(after.check(Epoch(2), Lsn(lsn)).is_err(), "cut at 900: {lsn}");
+                assert_eq!(after.check(Epoch(3), Lsn(lsn)).is_ok(), lsn < 2000, "{lsn}");
             }
         }
     }

@@ -363,3 +363,94 @@ fn purge_removes_whole_segments_below_and_keeps_the_rest() {
     assert!(entries[0].0 > 1 && entries[0].0 <= keep.seq.0);
     assert_eq!(entries.last().unwrap(), &(401, b"after".to_vec()));
 }
+
+#[test]
+fn bound_that_never_binds_is_a_bound() {
+    let (_dir, log, _) = wrapped("unbounded", small().balanced_max_unsynced(u64::MAX));
+    for level in [Level::Strict, Level::Balanced] {
+        let receipt = log.append_with(1, b"entry", level).unwrap();
+        log.wait(receipt).unwrap();
+    }
+    log.close().unwrap();
+}
+
+/// Two logs that were just created are both in epoch 1.
+#[test]
+fn receipt_past_the_end_is_refused_and_stops_nobody() {
+    let (_dir, log, _) = wrapped("mine", small());
+    let (_other_dir, other, _) = wrapped("other", small());
+    other.append_with(1, &[0; 9_000], Level::Strict).unwrap();
+    other.sync().unwrap();
+    let foreign = other.append_with(1, b"there", Level::Strict).unwrap();
+    assert!(matches!(log.wait(foreign), Err(Error::ForeignReceipt { .. })));
+    assert!(matches!(block_on(log.ready(foreign)), Err(Error::ForeignReceipt { .. })));
+    let receipt = log.append_with(1, b"here", Level::Strict).unwrap();
+    log.wait(receipt).unwrap();
+}
+
+/// A task that is owned by its wakers alone, of an executor that is gone.
+struct Orphan(Mutex<Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>>>);
+
+impl Wake for Orphan {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn waker_may_drop_the_future_that_it_was_to_wake() {
+    let (_dir, log, knobs) = wrapped("orphan", small());
+    let log = Arc::new(log);
+    knobs.delay_us.store(50_000, Ordering::Relaxed);
+    let future = {
+        let log = Arc::clone(&log);
+        let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+        let twin = Arc::clone(&log);
+        // Two futures in one task: the one that is woken first takes the other with it.
+        async move {
+            let mut first = pin!(log.ready(receipt));
+            let mut second = pin!(twin.ready(receipt));
+            std::future::poll_fn(|context| {
+                let _ = first.as_mut().poll(context);
+                second.as_mut().poll(context).map(drop)
+            })
+            .await;
+        }
+    };
+    let task = Arc::new(Orphan(Mutex::new(Some(Box::pin(future)))));
+    let waker = Waker::from(Arc::clone(&task));
+    {
+        let mut future = task.0.lock().unwrap();
+        let poll = future.as_mut().unwrap().as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(poll.is_pending());
+    }
+    drop((task, waker));
+    let (done, ended) = std::sync::mpsc::channel();
+    let waiter = Arc::clone(&log);
+    thread::spawn(move || {
+        let receipt = waiter.append_with(1, b"another", Level::Strict).unwrap();
+        waiter.wait(receipt).unwrap();
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(20)).expect("the log hangs");
+}
+
+#[test]
+fn wait_while_unwinding_poisons_nothing() {
+    struct WaitOnDrop<'a>(&'a Log);
+    impl Drop for WaitOnDrop<'_> {
+        fn drop(&mut self) {
+            let receipt = self.0.append_with(1, b"farewell", Level::Strict).unwrap();
+            self.0.wait(receipt).unwrap();
+        }
+    }
+    let (_dir, log, _) = wrapped("unwinding", small());
+    let panicked = thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let _guard = WaitOnDrop(&log);
+            std::panic::resume_unwind(Box::new("the user's own"));
+        });
+        thread.join().is_err()
+    });
+    assert!(panicked);
+    let receipt = log.append_with(1, b"on", Level::Strict).unwrap();
+    log.wait(receipt).unwrap();
+}

@@ -299,7 +299,10 @@ impl Log {
         let keep_from = keep_from.min(self.shared.synced());
         let start = {
             let driver = self.shared.driver();
-            driver.live.iter().rev().map(|live| live.start).find(|start| start.lsn <= keep_from)
+            let starts = driver.live.iter().rev().map(|live| live.start);
+            let start = { starts }.find(|start| start.lsn <= keep_from);
+            driver.leave();
+            start
         };
         let Some(low_water) = start.filter(|start| start.segment > current.segment) else {
             return Ok(current.lsn);
@@ -415,7 +418,10 @@ impl Log {
     /// A snapshot of the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = self.shared.driver().counters.snapshot();
+        let driver = self.shared.driver();
+        let mut stats = driver.counters.snapshot();
+        // Who wanted to drive meanwhile is parked.
+        driver.leave();
         let appended = self.shared.ring.counts();
         stats.entries = appended.entries;
         stats.payload_bytes = appended.bytes;

@@ -187,6 +187,8 @@ impl Shared {
                 Ok(false) => {}
                 result => {
                     self.waiters.cancel(registration);
+                    // Who left in between may have handed the lead to us.
+                    self.waiters.wake_next_driver();
                     return result;
                 }
             }
