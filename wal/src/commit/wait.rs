@@ -65,6 +65,8 @@ struct Lists {
     synced: VecDeque<Parked>,
     /// Appenders that wait for room, in no order.
     room: Vec<Thread>,
+    /// How many of those in the two ordered lists are threads.
+    threads: usize,
 }
 
 impl Waiters {
@@ -75,6 +77,7 @@ impl Waiters {
                 balanced: VecDeque::with_capacity(WAITERS),
                 synced: VecDeque::with_capacity(WAITERS),
                 room: Vec::with_capacity(WAITERS),
+                threads: 0,
             }),
         }
     }
@@ -105,7 +108,8 @@ impl Waiters {
     pub(crate) fn cancel(&self, registration: Registration) {
         let mut lists = lock(&self.lists);
         if let Some(index) = lists.index(registration) {
-            lists.list(registration.mark).remove(index);
+            let removed = lists.list(registration.mark).remove(index);
+            lists.removed(removed.as_ref());
         }
     }
 
@@ -125,9 +129,10 @@ impl Waiters {
     pub(crate) fn release(&self, marks: &Watermarks) {
         let mut lists = lock(&self.lists);
         for (mark, upto) in [(Mark::Synced, marks.synced), (Mark::Balanced, marks.balanced)] {
-            let list = lists.list(mark);
-            while list.front().is_some_and(|parked| parked.lsn < upto) {
-                if let Some(parked) = list.pop_front() {
+            while lists.list(mark).front().is_some_and(|parked| parked.lsn < upto) {
+                let released = lists.list(mark).pop_front();
+                lists.removed(released.as_ref());
+                if let Some(parked) = released {
                     parked.who.wake();
                 }
             }
@@ -148,21 +153,21 @@ impl Waiters {
     /// Wakes one parked thread to drive what is left; it stays registered.
     pub(crate) fn wake_next_driver(&self) -> Left {
         let lists = lock(&self.lists);
-        let mut left = Left::Nobody;
-        for parked in [&lists.synced, &lists.balanced].into_iter().flatten() {
-            match &parked.who {
-                Who::Thread(thread) => {
+        // With futures alone, of which there may be many, there is nobody to look for.
+        if lists.threads > 0 {
+            for parked in [&lists.synced, &lists.balanced].into_iter().flatten() {
+                if let Who::Thread(thread) = &parked.who {
                     thread.unpark();
                     return Left::Woken;
                 }
-                Who::Task(_) => left = Left::Tasks,
             }
         }
         if let Some(thread) = lists.room.first() {
             thread.unpark();
             return Left::Woken;
         }
-        left
+        let tasks = !(lists.synced.is_empty() && lists.balanced.is_empty());
+        if tasks { Left::Tasks } else { Left::Nobody }
     }
 }
 
@@ -184,9 +189,14 @@ impl Lists {
         }
     }
 
+    fn removed(&mut self, parked: Option<&Parked>) {
+        self.threads -= usize::from(parked.is_some_and(|p| matches!(p.who, Who::Thread(_))));
+    }
+
     fn insert(&mut self, mark: Mark, lsn: Lsn, who: Who) -> Registration {
         self.next_id += 1;
         let id = self.next_id;
+        self.threads += usize::from(matches!(who, Who::Thread(_)));
         let list = self.list(mark);
         let index = list.partition_point(|parked| parked.lsn <= lsn);
         list.insert(index, Parked { lsn, id, who });
