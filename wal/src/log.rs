@@ -276,7 +276,7 @@ impl Log {
     /// # Errors
     /// [`Error::Poisoned`].
     pub fn sync(&self) -> Result<Lsn> {
-        let end = self.shared.ring.tail().end;
+        let end = self.shared.ring.end();
         if end > self.shared.synced() {
             self.shared.wait(Mark::Synced, Lsn(end.0 - 1), None)?;
         }
@@ -382,7 +382,7 @@ impl Log {
     /// The end of what was appended, in whole frames.
     #[must_use]
     pub fn end(&self) -> Lsn {
-        self.shared.ring.tail().end
+        self.shared.ring.end()
     }
 
     /// The first position that is not purged.
@@ -439,6 +439,11 @@ impl Log {
 
     fn mark(&self, receipt: Receipt) -> Result<Option<Mark>> {
         if receipt.epoch != self.epoch {
+            return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
+        }
+        // Another log's epoch may have the same number. Nothing would ever make such a
+        // receipt ready, and its waiter would hold the driver's lock for good.
+        if receipt.lsn >= self.shared.synced() && receipt.lsn >= self.shared.ring.end() {
             return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
         }
         Ok(match receipt.level {
@@ -570,6 +575,9 @@ fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
         let mut driver = shared.driver();
         driver.settle();
         let deadline = driver.core.deadline();
+        // With the lock held: nobody can take a frame out of the ring and leave its sync
+        // to us between the two looks.
+        let sleeps = deadline.is_none() && shared.ring.flusher_sleeps();
         driver.leave();
         if shared.is_poisoned() {
             park(None);
@@ -580,7 +588,7 @@ fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
                 let left = Duration::from_nanos(at_ns.saturating_sub(io.now_ns()));
                 park(Some(left.min(tick)));
             }
-            None if shared.ring.flusher_sleeps() => {
+            None if sleeps => {
                 park(None);
                 shared.driver().core.woken(io.now_ns());
             }

@@ -240,6 +240,12 @@ impl Ring {
         }
     }
 
+    /// The end of everything appended, in whole frames.
+    pub(crate) fn end(&self) -> Lsn {
+        Lsn(align_up(lock(&self.state).tail.0, self.sector))
+    }
+
+    /// The driver's look: it alone takes the note that an append found no room.
     pub(crate) fn tail(&self) -> Tail {
         let mut state = lock(&self.state);
         Tail {
