@@ -276,7 +276,7 @@ impl Log {
     /// # Errors
     /// [`Error::Poisoned`].
     pub fn sync(&self) -> Result<Lsn> {
-        let end = self.shared.ring.tail().end;
+        let end = self.shared.ring.end();
         if end > self.shared.synced() {
             self.shared.wait(Mark::Synced, Lsn(end.0 - 1), None)?;
         }
@@ -382,7 +382,7 @@ impl Log {
     /// The end of what was appended, in whole frames.
     #[must_use]
     pub fn end(&self) -> Lsn {
-        self.shared.ring.tail().end
+        self.shared.ring.end()
     }
 
     /// The first position that is not purged.
@@ -439,6 +439,11 @@ impl Log {
 
     fn mark(&self, receipt: Receipt) -> Result<Option<Mark>> {
         if receipt.epoch != self.epoch {
+            return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
+        }
+        // Another log's epoch may have the same number. Nothing would ever make such a
+        // receipt ready, and its waiter would hold the driver's lock for good.
+        if receipt.lsn >= self.shared.synced() && receipt.lsn >= self.shared.ring.end() {
             return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
         }
         Ok(match receipt.level {

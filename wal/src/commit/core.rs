@@ -392,7 +392,7 @@ impl Core {
     }
 
     fn next_advance(&mut self) -> Option<Action> {
-        let bound = self.marks.synced.plus(self.config.balanced_max_unsynced);
+        let bound = Lsn(self.marks.synced.0.saturating_add(self.config.balanced_max_unsynced));
         self.marks.balanced = self.marks.written.min(bound);
         if self.marks == self.published {
             return None;

@@ -154,12 +154,12 @@ impl Shared {
 
     /// Waits for the driver's lock.
     pub(crate) fn driver(&self) -> Driving<'_> {
-        Driving { shared: self, guard: lock(&self.driver) }
+        Driving::new(self, lock(&self.driver))
     }
 
     /// Takes the driver's lock if it is free.
     pub(crate) fn try_driver(&self) -> Option<Driving<'_>> {
-        try_lock(&self.driver).map(|guard| Driving { shared: self, guard })
+        try_lock(&self.driver).map(|guard| Driving::new(self, guard))
     }
 
     /// Waits until `lsn` is below its watermark, driving if nobody else does. `false`
@@ -214,7 +214,7 @@ impl Shared {
 
     /// Waits until there may be room in the ring. The caller tries again.
     pub(crate) fn wait_for_room(&self, still_full: impl Fn() -> bool) {
-        let end = self.ring.tail().end;
+        let end = self.ring.end();
         self.want(Mark::Balanced, Lsn(end.0.saturating_sub(1)));
         if let Some(mut driver) = self.try_driver() {
             let progress = driver.turn();
@@ -285,6 +285,14 @@ impl Deadline<'_> {
 pub(crate) struct Driving<'a> {
     shared: &'a Shared,
     guard: MutexGuard<'a, Driver>,
+    /// The thread was unwinding before: that panic is not the driver's.
+    unwinding: bool,
+}
+
+impl<'a> Driving<'a> {
+    fn new(shared: &'a Shared, guard: MutexGuard<'a, Driver>) -> Self {
+        Self { shared, guard, unwinding: std::thread::panicking() }
+    }
 }
 
 impl Driving<'_> {
@@ -349,7 +357,7 @@ impl std::ops::DerefMut for Driving<'_> {
 
 impl Drop for Driving<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.shared.is_poisoned() {
+        if !self.unwinding && std::thread::panicking() && !self.shared.is_poisoned() {
             self.guard.fail(self.shared, PoisonCause::Panic);
         }
     }

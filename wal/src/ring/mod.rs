@@ -234,6 +234,12 @@ impl Ring {
         unsafe { self.memory.write_entry(at, header.as_bytes(), payload, len) };
     }
 
+    /// The end of everything appended, in whole frames.
+    pub(crate) fn end(&self) -> Lsn {
+        Lsn(align_up(lock(&self.state).tail.0, self.sector))
+    }
+
+    /// The driver's look: it alone takes the note that an append found no room.
     pub(crate) fn tail(&self) -> Tail {
         let mut state = lock(&self.state);
         Tail {
