@@ -43,9 +43,6 @@ fn mend(files: &mut Files, mended_sector: usize, chain: bool) {
     for (path, bytes) in files {
         for at in sectors_with_a_crc(path) {
             if let Some(slot) = bytes.get_mut(at..at + mended_sector) {
-                if !is_segment(path) {
-                    repair::forget_compatible_features(slot);
-                }
                 repair::sector(slot);
             }
         }

@@ -10,8 +10,6 @@ use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 
 /// The CRC of CONTROL and of a segment header, and what comes before it.
 const SECTOR_CRC: Range<usize> = 8..12;
-/// In a slot of CONTROL: features that a build may ignore.
-const COMPATIBLE: Range<usize> = 40..48;
 const FRAME_MAGIC: Range<usize> = 0..4;
 const FRAME_CRC: Range<usize> = 4..8;
 const BODY_LEN: Range<usize> = 8..12;
@@ -24,14 +22,6 @@ pub(super) fn sector(bytes: &mut [u8]) {
     if let Some(covered) = bytes.get(SECTOR_CRC.end..) {
         let crc = crc32fast::hash(covered);
         put(bytes, SECTOR_CRC, crc);
-    }
-}
-
-/// Clears features of a slot of CONTROL that this build would ignore, and forget when it
-/// writes the slot again: there are none yet.
-pub(super) fn forget_compatible_features(slot: &mut [u8]) {
-    if let Some(features) = slot.get_mut(COMPATIBLE) {
-        features.fill(0);
     }
 }
 

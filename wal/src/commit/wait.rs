@@ -126,6 +126,12 @@ impl Waiters {
         lock(&self.lists).room.push(thread::current());
     }
 
+    /// This thread no longer waits for room.
+    pub(crate) fn cancel_for_room(&self) {
+        let this = thread::current().id();
+        lock(&self.lists).room.retain(|thread| thread.id() != this);
+    }
+
     /// Wakes those that wait for room.
     pub(crate) fn release_room(&self) {
         for thread in lock(&self.lists).room.drain(..) {
@@ -173,10 +179,9 @@ impl Waiters {
         }
         if let Some(thread) = lists.room.first() {
             thread.unpark();
-            return Left::Woken;
         }
-        let tasks = !(lists.synced.is_empty() && lists.balanced.is_empty());
-        if tasks { Left::Tasks } else { Left::Nobody }
+        let lists = [lists.synced.is_empty(), lists.balanced.is_empty(), lists.room.is_empty()];
+        if lists == [true; 3] { Left::Nobody } else { Left::Others }
     }
 }
 
@@ -185,8 +190,8 @@ impl Waiters {
 pub(crate) enum Left {
     /// A thread, which was woken.
     Woken,
-    /// Only tasks, which can't drive.
-    Tasks,
+    /// Only tasks, which can't drive, and appenders, which may find room and go.
+    Others,
     Nobody,
 }
 
