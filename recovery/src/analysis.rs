@@ -117,6 +117,7 @@ impl Analysis {
             plan.fault.get_or_insert(fault);
         }
         let unfinished = listing.segments.is_empty()
+            && control.counter == bulla_wal::control::CREATED
             && control.epoch == Epoch(1)
             && low_water == LowWater::START;
         if live.is_empty() && !unfinished {

@@ -20,6 +20,9 @@ pub struct ControlFile {
     current: Control,
 }
 
+/// The counter of a CONTROL file whose log has no segment yet.
+pub const CREATED: u64 = 1;
+
 /// Reads CONTROL without changing it.
 ///
 /// # Errors
@@ -73,7 +76,7 @@ impl ControlFile {
             _ => {}
         }
         let file = io.create(&temporary, false).map_err(Error::io("create", &temporary))?;
-        for counter in 0..2 {
+        for counter in 0..=CREATED {
             control.counter = counter;
             write_full(file.as_ref(), &control.encode(), Control::slot_offset(counter))
                 .map_err(Error::io("write", &temporary))?;
@@ -121,6 +124,18 @@ impl ControlFile {
     pub fn store(&mut self, control: Control, omission: Point) -> std::io::Result<()> {
         let next = Control { counter: self.current.counter + 1, ..control };
         self.put(&next, skip(omission))?;
+        self.current = next;
+        Ok(())
+    }
+
+    /// Notes that the log has its first segment, without waiting for the disk: so that
+    /// one that lost all its segments is not taken for one that never had any.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn note_begun(&mut self) -> std::io::Result<()> {
+        let next = Control { counter: self.current.counter + 1, ..self.current };
+        self.put(&next, true)?;
         self.current = next;
         Ok(())
     }

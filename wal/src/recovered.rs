@@ -110,7 +110,7 @@ pub fn begin(
     path: &Path,
     options: Options,
     lock: Box<dyn Lock>,
-    control: ControlFile,
+    mut control: ControlFile,
 ) -> Result<Recovered> {
     let io = Arc::clone(&options.io);
     let current = *control.current();
@@ -134,6 +134,7 @@ pub fn begin(
         NewSegment { header: &header, len: options.opening_len(0), direct: options.is_direct() };
     let sector = u64::from(current.sector);
     let file = segment::create(io.as_ref(), path, &new, |_| Ok(sector))?;
+    control.note_begun().map_err(Error::io("write", control.path()))?;
     Ok(Recovered {
         file_len: new.len,
         dir: path.to_owned(),

@@ -166,8 +166,8 @@ fn missing_segment_is_refused() {
     for number in 1..=3 {
         disk.remove_file(segment(number));
     }
-    // One epoch, nothing purged: it can't be told from a creation that was cut short.
-    assert_eq!(inspect(&disk).expect("inspect").report().entries, 0);
+    // CONTROL was written after its creation, so there were segments.
+    assert_eq!(refused(&disk), CorruptionKind::SegmentMissing);
     let mut image = three();
     image.reopen(image.frames[3].lsn);
     let disk = image.disk();
@@ -372,7 +372,10 @@ fn extreme_positions_do_not_overflow() {
     }
     let mut image = three();
     image.low_water.lsn = Lsn(u64::MAX - 511);
-    refused(&image.disk());
+    let disk = image.disk();
+    let error = open(Path::new(DIR), &options(&disk)).map(drop).expect_err("refused");
+    let kind = error.corruption().expect("corruption").kind;
+    assert!(matches!(kind, CorruptionKind::Control(_)), "{kind}");
     let disk = three().disk();
     disk.write_file(segment(u64::MAX), &[0; 512]);
     assert_eq!(refused(&disk), CorruptionKind::SegmentMissing);
