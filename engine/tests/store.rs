@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bulla_engine::entries::{Change, EntryError};
-use bulla_engine::{Batch, Error, Level, Snapshot, Store, StoreOptions, Token, TokenId};
+use bulla_engine::{Batch, Error, Level, Store, StoreInspection, StoreOptions, Token, TokenId};
 use bulla_wal::{Log, Options};
 
 struct Dir(PathBuf);
@@ -43,7 +43,7 @@ fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
     assert!(!store.delete(TokenId(2)).expect("nothing there"));
     store.close().expect("closed");
 
-    let snapshot = Snapshot::read(&dir.0, &Options::new()).expect("readable");
+    let snapshot = StoreInspection::read(&dir.0, &Options::new()).expect("readable");
     assert_eq!(snapshot.iter().copied().collect::<Vec<_>>(), [token(1, 1.5)]);
     let store = Store::open(&dir.0, &options()).expect("opened");
     assert_eq!(store.recovered().expect("recovered").entries, 4);

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use bulla_wal::dir::SegmentFile;
-use bulla_wal::format::{Control, FormatError, Header, LowWater, MAX_FRAME_LEN, Opening};
+use bulla_wal::format::{Control, Header, LowWater, Opening};
 use bulla_wal::io::FileKind;
 use bulla_wal::{Corruption, CorruptionKind, Epoch, FrameDamage, Lsn, SegmentNumber};
 
@@ -15,9 +15,6 @@ use crate::report::Proof;
 use crate::scan::{Promise, Scan};
 use crate::verdict::Rest;
 use crate::walk::{Cursor, End, Start};
-
-/// Openings beyond this are out of range, so that no sum of positions overflows.
-const MAX_LSN: Lsn = Lsn(u64::MAX - 2 * MAX_FRAME_LEN);
 
 /// A segment whose header fits its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +53,6 @@ pub(crate) fn plan(
     let ceilings = Ceilings::new(control, files, &headers);
     let mut segments: Vec<Segment> = Vec::new();
     let mut fault = None;
-    let mut files = files;
-    if low_water.lsn > MAX_LSN {
-        let kind = CorruptionKind::Control(FormatError::Field("low-water LSN"));
-        fault = Some(segment_fault(low_water.segment, kind));
-        files = &[];
-    }
     let mut expected = low_water.segment;
     for (file, header) in files.iter().zip(headers) {
         let previous = segments.last();
@@ -155,7 +146,7 @@ fn check_header(
             None => opening.base == low_water.lsn,
             Some(_) => opening.base >= low_water.lsn,
         };
-        if !in_place || opening.cut_at > MAX_LSN {
+        if !in_place {
             return Err(CorruptionKind::Opening);
         }
     }

@@ -94,17 +94,27 @@ impl std::error::Error for Failure {}
 /// # Errors
 /// The first promise that is broken.
 pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
-    let mut world = World::new(seed);
+    let mut world = World::new(Rng::new(seed));
     world
         .play()
         .map_err(|violation| Box::new(Failure { seed, violation, trace: world.trace.clone() }))?;
     Ok(world.tally)
 }
 
+/// Plays what a script says instead of a seed: every choice is read from its bytes.
+///
+/// # Errors
+/// The first promise that is broken, with the steps that led to it.
+pub fn run_script(script: &[u8]) -> Result<Tally, String> {
+    let mut world = World::new(Rng::from_script(script));
+    world.play().map_err(|violation| format!("{}{violation}", world.trace))?;
+    Ok(world.tally)
+}
+
 /// The steps of one seed, a line each, and how it ends.
 #[must_use]
 pub fn trace(seed: u64) -> String {
-    let mut world = World::new(seed);
+    let mut world = World::new(Rng::new(seed));
     let end = world.play();
     format!("{}{end:?}\n{:?}\n", world.trace, world.tally)
 }
@@ -133,8 +143,7 @@ enum End {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
+    fn new(mut rng: Rng) -> Self {
         let config = SimConfig {
             step_ns: rng.within(1_000, 200_000),
             late_completion_ppm: if rng.one_in(2) { 500_000 } else { 0 },
@@ -201,7 +210,7 @@ impl World {
                 self.disk.disarm();
                 self.disk.clear_faults();
             }
-            let Some(log) = self.open(killed)? else { continue };
+            let Some(log) = self.open(&mut killed)? else { continue };
             killed = None;
             let end = self.live(log)?;
             self.note(format_args!("life {life} ended: {end:?}"));
@@ -213,7 +222,7 @@ impl World {
         self.disk.clear_faults();
         self.disk.set_capacity(None);
         self.faulty = false;
-        let Some(log) = self.open(killed)? else {
+        let Some(log) = self.open(&mut killed)? else {
             return Err("the log can't be opened in the end".to_owned());
         };
         self.last_life(log)
@@ -274,8 +283,9 @@ impl World {
         Some(self.ring)
     }
 
-    /// Opens the log, through crashes of the recovery itself.
-    fn open(&mut self, mut killed: Option<u64>) -> Result<Option<Log>, Violation> {
+    /// Opens the log, through crashes of the recovery itself. One that is a power loss
+    /// ends the bound on what was lost, also for opens after this one.
+    fn open(&mut self, killed: &mut Option<u64>) -> Result<Option<Log>, Violation> {
         for depth in 0..=NESTED_CRASHES {
             let options = self.options.clone().io(self.disk.process());
             let looked = Inspection::read(Path::new(DIR), &options)
@@ -290,7 +300,7 @@ impl World {
                         shown.entries.len(),
                         shown.last_lsn
                     ));
-                    self.model.recovered(&shown, killed)?;
+                    self.model.recovered(&shown, *killed)?;
                     if looked.is_some_and(|looked| looked != shown.last_lsn) {
                         return Err(format!(
                             "a look showed {looked:?}, the recovery {}",
@@ -303,7 +313,7 @@ impl World {
                     self.note(format_args!("open crashed: {error}"));
                     self.tally.crashes_in_recovery += 1;
                     let bound = self.crashed(self.armed);
-                    killed = killed.and(bound);
+                    *killed = killed.and(bound);
                     if depth + 1 < NESTED_CRASHES {
                         let kind = self.random_crash();
                         let steps = self.rng.below(60);

@@ -6,6 +6,7 @@
 //! `cargo run -p bulla-tests --bin sim -- --seed N --trace` plays it again.
 
 pub mod campaign;
+pub mod fuzzing;
 mod model;
 pub mod omissions;
 pub mod opening;

@@ -1,37 +1,84 @@
 //! A small generator: the same seed gives the same campaign on every machine.
 
-/// Steele, Lea and Flood's `SplitMix64`.
+use std::collections::VecDeque;
+
+/// Steele, Lea and Flood's `SplitMix64`, or a script of bytes in its place.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct Rng(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    Seed(u64),
+    Script(VecDeque<u8>),
+}
 
 impl Rng {
     /// A generator for a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Source::Seed(seed))
+    }
+
+    /// Numbers that are read from a script, and zeros after its end. A number takes no
+    /// more bytes than its range needs, so that a fuzzer's small changes stay small.
+    #[must_use]
+    pub fn from_script(script: &[u8]) -> Self {
+        Self(Source::Script(script.iter().copied().collect()))
     }
 
     /// 64 random bits.
-    pub const fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^ (bits >> 31)
+    pub fn bits(&mut self) -> u64 {
+        match &mut self.0 {
+            Source::Seed(state) => split_mix(state),
+            Source::Script(script) => little_endian(script, 8),
+        }
     }
 
     /// A number below `end`.
-    pub const fn below(&mut self, end: u64) -> u64 {
-        self.bits() % end
+    pub fn below(&mut self, end: u64) -> u64 {
+        let bits = match &mut self.0 {
+            Source::Seed(state) => split_mix(state),
+            Source::Script(script) => little_endian(script, bytes_for(end)),
+        };
+        bits % end
     }
 
     /// A number from `start` to `end`, both included.
-    pub const fn within(&mut self, start: u64, end: u64) -> u64 {
+    pub fn within(&mut self, start: u64, end: u64) -> u64 {
         start + self.below(end - start + 1)
     }
 
     /// True once in `times`.
-    pub const fn one_in(&mut self, times: u64) -> bool {
+    pub fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
+    }
+
+    /// Has the script been read to its end? A seed has none.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        match &self.0 {
+            Source::Seed(_) => false,
+            Source::Script(script) => script.is_empty(),
+        }
+    }
+}
+
+const fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut bits = *state;
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}
+
+fn little_endian(script: &mut VecDeque<u8>, bytes: u32) -> u64 {
+    (0..bytes).fold(0, |bits, at| bits | u64::from(script.pop_front().unwrap_or(0)) << (at * 8))
+}
+
+const fn bytes_for(end: u64) -> u32 {
+    match end {
+        0..=0x100 => 1,
+        0x101..=0x1_0000 => 2,
+        _ => 8,
     }
 }

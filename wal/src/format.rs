@@ -40,6 +40,9 @@ pub const CONTROL_LEN: u64 = 2 * SLOT_STRIDE;
 pub const MAX_FRAME_LEN: u64 = 64 * 1024 * 1024;
 /// Entry kinds from here on belong to the log; users' kinds are below.
 pub const FIRST_INTERNAL_KIND: u16 = 0xFF00;
+/// No log starts, and no epoch opens, at a position or number beyond this: so that what
+/// is appended from there on stays within what a frame's header can say.
+pub const MAX_START: u64 = 1 << 62;
 /// Entries start at multiples of this.
 pub const ENTRY_ALIGN: u64 = 8;
 /// Bytes of a frame's header, as a length in memory.
@@ -190,6 +193,8 @@ pub struct Control {
     pub epoch: Epoch,
     /// Its random nonce.
     pub nonce: u64,
+    /// Compatible features, known or not: kept as they were found.
+    pub compatible: u64,
     /// Where the live log starts.
     pub low_water: LowWater,
 }
@@ -235,7 +240,7 @@ impl Control {
             version: VERSION.into(),
             counter: self.counter.into(),
             log_id: self.log_id.0,
-            compatible: U64::ZERO,
+            compatible: self.compatible.into(),
             incompatible: U64::ZERO,
             sector: self.sector.into(),
             epoch: self.epoch.0.into(),
@@ -283,10 +288,15 @@ impl Control {
         if slot.version.get() == 0 {
             return Err(FormatError::Field("version"));
         }
-        if slot.low_segment.get() == 0 || slot.low_seq.get() == 0 || slot.epoch.get() == 0 {
+        if slot.counter.get() > MAX_START {
+            return Err(FormatError::Field("counter"));
+        }
+        let starts = [slot.low_segment.get(), slot.low_seq.get()];
+        if starts.iter().any(|start| *start == 0 || *start > MAX_START) || slot.epoch.get() == 0 {
             return Err(FormatError::Field("low-water mark"));
         }
-        if !slot.low_lsn.get().is_multiple_of(u64::from(sector)) {
+        let low_lsn = slot.low_lsn.get();
+        if !low_lsn.is_multiple_of(u64::from(sector)) || low_lsn > MAX_START {
             return Err(FormatError::Field("low-water LSN"));
         }
         Ok(Self {
@@ -295,6 +305,7 @@ impl Control {
             sector,
             epoch: Epoch(slot.epoch.get()),
             nonce: slot.nonce.get(),
+            compatible: slot.compatible.get(),
             low_water: LowWater {
                 segment: SegmentNumber(slot.low_segment.get()),
                 lsn: Lsn(slot.low_lsn.get()),
@@ -472,7 +483,8 @@ impl Header {
         if header.flags.get() & !SEGMENT_OPENS_EPOCH != 0 || header.reserved != [0; 12] {
             return Err(FormatError::Reserved);
         }
-        if header.number.get() == 0 || header.epoch.get() == 0 {
+        let number = header.number.get();
+        if number == 0 || number > MAX_START || header.epoch.get() == 0 {
             return Err(FormatError::Field("number or epoch"));
         }
         let tail =
@@ -522,7 +534,11 @@ fn decode_opening(tail: &[u8], cut_count: usize, sector: u32) -> Result<Opening,
     if !base.is_multiple_of(sector) || !cut_at.is_multiple_of(sector) || cut_at < base {
         return Err(FormatError::Field("base or cut"));
     }
-    if opening.supersedes_from.get() != base || opening.first_seq.get() == 0 {
+    let first_seq = opening.first_seq.get();
+    if cut_at > MAX_START || first_seq > MAX_START {
+        return Err(FormatError::Field("base or first Seq"));
+    }
+    if opening.supersedes_from.get() != base || first_seq == 0 {
         return Err(FormatError::Field("supersedes_from or first Seq"));
     }
     Ok(Opening {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct Log {
     closed: bool,
 }
 
+/// The flusher looks no more often than this.
+const SHORTEST_TICK: Duration = Duration::from_micros(100);
 /// Spare segments kept ready.
 const SPARES: usize = 1;
 
@@ -91,7 +94,9 @@ impl Log {
         };
         let ring = Ring::new(&options, start).map_err(Error::io("map memory for", &dir))?;
         let fua = file.is_direct();
-        let core = Core::new(config(&options, fua), start.lsn, start.segment, io.now_ns());
+        let queue = io.queue(options.depth).map_err(Error::io("make a queue for", &dir))?;
+        let config = Config { depth: options.depth.min(queue.depth()), ..config(&options, fua) };
+        let core = Core::new(config, start.lsn, start.segment, io.now_ns());
         let stats = Stats {
             backend: io.name(),
             method: if fua { Method::Direct } else { Method::Buffered }.name(),
@@ -111,7 +116,7 @@ impl Log {
             core,
             counters: Counters::new(stats),
             live: recovered.live,
-            queue: io.queue(options.depth).map_err(Error::io("make a queue for", &dir))?,
+            queue,
             io: Arc::clone(&io),
             maker: maker.clone(),
             header,
@@ -217,8 +222,7 @@ impl Log {
                 // There may be space by now: the next append will know.
                 if let Some(mut driver) = self.shared.try_driver() {
                     driver.core.space();
-                    driver.settle();
-                    driver.leave();
+                    driver.pump(&self.shared);
                 }
                 if self.shared.ring.spares() > 0 { Ok(()) } else { Err(Error::NoSpace(error)) }
             }
@@ -276,7 +280,7 @@ impl Log {
     /// # Errors
     /// [`Error::Poisoned`].
     pub fn sync(&self) -> Result<Lsn> {
-        let end = self.shared.ring.tail().end;
+        let end = self.shared.ring.end();
         if end > self.shared.synced() {
             self.shared.wait(Mark::Synced, Lsn(end.0 - 1), None)?;
         }
@@ -299,10 +303,7 @@ impl Log {
         let keep_from = keep_from.min(self.shared.synced());
         let start = {
             let driver = self.shared.driver();
-            let starts = driver.live.iter().rev().map(|live| live.start);
-            let start = { starts }.find(|start| start.lsn <= keep_from);
-            driver.leave();
-            start
+            driver.live.iter().rev().map(|live| live.start).find(|start| start.lsn <= keep_from)
         };
         let Some(low_water) = start.filter(|start| start.segment > current.segment) else {
             return Ok(current.lsn);
@@ -317,7 +318,7 @@ impl Log {
         driver.live.retain(|live| live.start.segment >= low_water.segment);
         driver.core.space();
         driver.pump(&self.shared);
-        driver.leave();
+        drop(driver);
         Ok(low_water.lsn)
     }
 
@@ -358,7 +359,7 @@ impl Log {
             }
         }
         let closed = driver.core.is_closed();
-        driver.leave();
+        drop(driver);
         self.shared.stop();
         for thread in self.threads.drain(..) {
             // A panic of it poisoned the log, which is reported below.
@@ -382,7 +383,7 @@ impl Log {
     /// The end of what was appended, in whole frames.
     #[must_use]
     pub fn end(&self) -> Lsn {
-        self.shared.ring.tail().end
+        self.shared.ring.end()
     }
 
     /// The first position that is not purged.
@@ -420,8 +421,7 @@ impl Log {
     pub fn stats(&self) -> Stats {
         let driver = self.shared.driver();
         let mut stats = driver.counters.snapshot();
-        // Who wanted to drive meanwhile is parked.
-        driver.leave();
+        drop(driver);
         let appended = self.shared.ring.counts();
         stats.entries = appended.entries;
         stats.payload_bytes = appended.bytes;
@@ -433,12 +433,17 @@ impl Log {
     pub fn step(&self) -> bool {
         let mut driver = self.shared.driver();
         let progress = driver.pump(&self.shared);
-        driver.leave();
+        drop(driver);
         progress
     }
 
     fn mark(&self, receipt: Receipt) -> Result<Option<Mark>> {
         if receipt.epoch != self.epoch {
+            return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
+        }
+        // Another log's epoch may have the same number. Nothing would ever make such a
+        // receipt ready, and its waiter would hold the driver's lock for good.
+        if receipt.lsn >= self.shared.synced() && receipt.lsn >= self.shared.ring.end() {
             return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
         }
         Ok(match receipt.level {
@@ -538,7 +543,8 @@ fn start_threads(
     maker: SpareMaker,
 ) -> std::io::Result<Vec<thread::JoinHandle<()>>> {
     let flusher = {
-        let (shared, io, tick) = (Arc::clone(shared), Arc::clone(io), options.flush_interval / 2);
+        let (shared, io) = (Arc::clone(shared), Arc::clone(io));
+        let tick = (options.flush_interval / 2).max(SHORTEST_TICK);
         thread::Builder::new()
             .name("bulla-flush".to_owned())
             .spawn(move || run_flusher(&shared, io.as_ref(), tick))?
@@ -585,13 +591,12 @@ fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
         // Decided while nobody else can take an entry out of the ring and leave the rest
         // of its way to us.
         let asleep = deadline.is_none() && shared.ring.flusher_sleeps();
-        driver.leave();
+        drop(driver);
         if let Some(at_ns) = deadline {
             let left = Duration::from_nanos(at_ns.saturating_sub(io.now_ns()));
             park(Some(left.min(tick)));
         } else if asleep {
             park(None);
-            shared.driver().core.woken(io.now_ns());
         }
     }
 }
@@ -602,11 +607,12 @@ fn run_preparer(shared: &Shared, maker: &SpareMaker) {
         match shared.take_spare_wanted() {
             None => park(None),
             Some(number) => {
-                let made = maker.make(number);
+                // Appends that need the segment must not wait for a thread that is gone.
+                let made = catch_unwind(AssertUnwindSafe(|| maker.make(number)))
+                    .unwrap_or_else(|_| Err(std::io::Error::other("making a segment panicked")));
                 let mut driver = shared.driver();
                 driver.prepared(shared, made);
                 driver.pump(shared);
-                driver.leave();
             }
         }
     }

@@ -94,6 +94,7 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
         sector: options.sector,
         epoch: Epoch(1),
         nonce: random_nonce(&options, path)?,
+        compatible: 0,
         low_water: LowWater::START,
     };
     let control = ControlFile::create(io.as_ref(), path, control)?;

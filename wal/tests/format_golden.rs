@@ -23,6 +23,7 @@ fn control() -> Control {
         sector: SECTOR,
         epoch: Epoch(7),
         nonce: 0x1122_3344_5566_7788,
+        compatible: 0xC0,
         low_water: LowWater {
             segment: SegmentNumber(3),
             lsn: Lsn(512 * 9),

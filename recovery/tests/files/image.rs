@@ -279,6 +279,7 @@ impl Image {
                 sector: self.sector,
                 epoch: Epoch(epoch),
                 nonce: nonce(epoch),
+                compatible: 0,
                 low_water: self.low_water,
             };
             let at = Control::slot_offset(counter) as usize;

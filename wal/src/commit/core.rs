@@ -185,7 +185,7 @@ impl Core {
             phase: Phase::Running,
             now,
             next_op: 0,
-            tail: Tail { end: start, closed: 0, pressed: false },
+            tail: Tail { end: start, closed: 0, pressed: false, after_sleep: false },
             sealed: start,
             quiet_at: now,
             frames: VecDeque::new(),
@@ -214,17 +214,12 @@ impl Core {
         if self.tail.end == self.sealed && tail.end > self.sealed {
             self.last_work = now;
         }
-        if tail.end <= self.sealed {
+        // While the flusher slept nobody looked: what is unsealed is as new as its wake-up.
+        if tail.end <= self.sealed || tail.after_sleep {
             self.quiet_at = now;
         }
         self.now = now;
         self.tail = tail;
-    }
-
-    /// The flusher slept until the append that woke it: what is unsealed is that new.
-    pub(crate) fn woken(&mut self, now: Nanos) {
-        self.quiet_at = now;
-        self.now = now;
     }
 
     /// Somebody waits for the positions below these to be written, or synced.
@@ -392,8 +387,13 @@ impl Core {
     }
 
     fn next_advance(&mut self) -> Option<Action> {
-        let bound = self.marks.synced.plus(self.config.balanced_max_unsynced);
+        let bound = Lsn(self.marks.synced.0.saturating_add(self.config.balanced_max_unsynced));
         self.marks.balanced = self.marks.written.min(bound);
+        let entries: u64 = self.segments.iter().map(|segment| segment.uncovered.entries).sum();
+        if entries >= self.config.balanced_entries {
+            // A sync must start first, and waits for the one that is on its way.
+            self.marks.balanced = self.published.balanced;
+        }
         if self.marks == self.published {
             return None;
         }

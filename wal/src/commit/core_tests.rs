@@ -77,7 +77,7 @@ impl World {
     /// Lets the core act until it has nothing to do.
     fn run(&mut self) {
         let closed = self.pending.len().saturating_sub(1);
-        self.core.tick(self.now, Tail { end: self.end, closed, pressed: false });
+        self.core.tick(self.now, Tail { end: self.end, closed, ..Tail::default() });
         while let Some(action) = self.core.next() {
             self.log.push(action);
             match action {

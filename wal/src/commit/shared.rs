@@ -154,12 +154,12 @@ impl Shared {
 
     /// Waits for the driver's lock.
     pub(crate) fn driver(&self) -> Driving<'_> {
-        Driving { shared: self, guard: lock(&self.driver) }
+        Driving::new(self, lock(&self.driver))
     }
 
     /// Takes the driver's lock if it is free.
     pub(crate) fn try_driver(&self) -> Option<Driving<'_>> {
-        try_lock(&self.driver).map(|guard| Driving { shared: self, guard })
+        try_lock(&self.driver).map(|guard| Driving::new(self, guard))
     }
 
     /// Waits until `lsn` is below its watermark, driving if nobody else does. `false`
@@ -176,9 +176,7 @@ impl Shared {
         self.want(mark, lsn);
         loop {
             if let Some(mut driver) = self.try_driver() {
-                let result = driver.lead(mark, lsn, deadline);
-                driver.leave();
-                return result;
+                return driver.lead(mark, lsn, deadline);
             }
             let registration = self.waiters.register(mark, lsn);
             // Who held the lock just now may have left before we registered: look again.
@@ -194,9 +192,7 @@ impl Shared {
             }
             if let Some(mut driver) = self.try_driver() {
                 self.waiters.cancel(registration);
-                let result = driver.lead(mark, lsn, deadline);
-                driver.leave();
-                return result;
+                return driver.lead(mark, lsn, deadline);
             }
             let left = deadline.map(Deadline::left);
             park(left);
@@ -214,12 +210,10 @@ impl Shared {
 
     /// Waits until there may be room in the ring. The caller tries again.
     pub(crate) fn wait_for_room(&self, still_full: impl Fn() -> bool) {
-        let end = self.ring.tail().end;
+        let end = self.ring.end();
         self.want(Mark::Balanced, Lsn(end.0.saturating_sub(1)));
         if let Some(mut driver) = self.try_driver() {
-            let progress = driver.turn();
-            driver.leave();
-            if progress {
+            if driver.turn() {
                 return;
             }
         }
@@ -228,6 +222,7 @@ impl Shared {
             self.wake_flusher();
             park(Some(SAFETY_NET));
         }
+        self.waiters.cancel_for_room();
     }
 
     // The background threads.
@@ -284,7 +279,16 @@ impl Deadline<'_> {
 /// The right to drive. A panic while it is held poisons the log.
 pub(crate) struct Driving<'a> {
     shared: &'a Shared,
-    guard: MutexGuard<'a, Driver>,
+    /// There until this is dropped.
+    guard: Option<MutexGuard<'a, Driver>>,
+    /// The thread was unwinding before: that panic is not the driver's.
+    unwinding: bool,
+}
+
+impl<'a> Driving<'a> {
+    fn new(shared: &'a Shared, guard: MutexGuard<'a, Driver>) -> Self {
+        Self { shared, guard: Some(guard), unwinding: std::thread::panicking() }
+    }
 }
 
 impl Driving<'_> {
@@ -300,7 +304,7 @@ impl Driving<'_> {
             let progress = self.turn();
             if !progress && !self.shared.check(mark, lsn)? {
                 // Whatever was appended has a place, so the core always has a next step.
-                debug_assert!(false, "the core is stuck below LSN {lsn}: {:?}", self.guard.core);
+                debug_assert!(false, "the core is stuck below LSN {lsn}: {:?}", self.core);
                 park(Some(SAFETY_NET));
             }
         }
@@ -308,7 +312,8 @@ impl Driving<'_> {
 
     /// Does what can be done, and waits for a completion if there was nothing else.
     pub(crate) fn turn(&mut self) -> bool {
-        self.guard.pump(self.shared) || self.guard.reap(self.shared)
+        let shared = self.shared;
+        self.pump(shared) || self.reap(shared)
     }
 
     /// Drives until nothing is left to do before the next event, or for some turns.
@@ -319,38 +324,36 @@ impl Driving<'_> {
             }
         }
     }
-
-    /// Gives the lock back, and the duty to drive to somebody who waits.
-    pub(crate) fn leave(self) {
-        let shared = self.shared;
-        let busy = self.guard.is_busy();
-        drop(self);
-        match shared.waiters.wake_next_driver() {
-            Left::Woken => {}
-            Left::Nobody if !busy => {}
-            Left::Tasks | Left::Nobody => shared.wake_flusher(),
-        }
-    }
 }
 
 impl std::ops::Deref for Driving<'_> {
     type Target = Driver;
 
     fn deref(&self) -> &Driver {
-        &self.guard
+        self.guard.as_ref().expect("held until dropped")
     }
 }
 
 impl std::ops::DerefMut for Driving<'_> {
     fn deref_mut(&mut self) -> &mut Driver {
-        &mut self.guard
+        self.guard.as_mut().expect("held until dropped")
     }
 }
 
 impl Drop for Driving<'_> {
+    /// Gives the lock back, and the duty to drive to somebody who waits: whoever found
+    /// the lock taken, for whatever it was taken, counts on that.
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.shared.is_poisoned() {
-            self.guard.fail(self.shared, PoisonCause::Panic);
+        let shared = self.shared;
+        if !self.unwinding && std::thread::panicking() && !shared.is_poisoned() {
+            self.fail(shared, PoisonCause::Panic);
+        }
+        let busy = self.is_busy();
+        self.guard = None;
+        match shared.waiters.wake_next_driver() {
+            Left::Woken => {}
+            Left::Nobody if !busy => {}
+            Left::Others | Left::Nobody => shared.wake_flusher(),
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Registration {
 
 /// Waiters for whom there is memory from the start.
 const WAITERS: usize = 256;
+/// So many are woken at once.
+const WAKE_BATCH: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Waiters {
@@ -95,27 +97,39 @@ impl Waiters {
         waker: &Waker,
         earlier: Option<Registration>,
     ) -> Registration {
+        let who = Who::Task(waker.clone());
         let mut lists = lock(&self.lists);
-        let parked = earlier.and_then(|earlier| Some((earlier, lists.find(earlier)?)));
-        if let Some((earlier, Parked { who: Who::Task(old), .. })) = parked {
-            old.clone_from(waker);
+        if let Some((earlier, parked)) =
+            earlier.and_then(|earlier| Some((earlier, lists.find(earlier)?)))
+        {
+            let stale = std::mem::replace(&mut parked.who, who);
+            // Dropped only when the lists are free, as in `release`.
+            drop(lists);
+            drop(stale);
             return earlier;
         }
-        lists.insert(mark, lsn, Who::Task(waker.clone()))
+        lists.insert(mark, lsn, who)
     }
 
     /// Takes a registration back; it may be gone already.
     pub(crate) fn cancel(&self, registration: Registration) {
         let mut lists = lock(&self.lists);
-        if let Some(index) = lists.index(registration) {
-            let removed = lists.list(registration.mark).remove(index);
-            lists.removed(removed.as_ref());
-        }
+        let index = lists.index(registration);
+        let parked = index.and_then(|index| lists.list(registration.mark).remove(index));
+        lists.removed(parked.as_ref());
+        drop(lists);
+        drop(parked);
     }
 
     /// Registers this thread as waiting for room in the ring.
     pub(crate) fn register_for_room(&self) {
         lock(&self.lists).room.push(thread::current());
+    }
+
+    /// This thread no longer waits for room.
+    pub(crate) fn cancel_for_room(&self) {
+        let this = thread::current().id();
+        lock(&self.lists).room.retain(|thread| thread.id() != this);
     }
 
     /// Wakes those that wait for room.
@@ -126,15 +140,16 @@ impl Waiters {
     }
 
     /// Wakes those whose watermark has passed them, and no one else.
+    ///
+    /// Wakers are others' code: woken (and dropped) only when the lists are free, as one
+    /// may drop a task, and with it a future that takes its registration back.
     pub(crate) fn release(&self, marks: &Watermarks) {
-        let mut lists = lock(&self.lists);
         for (mark, upto) in [(Mark::Synced, marks.synced), (Mark::Balanced, marks.balanced)] {
-            while lists.list(mark).front().is_some_and(|parked| parked.lsn < upto) {
-                let released = lists.list(mark).pop_front();
-                lists.removed(released.as_ref());
-                if let Some(parked) = released {
-                    parked.who.wake();
-                }
+            let mut full = true;
+            while full {
+                let mut batch = [const { None }; WAKE_BATCH];
+                full = lock(&self.lists).take_below(mark, upto, &mut batch);
+                batch.into_iter().flatten().for_each(Who::wake);
             }
         }
     }
@@ -164,10 +179,9 @@ impl Waiters {
         }
         if let Some(thread) = lists.room.first() {
             thread.unpark();
-            return Left::Woken;
         }
-        let tasks = !(lists.synced.is_empty() && lists.balanced.is_empty());
-        if tasks { Left::Tasks } else { Left::Nobody }
+        let lists = [lists.synced.is_empty(), lists.balanced.is_empty(), lists.room.is_empty()];
+        if lists == [true; 3] { Left::Nobody } else { Left::Others }
     }
 }
 
@@ -176,12 +190,25 @@ impl Waiters {
 pub(crate) enum Left {
     /// A thread, which was woken.
     Woken,
-    /// Only tasks, which can't drive.
-    Tasks,
+    /// Only tasks, which can't drive, and appenders, which may find room and go.
+    Others,
     Nobody,
 }
 
 impl Lists {
+    /// Fills `batch` with waiters below `upto`; gives whether there may be more.
+    fn take_below(&mut self, mark: Mark, upto: Lsn, batch: &mut [Option<Who>]) -> bool {
+        for slot in batch {
+            if self.list(mark).front().is_none_or(|parked| parked.lsn >= upto) {
+                return false;
+            }
+            let parked = self.list(mark).pop_front();
+            self.removed(parked.as_ref());
+            *slot = parked.map(|parked| parked.who);
+        }
+        true
+    }
+
     fn list(&mut self, mark: Mark) -> &mut VecDeque<Parked> {
         match mark {
             Mark::Balanced => &mut self.balanced,

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use memmap2::{MmapMut, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapRaw};
 
 use crate::position::Lsn;
 
@@ -25,6 +25,8 @@ impl RingMemory {
         assert!(len.is_power_of_two(), "checked with the options");
         let bytes = usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
         let map = MmapRaw::from(MmapMut::map_anon(bytes)?);
+        // A child of a fork must not copy pages that a write in flight reads.
+        map.advise(Advice::DontFork)?;
         Ok(Arc::new(Self { map, len }))
     }
 

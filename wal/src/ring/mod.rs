@@ -74,6 +74,8 @@ pub(crate) struct Tail {
     pub(crate) closed: usize,
     /// An append found no room since the last look.
     pub(crate) pressed: bool,
+    /// An append woke the flusher since the last look.
+    pub(crate) after_sleep: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,7 @@ struct State {
     spare_error: Option<Arc<io::Error>>,
     shut: bool,
     pressed: bool,
+    after_sleep: bool,
     flusher_asleep: bool,
     appended_entries: u64,
     appended_bytes: u64,
@@ -165,6 +168,7 @@ impl Ring {
                 spare_error: None,
                 shut: false,
                 pressed: false,
+                after_sleep: false,
                 flusher_asleep: false,
                 appended_entries: 0,
                 appended_bytes: 0,
@@ -219,6 +223,7 @@ impl Ring {
         state.appended_entries += count as u64;
         let seq = Seq(state.first_seq.0 + u64::from(state.entries) - 1);
         let wake_flusher = std::mem::take(&mut state.flusher_asleep);
+        state.after_sleep |= wake_flusher;
         Ok(Appended { lsn: last, seq, wake_flusher })
     }
 
@@ -234,12 +239,19 @@ impl Ring {
         unsafe { self.memory.write_entry(at, header.as_bytes(), payload, len) };
     }
 
+    /// The end of everything appended, in whole frames.
+    pub(crate) fn end(&self) -> Lsn {
+        Lsn(align_up(lock(&self.state).tail.0, self.sector))
+    }
+
+    /// The driver's look: it alone takes the note that an append found no room.
     pub(crate) fn tail(&self) -> Tail {
         let mut state = lock(&self.state);
         Tail {
             end: Lsn(align_up(state.tail.0, self.sector)),
             closed: state.closed.len(),
             pressed: std::mem::take(&mut state.pressed),
+            after_sleep: std::mem::take(&mut state.after_sleep),
         }
     }
 

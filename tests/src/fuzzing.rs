@@ -1,0 +1,25 @@
+//! What must hold for any bytes: the bodies of the fuzz targets, callable without a fuzzer.
+//!
+//! Owns the meaning of an input: the first bytes choose, and what is missing reads as
+//! zeros, so that every input is one. A broken property panics; nothing else may. The
+//! targets are in `fuzz/`, their committed corpus is replayed by `tests/tests/corpus.rs`.
+
+mod damage;
+mod decode;
+mod logs;
+mod repair;
+mod segment;
+
+pub use decode::{Decoded, decode};
+pub use segment::{Outcome, segment};
+
+use crate::campaign::{self, Tally};
+
+/// A life of the log with every choice read from the input: appends, waits, syncs,
+/// purges, time, faults, crashes and recoveries, checked against the model.
+///
+/// # Panics
+/// When a promise of the contract is broken, with the steps that led to it.
+pub fn operations(input: &[u8]) -> Tally {
+    campaign::run_script(input).unwrap_or_else(|failure| panic!("{failure}"))
+}

@@ -1,0 +1,120 @@
+//! Any bytes are decoded or refused, and what is decoded is what the bytes say.
+
+use bulla_wal::format::{
+    Control, ENTRY_ALIGN, ENTRY_HEADER_LEN, Entries, FRAME_HEADER_LEN, FormatError, Frame, Header,
+    LogId, Seed, align_up,
+};
+use bulla_wal::{Epoch, Lsn, SegmentNumber};
+
+use super::repair;
+
+const SECTOR: u32 = 512;
+const EPOCH: Epoch = Epoch(1);
+
+/// What an input was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decoded {
+    /// Of no structure of the format.
+    Refused,
+    /// A slot of CONTROL.
+    Control,
+    /// A segment's header.
+    Header,
+    /// A frame's header.
+    Frame,
+    /// The entries of a frame.
+    Entries,
+}
+
+/// Decodes an input: its first byte says as what, and whether the checksum is mended
+/// before; of entries the second one says how many there should be.
+///
+/// # Panics
+/// When what is decoded would not be encoded to the same bytes.
+pub fn decode(input: &[u8]) -> Decoded {
+    let (first, rest) = input.split_first().map_or((0, input), |(first, rest)| (*first, rest));
+    let is_mended = first & 4 != 0;
+    let valid = match first & 3 {
+        0 => control(&sector(rest, is_mended)).map(|()| Decoded::Control),
+        1 => header(&sector(rest, is_mended)).map(|()| Decoded::Header),
+        2 => frame(rest, is_mended).map(|()| Decoded::Frame),
+        _ => entries(rest).map(|()| Decoded::Entries),
+    };
+    valid.unwrap_or(Decoded::Refused)
+}
+
+/// The input as it is, or filled up to a whole sector with a checksum that fits.
+fn sector(input: &[u8], is_mended: bool) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    if is_mended {
+        let largest = bulla_wal::format::MAX_SECTOR as usize;
+        let len = bytes.len().next_power_of_two().clamp(SECTOR as usize, largest);
+        bytes.resize(len, 0);
+        repair::sector(&mut bytes);
+    }
+    bytes
+}
+
+fn control(bytes: &[u8]) -> Result<(), FormatError> {
+    let control = Control::decode(bytes)?;
+    let same = control.encode() == bytes[..control.sector as usize];
+    assert!(same, "{control:?} is not what was decoded");
+    Ok(())
+}
+
+fn header(bytes: &[u8]) -> Result<(), FormatError> {
+    let header = Header::decode(bytes)?;
+    let same = header.encode() == bytes[..header.sector as usize];
+    assert!(same, "{header:?} is not what was decoded");
+    Ok(())
+}
+
+fn frame(input: &[u8], is_mended: bool) -> Result<(), FormatError> {
+    let seed = Seed::new(LogId([7; 16]), SegmentNumber(1), EPOCH, 9);
+    let mut bytes = input.to_vec();
+    if is_mended {
+        repair::frame_header(&mut bytes, seed);
+    }
+    let (frame, crc) = Frame::decode(&bytes, seed, EPOCH, SECTOR)?;
+    let (encoded, encoded_crc) = frame.encode(seed);
+    assert!(bytes.starts_with(&encoded), "{frame:?} is not what was decoded");
+    assert_eq!(crc, encoded_crc);
+    // What a reader goes on with does not overflow.
+    assert!(frame.end(SECTOR) >= frame.lsn);
+    assert!(frame.disk_len(SECTOR) >= FRAME_HEADER_LEN);
+    assert!(frame.next_seq() >= frame.first_seq);
+    Ok(())
+}
+
+fn entries(input: &[u8]) -> Result<(), FormatError> {
+    let (count, body) = input.split_first().ok_or(FormatError::TooShort)?;
+    let frame = Frame {
+        body_len: u32::try_from(body.len()).map_err(|_| FormatError::TooShort)?,
+        entry_count: u32::from(*count),
+        ..repair::any_frame()
+    };
+    let mut next = frame.lsn.plus(FRAME_HEADER_LEN);
+    let mut shown = 0;
+    for entry in Entries::new(&frame, body) {
+        let entry = entry?;
+        assert!(entry.lsn >= next, "the entry at {} overlaps the one before", entry.lsn);
+        assert_eq!(entry.seq.0, frame.first_seq.0 + shown, "numbers are dense");
+        let encoded = encode(entry.kind, entry.payload);
+        let at = entry.lsn.distance_from(Lsn(FRAME_HEADER_LEN)) as usize;
+        assert!(body[at..].starts_with(&encoded), "{entry:?} is not what was decoded");
+        next = entry.lsn.plus(encoded.len() as u64);
+        shown += 1;
+    }
+    assert_eq!(shown, u64::from(frame.entry_count), "as many as the frame says");
+    Ok(())
+}
+
+fn encode(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).expect("shorter than its frame");
+    let mut bytes = len.to_le_bytes().to_vec();
+    bytes.extend_from_slice(&kind.to_le_bytes());
+    bytes.resize(ENTRY_HEADER_LEN as usize, 0);
+    bytes.extend_from_slice(payload);
+    bytes.resize(align_up(bytes.len() as u64, ENTRY_ALIGN) as usize, 0);
+    bytes
+}
