@@ -212,10 +212,10 @@ impl Shared {
     pub(crate) fn wait_for_room(&self, still_full: impl Fn() -> bool) {
         let end = self.ring.end();
         self.want(Mark::Balanced, Lsn(end.0.saturating_sub(1)));
-        if let Some(mut driver) = self.try_driver() {
-            if driver.turn() {
-                return;
-            }
+        if let Some(mut driver) = self.try_driver()
+            && driver.turn()
+        {
+            return;
         }
         self.waiters.register_for_room();
         if still_full() && !self.is_poisoned() {
