@@ -1,1 +1,0 @@
-//! Bulla: benches.
