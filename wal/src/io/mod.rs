@@ -2,7 +2,7 @@
 //!
 //! [`Io`] is a file system with a clock and randomness, [`File`] an open file,
 //! [`Queue`] the way of the log's data: several writes and syncs in flight, whose
-//! completions may come in any order. Backends: [`std`](self::std) for Linux, and the
+//! completions may come in any order. Backends: [`mod@std`] for Linux, and the
 //! simulated disk `sim`. One conformance suite holds for all (`wal/tests/io_conformance.rs`).
 
 mod aligned;
