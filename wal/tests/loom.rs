@@ -140,10 +140,12 @@ impl MemoryIo {
         file.bytes.lock().unwrap().clone()
     }
 
-    /// Writes without DSYNC that no sync followed.
+    /// Writes to segments, without DSYNC, that no sync followed.
     fn unsynced_acknowledged(&self) -> usize {
         let files = self.files.lock().unwrap();
-        files.values().map(|file| *file.unsynced.lock().unwrap()).sum()
+        let segments =
+            files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
+        segments.map(|(_, file)| *file.unsynced.lock().unwrap()).sum()
     }
 }
 
