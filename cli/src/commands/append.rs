@@ -1,6 +1,6 @@
 //! `bulla append`: lines from standard input, acknowledged one by one.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     level: LevelArg,
     /// Kind of the entries, below 65280.
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..65_280), value_name = "N")]
     kind: u16,
     #[command(flatten)]
     log: LogArgs,
@@ -53,6 +53,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let stop = Arc::new(AtomicBool::new(false));
     let (to, from) = sync_channel(MAX_PENDING);
     let reader = Reader {
+        max_line: log.max_entry_len() + 1,
         log: Arc::downgrade(&log),
         stop: Arc::clone(&stop),
         kind: args.kind,
@@ -127,6 +128,9 @@ fn acknowledge(
 
 /// Appends lines as they come.
 struct Reader {
+    /// Bytes read of a line at most, in one piece: the longest entry and its newline. The
+    /// log refuses what has none there.
+    max_line: u64,
     log: Weak<Log>,
     stop: Arc<AtomicBool>,
     kind: u16,
@@ -140,7 +144,7 @@ impl Reader {
         let mut line = Vec::new();
         loop {
             line.clear();
-            match input.read_until(b'\n', &mut line) {
+            match input.by_ref().take(self.max_line).read_until(b'\n', &mut line) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {

@@ -79,6 +79,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
     }
     assert_eq!(code(&run("frobnicate", &store)), 2);
     assert_eq!(code(&run("append DIR --segment-size 1XB", &store)), 2);
+    assert_eq!(code(&run("append DIR --kind 65280", &store)), 2);
     assert_eq!(code(&run("append DIR --segment-size 5000", &store)), 2);
     let column = bulla()
         .arg("load")
@@ -151,6 +152,32 @@ fn appended_lines_are_acknowledged_in_order_and_dumped_byte_for_byte() {
     let some =
         stdout(&run("dump DIR --from seq:1002 --to seq:1003 --format jsonl", &dir.join("strict")));
     assert_eq!(some.lines().count(), 1);
+}
+
+#[test]
+fn line_that_is_too_long_is_refused_after_the_lines_before_it() {
+    let dir = Dir::new("long");
+    let log = dir.join("log");
+    let mut child = bulla()
+        .args(["append", "--ring-size", "64KiB", "--segment-size", "64KiB"])
+        .arg(&log)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut input = child.stdin.take().expect("piped");
+    // Never a newline: what is read of it is bounded, or this does not end.
+    let endless = std::thread::spawn(move || {
+        let _ = input.write_all(b"one\n");
+        while input.write_all(&[b'x'; 4096]).is_ok() {}
+    });
+    let output = child.wait_with_output().expect("ends");
+    endless.join().expect("writes until nobody reads");
+    assert_eq!(code(&output), 1);
+    assert!(stdout(&output).starts_with("ack 1 "), "{output:?}");
+    assert!(stderr(&output).contains("do not fit"), "{}", stderr(&output));
+    assert_eq!(json("verify DIR", &log).0["entries"], 1);
 }
 
 #[test]
