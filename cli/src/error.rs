@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use bulla_engine::TokenError;
+use bulla_wal::CorruptionKind;
 
 use crate::mapping::MappingError;
 
@@ -85,6 +86,22 @@ pub(crate) enum RowError {
     Token(#[from] TokenError),
 }
 
+const NO_SPACE: &str = "free some space, then run the command again";
+
+/// What can be done about a corrupt log.
+pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
+    match kind {
+        CorruptionKind::Control(_) | CorruptionKind::ControlMissing => {
+            "nothing was changed. Without CONTROL the log can't be read, nor repaired: restore \
+             a copy of it, or of the directory"
+        }
+        _ => {
+            "nothing was changed. Restore a copy, or give up what is damaged and what follows \
+             it with `bulla repair DIR` (it keeps copies; --dry-run says what would be left)"
+        }
+    }
+}
+
 impl Error {
     pub(crate) fn file(
         what: &'static str,
@@ -133,15 +150,12 @@ impl Error {
         use bulla_wal::Error as Log;
         if let Some(log) = self.log() {
             return match log {
-                Log::Corrupt(_) => Some(
-                    "nothing was changed. Look with `bulla verify DIR`; restore a copy, or \
-                     give up what is damaged with `bulla repair DIR` (it keeps copies)",
-                ),
+                Log::Corrupt(corruption) => Some(of_corruption(corruption.kind)),
                 Log::NotALog { .. } => {
                     Some("name a log's directory, or make one with `bulla load` or `bulla append`")
                 }
                 Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
-                Log::NoSpace(_) => Some("free some space, then run the command again"),
+                Log::NoSpace(_) => Some(NO_SPACE),
                 Log::Poisoned { .. } => {
                     Some("check the device (dmesg), then `bulla replay DIR` to recover the log")
                 }
@@ -151,9 +165,11 @@ impl Error {
                 Log::SectorTooSmall { .. } => {
                     Some("make the log anew with a larger --sector and load it again")
                 }
-                Log::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                    Some("run it as the user who owns the log")
-                }
+                Log::Io { source, .. } => match source.kind() {
+                    io::ErrorKind::PermissionDenied => Some("run it as the user who owns the log"),
+                    io::ErrorKind::StorageFull => Some(NO_SPACE),
+                    _ => None,
+                },
                 _ => None,
             };
         }

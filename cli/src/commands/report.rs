@@ -3,6 +3,7 @@
 use bulla_recovery::{Report, SegmentReport, Status};
 
 use crate::Outcome;
+use crate::error::of_corruption;
 use crate::fields;
 use crate::output::Fields;
 use crate::tokens::time;
@@ -66,9 +67,6 @@ pub(crate) fn advice(status: &Status) -> Option<&'static str> {
             "the end was never promised to be durable: a crash took it. The next open, or \
              `bulla replay DIR`, cuts it and keeps a copy",
         ),
-        Status::Corrupt(_) => Some(
-            "something that was durable is damaged. Nothing was changed. Restore a copy, or \
-             give up what follows the damage with `bulla repair DIR` (it keeps copies)",
-        ),
+        Status::Corrupt(corruption) => Some(of_corruption(corruption.kind)),
     }
 }

@@ -149,4 +149,10 @@ fn log_without_readable_control_is_corrupt_in_json_too() {
     assert_eq!((report["status"].as_str(), exit), (Some("corrupt"), 4));
     std::fs::remove_file(log.join("CONTROL")).expect("removed");
     assert_eq!(json("verify DIR", &log).1, 4);
+    for line in ["verify DIR", "repair DIR"] {
+        let refused = run(line, &log);
+        assert_eq!(code(&refused), 4);
+        let words = stderr(&refused);
+        assert!(words.contains("restore a copy") && !words.contains("bulla repair"), "{words}");
+    }
 }
