@@ -215,12 +215,6 @@ impl Options {
         Ok(options)
     }
 
-    /// Length in bytes of a segment for these options.
-    #[must_use]
-    pub fn segment_bytes(&self) -> u64 {
-        self.segment_len
-    }
-
     /// Length in bytes of the segment that opens an epoch and takes over `tail_len` bytes
     /// of frames: what they need and a little more, so that an open is not kept waiting
     /// for a whole segment of zeros. The next one, made meanwhile, has the full length.
