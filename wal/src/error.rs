@@ -16,11 +16,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The entry or batch can never fit into a frame. Nothing was appended.
-    #[error("{len} bytes do not fit into a frame: at most {max} bytes of payload do")]
+    #[error("{len} bytes, entry headers and padding included, do not fit into a frame: {max} do")]
     TooLarge {
-        /// Bytes of payload asked for.
+        /// Bytes asked for, with each entry's header and padding.
         len: u64,
-        /// The most that fits.
+        /// The most that fits, of the same.
         max: u64,
     },
     /// The ring is full and the log was opened with [`Overflow::Full`](crate::Overflow::Full).

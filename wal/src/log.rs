@@ -186,8 +186,9 @@ impl Log {
         if entries.is_empty() {
             return Err(Error::EmptyBatch);
         }
-        if !self.shared.ring.fits(len) {
-            return Err(Error::TooLarge { len, max: self.shared.ring.max_payload() });
+        let max = self.shared.ring.max_entries_len();
+        if len > max {
+            return Err(Error::TooLarge { len, max });
         }
         loop {
             match self.shared.ring.append(entries, level) {

@@ -246,17 +246,3 @@ fn reader_that_goes_away_ends_it_by_sigpipe_without_a_word() {
     assert_eq!(output.status.signal(), Some(SIGPIPE));
     assert_eq!(stderr(&output), "");
 }
-
-#[test]
-fn every_help_has_an_example() {
-    let dir = Dir::new("help");
-    let names =
-        ["load", "append", "get", "scan", "replay", "verify", "repair", "dump", "stat", "drill"];
-    for name in names {
-        let help = run(&format!("{name} --help"), &dir.join("none"));
-        assert_eq!(code(&help), 0);
-        let words = stdout(&help);
-        let (_, example) = words.split_once("Example").expect("an example");
-        assert!(example.contains(&format!("bulla {name} ")), "{name}");
-    }
-}

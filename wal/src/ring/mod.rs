@@ -178,7 +178,7 @@ impl Ring {
 
     /// The most bytes of payload that a frame can hold in one entry.
     pub(crate) fn max_payload(&self) -> u64 {
-        self.max_frame - FRAME_HEADER_LEN - ENTRY_HEADER_LEN
+        self.max_entries_len() - ENTRY_HEADER_LEN
     }
 
     /// Bytes of the ring.
@@ -186,13 +186,14 @@ impl Ring {
         self.memory.len()
     }
 
-    /// Does a batch whose entries take `len` bytes fit into a frame at all?
-    pub(crate) fn fits(&self, len: u64) -> bool {
-        len <= self.max_frame - FRAME_HEADER_LEN
+    /// The most bytes that a batch can take in a frame, headers and padding of its entries
+    /// included.
+    pub(crate) fn max_entries_len(&self) -> u64 {
+        self.max_frame - FRAME_HEADER_LEN
     }
 
-    /// Appends entries, all into one frame. The caller has checked that they
-    /// [`fit`](Self::fits), that there is one, and their kinds.
+    /// Appends entries, all into one frame. The caller has checked their length against
+    /// [`max_entries_len`](Self::max_entries_len), that there is one, and their kinds.
     pub(crate) fn append(
         &self,
         entries: &[(u16, &[u8])],
