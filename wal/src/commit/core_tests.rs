@@ -291,10 +291,15 @@ fn dsync_write_does_not_stand_in_for_a_plain_write_below_it() {
     let plain = world.append(1, false);
     world.now = 10 * MS;
     world.run();
+    world.complete(0);
+    // Its sync is on its way when the other write is submitted, and is overtaken.
+    world.now = 200 * MS;
+    world.run();
+    assert_eq!(world.count(|a| matches!(a, Action::Sync { .. })), 1);
     let strict = world.append(1, false);
     world.want(strict);
     world.run();
-    // Complete the second write first: nothing may be durable yet.
+    assert_eq!(world.count(|a| matches!(a, Action::Write { dsync: true, .. })), 1);
     world.complete(world.in_flight.len() - 1);
     world.run();
     assert_eq!(world.marks.synced, Lsn(0));
