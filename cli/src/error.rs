@@ -26,6 +26,10 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("no log can be made in {}: the directory above it does not exist", .0.display())]
+    NoParent(PathBuf),
+    #[error("there is no log in {}, but something else ({name})", path.display())]
+    NotEmpty { path: PathBuf, name: String },
     #[error("{}: {reason}", path.display())]
     Input { path: PathBuf, reason: &'static str },
     #[error("read {}", path.display())]
@@ -191,6 +195,10 @@ impl Error {
                 Some("map another column, or make the value empty or NA if it is missing")
             }
             Self::Mapping { .. } => Some("`bulla load --help` shows how columns are mapped"),
+            Self::NoParent(_) => Some("check the path, or make the directory above it first"),
+            Self::NotEmpty { .. } => {
+                Some("a log needs a directory of its own: name one that is empty or not there yet")
+            }
             Self::NoToken(_) => Some("`bulla scan DIR` shows the ids that there are"),
             _ => None,
         }

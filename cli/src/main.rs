@@ -13,6 +13,7 @@ mod error;
 mod input;
 mod mapping;
 mod output;
+mod place;
 mod random;
 mod signals;
 mod tokens;

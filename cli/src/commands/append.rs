@@ -14,7 +14,7 @@ use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
 use crate::output::{Format, Out};
 use crate::signals::Interrupt;
-use crate::{Outcome, fields};
+use crate::{Outcome, fields, place};
 
 /// Append each line of standard input as an entry, and print `ack SEQ LSN` once it is as
 /// durable as asked for.
@@ -25,7 +25,7 @@ use crate::{Outcome, fields};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  seq 1000 | bulla append /var/lib/lines --level strict")]
 pub(crate) struct Args {
-    /// The log's directory; made if there is none.
+    /// The log's directory; made if there is none, in a directory that is there.
     dir: PathBuf,
     /// How durable an entry must be before it is acknowledged.
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
@@ -44,7 +44,12 @@ const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let interrupt = Interrupt::catch()?;
-    let (recovered, report) = bulla_recovery::open(&args.dir, &args.log.options())?;
+    let options = args.log.options();
+    let is_new = place::is_new(&args.dir, &options)?;
+    let (recovered, report) = bulla_recovery::open(&args.dir, &options)?;
+    if is_new {
+        place::announce(&args.dir);
+    }
     if report.status == Status::TornTail {
         eprintln!("bulla: a torn tail was cut at LSN {}; a copy is kept", report.last_lsn);
     }

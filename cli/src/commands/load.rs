@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bulla_engine::{Batch, Receipt, Store, StoreOptions};
+use bulla_engine::{Batch, Receipt, Store, StoreOptions, Token};
 
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use crate::input;
 use crate::mapping::MappingArgs;
 use crate::output::{Format, Out, grouped};
 use crate::signals::Interrupt;
-use crate::{Outcome, fields};
+use crate::{Outcome, fields, place};
 
 /// Load the rows of a CSV file (or of the CSV file in a .zip) as tokens.
 ///
@@ -24,7 +24,7 @@ use crate::{Outcome, fields};
 pub(crate) struct Args {
     /// The file.
     file: PathBuf,
-    /// The store's directory; made if there is none.
+    /// The store's directory; made if there is none, in a directory that is there.
     dir: PathBuf,
     /// How durable a batch must be before it counts as loaded.
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
@@ -45,21 +45,17 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let start = Instant::now();
     let interrupt = Interrupt::catch()?;
     let level = args.level.level();
-    let options = StoreOptions::new().log(args.log.options()).level(level);
-    let store = Store::open(&args.dir, &options)?;
-    args.log.backend.warn_of_fallback(&store.stats().log);
-    let before = store.len() as u64;
-    let mut loader =
-        Loader { store: &store, batch: Batch::new(), pending: Vec::new(), level: args.level };
+    let mut loader = Loader { args, opened: None, batch: Batch::new(), pending: Vec::new() };
     let rows = input::tokens(&args.file, &args.mapping, |token, _| {
-        if interrupt.is_set() {
-            return Err(Error::Interrupted);
-        }
-        loader.batch.put(&token);
-        if loader.batch.len() < args.batch as usize { Ok(()) } else { loader.submit() }
+        if interrupt.is_set() { Err(Error::Interrupted) } else { loader.put(&token) }
     });
+    let rows = match rows {
+        Err(error) if loader.opened.is_none() => return Err(error),
+        rows => rows,
+    };
     // What came before an error is loaded too: it is finished, then the error is told.
     let finished = loader.submit().and_then(|()| loader.drain());
+    let Opened { store, before } = loader.into_opened()?;
     let stats = store.stats();
     finished?;
     store.close()?;
@@ -91,26 +87,65 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 }
 
 struct Loader<'a> {
-    store: &'a Store,
+    args: &'a Args,
+    /// Opened with the first row, so that a mistyped file or mapping leaves nothing behind.
+    opened: Option<Opened>,
     batch: Batch,
     pending: Vec<Receipt>,
-    level: LevelArg,
+}
+
+struct Opened {
+    store: Store,
+    /// Tokens in it before this load.
+    before: u64,
+}
+
+impl Opened {
+    fn open(args: &Args) -> Result<Self> {
+        let log = args.log.options();
+        let is_new = place::is_new(&args.dir, &log)?;
+        let options = StoreOptions::new().log(log).level(args.level.level());
+        let store = Store::open(&args.dir, &options)?;
+        if is_new {
+            place::announce(&args.dir);
+        }
+        args.log.backend.warn_of_fallback(&store.stats().log);
+        Ok(Self { before: store.len() as u64, store })
+    }
 }
 
 impl Loader<'_> {
-    fn submit(&mut self) -> Result<()> {
-        if self.batch.is_empty() {
-            return Ok(());
+    fn put(&mut self, token: &Token) -> Result<()> {
+        if self.opened.is_none() {
+            self.opened = Some(Opened::open(self.args)?);
         }
-        self.pending.push(self.store.apply_async(&self.batch, self.level.level())?);
+        self.batch.put(token);
+        if self.batch.len() < self.args.batch as usize { Ok(()) } else { self.submit() }
+    }
+
+    fn submit(&mut self) -> Result<()> {
+        let Some(Opened { store, .. }) = self.opened.as_ref().filter(|_| !self.batch.is_empty())
+        else {
+            return Ok(());
+        };
+        self.pending.push(store.apply_async(&self.batch, self.args.level.level())?);
         self.batch.clear();
         if self.pending.len() < MAX_PENDING { Ok(()) } else { self.drain() }
     }
 
     /// Waits for all that is under way: the last receipt covers those before it.
     fn drain(&mut self) -> Result<()> {
-        let last = self.pending.last().copied();
+        let Some((Opened { store, .. }, last)) = self.opened.as_ref().zip(self.pending.last())
+        else {
+            return Ok(());
+        };
+        store.wait(*last)?;
         self.pending.clear();
-        last.map_or(Ok(()), |receipt| Ok(self.store.wait(receipt)?))
+        Ok(())
+    }
+
+    /// Gives the store, also where there was no row to put into it.
+    fn into_opened(self) -> Result<Opened> {
+        self.opened.map_or_else(|| Opened::open(self.args), Ok)
     }
 }

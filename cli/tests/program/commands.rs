@@ -68,6 +68,53 @@ fn flights_load_from_a_zip_archive_and_with_a_mapping_of_ones_own() {
 }
 
 #[test]
+fn mistyped_file_mapping_or_first_row_leaves_no_log_behind() {
+    let dir = Dir::new("typo");
+    let (file, store) = (few_flights(&dir, 5), dir.join("store"));
+    let bad = dir.join("bad.csv");
+    std::fs::write(&bad, "a\nfive\n").expect("written");
+    let none = dir.join("flihgts.csv");
+    for (file, mapping, exit) in
+        [(&none, None, 1), (&file, Some("weight=mass"), 2), (&bad, Some("weight=a"), 1)]
+    {
+        let mapping = mapping.into_iter().flat_map(|rule| ["--map", rule]);
+        let output =
+            bulla().arg("load").arg(file).arg(&store).args(mapping).output().expect("runs");
+        assert_eq!(code(&output), exit, "{}", stderr(&output));
+        assert!(!store.exists(), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn log_is_made_in_a_directory_of_its_own_and_nowhere_else() {
+    let dir = Dir::new("place");
+    let file = few_flights(&dir, 5);
+    let load = |to: &std::path::Path| bulla().arg("load").arg(&file).arg(to).output();
+    std::fs::create_dir(dir.join("full")).expect("made");
+    std::fs::write(dir.join("full/precious"), "data").expect("written");
+    std::fs::create_dir(dir.join("empty")).expect("made");
+    std::fs::create_dir(dir.join("empty/lost+found")).expect("made");
+
+    for (to, why) in [("full", "precious"), ("not/there", "does not exist")] {
+        for output in [run("append DIR", &dir.join(to)), load(&dir.join(to)).expect("runs")] {
+            assert_eq!(code(&output), 1, "{to}");
+            let words = stderr(&output);
+            assert!(words.contains(why) && words.contains("do: "), "{words}");
+        }
+    }
+    assert!(!dir.join("not").exists());
+    assert_eq!(std::fs::read_dir(dir.join("full")).expect("listed").count(), 1);
+
+    for (to, line) in [("empty", "append DIR"), ("new", "append DIR --level strict")] {
+        let made = run(line, &dir.join(to));
+        assert_eq!(code(&made), 0, "{}", stderr(&made));
+        assert!(stderr(&made).contains("a new log was made in"), "{}", stderr(&made));
+        let opened = run(line, &dir.join(to));
+        assert_eq!((code(&opened), stderr(&opened).as_str()), (0, ""));
+    }
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_says_what_is_right() {
     let dir = Dir::new("usage");
     let file = few_flights(&dir, 5);

@@ -1,0 +1,45 @@
+//! Where a log is made: in a directory of its own, never in the midst of other files.
+
+use std::path::Path;
+
+use bulla_wal::{Options, dir};
+
+use crate::error::{Error, Result};
+
+/// Names that may be in a directory in which a log is made: what a creation that was cut
+/// short leaves, and what file systems put into their root.
+const HARMLESS: [&str; 3] = [dir::LOCK, "CONTROL.tmp", "lost+found"];
+
+/// Is there no log in `dir` yet, so that opening it makes one?
+///
+/// Refuses a directory that holds other files: that is a mistyped path far more often
+/// than a wish. Whatever is wrong with a log that is there, its opening tells.
+pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
+    let io = options.file_system().as_ref();
+    let listing = match dir::list(io, dir) {
+        Err(bulla_wal::Error::Io { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            // Only the last level is made: more would hide a mistyped path.
+            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+            return match parent {
+                Some(parent) if !parent.is_dir() => Err(Error::NoParent(dir.to_owned())),
+                _ => Ok(true),
+            };
+        }
+        listing => listing?,
+    };
+    if listing.has_control || !listing.segments.is_empty() {
+        return Ok(false);
+    }
+    let entries = io.list_dir(dir).map_err(bulla_wal::Error::io("list", dir))?;
+    match entries.into_iter().find(|entry| !HARMLESS.contains(&entry.name.as_str())) {
+        Some(entry) => Err(Error::NotEmpty { path: dir.to_owned(), name: entry.name }),
+        None => Ok(true),
+    }
+}
+
+/// Says on standard error that a log was made.
+pub(crate) fn announce(dir: &Path) {
+    eprintln!("bulla: a new log was made in {}", dir.display());
+}
