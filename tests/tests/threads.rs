@@ -433,6 +433,83 @@ fn waker_may_drop_the_future_that_it_was_to_wake() {
     ended.recv_timeout(Duration::from_secs(20)).expect("the log hangs");
 }
 
+/// Tells when it is dropped.
+struct Told(std::sync::mpsc::Sender<()>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+#[test]
+fn waker_may_drop_the_last_handle_of_the_log() {
+    let (dir, log, knobs) = wrapped("last-handle", small());
+    knobs.delay_us.store(50_000, Ordering::Relaxed);
+    let (dropped, told) = std::sync::mpsc::channel();
+    let future = async move {
+        let _told = Told(dropped);
+        let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+        log.ready(receipt).await.unwrap();
+    };
+    let task = Arc::new(Orphan(Mutex::new(Some(Box::pin(future)))));
+    let waker = Waker::from(Arc::clone(&task));
+    let mut future = task.0.lock().unwrap();
+    let poll = future.as_mut().unwrap().as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(poll.is_pending());
+    drop(future);
+    // From here on the log's own list of waiters owns the task, and the task the log.
+    drop((task, waker));
+    told.recv_timeout(Duration::from_secs(20)).expect("the log's thread hangs");
+    assert_eq!(recovered(dir.path()), [(1, b"entry".to_vec())], "it was closed in order");
+}
+
+/// What an executor does that runs a task where it is woken.
+struct Inline<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Wake for Inline<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+fn polled_once(log: &Log, wake: impl Fn() + Send + Sync + 'static) {
+    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+    let mut future = Box::pin(log.ready(receipt));
+    let waker = Waker::from(Arc::new(Inline(wake)));
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    // Its waker stays registered: the future is neither dropped nor polled again.
+    std::mem::forget(future);
+}
+
+#[test]
+fn waker_may_wait_for_the_log_itself() {
+    let (_dir, log, knobs) = wrapped("inline", small());
+    let log = Arc::new(log);
+    knobs.delay_us.store(50_000, Ordering::Relaxed);
+    let (done, ended) = std::sync::mpsc::channel();
+    let twin = Arc::clone(&log);
+    polled_once(&log, move || {
+        let receipt = twin.append_with(1, b"another", Level::Strict).unwrap();
+        twin.wait(receipt).unwrap();
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(20)).expect("the log hangs");
+}
+
+#[test]
+fn waker_that_panics_harms_nobody() {
+    let (_dir, log, knobs) = wrapped("panicking-waker", small());
+    knobs.delay_us.store(50_000, Ordering::Relaxed);
+    let (woken, other) = std::sync::mpsc::channel();
+    polled_once(&log, || panic!("a waker that panics"));
+    polled_once(&log, move || woken.send(()).unwrap());
+    other.recv_timeout(Duration::from_secs(20)).expect("the other task is never woken");
+    let receipt = log.append_with(1, b"on", Level::Strict).unwrap();
+    block_on(log.ready(receipt)).unwrap();
+    log.close().unwrap();
+}
+
 #[test]
 fn wait_while_unwinding_poisons_nothing() {
     struct WaitOnDrop<'a>(&'a Log);

@@ -272,6 +272,10 @@ impl Log {
 
     /// A future of the receipt's level, for any executor. The log's own thread does the
     /// work, from the first poll on.
+    ///
+    /// Its waker is called by whichever thread finds the level to hold, with no lock of
+    /// the log held: it may run the task at once, wait for this log, or drop it. One that
+    /// panics affects nobody else.
     pub fn ready(&self, receipt: Receipt) -> Ready<'_> {
         Ready { log: self, receipt, registration: None }
     }
@@ -362,9 +366,14 @@ impl Log {
         let closed = driver.core.is_closed();
         drop(driver);
         self.shared.stop();
+        let this = thread::current().id();
         for thread in self.threads.drain(..) {
-            // A panic of it poisoned the log, which is reported below.
-            let _ = thread.join();
+            // A task that this thread woke may have held the last handle of the log: the
+            // thread ends by itself. A panic of another poisoned the log, which is
+            // reported below.
+            if thread.thread().id() != this {
+                let _ = thread.join();
+            }
         }
         if closed { Ok(()) } else { Err(self.shared.poison_error()) }
     }

@@ -52,6 +52,8 @@ pub(crate) struct Driver {
     next_seq: Seq,
     /// Makes spares in this thread: for simulation.
     inline_spares: bool,
+    /// Tasks wait to be woken, which must not be done under the driver's lock.
+    pub(crate) tasks_ready: bool,
     /// A failed sync was tried again, which only the omission campaign does.
     retried: bool,
     /// Held as long as anything can be written.
@@ -171,13 +173,15 @@ impl Driver {
             wall_ns: parts.wall_ns,
             next_seq: parts.next_seq,
             inline_spares: parts.inline_spares,
+            tasks_ready: false,
             retried: false,
             _lock: parts.lock,
         }
     }
 
     /// Does everything that can be done without waiting for a completion (a backend may
-    /// block in a submission). Gives whether anything was done.
+    /// block in a submission), or until tasks are to be woken, which must not wait for
+    /// the next submission. Gives whether anything was done.
     pub(crate) fn pump(&mut self, shared: &Shared) -> bool {
         let mut progress = false;
         for _ in 0..MAX_ROUNDS {
@@ -185,6 +189,9 @@ impl Driver {
             while let Some(action) = self.core.next() {
                 self.act(shared, action);
                 progress = true;
+                if self.tasks_ready {
+                    return true;
+                }
             }
             match self.queue.complete(false) {
                 Some(completion) => self.complete(shared, completion),
@@ -423,7 +430,7 @@ impl Driver {
         let late = std::time::Duration::from_nanos(self.core.take_lateness());
         let stats = &mut self.counters.stats;
         stats.max_lateness = stats.max_lateness.max(late);
-        shared.publish(marks);
+        self.tasks_ready |= shared.publish(marks);
     }
 
     fn complete(&mut self, shared: &Shared, completion: Completion) {
@@ -495,6 +502,6 @@ impl Driver {
     /// Poisons the log: the driver does nothing more.
     pub(crate) fn fail(&mut self, shared: &Shared, cause: PoisonCause) {
         self.core.fail();
-        shared.poison(cause);
+        self.tasks_ready |= shared.poison(cause);
     }
 }

@@ -94,15 +94,17 @@ impl Shared {
         Ok(false)
     }
 
-    pub(crate) fn publish(&self, marks: Watermarks) {
+    /// Publishes watermarks and wakes threads; gives whether tasks are to be woken.
+    pub(crate) fn publish(&self, marks: Watermarks) -> bool {
         self.ring.free(marks.written);
         // Release pairs with the Acquire in `check`: who sees a watermark also sees
         // whatever the driver did before it moved.
         self.written.store(marks.written.0, Ordering::Release);
         self.balanced.store(marks.balanced.0, Ordering::Release);
         self.synced.store(marks.synced.0, Ordering::Release);
-        self.waiters.release(&marks);
+        let tasks = self.waiters.release(&marks);
         self.waiters.release_room();
+        tasks
     }
 
     /// What waiters want written and synced.
@@ -126,7 +128,8 @@ impl Shared {
 
     // Poison.
 
-    pub(crate) fn poison(&self, cause: PoisonCause) {
+    /// Poisons the log and wakes threads; gives whether tasks are to be woken.
+    pub(crate) fn poison(&self, cause: PoisonCause) -> bool {
         {
             let mut slot = lock(&self.cause);
             if slot.is_none() {
@@ -136,8 +139,9 @@ impl Shared {
         // Release pairs with the Acquire in `check`: who sees the flag finds the cause.
         self.poisoned.store(true, Ordering::Release);
         self.ring.shut();
-        self.waiters.release_all();
+        let tasks = self.waiters.release_all();
         self.wake_flusher();
+        tasks
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
@@ -279,7 +283,7 @@ impl Deadline<'_> {
 /// The right to drive. A panic while it is held poisons the log.
 pub(crate) struct Driving<'a> {
     shared: &'a Shared,
-    /// There until this is dropped.
+    /// There until this is dropped, but for the moments in which tasks are woken.
     guard: Option<MutexGuard<'a, Driver>>,
     /// The thread was unwinding before: that panic is not the driver's.
     unwinding: bool,
@@ -310,10 +314,18 @@ impl Driving<'_> {
         }
     }
 
-    /// Does what can be done, and waits for a completion if there was nothing else.
+    /// Does what can be done, and waits for a completion if there was nothing else; then
+    /// wakes the tasks that are ready by now.
     pub(crate) fn turn(&mut self) -> bool {
         let shared = self.shared;
-        self.pump(shared) || self.reap(shared)
+        let progress = self.pump(shared) || self.reap(shared);
+        if std::mem::take(&mut self.tasks_ready) {
+            // Wakers are others' code: not under the lock, and not only when we leave.
+            self.guard = None;
+            shared.waiters.wake_tasks();
+            self.guard = Some(lock(&shared.driver));
+        }
+        progress
     }
 
     /// Drives until nothing is left to do before the next event, or for some turns.
@@ -330,13 +342,13 @@ impl std::ops::Deref for Driving<'_> {
     type Target = Driver;
 
     fn deref(&self) -> &Driver {
-        self.guard.as_ref().expect("held until dropped")
+        self.guard.as_ref().expect("held while it is used")
     }
 }
 
 impl std::ops::DerefMut for Driving<'_> {
     fn deref_mut(&mut self) -> &mut Driver {
-        self.guard.as_mut().expect("held until dropped")
+        self.guard.as_mut().expect("held while it is used")
     }
 }
 
@@ -348,12 +360,17 @@ impl Drop for Driving<'_> {
         if !self.unwinding && std::thread::panicking() && !shared.is_poisoned() {
             self.fail(shared, PoisonCause::Panic);
         }
-        let busy = self.is_busy();
+        let tasks = std::mem::take(&mut self.tasks_ready);
+        // A pump breaks off for the tasks: there may be more to do.
+        let busy = tasks || self.is_busy();
         self.guard = None;
         match shared.waiters.wake_next_driver() {
             Left::Woken => {}
             Left::Nobody if !busy => {}
             Left::Others | Left::Nobody => shared.wake_flusher(),
+        }
+        if tasks {
+            shared.waiters.wake_tasks();
         }
     }
 }

@@ -6,6 +6,7 @@
 //! waiter sees the advance, or the advance sees the waiter (loom checks this).
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use super::core::Watermarks;
@@ -23,15 +24,6 @@ pub(crate) enum Mark {
 enum Who {
     Thread(Thread),
     Task(Waker),
-}
-
-impl Who {
-    fn wake(self) {
-        match self {
-            Self::Thread(thread) => thread.unpark(),
-            Self::Task(waker) => waker.wake(),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -69,6 +61,8 @@ struct Lists {
     room: Vec<Thread>,
     /// How many of those in the two ordered lists are threads.
     threads: usize,
+    /// Tasks that are ready, to be woken when nothing is locked.
+    ready: VecDeque<Waker>,
 }
 
 impl Waiters {
@@ -80,6 +74,7 @@ impl Waiters {
                 synced: VecDeque::with_capacity(WAITERS),
                 room: Vec::with_capacity(WAITERS),
                 threads: 0,
+                ready: VecDeque::with_capacity(WAITERS),
             }),
         }
     }
@@ -103,7 +98,7 @@ impl Waiters {
             earlier.and_then(|earlier| Some((earlier, lists.find(earlier)?)))
         {
             let stale = std::mem::replace(&mut parked.who, who);
-            // Dropped only when the lists are free, as in `release`.
+            // Dropped only when the lists are free, as in `wake_tasks`.
             drop(lists);
             drop(stale);
             return earlier;
@@ -139,29 +134,61 @@ impl Waiters {
         }
     }
 
-    /// Wakes those whose watermark has passed them, and no one else.
-    ///
-    /// Wakers are others' code: woken (and dropped) only when the lists are free, as one
-    /// may drop a task, and with it a future that takes its registration back.
-    pub(crate) fn release(&self, marks: &Watermarks) {
+    /// Wakes the threads whose watermark has passed them, and no one else. Such tasks
+    /// are left to [`wake_tasks`](Self::wake_tasks); gives whether there are any.
+    pub(crate) fn release(&self, marks: &Watermarks) -> bool {
+        let mut tasks = false;
         for (mark, upto) in [(Mark::Synced, marks.synced), (Mark::Balanced, marks.balanced)] {
             let mut full = true;
             while full {
+                // Woken when the lists are free: each thread goes to them first.
                 let mut batch = [const { None }; WAKE_BATCH];
-                full = lock(&self.lists).take_below(mark, upto, &mut batch);
-                batch.into_iter().flatten().for_each(Who::wake);
+                let mut lists = lock(&self.lists);
+                full = lists.take_below(mark, upto, &mut batch);
+                tasks |= !lists.ready.is_empty();
+                drop(lists);
+                batch.iter().flatten().for_each(Thread::unpark);
             }
         }
+        tasks
     }
 
-    /// Wakes everyone.
-    pub(crate) fn release_all(&self) {
-        let everything = std::mem::take(&mut *lock(&self.lists));
-        for parked in everything.balanced.into_iter().chain(everything.synced) {
-            parked.who.wake();
+    /// Wakes every thread; gives whether there are tasks to be woken, as
+    /// [`release`](Self::release) does.
+    pub(crate) fn release_all(&self) -> bool {
+        let mut lists = lock(&self.lists);
+        let Lists { balanced, synced, room, ready, threads, .. } = &mut *lists;
+        for parked in balanced.drain(..).chain(synced.drain(..)) {
+            match parked.who {
+                Who::Thread(thread) => thread.unpark(),
+                Who::Task(waker) => ready.push_back(waker),
+            }
         }
-        for thread in everything.room {
+        *threads = 0;
+        for thread in room.drain(..) {
             thread.unpark();
+        }
+        !ready.is_empty()
+    }
+
+    /// Wakes the tasks that were found ready.
+    ///
+    /// Wakers are others' code, which may do anything: run the task at once, wait for
+    /// this log, drop the last handle of it. So nothing may be locked by the caller, and
+    /// nothing is here. One that panics keeps no other from being woken.
+    pub(crate) fn wake_tasks(&self) {
+        let mut full = true;
+        while full {
+            let mut batch = [const { None }; WAKE_BATCH];
+            {
+                let mut lists = lock(&self.lists);
+                batch.fill_with(|| lists.ready.pop_front());
+            }
+            full = batch.iter().all(Option::is_some);
+            for waker in batch.into_iter().flatten() {
+                // The panic has been reported where it happened; it is not the log's.
+                let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            }
         }
     }
 
@@ -196,15 +223,20 @@ pub(crate) enum Left {
 }
 
 impl Lists {
-    /// Fills `batch` with waiters below `upto`; gives whether there may be more.
-    fn take_below(&mut self, mark: Mark, upto: Lsn, batch: &mut [Option<Who>]) -> bool {
+    /// Takes out waiters below `upto`: threads into `batch`, tasks to those that are
+    /// ready. Gives whether there may be more.
+    fn take_below(&mut self, mark: Mark, upto: Lsn, batch: &mut [Option<Thread>]) -> bool {
         for slot in batch {
             if self.list(mark).front().is_none_or(|parked| parked.lsn >= upto) {
                 return false;
             }
             let parked = self.list(mark).pop_front();
             self.removed(parked.as_ref());
-            *slot = parked.map(|parked| parked.who);
+            match parked.map(|parked| parked.who) {
+                Some(Who::Thread(thread)) => *slot = Some(thread),
+                Some(Who::Task(waker)) => self.ready.push_back(waker),
+                None => {}
+            }
         }
         true
     }
