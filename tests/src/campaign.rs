@@ -25,6 +25,12 @@ pub struct Tally {
     pub crashes: u64,
     /// Of these, the ones that struck a recovery.
     pub crashes_in_recovery: u64,
+    /// Opens in which the recovery crashed three times, one inside the other.
+    pub crashes_three_deep: u64,
+    /// Of all crashes, those that struck while several writes of the log were in flight.
+    pub crashes_amid_writes: u64,
+    /// Writes of the log that were submitted while another was in flight.
+    pub overlapping_writes: u64,
     /// Entries appended.
     pub entries: u64,
     /// Strict receipts that were ready.
@@ -53,6 +59,9 @@ impl Tally {
         self.lives += other.lives;
         self.crashes += other.crashes;
         self.crashes_in_recovery += other.crashes_in_recovery;
+        self.crashes_three_deep += other.crashes_three_deep;
+        self.crashes_amid_writes += other.crashes_amid_writes;
+        self.overlapping_writes += other.overlapping_writes;
         self.entries += other.entries;
         self.strict += other.strict;
         self.balanced += other.balanced;
@@ -225,7 +234,11 @@ impl World {
         let Some(log) = self.open(&mut killed)? else {
             return Err("the log can't be opened in the end".to_owned());
         };
-        self.last_life(log)
+        self.last_life(log)?;
+        let counts = self.disk.counts();
+        self.tally.overlapping_writes = counts.overlapping_writes;
+        self.tally.crashes_amid_writes = counts.crashes_amid_writes;
+        Ok(())
     }
 
     /// In the end the log is closed, or promises and idles: from then on any damage to
@@ -286,6 +299,7 @@ impl World {
     /// Opens the log, through crashes of the recovery itself. One that is a power loss
     /// ends the bound on what was lost, also for opens after this one.
     fn open(&mut self, killed: &mut Option<u64>) -> Result<Option<Log>, Violation> {
+        let mut crashes = 0;
         for depth in 0..=NESTED_CRASHES {
             let options = self.options.clone().io(self.disk.process());
             let looked = Inspection::read(Path::new(DIR), &options)
@@ -311,7 +325,9 @@ impl World {
                 }
                 Err(error) if self.disk.is_crashed() => {
                     self.note(format_args!("open crashed: {error}"));
+                    crashes += 1;
                     self.tally.crashes_in_recovery += 1;
+                    self.tally.crashes_three_deep += u64::from(crashes == NESTED_CRASHES);
                     let bound = self.crashed(self.armed);
                     *killed = killed.and(bound);
                     if depth + 1 < NESTED_CRASHES {

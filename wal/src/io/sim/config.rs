@@ -122,4 +122,8 @@ pub struct SimCounts {
     pub preallocates: u64,
     /// Changes of a length.
     pub set_lens: u64,
+    /// Writes that were submitted while another of their queue was in flight.
+    pub overlapping_writes: u64,
+    /// Crashes that struck while several writes of a queue were in flight.
+    pub crashes_amid_writes: u64,
 }

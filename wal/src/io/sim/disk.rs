@@ -49,6 +49,11 @@ pub(super) enum FlightBody {
     Dead,
 }
 
+/// How many writes are among the operations of a queue.
+pub(super) fn writes_in(queue: &[InFlight]) -> usize {
+    queue.iter().filter(|operation| matches!(operation.body, FlightBody::Write { .. })).count()
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     pub(super) config: SimConfig,
@@ -147,6 +152,8 @@ impl Disk {
 
     fn end_processes(&mut self) {
         let mut queues = std::mem::take(&mut self.queues);
+        let amid_writes = queues.values().any(|queue| writes_in(queue) > 1);
+        self.counts.crashes_amid_writes += u64::from(amid_writes);
         for operation in queues.values_mut().flatten() {
             let body = std::mem::replace(&mut operation.body, FlightBody::Dead);
             if let FlightBody::Write { file, offset, bytes, .. } = body {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::contents::Write;
 use super::dead;
-use super::disk::{Disk, FlightBody, InFlight, OpenFile};
+use super::disk::{Disk, FlightBody, InFlight, OpenFile, writes_in};
 use super::names::NodeId;
 use crate::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
 
@@ -316,6 +316,9 @@ impl Queue for SimQueue {
         let body = if self.is_alive(&disk) { in_flight(&disk, &request) } else { Err(dead()) };
         match body {
             Ok(body) => {
+                let others = disk.queues.get(&self.id).map_or(0, |queue| writes_in(queue));
+                let overlaps = matches!(body, FlightBody::Write { .. }) && others > 0;
+                disk.counts.overlapping_writes += u64::from(overlaps);
                 disk.queues.entry(self.id).or_default().push(InFlight { ticket, body });
                 if let Some(kind) = disk.step() {
                     disk.crash(kind);
