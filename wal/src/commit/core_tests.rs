@@ -308,6 +308,59 @@ fn dsync_write_does_not_stand_in_for_a_plain_write_below_it() {
 }
 
 #[test]
+fn write_above_a_plain_one_is_plain_so_that_one_sync_does_for_both() {
+    // The plain write is in flight; or it has landed, and waits for a sync on its way.
+    for landed in [false, true] {
+        let mut world = World::new(config(true, 4));
+        let mut syncs = 1;
+        if landed {
+            world.append(1, false);
+            world.now = 100 * MS - 1;
+            world.run();
+            world.complete(0);
+            world.now = 100 * MS;
+            world.run();
+            assert_eq!(world.count(|a| matches!(a, Action::Sync { .. })), 1);
+            syncs += 1;
+        }
+        let plain = world.append(1, false);
+        world.now += 10 * MS;
+        world.run();
+        if landed {
+            world.complete(world.in_flight.len() - 1);
+            world.run();
+        }
+        let strict = world.append(1, false);
+        world.want(strict);
+        world.finish();
+        assert!(plain < world.marks.synced && strict < world.marks.synced);
+        assert_eq!(world.count(is_sync), syncs, "landed {landed}");
+    }
+}
+
+#[test]
+fn write_above_a_plain_one_of_the_segment_before_is_durable_by_itself() {
+    let mut world = World::new(config(true, 4));
+    for _ in 1..SEGMENT_FRAMES {
+        let lsn = world.append(1, false);
+        world.want(lsn);
+    }
+    world.finish();
+    let plain = world.append(1, false);
+    world.now += 10 * MS;
+    world.run();
+    let before = world.log.len();
+    let strict = world.append(1, false);
+    world.want(strict);
+    world.finish();
+    assert!(plain < world.marks.synced && strict < world.marks.synced);
+    // A sync of the old segment does nothing for the new one.
+    world.log.drain(..before);
+    assert_eq!(world.count(|a| matches!(a, Action::Write { dsync: true, .. })), 1);
+    assert_eq!(world.count(|a| matches!(a, Action::Sync { .. })), 1);
+}
+
+#[test]
 fn idle_log_promises_once_and_sleeps() {
     for fua in [true, false] {
         let mut world = World::new(config(fua, 1));
