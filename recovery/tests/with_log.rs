@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulla_recovery::{Inspection, Range, Recovery, Status, open};
+use bulla_wal::io::Io;
 use bulla_wal::io::sim::SimDisk;
 use bulla_wal::{Level, Log, Method, Options};
 
@@ -81,6 +82,40 @@ fn strict_entries_survive_every_way_to_end_and_reopen() {
             .expect("replay");
     });
     assert!(seen == expected);
+}
+
+#[test]
+fn wall_time_of_the_log_never_goes_back_with_the_clock() {
+    const HOUR: i64 = 3_600_000_000_000;
+    let disk = SimDisk::new(7);
+    let mut times: Vec<u64> = Vec::new();
+    for (opening, offset) in [0, -HOUR, HOUR, -2 * HOUR].into_iter().enumerate() {
+        disk.set_wall_offset(30 * HOUR + offset);
+        let clock = disk.process().wall_ns();
+        let (recovered, report) = open(Path::new(DIR), &options(&disk)).expect("open");
+        assert_eq!(report.wall_ns, times.last().copied().unwrap_or(0), "opening {opening}");
+        let log = Log::start(recovered).expect("start");
+        let receipt = log.append_with(1, b"entry", Level::Strict).expect("append");
+        log.wait(receipt).expect("wait");
+        // A kill, so that the entry is copied by the recovery that comes next.
+        disk.kill();
+        drop(log);
+        let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+        let mut shown = Vec::new();
+        let each = |entry: &bulla_recovery::EntryView<'_>| {
+            shown.push(entry.wall_ns);
+            ControlFlow::Continue(())
+        };
+        inspection.replay(Range::ALL, each).expect("replay");
+        assert_eq!(shown.len(), opening + 1);
+        assert!(shown.is_sorted(), "{shown:?}");
+        assert_eq!(shown.last(), Some(&inspection.report().wall_ns));
+        let (last, before) = (shown[opening], times.last().copied().unwrap_or(0));
+        assert!(last >= before.max(clock), "opening {opening}: {last}, {before}, {clock}");
+        // The clock of the third opening is ahead of all before it, that of the others not.
+        assert_eq!(last > before + 1_000_000_000, opening % 2 == 0, "opening {opening}");
+        times = shown;
+    }
 }
 
 /// A look at a log that is being written, rotated and purged never sees damage, and
