@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Inspection, Range, Recovery, Status};
-use bulla_wal::Lsn;
 use bulla_wal::format::{FRAME_HEADER_LEN, FrameKind};
 use bulla_wal::io::sim::SimDisk;
+use bulla_wal::{CorruptionKind, Lsn};
 
 use crate::image::{At, DIR, Image, contents, options, segment};
 
@@ -36,6 +36,9 @@ struct Expected {
     verdict: Verdict,
     x: Lsn,
     entries: u64,
+    /// Of a corruption: segment and offset where the log can't be read on. No offset
+    /// when it is the segment's header, or all of it.
+    place: Option<(u64, Option<u64>)>,
 }
 
 /// The rule, from the layout: X is the first frame that is not whole, D the highest
@@ -69,7 +72,24 @@ fn expect(image: &Image, left: impl Fn(&At) -> Left, junk: bool) -> Expected {
     } else {
         Verdict::Clean
     };
-    Expected { verdict, x, entries }
+    let place = in_order.get(whole).map(|missing| place_of(image, missing, &left));
+    Expected { verdict, x, entries, place }.of_a_corruption()
+}
+
+/// Where a reader that comes from the frames before finds that `missing` is not there.
+/// Behind a seal, and where an epoch begins, that is its own place. Else the frame could
+/// as well have been behind the last one in the segment before.
+fn place_of(image: &Image, missing: &At, left: &impl Fn(&At) -> Left) -> (u64, Option<u64>) {
+    let sector = u64::from(image.sector);
+    let before = image.frames.iter().filter(|at| at.segment + 1 == missing.segment);
+    let sealed =
+        before.clone().any(|at| at.kind == FrameKind::SealRotated && left(at) == Left::Whole);
+    let begins = image.headers[&missing.segment].opening.is_some();
+    if missing.offset > sector || sealed || begins {
+        return (missing.segment, Some(missing.offset));
+    }
+    let frames = before.filter(|at| at.kind != FrameKind::SealRotated);
+    (missing.segment - 1, frames.map(At::end).max().or(Some(sector)))
 }
 
 /// One epoch; two rotations, one with and one without a seal; a promised beginning of
@@ -125,7 +145,8 @@ fn check(context: &str, image: &Image, disk: &SimDisk, expected: Expected, thoro
         Status::TornTail => Verdict::Torn,
         Status::Corrupt(_) => Verdict::Corrupt,
     };
-    let found = Expected { verdict, x: report.last_lsn, entries: report.entries };
+    let place = inspection_place(&report.status);
+    let found = Expected { verdict, x: report.last_lsn, entries: report.entries, place };
     assert_eq!(found, expected, "{context}: {report:#?}");
     let stats = inspection.replay(Range::ALL, |entry| {
         assert_eq!(entry.payload, image.payloads[&entry.seq.0], "{context}");
@@ -140,6 +161,15 @@ fn check(context: &str, image: &Image, disk: &SimDisk, expected: Expected, thoro
     } else if thorough {
         recover(context, image, &disk.fork(3), expected);
     }
+}
+
+/// What a corruption names; it never names a place without the position that is lost.
+fn inspection_place(status: &Status) -> Option<(u64, Option<u64>)> {
+    let Status::Corrupt(corruption) = status else { return None };
+    if matches!(corruption.kind, CorruptionKind::Frame(_)) {
+        assert!(corruption.lsn.is_some() && corruption.lsn < corruption.durable, "{corruption:?}");
+    }
+    Some((corruption.segment?.0, corruption.offset))
 }
 
 /// Recovers, and looks again after a power loss: what was shown must still be there.
@@ -170,7 +200,8 @@ fn flip_expectation(image: &Image, number: u64, offset: u64) -> Expected {
         let entries =
             image.frames.iter().filter(|at| at.segment < number).map(|at| at.entries).sum();
         let x = at.map_or(image.lsn, |at| at.lsn);
-        return Expected { verdict: Verdict::Corrupt, x, entries };
+        let place = Some((number, None));
+        return Expected { verdict: Verdict::Corrupt, x, entries, place };
     }
     let hit = |at: &At| at.segment == number && (at.offset..at.end()).contains(&offset);
     if image.frames.iter().any(hit) {
@@ -187,6 +218,11 @@ fn flip_expectation(image: &Image, number: u64, offset: u64) -> Expected {
 }
 
 impl Expected {
+    /// Only a corruption has a place.
+    fn of_a_corruption(self) -> Self {
+        Self { place: self.place.filter(|_| self.verdict == Verdict::Corrupt), ..self }
+    }
+
     fn min_entries(self, other: Self) -> Self {
         assert_eq!((self.x, self.entries), (other.x, other.entries));
         self
@@ -236,7 +272,10 @@ fn every_flip_of_control_falls_back_or_is_refused() {
             // The older slot knows nothing of the second epoch.
             let behind = in_newest && image.epoch > 1;
             let verdict = if behind { Verdict::Corrupt } else { whole.verdict };
-            let expected = Expected { verdict, ..whole };
+            // The first segment that the older slot knows nothing of.
+            let second = image.headers.values().find(|header| header.epoch.0 > 1);
+            let place = second.filter(|_| behind).map(|header| (header.number.0, Some(0)));
+            let expected = Expected { verdict, place, ..whole };
             check(
                 &format!("{name}, CONTROL byte {offset}"),
                 &image,
