@@ -149,8 +149,10 @@ setters! {
     balanced_interval: Duration,
     /// A sync starts when so many entries are unsynced. Default: 10,000.
     balanced_entries: u64,
-    /// Balanced receipts wait while more than so many bytes are written and not synced.
-    /// At least two segments may be unsynced at most, whatever this says. Default: 64 MiB.
+    /// Balanced receipts wait while more than so many bytes are written and not synced: at
+    /// least the largest frame. A value above what two segments hold is no bound of its
+    /// own: a third segment is not written to before the first of three is synced.
+    /// Default: 64 MiB.
     balanced_max_unsynced: u64,
     /// After so long without work the log writes down that all is durable.
     /// Default: 50 ms.
