@@ -61,6 +61,7 @@ mod verdict;
 mod walk;
 mod window;
 
+/// The log itself, whose types are in the signatures here.
 pub use bulla_wal as wal;
 pub use error::{CutRefused, Error, Result};
 pub use history::History;
@@ -69,4 +70,3 @@ pub use rehome::{Recovery, open};
 pub use repair::{RepairPlan, RepairReport, repair};
 pub use replay::{Bound, EntryView, Range, ReplayStats};
 pub use report::{Evidence, Proof, Report, SegmentReport, SegmentState, Status};
-pub use verdict::{Rest, Verdict, decide};

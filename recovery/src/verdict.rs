@@ -8,7 +8,7 @@ use bulla_wal::Lsn;
 
 /// What lies after the last frame that can be read in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rest {
+pub(crate) enum Rest {
     /// Nothing but zeros.
     Zeros,
     /// Anything else.
@@ -17,7 +17,7 @@ pub enum Rest {
 
 /// What is to be done with a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It is whole: only zeros follow the last frame.
     Clean,
     /// What follows the last frame was never promised: cut there.
@@ -31,8 +31,7 @@ pub enum Verdict {
 
 /// Decides, from the end X of the frames that can be read in order, the highest
 /// promise D, and what lies after X.
-#[must_use]
-pub fn decide(x: Lsn, d: Lsn, rest: Rest) -> Verdict {
+pub(crate) fn decide(x: Lsn, d: Lsn, rest: Rest) -> Verdict {
     match (x >= d, rest) {
         (false, _) => Verdict::Corrupt,
         (true, Rest::Zeros) => Verdict::Clean,

@@ -13,9 +13,14 @@
 //! segment  how a file comes to be   io       the traits, std, sim
 //! control  the two slots            omit     what a test build can leave out
 //! ```
+//!
+//! `control`, `dir`, `recovered` and `segment` are public for the recovery crate alone, and
+//! hidden here: they may change with any version.
 
 mod commit;
+#[doc(hidden)]
 pub mod control;
+#[doc(hidden)]
 pub mod dir;
 mod error;
 pub mod format;
@@ -24,8 +29,10 @@ mod log;
 pub mod omit;
 mod options;
 mod position;
+#[doc(hidden)]
 pub mod recovered;
 mod ring;
+#[doc(hidden)]
 pub mod segment;
 mod stats;
 mod sync;
