@@ -17,10 +17,10 @@ use crate::chain::{self, Chain, Plan, Segment, Span};
 use crate::error::Result;
 use crate::history::History;
 use crate::replay;
-use crate::report::{Evidence, Report, SegmentReport, SegmentState, Status};
+use crate::report::{Evidence, Report, Seal, SegmentReport, SegmentState, Status};
 use crate::scan::{Scan, scan};
 use crate::verdict::{Rest, Verdict, decide};
-use crate::walk::{Cursor, Start, Walk};
+use crate::walk::{Cursor, End, Start, Walk};
 use crate::window::Window;
 
 /// At most so many segments are scanned at once, each with a window of its own.
@@ -341,6 +341,7 @@ impl Analysis {
             live: None,
             frames: 0,
             entries: 0,
+            seal: None,
             file_len: file.len,
             state,
         };
@@ -374,6 +375,11 @@ impl Analysis {
             live: span.map(|span| (span.start.lsn, span.end.lsn)),
             frames: scan.map_or(0, |scan| scan.frames),
             entries: scan.map_or(0, |scan| scan.entries),
+            seal: scan.filter(|_| span.is_some()).and_then(|scan| match scan.stop {
+                End::Rotated => Some(Seal::Rotated),
+                End::Closed => Some(Seal::Closed),
+                End::Damage(_) | End::Ceiling => None,
+            }),
             file_len: segment.file_len,
             state,
         }

@@ -73,6 +73,17 @@ impl Error {
     }
 }
 
+impl Error {
+    /// A file that was listed is not there any more.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(bulla_wal::Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound
+        )
+    }
+}
+
 impl From<Corruption> for Error {
     fn from(corruption: Corruption) -> Self {
         Self::Log(bulla_wal::Error::from(Box::new(corruption)))

@@ -7,7 +7,8 @@ use bulla_wal::format::Control;
 use bulla_wal::{Corruption, CorruptionKind, Error as LogError, Options, control, dir};
 
 use crate::analysis::{Analysis, LogDir, Piece};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::map::{self, SegmentBytes};
 use crate::replay::{self, EntryView, Range, ReplayStats};
 use crate::report::{Report, SegmentReport, Status};
 use crate::walk::Cursor;
@@ -57,6 +58,26 @@ impl Inspection {
         &self.report.segments
     }
 
+    /// Reads the segments' files again, and says what their bytes are good for, in the
+    /// order of [`segments`](Self::segments). `None` for one that was purged meanwhile.
+    ///
+    /// # Errors
+    /// [`Io`](LogError::Io).
+    pub fn measure(&self) -> Result<Vec<Option<SegmentBytes>>> {
+        let segments = self.segments();
+        // The segment in which the log ends, and what was made behind it.
+        let last = self.pieces.last().map(|piece| piece.header.number);
+        segments
+            .iter()
+            .map(|segment| {
+                let mut pieces = self.pieces.iter();
+                let piece = pieces.find(|piece| piece.header.number == segment.number);
+                let open = last.is_none_or(|last| segment.number >= last);
+                map::measure(&self.log, &self.report.status, open, segment, piece)
+            })
+            .collect()
+    }
+
     /// Gives the entries in `range` that can be read in order (of a corrupt log: up to
     /// the damage) to `visitor`, which may break off.
     ///
@@ -78,7 +99,7 @@ impl Inspection {
 /// covers frames that were not there when their place was read early. So a corruption is
 /// believed only when it is found twice; frames that a second look finds at or above the
 /// first one's promises show that nothing was lost.
-fn settled(dir: &Path, options: &Options) -> Result<(LogDir, Analysis)> {
+pub(crate) fn settled(dir: &Path, options: &Options) -> Result<(LogDir, Analysis)> {
     let mut first: Option<Analysis> = None;
     let mut looks = 0;
     loop {
@@ -86,7 +107,8 @@ fn settled(dir: &Path, options: &Options) -> Result<(LogDir, Analysis)> {
         let control = read_control(dir, options)?;
         let log = LogDir::new(dir, &options.clone().sector(control.sector));
         let mut now = match Analysis::read(&log, control) {
-            Err(error) if looks < MAX_LOOKS && is_not_found(&error) => continue,
+            // A segment was purged, or a temporary file renamed, after it was listed.
+            Err(error) if looks < MAX_LOOKS && error.is_not_found() => continue,
             now => now?,
         };
         now.look_again_for_successor(&log)?;
@@ -99,15 +121,6 @@ fn settled(dir: &Path, options: &Options) -> Result<(LogDir, Analysis)> {
         }
         first = Some(now);
     }
-}
-
-/// A segment was purged, or a temporary file renamed, after it was listed.
-fn is_not_found(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Log(LogError::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::NotFound
-    )
 }
 
 /// Reads CONTROL, telling "no log here" from "its CONTROL is gone".

@@ -12,6 +12,7 @@
 //! scan     one segment: frames, then probes   analysis  all of these over a directory
 //! inspect  read-only     rehome  the commit   replay    entries to a visitor
 //! repair   explicit      quarantine  copies   report    plain data for people
+//! map      what each byte of a file is
 //! ```
 //!
 //! # Examples
@@ -51,6 +52,7 @@ mod chain;
 mod error;
 mod history;
 mod inspect;
+mod map;
 mod quarantine;
 mod rehome;
 mod repair;
@@ -66,7 +68,8 @@ pub use bulla_wal as wal;
 pub use error::{CutRefused, Error, Result};
 pub use history::History;
 pub use inspect::Inspection;
+pub use map::SegmentBytes;
 pub use rehome::{Recovery, open};
-pub use repair::{RepairPlan, RepairReport, repair};
+pub use repair::{CutFile, RepairPlan, RepairPreview, RepairReport, preview_repair, repair};
 pub use replay::{Bound, EntryView, Range, ReplayStats};
-pub use report::{Evidence, Proof, Report, SegmentReport, SegmentState, Status};
+pub use report::{Evidence, Proof, Report, Seal, SegmentReport, SegmentState, Status};

@@ -8,17 +8,20 @@
 //! in between leaves a log that is refused again, and can be repaired again.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bulla_wal::dir::{self, SegmentFile};
 use bulla_wal::io::FileKind;
 use bulla_wal::recovered::begin;
-use bulla_wal::{Epoch, Error as LogError, Lsn, Options, SegmentNumber};
+use bulla_wal::{Epoch, Error as LogError, Lsn, Options, SegmentNumber, Seq};
 
 use crate::analysis::{Analysis, LogDir};
 use crate::error::{CutRefused, Error, Result};
+use crate::inspect::settled;
 use crate::quarantine::Quarantine;
 use crate::rehome::{Cut, Entered, commit, keep_len, remove_dead, trim};
+use crate::replay::{self, Bound, EntryView, Range};
 use crate::report::Report;
 
 /// What to repair.
@@ -50,6 +53,62 @@ pub struct RepairReport {
     pub copies: Vec<PathBuf>,
     /// Segments that did not fit into the log: replaced or removed.
     pub removed: Vec<SegmentNumber>,
+}
+
+/// What a repair would do.
+#[derive(Clone, Debug)]
+pub struct RepairPreview {
+    /// What was found.
+    pub before: Report,
+    /// Where the log would be cut.
+    pub cut_at: Lsn,
+    /// Entries before the cut, which stay.
+    pub kept_entries: u64,
+    /// Entries behind the cut that can be read, and would be lost to the log. What else is
+    /// lost can't be read, nor counted.
+    pub lost_entries: u64,
+    /// Number of the first entry that is lost; it is given to another one.
+    pub first_lost: Seq,
+    /// The end of the positions that are lost, as far as it is known.
+    pub lost_to: Lsn,
+    /// Segment files that would be copied and cut.
+    pub cut: Vec<CutFile>,
+    /// Segments that don't fit into the log: copied, then replaced or removed.
+    pub removed: Vec<SegmentNumber>,
+}
+
+/// A segment file that a repair cuts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CutFile {
+    /// The segment.
+    pub number: SegmentNumber,
+    /// Its length in bytes before.
+    pub from_len: u64,
+    /// And after.
+    pub to_len: u64,
+}
+
+/// Says what [`repair`] would do. Takes no lock, changes nothing.
+///
+/// # Errors
+/// Those of [`repair`].
+pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<RepairPreview> {
+    let (log, analysis) = settled(path, options)?;
+    let cut = checked_cut(&log, &analysis, plan.cut_at)?;
+    let before = analysis.report();
+    let range = Range { to: Bound::Lsn(plan.cut_at), ..Range::ALL };
+    let each = |_: &EntryView<'_>| ControlFlow::Continue(());
+    let kept = replay::replay(&log, &analysis.pieces(), analysis.start(), range, each)?;
+    Ok(RepairPreview {
+        cut_at: plan.cut_at,
+        kept_entries: kept.entries,
+        lost_entries: before.entries.saturating_sub(kept.entries),
+        first_lost: cut.end.seq,
+        lost_to: before.last_lsn.max(before.durable_lsn),
+        cut: if analysis.unfinished { Vec::new() } else { cut_files(&analysis, cut) },
+        removed: unread(&analysis).iter().map(|file| file.number).collect(),
+        before,
+    })
 }
 
 /// Cuts a log at a position that the caller chose, and begins a new epoch there.
@@ -134,6 +193,19 @@ fn keep_files(
     unread: &[SegmentFile],
 ) -> Result<Vec<PathBuf>> {
     let epoch = analysis.control.epoch;
+    let unread = unread.iter().filter(|file| file.kind == FileKind::Regular);
+    let cut = cut_files(analysis, cut).into_iter().map(|file| file.number);
+    let numbers = cut.chain(unread.map(|file| file.number));
+    let mut quarantine = Quarantine::new(log);
+    for number in numbers {
+        let path = dir::segment_path(&log.path, number);
+        quarantine.keep_file(&path, &format!("repair-{epoch}-{number}.seg"))?;
+    }
+    quarantine.finish()
+}
+
+/// The segments that fit into the log and hold something behind the cut.
+fn cut_files(analysis: &Analysis, cut: Cut) -> Vec<CutFile> {
     let mut pieces = analysis.pieces();
     pieces.retain(|piece| piece.start.lsn < cut.durable.lsn);
     for piece in &mut pieces {
@@ -141,15 +213,10 @@ fn keep_files(
             piece.end = cut.durable;
         }
     }
-    let trimmed = analysis.plan.segments.iter().filter(|segment| {
-        segment.file_len > keep_len(&pieces, segment.number, analysis.control.sector)
+    let segments = analysis.plan.segments.iter().map(|segment| CutFile {
+        number: segment.number,
+        from_len: segment.file_len,
+        to_len: keep_len(&pieces, segment.number, analysis.control.sector),
     });
-    let unread = unread.iter().filter(|file| file.kind == FileKind::Regular);
-    let numbers = trimmed.map(|segment| segment.number).chain(unread.map(|file| file.number));
-    let mut quarantine = Quarantine::new(log);
-    for number in numbers {
-        let path = dir::segment_path(&log.path, number);
-        quarantine.keep_file(&path, &format!("repair-{epoch}-{number}.seg"))?;
-    }
-    quarantine.finish()
+    segments.filter(|file| file.from_len > file.to_len).collect()
 }

@@ -20,6 +20,9 @@ pub enum Bound {
     Lsn(Lsn),
     /// The number of an entry.
     Seq(Seq),
+    /// A wall time in ns since 1970: the first entry whose frame was sealed then or later.
+    /// A log's times never go back, but its writer's clock may have been wrong.
+    Time(u64),
     /// No bound.
     #[default]
     Unbounded,
@@ -30,6 +33,7 @@ impl fmt::Display for Bound {
         match self {
             Self::Lsn(lsn) => write!(f, "LSN {lsn}"),
             Self::Seq(seq) => write!(f, "Seq {seq}"),
+            Self::Time(ns) => write!(f, "{ns} ns since 1970"),
             Self::Unbounded => f.write_str("unbounded"),
         }
     }
@@ -77,20 +81,21 @@ pub struct ReplayStats {
     pub payload_bytes: u64,
     /// Position and number of the last of them.
     pub last: Option<(Lsn, Seq)>,
+    /// Of its frame: its end, where a repair can cut so that just this much is left, and
+    /// its wall time in ns since 1970.
+    pub last_frame: Option<(Lsn, u64)>,
     /// The visitor broke off.
     pub stopped: bool,
 }
 
-fn is_before(lsn: Lsn, seq: Seq, bound: Bound) -> bool {
+/// Is an entry, with its frame's wall time, before a bound?
+fn is_before(lsn: Lsn, seq: Seq, wall_ns: u64, bound: Bound) -> bool {
     match bound {
         Bound::Lsn(bound) => lsn < bound,
         Bound::Seq(bound) => seq < bound,
+        Bound::Time(bound) => wall_ns < bound,
         Bound::Unbounded => false,
     }
-}
-
-fn is_at_or_after(lsn: Lsn, seq: Seq, bound: Bound) -> bool {
-    bound != Bound::Unbounded && !is_before(lsn, seq, bound)
 }
 
 /// Replays the entries of `pieces` that are in `range`.
@@ -101,14 +106,14 @@ pub(crate) fn replay(
     range: Range,
     mut visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> Result<ReplayStats> {
-    if is_purged(range.from, start) {
+    if is_before_start(range.from, start) {
         return Err(Error::Purged { position: range.from, low_water: start.lsn });
     }
     let mut stats = ReplayStats::default();
     for piece in pieces {
         // `end` is what comes next: a piece that ends there has nothing of the range.
         if !is_at_or_after_end(piece, range.from) {
-            if is_at_or_after(piece.start.lsn, piece.start.seq, range.to) {
+            if is_reached(range.to, piece.start) {
                 break;
             }
             let flow =
@@ -121,15 +126,22 @@ pub(crate) fn replay(
     Ok(stats)
 }
 
-fn is_purged(from: Bound, start: Cursor) -> bool {
-    is_before_start(from, start.lsn, start.seq)
+fn is_before_start(from: Bound, start: Cursor) -> bool {
+    match from {
+        Bound::Lsn(from) => from < start.lsn,
+        Bound::Seq(from) => from < start.seq,
+        // What was purged is older than a time, too, but nobody can tell by how much.
+        Bound::Time(_) | Bound::Unbounded => false,
+    }
 }
 
-fn is_before_start(from: Bound, lsn: Lsn, seq: Seq) -> bool {
-    match from {
-        Bound::Lsn(from) => from < lsn,
-        Bound::Seq(from) => from < seq,
-        Bound::Unbounded => false,
+/// Does the range end where a piece starts, or before?
+fn is_reached(to: Bound, start: Cursor) -> bool {
+    match to {
+        Bound::Lsn(to) => start.lsn >= to,
+        Bound::Seq(to) => start.seq >= to,
+        // The time at which the piece starts is known by its first frame only.
+        Bound::Time(_) | Bound::Unbounded => false,
     }
 }
 
@@ -138,6 +150,7 @@ fn is_at_or_after_end(piece: &Piece, from: Bound) -> bool {
     match from {
         Bound::Lsn(from) => from >= piece.end.lsn,
         Bound::Seq(from) => from >= piece.end.seq,
+        Bound::Time(from) => from > piece.end.wall_ns,
         Bound::Unbounded => false,
     }
 }
@@ -152,10 +165,11 @@ fn visit(
     for entry in Entries::new(&found.frame, found.body) {
         // The walk has gone through them before.
         let Ok(entry) = entry else { break };
-        if is_before(entry.lsn, entry.seq, range.from) {
+        let wall_ns = found.frame.wall_ns;
+        if is_before(entry.lsn, entry.seq, wall_ns, range.from) {
             continue;
         }
-        if is_at_or_after(entry.lsn, entry.seq, range.to) {
+        if range.to != Bound::Unbounded && !is_before(entry.lsn, entry.seq, wall_ns, range.to) {
             return ControlFlow::Break(());
         }
         stats.frames += u64::from(!counted);
@@ -163,13 +177,14 @@ fn visit(
         stats.entries += 1;
         stats.payload_bytes += entry.payload.len() as u64;
         stats.last = Some((entry.lsn, entry.seq));
+        stats.last_frame = Some((found.after.lsn, wall_ns));
         let view = EntryView {
             lsn: entry.lsn,
             seq: entry.seq,
             kind: entry.kind,
             payload: entry.payload,
             epoch: found.frame.epoch,
-            wall_ns: found.frame.wall_ns,
+            wall_ns,
         };
         if visitor(&view).is_break() {
             stats.stopped = true;

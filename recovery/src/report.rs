@@ -199,6 +199,26 @@ impl SegmentState {
     }
 }
 
+/// How a segment was ended by its writer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seal {
+    /// It was full, and the log went on in the next one.
+    Rotated,
+    /// The log was closed in order.
+    Closed,
+}
+
+impl Seal {
+    /// The lower-case name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rotated => "rotated",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// One segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SegmentReport {
@@ -214,6 +234,9 @@ pub struct SegmentReport {
     pub frames: u64,
     /// User entries in them.
     pub entries: u64,
+    /// The seal behind its live frames. There is none in the segment that is written to,
+    /// in one that a later epoch took over from, and where a crash came first.
+    pub seal: Option<Seal>,
     /// Length in bytes of its file.
     pub file_len: u64,
     /// What it is good for.

@@ -120,6 +120,11 @@ impl Image {
         self.headers.insert(self.segment, header);
     }
 
+    /// Wall time of the last frame.
+    pub(crate) fn wall_ns(&self) -> u64 {
+        self.wall_ns
+    }
+
     /// Goes on in a new segment of the same epoch.
     pub(crate) fn rotate(&mut self) -> &mut Self {
         self.add_segment(None);

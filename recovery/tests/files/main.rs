@@ -6,5 +6,6 @@ mod crashes;
 mod every_flip;
 mod hostile;
 mod image;
+mod maps;
 mod repairs;
 mod replays;

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{
-    CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Report, Status, repair,
+    CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Report, Status, preview_repair,
+    repair,
 };
 use bulla_wal::Lsn;
 use bulla_wal::io::sim::{CrashKind, SimDisk};
@@ -28,7 +29,25 @@ fn repaired(image: &Image, disk: &SimDisk, cut_at: Option<Lsn>) -> u64 {
     assert!(matches!(before.status, Status::Corrupt(_)), "{before:#?}");
     let bytes = contents(disk);
     let plan = cut_at.map_or(RepairPlan::keep_readable(&before), |cut_at| RepairPlan { cut_at });
+    let preview = preview_repair(Path::new(DIR), &options(disk), plan).expect("preview");
+    assert!(contents(disk) == bytes, "a preview changed something");
     let report = repair(Path::new(DIR), &options(disk), plan).expect("repair");
+    // It cut the files that it had said, to the length that it had said, and no others.
+    let lens = |files: &std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>| {
+        let files = files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
+        files.map(|(path, bytes)| (path.clone(), bytes.len() as u64)).collect::<Vec<_>>()
+    };
+    let mut expected = lens(&bytes);
+    expected.retain(|(path, _)| !preview.removed.iter().any(|number| *path == segment(number.0)));
+    for (path, len) in &mut expected {
+        let cut = preview.cut.iter().find(|file| *path == segment(file.number.0));
+        assert!(cut.is_none_or(|file| file.from_len == *len));
+        *len = cut.map_or(*len, |file| file.to_len);
+    }
+    let mut left = lens(&contents(disk));
+    left.retain(|(path, _)| !path.starts_with(Path::new(DIR).join("quarantine")));
+    left.retain(|(path, _)| expected.iter().any(|(expected, _)| expected == path));
+    assert_eq!(left, expected);
     disk.drop_pending();
     // Whatever changed is in a copy.
     for (path, old) in bytes.iter().filter(|(path, _)| !path.ends_with("CONTROL")) {
@@ -48,6 +67,10 @@ fn repaired(image: &Image, disk: &SimDisk, cut_at: Option<Lsn>) -> u64 {
     });
     let entries = stats.expect("replay").entries;
     assert_eq!(entries, after.entries);
+    // It did what it had said.
+    assert_eq!((preview.kept_entries, preview.first_lost), (entries, after.next_seq));
+    assert_eq!(preview.lost_entries, before.entries - entries);
+    assert_eq!(preview.removed, report.removed);
     entries
 }
 

@@ -20,29 +20,33 @@ fn every_range_gives_exactly_its_entries() {
     let image = image();
     let disk = image.disk();
     let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
-    let mut all: Vec<(Lsn, Seq)> = Vec::new();
+    let mut all: Vec<(Lsn, Seq, u64)> = Vec::new();
     let each = |entry: &bulla_recovery::EntryView<'_>| {
-        all.push((entry.lsn, entry.seq));
+        all.push((entry.lsn, entry.seq, entry.wall_ns));
         ControlFlow::Continue(())
     };
     inspection.replay(Range::ALL, each).expect("replay");
     assert_eq!(all.len(), image.payloads.len());
-    assert_eq!(inspection.report().last_entry, all.last().copied());
-    // Recovery re-homes a part; the ranges stay the same.
+    assert_eq!(inspection.report().last_entry, all.last().map(|(lsn, seq, _)| (*lsn, *seq)));
+    let (first, last) = (all[0].2, image.wall_ns());
+    assert!(first < last);
+    // Recovery re-homes a part; the ranges stay the same, those of times too.
     let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
     let bounds: Vec<Bound> = (1..=11)
         .map(|seq| Bound::Seq(Seq(seq)))
         .chain((0..=image.lsn.0).step_by(8).map(|lsn| Bound::Lsn(Lsn(lsn))))
+        .chain((first - 1..=last + 1).map(Bound::Time))
         .chain([Bound::Unbounded])
         .collect();
-    let below = |entry: &(Lsn, Seq), bound: Bound| match bound {
+    let below = |entry: &(Lsn, Seq, u64), bound: Bound| match bound {
         Bound::Lsn(lsn) => entry.0 < lsn,
         Bound::Seq(seq) => entry.1 < seq,
+        Bound::Time(ns) => entry.2 < ns,
         Bound::Unbounded => false,
     };
     for from in &bounds {
         for to in bounds.iter().step_by(7).chain([&Bound::Unbounded]) {
-            let expected: Vec<(Lsn, Seq)> = all
+            let expected: Vec<(Lsn, Seq, u64)> = all
                 .iter()
                 .filter(|entry| {
                     !below(entry, *from) && (*to == Bound::Unbounded || below(entry, *to))
@@ -52,13 +56,16 @@ fn every_range_gives_exactly_its_entries() {
             let mut found = Vec::new();
             let range = Range { from: *from, to: *to };
             let each = |entry: &bulla_recovery::EntryView<'_>| {
-                found.push((entry.lsn, entry.seq));
+                found.push((entry.lsn, entry.seq, entry.wall_ns));
                 ControlFlow::Continue(())
             };
             let stats = recovery.replay(range, each).expect("replay");
             assert_eq!(found, expected, "{range:?}");
             assert_eq!(stats.entries, expected.len() as u64);
-            assert_eq!(stats.last, expected.last().copied());
+            assert_eq!(stats.last, expected.last().map(|(lsn, seq, _)| (*lsn, *seq)));
+            let frame = stats.last.zip(stats.last_frame);
+            assert_eq!(stats.last_frame.map(|(_, ns)| ns), expected.last().map(|last| last.2));
+            assert!(frame.is_none_or(|((lsn, _), (end, _))| lsn < end));
         }
     }
 }

@@ -1,0 +1,77 @@
+//! What every byte of a log's segment files is good for. Read-only.
+//!
+//! Owns nothing: it reads again what lies behind the live frames, which an analysis
+//! knows, sector by sector.
+
+use bulla_wal::dir;
+use bulla_wal::format::all_zero;
+
+use crate::analysis::{LogDir, Piece};
+use crate::error::Result;
+use crate::report::{Seal, SegmentReport, SegmentState, Status};
+use crate::window::{WINDOW_LEN, to_usize};
+
+/// What the bytes of a segment's file are, in whole sectors; together they are its length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SegmentBytes {
+    /// The header.
+    pub header: u64,
+    /// Frames that count, and the seal.
+    pub live: u64,
+    /// Written once, and no longer a part of the log: superseded by a later epoch, below
+    /// the low-water mark, or behind where the successor shows that the segment ends.
+    pub dead: u64,
+    /// Behind the end of the log, and never promised: a recovery cuts it.
+    pub torn: u64,
+    /// Not known to be anything: behind damage, or of a segment that does not fit.
+    pub unread: u64,
+    /// Zeros: not used yet.
+    pub zero: u64,
+}
+
+/// Measures one segment; `None` when its file has gone meanwhile. `open` says that the log
+/// ends in it, or before it.
+pub(crate) fn measure(
+    log: &LogDir,
+    status: &Status,
+    open: bool,
+    segment: &SegmentReport,
+    piece: Option<&Piece>,
+) -> Result<Option<SegmentBytes>> {
+    let mut window = match log.window(&dir::segment_path(&log.path, segment.number)) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        window => window?,
+    };
+    let sector = u64::from(log.options.sector_len());
+    let mut bytes = SegmentBytes::default();
+    let mut at = 0;
+    if !matches!(segment.state, SegmentState::Unread | SegmentState::Dead) {
+        bytes.header = sector.min(window.len());
+        let seal = if segment.seal == Some(Seal::Rotated) { sector } else { 0 };
+        let end = piece.map_or(sector, Piece::end_offset).saturating_add(seal);
+        at = end.clamp(bytes.header, window.len());
+        bytes.live = at - bytes.header;
+    }
+    let rest = match (segment.state, status) {
+        (SegmentState::Dead | SegmentState::Superseded, _) => &mut bytes.dead,
+        (SegmentState::Unread, _) => &mut bytes.unread,
+        // The log goes on in another segment: what lies behind this one's frames is none
+        // of it.
+        _ if !open => &mut bytes.dead,
+        (_, Status::Corrupt(_)) => &mut bytes.unread,
+        _ => &mut bytes.torn,
+    };
+    let mut zero = 0;
+    loop {
+        let chunk = window.bytes(at, WINDOW_LEN)?;
+        if chunk.is_empty() {
+            break;
+        }
+        for sector in chunk.chunks(to_usize(sector)) {
+            *(if all_zero(sector) { &mut zero } else { &mut *rest }) += sector.len() as u64;
+        }
+        at += chunk.len() as u64;
+    }
+    bytes.zero = zero;
+    Ok(Some(bytes))
+}

@@ -1,0 +1,105 @@
+//! What the bytes of segment files are said to be, against where the image put them.
+
+use std::path::Path;
+
+use bulla_recovery::{Inspection, Seal, SegmentBytes};
+use bulla_wal::io::sim::SimDisk;
+
+use crate::image::{DIR, Image, contents, options, segment};
+
+const SECTOR: u64 = 512;
+
+fn image() -> Image {
+    let mut image = Image::new(512);
+    image.frame(&[10, 300]).frame(&[900]).seal().rotate().frame(&[33]).frame(&[5]);
+    image.rotate().frame(&[700]).promise().frame(&[9]);
+    image
+}
+
+fn measured(disk: &SimDisk) -> Vec<SegmentBytes> {
+    let before = contents(disk);
+    let inspection = Inspection::read(Path::new(DIR), &options(disk)).expect("inspect");
+    let measured = inspection.measure().expect("measure");
+    assert!(contents(disk) == before, "a look changed something");
+    let measured: Vec<_> = measured.into_iter().map(|bytes| bytes.expect("is there")).collect();
+    for (bytes, report) in measured.iter().zip(inspection.segments()) {
+        let SegmentBytes { header, live, dead, torn, unread, zero } = bytes;
+        assert_eq!(header + live + dead + torn + unread + zero, report.file_len);
+    }
+    measured
+}
+
+/// Bytes of the image's frames in a segment, seals included.
+fn frames(image: &Image, number: u64) -> u64 {
+    image.frames.iter().filter(|at| at.segment == number).map(|at| at.len).sum()
+}
+
+fn whole(live: u64, len: u64) -> SegmentBytes {
+    SegmentBytes { header: SECTOR, live, zero: len - SECTOR - live, ..SegmentBytes::default() }
+}
+
+#[test]
+fn bytes_of_a_whole_log_are_live_or_zero() {
+    let mut image = image();
+    image.close().spare();
+    let disk = image.disk();
+    for (bytes, (number, file)) in measured(&disk).iter().zip(&image.files) {
+        assert_eq!(*bytes, whole(frames(&image, *number), file.len() as u64), "{number}");
+    }
+    let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+    let seals: Vec<_> = inspection.segments().iter().map(|segment| segment.seal).collect();
+    assert_eq!(seals, [Some(Seal::Rotated), None, Some(Seal::Closed), None]);
+}
+
+#[test]
+fn bytes_behind_the_end_are_torn_also_in_a_spare() {
+    let mut image = image();
+    image.spare();
+    let disk = image.disk();
+    let at = image.frames.last().expect("frames").end();
+    disk.flip(segment(3), at + 2 * SECTOR, 1);
+    disk.flip(segment(4), 5 * SECTOR + 7, 1);
+    let measured = measured(&disk);
+    assert_eq!((measured[2].torn, measured[3].torn), (SECTOR, SECTOR));
+    assert_eq!(measured[2].live, frames(&image, 3));
+    assert!(measured.iter().all(|bytes| bytes.dead == 0 && bytes.unread == 0));
+}
+
+#[test]
+fn bytes_that_a_later_epoch_supersedes_are_dead() {
+    let old = image();
+    let mut image = old.clone();
+    image.reopen(old.frames[4].lsn).frame(&[60]);
+    let disk = image.disk();
+    // As if the recovery had been cut short before it trimmed.
+    for (number, bytes) in &old.files {
+        disk.write_file(segment(*number), bytes);
+    }
+    let measured = measured(&disk);
+    assert_eq!(measured[0], whole(frames(&old, 1), old.files[&1].len() as u64));
+    for number in 2..=3 {
+        let bytes = measured[number as usize - 1];
+        assert_eq!(bytes.live, frames(&image, number), "{number}");
+        assert_eq!(bytes.dead, frames(&old, number) - bytes.live, "{number}");
+        assert_eq!((bytes.torn, bytes.unread), (0, 0));
+    }
+    assert_eq!(measured[3].live, frames(&image, 4));
+}
+
+#[test]
+fn bytes_behind_damage_are_unread() {
+    let image = image();
+    let disk = image.disk();
+    let hit = image.frames[1];
+    disk.flip(segment(1), hit.offset + 70, 1);
+    let found = measured(&disk);
+    assert_eq!(found[0].live, hit.offset - SECTOR);
+    assert_eq!(found[0].unread, frames(&image, 1) - found[0].live);
+    assert_eq!(found[1].unread, frames(&image, 2));
+    // A segment that does not fit is not even known to have a header.
+    let disk = image.disk();
+    disk.flip(segment(2), 40, 1);
+    let found = measured(&disk);
+    assert_eq!((found[0].live, found[0].unread), (frames(&image, 1), 0));
+    assert_eq!((found[1].header, found[1].unread), (0, SECTOR + frames(&image, 2)));
+}
