@@ -7,7 +7,7 @@ use bulla_wal::{Level, Lsn, Method, Options, Seq};
 use clap::{Args, ValueEnum};
 
 /// How a log is opened.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Log")]
 pub(crate) struct LogArgs {
     /// How data reach the disk.
@@ -107,19 +107,35 @@ impl LevelArg {
 /// Which entries.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct RangeArgs {
-    /// First entry: a position (LSN) such as 8192, or a number such as seq:17.
-    #[arg(long, value_parser = bound, value_name = "LSN|seq:N")]
+    /// First entry: a position (LSN) such as 8192, a number such as seq:17, or a time
+    /// such as 2026-11-21T06:00:00Z.
+    #[arg(long, value_parser = bound, value_name = "LSN|seq:N|TIME")]
     pub(crate) from: Option<Bound>,
-    /// End, exclusive: a position (LSN), or a number such as seq:18.
-    #[arg(long, value_parser = bound, value_name = "LSN|seq:N")]
+    /// End, exclusive: a position (LSN), a number such as seq:18, or a time.
+    #[arg(long, value_parser = bound, value_name = "LSN|seq:N|TIME", group = "end")]
     pub(crate) to: Option<Bound>,
+    /// Only entries at lower positions.
+    #[arg(long, value_parser = position, value_name = "LSN", group = "end")]
+    pub(crate) to_lsn: Option<u64>,
+    /// Only entries with lower numbers.
+    #[arg(long, value_parser = position, value_name = "N", group = "end")]
+    pub(crate) to_seq: Option<u64>,
+    /// Only entries written before this time: as in RFC 3339, such as
+    /// 2026-11-21T06:00:00.5+01:00, or nanoseconds since 1970. The writer's clock counts;
+    /// entries of one frame have one time.
+    #[arg(long, value_parser = time, value_name = "TIME", group = "end")]
+    pub(crate) to_time: Option<u64>,
 }
 
 impl RangeArgs {
     pub(crate) fn range(self) -> Range {
         Range {
             from: self.from.unwrap_or(Bound::Unbounded),
-            to: self.to.unwrap_or(Bound::Unbounded),
+            to: (self.to)
+                .or(self.to_lsn.map(|lsn| Bound::Lsn(Lsn(lsn))))
+                .or(self.to_seq.map(|seq| Bound::Seq(Seq(seq))))
+                .or(self.to_time.map(Bound::Time))
+                .unwrap_or(Bound::Unbounded),
         }
     }
 }
@@ -144,13 +160,41 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 }
 
 fn bound(text: &str) -> Result<Bound, String> {
+    if text.contains('-') {
+        return time(text).map(Bound::Time);
+    }
     let (number, bound): (_, fn(u64) -> Bound) = match text.strip_prefix("seq:") {
         Some(number) => (number, |seq| Bound::Seq(Seq(seq))),
         None => (text.strip_prefix("lsn:").unwrap_or(text), |lsn| Bound::Lsn(Lsn(lsn))),
     };
     position(number).map(bound).map_err(|_| {
-        format!("{text:?} is neither a position such as 8192 nor a number such as seq:17")
+        format!(
+            "{text:?} is neither a position such as 8192, nor a number such as seq:17, nor a \
+             time such as 2026-11-21T06:00:00Z"
+        )
     })
+}
+
+/// Nanoseconds below this are in 1973 or before: somebody meant seconds, or milliseconds.
+const EARLIEST_NS: u64 = 100_000_000_000_000_000;
+
+/// A time in ns since 1970: such a number, or as in RFC 3339, or as `stat` shows it.
+fn time(text: &str) -> Result<u64, String> {
+    if let Ok(ns) = text.parse::<u64>() {
+        return if ns >= EARLIEST_NS {
+            Ok(ns)
+        } else {
+            Err(format!("{text} nanoseconds after the beginning of 1970 is no time of a log"))
+        };
+    }
+    let zoned = text.strip_suffix(" UTC").map(|rest| format!("{rest}Z"));
+    let time: jiff::Timestamp = zoned.as_deref().unwrap_or(text).parse().map_err(|_| {
+        format!(
+            "{text:?} is no time: write one as in RFC 3339, with its offset from UTC, such as \
+             2026-11-21T06:00:00Z, or nanoseconds since 1970"
+        )
+    })?;
+    u64::try_from(time.as_nanosecond()).map_err(|_| format!("{text} is before 1970"))
 }
 
 /// A number, also one grouped as in a table: 1,323,008.
@@ -179,5 +223,22 @@ mod tests {
         assert_eq!(bound("seq:17"), Ok(Bound::Seq(Seq(17))));
         assert_eq!(bound("1,323,008"), Ok(Bound::Lsn(Lsn(1_323_008))));
         assert!(bound("seq:").is_err());
+    }
+
+    #[test]
+    fn times_have_an_offset_or_are_nanoseconds() {
+        let seven = 1_795_244_400_500_000_000;
+        for text in [
+            "2026-11-21T07:00:00.5Z",
+            "2026-11-21T08:00:00.5+01:00",
+            "2026-11-21 07:00:00.500 UTC",
+            "1795244400500000000",
+        ] {
+            assert_eq!(time(text), Ok(seven), "{text}");
+        }
+        assert_eq!(bound("2026-11-21T07:00:00.5Z"), Ok(Bound::Time(seven)));
+        for wrong in ["2026-11-21T07:00:00", "07:00", "1795244400", "1960-01-01T00:00:00Z", "-5"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
     }
 }

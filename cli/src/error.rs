@@ -101,7 +101,7 @@ pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
         }
         _ => {
             "nothing was changed. Restore a copy, or give up what is damaged and what follows \
-             it with `bulla repair DIR` (it keeps copies; --dry-run says what would be left)"
+             it with `bulla repair DIR` (it says what would be lost, asks for --yes, keeps copies)"
         }
     }
 }
@@ -182,7 +182,7 @@ impl Error {
                 Some("this log is none of tokens; `bulla dump DIR` shows its entries")
             }
             Self::Recovery(bulla_recovery::Error::Cut { .. }) => {
-                Some("`bulla repair DIR --dry-run` shows the last position that can be kept")
+                Some("`bulla verify DIR` shows the last position that can be kept, as last lsn")
             }
             Self::Recovery(bulla_recovery::Error::Purged { .. }) => {
                 Some("ask for a later position; `bulla stat DIR` shows the first")

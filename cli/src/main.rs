@@ -28,7 +28,7 @@ use crate::output::{Format, Out};
 /// Load, look at, verify, repair and drill crash-safe logs of 64-byte tokens.
 ///
 /// Exit codes: 0 clean, 1 error, 2 wrong usage, 3 torn tail (bytes at the end that were
-/// never promised to be durable), 4 corruption (damage to what was).
+/// never promised to be durable; `verify` and dry runs), 4 corruption (damage to what was).
 #[derive(Parser, Debug)]
 #[command(name = "bulla", version, max_term_width = 100)]
 struct Cli {
@@ -50,6 +50,7 @@ enum Command {
     Repair(commands::repair::Args),
     Dump(commands::dump::Args),
     Stat(commands::stat::Args),
+    Segments(commands::segments::Args),
     Drill(commands::drill::Args),
     #[command(hide = true)]
     DrillChild(commands::drill::child::Args),
@@ -111,6 +112,7 @@ fn run(command: Command, out: &mut Out) -> Result<Outcome> {
         Command::Repair(args) => commands::repair::run(&args, out),
         Command::Dump(args) => commands::dump::run(&args, out),
         Command::Stat(args) => commands::stat::run(&args, out),
+        Command::Segments(args) => commands::segments::run(&args, out),
         Command::Drill(args) => commands::drill::run(&args, out),
         Command::DrillChild(args) => commands::drill::child::run(&args),
     }

@@ -9,5 +9,6 @@ pub(crate) mod repair;
 pub(crate) mod replay;
 mod report;
 pub(crate) mod scan;
+pub(crate) mod segments;
 pub(crate) mod stat;
 pub(crate) mod verify;

@@ -2,23 +2,25 @@
 
 use std::path::PathBuf;
 
-use bulla_recovery::{Inspection, RepairPlan, Status, repair};
-use bulla_wal::Lsn;
+use bulla_recovery::{Inspection, RepairPlan, RepairPreview, Status, preview_repair, repair};
+use bulla_wal::{Lsn, dir};
+use serde_json::Value;
 
 use super::report;
 use crate::args::{LogArgs, position};
 use crate::error::Result;
-use crate::output::{Format, Out, grouped};
+use crate::output::{Fields, Format, Out, bytes, grouped};
 use crate::{Outcome, fields};
 
 /// Cut a log that recovery refuses: keep everything before the damage, give up the rest.
 ///
-/// What is cut is lost to the log, also what was durable; copies of all files that are
-/// changed stay in `quarantine/`. A log that is not corrupt needs no repair, and is left
-/// alone unless --cut-at is given.
+/// Without --yes it only says what would be cut and lost, changes nothing, and exits as
+/// `bulla verify` does. What is cut is lost to the log, also what was durable; copies of
+/// all files that are changed stay in `quarantine/`. A log that is not corrupt needs no
+/// repair, and is left alone unless --cut-at is given.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  bulla repair /var/lib/flights --dry-run\n  bulla repair /var/lib/flights\n  bulla repair /var/lib/flights --cut-at 8192"
+    after_help = "Examples:\n  bulla repair /var/lib/flights\n  bulla repair /var/lib/flights --yes\n  bulla repair /var/lib/flights --cut-at 8192 --yes"
 )]
 pub(crate) struct Args {
     /// The log's directory.
@@ -27,8 +29,11 @@ pub(crate) struct Args {
     /// everything is kept that can be read in order.
     #[arg(long, value_parser = position, value_name = "LSN")]
     cut_at: Option<u64>,
-    /// Only say what would be done.
+    /// Do it.
     #[arg(long)]
+    yes: bool,
+    /// Only say what would be done, as without --yes.
+    #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
     #[command(flatten)]
     log: LogArgs,
@@ -41,25 +46,24 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let plan = args
         .cut_at
         .map_or_else(|| RepairPlan::keep_readable(found), |lsn| RepairPlan { cut_at: Lsn(lsn) });
-    let corrupt = matches!(found.status, Status::Corrupt(_));
-    let needed = corrupt || args.cut_at.is_some();
-    if args.dry_run || !needed {
+    if !matches!(found.status, Status::Corrupt(_)) && args.cut_at.is_none() {
         let mut fields = report::fields(found);
-        fields.extend(fields! { "repaired": false, "cut_at": plan.cut_at.0 });
+        fields.extend(fields! { "repaired": false });
         out.report(&fields)?;
         if out.format() == Format::Table {
             out.flush()?;
-            if needed {
-                eprintln!(
-                    "A repair would keep the {} entries up to LSN {}, copy the files and cut the rest.",
-                    grouped(found.entries),
-                    plan.cut_at
-                );
-            } else {
-                eprintln!("This log needs no repair: opening it, or `bulla replay`, is enough.");
-            }
+            eprintln!("This log needs no repair: opening it, or `bulla replay`, is enough.");
         }
-        return Ok(if needed { report::outcome(&found.status) } else { Outcome::Clean });
+        return Ok(Outcome::Clean);
+    }
+    if !args.yes {
+        let preview = preview_repair(&args.dir, &options, plan)?;
+        out.report(&planned(&preview, out.format()))?;
+        if out.format() == Format::Table {
+            out.flush()?;
+            eprintln!("Nothing was changed. To do this, add --yes.");
+        }
+        return Ok(report::outcome(&preview.before.status));
     }
     let done = repair(&args.dir, &options, plan)?;
     let copies: Vec<_> = done.copies.iter().map(|path| path.display().to_string()).collect();
@@ -84,4 +88,53 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         );
     }
     Ok(Outcome::Clean)
+}
+
+/// What would be kept, cut and lost.
+fn planned(preview: &RepairPreview, format: Format) -> Fields {
+    let files = preview.cut.iter().map(|file| {
+        if format == Format::Table {
+            let (from, to) = (bytes(file.from_len), bytes(file.to_len));
+            return Value::from(format!("segment {} from {from} to {to}", file.number));
+        }
+        let (number, from, to) = (file.number.0, file.from_len, file.to_len);
+        fields! { "segment": number, "from_bytes": from, "to_bytes": to }.into()
+    });
+    let removed = preview.removed.iter().map(|number| {
+        if format == Format::Table {
+            Value::from(format!("segment {number}"))
+        } else {
+            Value::from(number.0)
+        }
+    });
+    let lost_to = preview.lost_to;
+    let mut fields = fields! { "repaired": false };
+    let evidence = report::fields(&preview.before);
+    fields.extend(evidence);
+    fields.extend(fields! {
+        "cut_at": preview.cut_at.0,
+        "would_keep": preview.kept_entries,
+        "would_lose": preview.lost_entries,
+        "first_lost_seq": preview.first_lost.0,
+    });
+    if format == Format::Table {
+        let (lost, at) = (preview.lost_entries, preview.cut_at);
+        let durable = lost_to.distance_from(at);
+        let mut words = vec![format!("{} entries that can be read", grouped(lost))];
+        if preview.before.last_lsn < lost_to {
+            let unread = bytes(lost_to.distance_from(preview.before.last_lsn.max(at)));
+            words.push(format!("all entries in {unread} that were durable and can't be read"));
+        }
+        words.push(format!("LSN {at} to {lost_to} at least, {}", bytes(durable)));
+        let kept = format!("{} entries, up to LSN {at}", grouped(preview.kept_entries));
+        fields.extend(fields! { "would_keep": kept, "would_lose": words });
+    } else {
+        fields.extend(fields! { "lost_to_lsn": lost_to.0 });
+    }
+    fields.extend(fields! {
+        "would_cut": files.collect::<Vec<_>>(),
+        "would_replace_or_remove": removed.collect::<Vec<_>>(),
+        "copies_in": format!("{}/", dir::QUARANTINE),
+    });
+    fields
 }

@@ -15,12 +15,17 @@ use crate::{Outcome, fields};
 /// Recover a log after a crash: cut its torn tail (a copy is kept), make the rest durable,
 /// read every entry, and report what survived.
 ///
+/// The whole log is recovered, whatever range is given: a range only says which entries
+/// are read and counted, and nothing is cut at its ends. To go back to a point in time,
+/// look with --to-time and --dry-run, then cut with `bulla repair DIR --cut-at LSN` at the
+/// LSN that it shows as `replayed end`.
+///
 /// Exits with 0 when the log is whole again, with 4 (and nothing changed) when something
 /// that was durable is damaged. With --dry-run nothing is changed, and a torn tail exits
 /// with 3.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  bulla replay /var/lib/flights\n  bulla replay /var/lib/flights --dry-run --from seq:1000 --format json"
+    after_help = "Examples:\n  bulla replay /var/lib/flights\n  bulla replay /var/lib/flights --dry-run --from seq:1000 --format json\n  bulla replay /var/lib/flights --dry-run --to-time 2026-11-21T06:00:00Z"
 )]
 pub(crate) struct Args {
     /// The log's directory.
@@ -85,6 +90,8 @@ fn print(
         "replayed_bytes": stats.payload_bytes,
         "replayed_first": first.map(position),
         "replayed_last": stats.last.map(|(lsn, seq)| position((lsn.0, seq.0))),
+        "replayed_end": stats.last_frame.map(|(end, _)| end.0),
+        "replayed_time": stats.last_frame.and_then(|(_, ns)| report::exact_time(ns)),
         "changed": changed,
         "rehomed": found.rehomed.map(|(from, to)| format!("LSN {from} to {to}")),
         "quarantine": found.quarantine.as_ref().map(|path| path.display().to_string()),

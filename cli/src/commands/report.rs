@@ -59,6 +59,12 @@ pub(crate) fn wall_time(wall_ns: u64) -> Option<String> {
     (seconds > 0).then(|| format!("{} UTC", time(seconds)))
 }
 
+/// Wall time of a frame as in RFC 3339, to the nanosecond.
+pub(crate) fn exact_time(wall_ns: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(wall_ns)).ok()?;
+    Some(time.to_string())
+}
+
 /// What the state means for the one who looks.
 pub(crate) fn advice(status: &Status) -> Option<&'static str> {
     match status {

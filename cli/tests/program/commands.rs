@@ -202,6 +202,35 @@ fn appended_lines_are_acknowledged_in_order_and_dumped_byte_for_byte() {
 }
 
 #[test]
+fn replay_to_a_time_shows_where_a_repair_goes_back_to_it() {
+    let dir = Dir::new("time");
+    let log = dir.join("log");
+    append(&log, "strict", "one\ntwo\n");
+    let (report, _) = json("replay DIR --dry-run", &log);
+    let middle = report["replayed_time"].as_str().expect("a time").to_owned();
+    let middle_ns = middle.parse::<jiff::Timestamp>().expect("RFC 3339").as_nanosecond();
+    let after = middle_ns + 1;
+    append(&log, "strict", "three\n");
+
+    let none = json(&format!("replay DIR --dry-run --to-time {middle}"), &log).0;
+    assert_eq!(none["replayed_entries"], 0, "the end is exclusive");
+    let (part, exit) = json(&format!("replay DIR --dry-run --to-time {after}"), &log);
+    assert_eq!((exit, &part["replayed_entries"], &part["entries"]), (0, &2.into(), &3.into()));
+    assert_eq!(part["replayed_time"], middle);
+    for line in ["--to-seq 3", "--to seq:3"] {
+        let same = json(&format!("replay DIR --dry-run {line}"), &log).0;
+        assert_eq!(same["replayed_end"], part["replayed_end"], "{line}");
+    }
+    assert_eq!(code(&run("replay DIR --to-seq 3 --to 8192", &log)), 2);
+    assert_eq!(code(&run("replay DIR --to-time yesterday", &log)), 2);
+
+    let (done, exit) = json(&format!("repair DIR --yes --cut-at {}", part["replayed_end"]), &log);
+    assert_eq!((exit, &done["repaired"]), (0, &true.into()));
+    assert_eq!(json("verify DIR", &log).0["entries"], 2);
+    assert!(append(&log, "strict", "another\n").starts_with("ack 3 "));
+}
+
+#[test]
 fn line_that_is_too_long_is_refused_after_the_lines_before_it() {
     let dir = Dir::new("long");
     let log = dir.join("log");

@@ -75,6 +75,9 @@ fn garbage_behind_the_end_is_a_torn_tail_and_replay_cuts_it() {
     let dump = run("dump DIR --format jsonl", &log);
     assert_eq!((code(&dump), stdout(&dump).lines().count()), (0, 3));
     assert!(stderr(&dump).contains("torn tail"));
+    for line in ["stat DIR", "repair DIR", "segments DIR"] {
+        assert_eq!(code(&run(line, &log)), 0, "{line}");
+    }
     assert_eq!(image(&log), before, "looking changes nothing");
 
     let (report, exit) = json("replay DIR", &log);
@@ -121,9 +124,17 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
     for line in ["replay DIR --dry-run", "dump DIR", "stat DIR", "repair DIR --dry-run"] {
         assert_eq!(code(&run(line, &log)), 4, "{line}");
     }
-    assert_eq!(image(&log), before, "a refusal changes nothing");
+    let (plan, exit) = json("repair DIR", &log);
+    assert_eq!(
+        (exit, &plan["repaired"], &plan["cut_at"]),
+        (4, &false.into(), &(end - 2 * SECTOR).into())
+    );
+    assert_eq!((&plan["would_keep"], &plan["first_lost_seq"]), (&2.into(), &3.into()));
+    assert!(plan["would_cut"].as_array().is_some_and(|files| !files.is_empty()), "{plan}");
+    assert_eq!(image(&log), before, "a refusal changes nothing, nor does a plan");
+    assert!(stderr(&run("repair DIR", &log)).contains("--yes"));
 
-    let (done, exit) = json("repair DIR", &log);
+    let (done, exit) = json("repair DIR --yes", &log);
     assert_eq!(
         (exit, &done["repaired"], &done["cut_at"]),
         (0, &true.into(), &(end - 2 * SECTOR).into())
@@ -136,7 +147,7 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
     let (report, exit) = json("verify DIR", &log);
     assert_eq!((report["status"].as_str(), exit), (Some("clean"), 0));
     assert_eq!(report["entries"], 2);
-    let (again, exit) = json("repair DIR", &log);
+    let (again, exit) = json("repair DIR --yes", &log);
     assert_eq!((exit, &again["repaired"]), (0, &false.into()));
 }
 
@@ -149,10 +160,32 @@ fn log_without_readable_control_is_corrupt_in_json_too() {
     assert_eq!((report["status"].as_str(), exit), (Some("corrupt"), 4));
     std::fs::remove_file(log.join("CONTROL")).expect("removed");
     assert_eq!(json("verify DIR", &log).1, 4);
-    for line in ["verify DIR", "repair DIR"] {
+    for line in ["verify DIR", "repair DIR", "repair DIR --yes"] {
         let refused = run(line, &log);
         assert_eq!(code(&refused), 4);
         let words = stderr(&refused);
         assert!(words.contains("restore a copy") && !words.contains("bulla repair"), "{words}");
     }
+}
+
+#[test]
+fn map_of_segments_adds_up_and_shows_what_is_torn() {
+    let dir = Dir::new("segments");
+    let (log, _) = log(&dir);
+    let (file, offset) = end_of(&log);
+    write(&file, b"half a frame", offset);
+    let lines = stdout(&run("segments DIR --format jsonl", &log));
+    let mut torn = 0;
+    for line in lines.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let len = |name: &str| row[format!("{name}_bytes")].as_u64().expect("a length");
+        let parts = ["header", "live", "dead", "torn", "unread", "zero"].map(len);
+        assert_eq!(parts.iter().sum::<u64>(), len("file"), "{row}");
+        assert!(len("allocated") >= len("file"), "every segment is written wholly: {row}");
+        torn += len("torn");
+    }
+    assert_eq!(torn, SECTOR);
+    assert!(stderr(&run("segments DIR", &log)).contains("torn tail"));
+    write(&file, b"X", offset - 2 * SECTOR + 80);
+    assert_eq!(code(&run("segments DIR", &log)), 4);
 }
