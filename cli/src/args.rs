@@ -57,6 +57,11 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// Those that can be told apart.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|backend| *backend != Self::Auto)
+    }
+
     pub(crate) const fn method(self) -> Method {
         match self {
             Self::Auto | Self::Direct => Method::Direct,

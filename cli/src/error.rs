@@ -57,6 +57,8 @@ pub(crate) enum Error {
         #[source]
         source: MappingError,
     },
+    #[error("there is no command {0:?}")]
+    NoCommand(String),
     #[error("no token has id {0}")]
     NoToken(u32),
     #[error("write to standard output")]
@@ -119,7 +121,8 @@ impl Error {
     pub(crate) fn code(&self) -> u8 {
         match (self.log(), self) {
             (Some(bulla_wal::Error::Corrupt(_)), _) => 4,
-            (Some(bulla_wal::Error::Options { .. }), _) | (_, Self::Mapping { .. }) => 2,
+            (Some(bulla_wal::Error::Options { .. }), _)
+            | (_, Self::Mapping { .. } | Self::NoCommand(_)) => 2,
             _ => 1,
         }
     }
@@ -199,6 +202,7 @@ impl Error {
             Self::NotEmpty { .. } => {
                 Some("a log needs a directory of its own: name one that is empty or not there yet")
             }
+            Self::NoCommand(_) => Some("`bulla --help` shows the commands"),
             Self::NoToken(_) => Some("`bulla scan DIR` shows the ids that there are"),
             _ => None,
         }

@@ -51,7 +51,10 @@ enum Command {
     Dump(commands::dump::Args),
     Stat(commands::stat::Args),
     Segments(commands::segments::Args),
+    Doctor(commands::doctor::Args),
     Drill(commands::drill::Args),
+    Completions(commands::completions::Args),
+    Man(commands::completions::ManArgs),
     #[command(hide = true)]
     DrillChild(commands::drill::child::Args),
 }
@@ -113,7 +116,10 @@ fn run(command: Command, out: &mut Out) -> Result<Outcome> {
         Command::Dump(args) => commands::dump::run(&args, out),
         Command::Stat(args) => commands::stat::run(&args, out),
         Command::Segments(args) => commands::segments::run(&args, out),
+        Command::Doctor(args) => commands::doctor::run(&args, out),
         Command::Drill(args) => commands::drill::run(&args, out),
+        Command::Completions(args) => commands::completions::run(&args, out),
+        Command::Man(args) => commands::completions::man(&args, out),
         Command::DrillChild(args) => commands::drill::child::run(&args),
     }
 }

@@ -50,6 +50,11 @@ impl Out {
         writeln!(self.to, "{line}").map_err(Error::Output)
     }
 
+    /// Prints text that was made elsewhere, as it is.
+    pub(crate) fn bytes(&mut self, text: &[u8]) -> Result<()> {
+        self.to.write_all(text).map_err(Error::Output)
+    }
+
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.to.flush().map_err(Error::Output)
     }

@@ -1,6 +1,8 @@
 //! One file per command: its options, its words, its outcome.
 
 pub(crate) mod append;
+pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod get;

@@ -115,6 +115,20 @@ fn log_is_made_in_a_directory_of_its_own_and_nowhere_else() {
 }
 
 #[test]
+fn completions_and_manual_pages_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = bulla().args(["completions", shell]).output().expect("runs");
+        assert_eq!(code(&output), 0);
+        assert!(stdout(&output).contains("segments"), "{shell}");
+    }
+    let all = stdout(&bulla().arg("man").output().expect("runs"));
+    assert!(all.starts_with(".ie") && all.contains("repair") && !all.contains("drill\\-child"));
+    let one = stdout(&bulla().args(["man", "repair"]).output().expect("runs"));
+    assert!(one.contains("cut\\-at"), "{one}");
+    assert_eq!(code(&bulla().args(["man", "frobnicate"]).output().expect("runs")), 2);
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_says_what_is_right() {
     let dir = Dir::new("usage");
     let file = few_flights(&dir, 5);

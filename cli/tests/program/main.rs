@@ -3,4 +3,5 @@
 mod commands;
 mod common;
 mod damage;
+mod doctor;
 mod drill;
