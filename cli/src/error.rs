@@ -175,6 +175,7 @@ impl Error {
                 Log::Io { source, .. } => match source.kind() {
                     io::ErrorKind::PermissionDenied => Some("run it as the user who owns the log"),
                     io::ErrorKind::StorageFull => Some(NO_SPACE),
+                    io::ErrorKind::NotADirectory => Some("name a log's directory, not a file"),
                     _ => None,
                 },
                 _ => None,

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::output::{Fields, Format, Out, bytes};
 use crate::{Outcome, fields};
 
-/// Show what each segment file holds: live frames, dead and torn bytes, zeros.
+/// Show what each segment file holds: live frames, dead and torn bytes, zeros
 ///
 /// Takes no lock, changes nothing; of a log that is open for writing it shows a moment.
 /// The bytes of a file are its header, then
