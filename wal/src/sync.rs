@@ -43,3 +43,105 @@ pub(crate) fn park(timeout: Option<Duration>) {
         Some(_) => thread::yield_now(),
     }
 }
+
+/// Lets others go on, who will soon have done what is waited for.
+pub(crate) fn pause(round: &mut u32) {
+    /// Rounds that take less time than giving the processor away.
+    const SPINS: u32 = 64;
+    if cfg!(not(loom)) && *round < SPINS {
+        *round += 1;
+        std::hint::spin_loop();
+    } else {
+        thread::yield_now();
+    }
+}
+
+#[cfg(loom)]
+pub(crate) use loom_slots::{slot_of_thread, slots_used};
+#[cfg(not(loom))]
+pub(crate) use slots::{slot_of_thread, slots_used};
+
+/// A small number for each thread of the process that lives, as long as it lives.
+#[cfg(not(loom))]
+mod slots {
+    use std::cell::Cell;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::lock;
+
+    const UNKNOWN: usize = usize::MAX;
+    /// For a thread that is about to end, and has given its number back.
+    const NONE: usize = usize::MAX - 1;
+
+    static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    static USED: AtomicUsize = AtomicUsize::new(0);
+
+    thread_local! {
+        static SLOT: Cell<usize> = const { Cell::new(UNKNOWN) };
+        static GUARD: Guard = const { Guard };
+    }
+
+    struct Guard;
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let slot = SLOT.replace(NONE);
+            if slot < NONE {
+                lock(&FREE).push(slot);
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn slot_of_thread() -> usize {
+        let slot = SLOT.get();
+        if slot == UNKNOWN { register() } else { slot }
+    }
+
+    #[cold]
+    fn register() -> usize {
+        // A thread that is ending can't be told of its end again.
+        let slot = match GUARD.try_with(|_| ()) {
+            // Release pairs with the Acquire in `slots_used`, by way of what the thread
+            // does next. Numbers are below the most threads that lived at once.
+            Ok(()) => lock(&FREE).pop().unwrap_or_else(|| USED.fetch_add(1, Ordering::AcqRel)),
+            Err(_) => NONE,
+        };
+        SLOT.set(slot);
+        slot
+    }
+
+    /// Numbers given out so far are below it.
+    pub(crate) fn slots_used() -> usize {
+        USED.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(loom)]
+mod loom_slots {
+    use std::cell::Cell;
+
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+
+    loom::lazy_static! {
+        static ref USED: AtomicUsize = AtomicUsize::new(0);
+    }
+
+    loom::thread_local! {
+        static SLOT: Cell<Option<usize>> = Cell::new(None);
+    }
+
+    pub(crate) fn slot_of_thread() -> usize {
+        SLOT.with(|slot| {
+            let index = slot.get().unwrap_or_else(|| USED.fetch_add(1, Ordering::AcqRel));
+            slot.set(Some(index));
+            index
+        })
+    }
+
+    /// More than any model has threads.
+    pub(crate) fn slots_used() -> usize {
+        3
+    }
+}

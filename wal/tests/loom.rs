@@ -60,17 +60,19 @@ fn leader_hands_over_so_that_no_waiter_is_left() {
     model(|| {
         let io = Arc::new(MemoryIo::default());
         let log = log(&io);
-        let threads: Vec<_> = (0..2)
-            .map(|_| {
-                let log = Arc::clone(&log);
-                loom::thread::spawn(move || {
-                    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
-                    log.wait(receipt).unwrap();
-                    assert!(receipt.lsn < log.durable());
-                })
-            })
-            .collect();
         let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+        let threads = [true, false].map(|appends| {
+            let log = Arc::clone(&log);
+            loom::thread::spawn(move || {
+                let receipt = if appends {
+                    log.append_with(1, b"entry", Level::Strict).unwrap()
+                } else {
+                    receipt
+                };
+                log.wait(receipt).unwrap();
+                assert!(receipt.lsn < log.durable());
+            })
+        });
         log.wait(receipt).unwrap();
         for thread in threads {
             thread.join().unwrap();

@@ -2,8 +2,9 @@
 //!
 //! Owns the only `unsafe` of the append path. What makes it sound is one rule that
 //! `ring` keeps: a byte between `freed` and `sealed` is never written, one from
-//! `sealed` on is never read through [`RingBytes`], and one is reused only after the
-//! write of its frame was reaped. Tested by `ring` and by the simulator.
+//! `sealed` on is written by the one appender that reserved it and never read through
+//! [`RingBytes`], and one is reused only after the write of its frame was reaped. Tested
+//! by `ring`, by the loom models (which see every access), and by the simulator.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::position::Lsn;
 pub(crate) struct RingMemory {
     map: MmapRaw,
     len: u64,
+    shadow: Shadow,
 }
 
 impl RingMemory {
@@ -27,7 +29,10 @@ impl RingMemory {
         let map = MmapRaw::from(MmapMut::map_anon(bytes)?);
         // A child of a fork must not copy pages that a write in flight reads.
         map.advise(Advice::DontFork)?;
-        Ok(Arc::new(Self { map, len }))
+        // Fewer page faults, and fewer pages to pin for each direct write. Only a wish: a
+        // kernel without huge pages says no, and a ring that is shorter has none.
+        let _ = map.advise(Advice::HugePage);
+        Ok(Arc::new(Self { map, len, shadow: Shadow::new() }))
     }
 
     pub(crate) const fn len(&self) -> u64 {
@@ -63,6 +68,7 @@ impl RingMemory {
             }
             return;
         }
+        self.shadow.written(start, len);
         // SAFETY: `split` found `len` bytes from `start` on inside the map, and the three
         // parts fill exactly those; the caller has them to itself, so that no source
         // overlaps them.
@@ -81,6 +87,7 @@ impl RingMemory {
     pub(crate) unsafe fn write(&self, at: Lsn, bytes: &[u8]) {
         let (start, first) = self.split(at, bytes.len());
         let base = self.map.as_mut_ptr();
+        self.shadow.written(start, first);
         // SAFETY: `split` keeps both parts inside the map, the map outlives the call
         // (we borrow it), and the caller promises that nobody else touches the range.
         // The source is a shared slice and cannot overlap a range that nobody else has.
@@ -97,12 +104,61 @@ impl RingMemory {
     pub(crate) unsafe fn zero(&self, at: Lsn, len: usize) {
         let (start, first) = self.split(at, len);
         let base = self.map.as_mut_ptr();
+        self.shadow.written(start, first);
         // SAFETY: as in `write`.
         unsafe {
             std::ptr::write_bytes(base.add(start), 0, first);
             std::ptr::write_bytes(base, 0, len - first);
         }
     }
+}
+
+/// Lets loom see who touches which bytes: the first KiB of the ring, where its models
+/// stay.
+#[cfg(loom)]
+struct Shadow(Vec<loom::cell::UnsafeCell<()>>);
+
+// SAFETY: loom's cells check each access themselves; there is nothing in them.
+#[cfg(loom)]
+unsafe impl Sync for Shadow {}
+
+#[cfg(loom)]
+impl Shadow {
+    /// Entries, headers and padding begin and end at multiples of it.
+    const UNIT: usize = 8;
+
+    fn new() -> Self {
+        Self((0..1024 / Self::UNIT).map(|_| loom::cell::UnsafeCell::new(())).collect())
+    }
+
+    fn cells(&self, start: usize, len: usize) -> impl Iterator<Item = &loom::cell::UnsafeCell<()>> {
+        let units = start / Self::UNIT..(start + len).div_ceil(Self::UNIT);
+        self.0.iter().skip(units.start).take(units.len())
+    }
+
+    fn written(&self, start: usize, len: usize) {
+        self.cells(start, len).for_each(|cell| cell.with_mut(|_| ()));
+    }
+
+    fn read(&self, start: usize, len: usize) {
+        self.cells(start, len).for_each(|cell| cell.with(|_| ()));
+    }
+}
+
+#[cfg(not(loom))]
+struct Shadow;
+
+#[cfg(not(loom))]
+impl Shadow {
+    const fn new() -> Self {
+        Self
+    }
+
+    #[inline]
+    const fn written(&self, _start: usize, _len: usize) {}
+
+    #[inline]
+    const fn read(&self, _start: usize, _len: usize) {}
 }
 
 impl fmt::Debug for RingMemory {
@@ -161,6 +217,7 @@ impl RingBytes {
             Source::Ring { memory, at, len } => {
                 let (start, first) = memory.split(*at, *len);
                 let base = memory.map.as_ptr();
+                memory.shadow.read(start, first);
                 // SAFETY: `split` keeps both parts inside the map, which `memory` keeps
                 // alive as long as `self`; by the promise of `from_ring` nobody writes
                 // them. The pages are anonymous: always initialised, never a SIGBUS.

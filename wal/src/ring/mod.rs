@@ -1,12 +1,21 @@
-//! The append ring: entries go in under a short lock, whole frames come out.
+//! The append ring: entries go in without a lock, whole frames come out.
 //!
 //! Owns positions and numbers (LSN, Seq), the bounds of frames, and the claim of every
 //! frame to a place in a segment that exists already: an append succeeds only where its
-//! bytes have both memory and disk space. Never does I/O, never waits. Tested here, by
-//! the loom models, and by the simulator.
+//! bytes have both memory and disk space. Never does I/O, never waits for it.
+//!
+//! An entry joins the open frame by one compare-and-swap of [`Open`]; all else (opening
+//! and closing frames, segments, memory that was freed) is done under the lock of
+//! `State`, once per frame. Tested here, by the loom models, and by the simulator.
 
 pub(crate) mod memory;
 #[cfg(test)]
+#[cfg(loom)]
+mod model;
+mod open;
+mod slots;
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 use std::collections::VecDeque;
@@ -16,6 +25,8 @@ use std::sync::Arc;
 pub use memory::RingBytes;
 
 use self::memory::RingMemory;
+use self::open::{Addition, MAX_OPEN_LEN, NewFrame, Open, Reserved};
+use self::slots::{Mine, Slots};
 use crate::format::{
     ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_BYTES, FRAME_HEADER_LEN,
     Frame, FrameKind, Seed, align_up, entry_len,
@@ -84,17 +95,22 @@ pub(crate) struct Ring {
     sector: u64,
     soft_frame: u64,
     max_frame: u64,
+    first_seq: Seq,
+    open: Open,
+    slots: Slots,
     state: Mutex<State>,
 }
 
+/// What changes once per frame, or less often.
 #[derive(Debug)]
 struct State {
-    /// The open frame: where it starts, and where its entries end (its start when empty).
+    /// Where the open frame starts, or the next one, and its first number.
     start: Lsn,
-    tail: Lsn,
     first_seq: Seq,
-    entries: u32,
-    relaxed: bool,
+    /// There is an open frame.
+    is_open: bool,
+    /// Its generation, or the next one's.
+    generation: u64,
     /// Its memory is there from the start, so that an append allocates nothing.
     closed: VecDeque<Closed>,
     /// Below it the ring's bytes are free.
@@ -109,8 +125,6 @@ struct State {
     pressed: bool,
     after_sleep: bool,
     flusher_asleep: bool,
-    appended_entries: u64,
-    appended_bytes: u64,
 }
 
 /// A segment that is ready: frames may claim its room.
@@ -145,6 +159,7 @@ impl Ring {
         let sector = u64::from(options.sector);
         let max_frame = options.frame_limit();
         let soft_frame = SOFT_FRAME_LEN.min(max_frame);
+        const { assert!(SOFT_FRAME_LEN <= MAX_OPEN_LEN, "longer frames are never open") };
         // Of two frames that follow one another, one is at least half as long as the soft
         // bound (or ends a segment): so many at most are closed and not yet taken.
         let most_closed = usize::try_from(2 * options.ring_len / soft_frame).unwrap_or(0) + 8;
@@ -153,12 +168,14 @@ impl Ring {
             sector,
             soft_frame,
             max_frame,
+            first_seq: start.seq,
+            open: Open::new(),
+            slots: Slots::new(),
             state: Mutex::new(State {
                 start: start.lsn,
-                tail: start.lsn,
                 first_seq: start.seq,
-                entries: 0,
-                relaxed: true,
+                is_open: false,
+                generation: 0,
                 closed: VecDeque::with_capacity(most_closed),
                 freed: start.lsn,
                 segment: start.segment,
@@ -170,8 +187,6 @@ impl Ring {
                 pressed: false,
                 after_sleep: false,
                 flusher_asleep: false,
-                appended_entries: 0,
-                appended_bytes: 0,
             }),
         })
     }
@@ -200,56 +215,151 @@ impl Ring {
         level: Level,
     ) -> Result<Appended, Refused> {
         let len: u64 = entries.iter().map(|(_, payload)| entry_len(payload.len() as u64)).sum();
-        let mut state = lock(&self.state);
-        state.make_room(self, len)?;
-        if state.entries == 0 {
-            state.tail = state.start.plus(FRAME_HEADER_LEN);
-            state.relaxed = true;
-        }
-        let mut last = state.tail;
+        let bound = level != Level::Relaxed;
+        let addition = Addition { len, entries: entries.len() as u64, bound };
+        let slot = self.slots.mine();
+        // No code of others runs from here on until the entries are published.
+        let (Reserved { at, last }, wake_flusher) = match self.open.reserve(&slot, addition) {
+            Some(reserved) => (reserved, false),
+            None => self.reserve_slowly(&slot, addition)?,
+        };
+        let (mut at, mut lsn, mut bytes) = (at, at, 0);
         for (kind, payload) in entries {
-            last = state.tail;
             debug_assert!(*kind < FIRST_INTERNAL_KIND, "checked by the caller");
-            self.put(last, *kind, payload);
-            state.tail = last.plus(entry_len(payload.len() as u64));
-            state.appended_bytes += payload.len() as u64;
+            lsn = at;
+            at = self.put(at, *kind, payload);
+            bytes += payload.len() as u64;
         }
-        state.relaxed &= level == Level::Relaxed;
-        let count = entries.len();
-        // A frame is at most 64 MiB, an entry at least 8 bytes.
-        #[expect(clippy::cast_possible_truncation, reason = "bounded by the frame's length")]
-        {
-            state.entries += count as u32;
-        }
-        state.appended_entries += count as u64;
-        let seq = Seq(state.first_seq.0 + u64::from(state.entries) - 1);
-        let wake_flusher = std::mem::take(&mut state.flusher_asleep);
-        state.after_sleep |= wake_flusher;
-        Ok(Appended { lsn: last, seq, wake_flusher })
+        slot.publish(bytes);
+        Ok(Appended { lsn, seq: last, wake_flusher })
     }
 
-    fn put(&self, at: Lsn, kind: u16, payload: &[u8]) {
+    /// Copies an entry to where it was reserved; gives its end.
+    #[inline]
+    fn put(&self, at: Lsn, kind: u16, payload: &[u8]) -> Lsn {
         // Lengths were checked against the frame's, which fits in 32 bits.
         #[expect(clippy::cast_possible_truncation, reason = "bounded by the frame's length")]
         let header = EntryHeader::new(payload.len() as u32, kind);
+        let len = entry_len(payload.len() as u64);
+        // SAFETY: our caller reserved the range, so that no other appender has it. The
+        // frame's sealer reads it only once our slot says that it is copied. And it was
+        // reserved within `freed + len`, so no frame not yet written is there.
         #[expect(clippy::cast_possible_truncation, reason = "bounded by the frame's length")]
-        let len = entry_len(payload.len() as u64) as usize;
-        // SAFETY: the ring's lock is held by our caller, so no other appender writes;
-        // the range is above every closed frame, so no write in flight reads it; and
-        // `make_room` found it within `freed + len`, so no frame not yet written is there.
-        unsafe { self.memory.write_entry(at, header.as_bytes(), payload, len) };
+        unsafe {
+            self.memory.write_entry(at, header.as_bytes(), payload, len as usize);
+        }
+        at.plus(len)
+    }
+
+    /// Reserves what the open frame has no room for; gives also whether the flusher must
+    /// be woken.
+    #[cold]
+    fn reserve_slowly(
+        &self,
+        slot: &Mine<'_>,
+        addition: Addition,
+    ) -> Result<(Reserved, bool), Refused> {
+        let mut state = lock(&self.state);
+        if state.shut {
+            return Err(Refused::Shut);
+        }
+        if state.is_open {
+            // Something may have been freed since the frame's limit was set, or another
+            // appender opened it just now. Only the lock's holder closes it.
+            self.open.extend(state.memory_limit(self).min(state.frame_limit(self)));
+            if let Some(reserved) = self.open.reserve(slot, addition) {
+                return Ok((reserved, false));
+            }
+            if self.open.word().len() + addition.len <= state.frame_limit(self) {
+                state.pressed = true;
+                return Err(Refused::Full);
+            }
+            self.close_open(&mut state);
+        }
+        state.make_room(self, addition.len)?;
+        Ok(self.start_frame(&mut state, slot, addition))
+    }
+
+    /// Opens a frame, for which there is room, with its first entries.
+    fn start_frame(
+        &self,
+        state: &mut State,
+        slot: &Mine<'_>,
+        addition: Addition,
+    ) -> (Reserved, bool) {
+        let at = state.start.plus(FRAME_HEADER_LEN);
+        let last = Seq(state.first_seq.0 + addition.entries - 1);
+        slot.begin(at);
+        if FRAME_HEADER_LEN + addition.len <= self.soft_frame {
+            let limit = state.memory_limit(self).min(state.frame_limit(self));
+            let (start, first_seq) = (state.start, state.first_seq);
+            let frame = NewFrame { generation: state.generation, start, first_seq, limit };
+            self.open.open(frame, addition);
+            state.is_open = true;
+        } else {
+            // It is long enough to go alone.
+            self.close_frame(state, FRAME_HEADER_LEN + addition.len, addition);
+        }
+        let wake_flusher = std::mem::take(&mut state.flusher_asleep);
+        state.after_sleep |= wake_flusher;
+        (Reserved { at, last }, wake_flusher)
+    }
+
+    fn close_open(&self, state: &mut State) {
+        if std::mem::take(&mut state.is_open) {
+            state.generation = state.generation.wrapping_add(1);
+            let word = self.open.close(state.generation);
+            let (len, entries, bound) = (word.len(), word.entries(), word.is_bound());
+            self.close_frame(state, len, Addition { len, entries, bound });
+        }
+    }
+
+    /// Ends the frame at `state.start` after `len` bytes.
+    fn close_frame(&self, state: &mut State, len: u64, content: Addition) {
+        let tail = state.start.plus(len);
+        let end = Lsn(align_up(tail.0, self.sector));
+        // SAFETY: the padding belongs to this frame, whose aligned end was found free when
+        // it was opened or extended; it is closed, so nobody reserves there.
+        #[expect(clippy::cast_possible_truncation, reason = "below a sector")]
+        unsafe {
+            self.memory.zero(tail, end.distance_from(tail) as usize);
+        }
+        // A frame is at most 64 MiB, an entry at least 8 bytes.
+        #[expect(clippy::cast_possible_truncation, reason = "bounded by the frame's length")]
+        state.closed.push_back(Closed {
+            kind: FrameKind::Data,
+            start: state.start,
+            end,
+            body_len: (len - FRAME_HEADER_LEN) as u32,
+            first_seq: state.first_seq,
+            entries: content.entries as u32,
+            segment: state.segment,
+            base: state.base,
+            relaxed: !content.bound,
+        });
+        state.first_seq = Seq(state.first_seq.0 + content.entries);
+        state.start = end;
     }
 
     /// The end of everything appended, in whole frames.
     pub(crate) fn end(&self) -> Lsn {
-        Lsn(align_up(lock(&self.state).tail.0, self.sector))
+        self.end_of(&lock(&self.state))
+    }
+
+    fn end_of(&self, state: &State) -> Lsn {
+        Lsn(align_up(self.tail_of(state).0, self.sector))
+    }
+
+    /// Where entries end.
+    fn tail_of(&self, state: &State) -> Lsn {
+        if state.is_open { state.start.plus(self.open.word().len()) } else { state.start }
     }
 
     /// The driver's look: it alone takes the note that an append found no room.
     pub(crate) fn tail(&self) -> Tail {
         let mut state = lock(&self.state);
         Tail {
-            end: Lsn(align_up(state.tail.0, self.sector)),
+            end: self.end_of(&state),
             closed: state.closed.len(),
             pressed: std::mem::take(&mut state.pressed),
             after_sleep: std::mem::take(&mut state.after_sleep),
@@ -257,13 +367,17 @@ impl Ring {
     }
 
     /// Takes the oldest frame; closes the open one when it is the oldest. `None` when
-    /// nothing was appended.
+    /// nothing was appended. On return all of the frame is in memory.
     pub(crate) fn take_frame(&self) -> Option<Closed> {
-        let mut state = lock(&self.state);
-        if state.closed.is_empty() {
-            state.close_open(self);
-        }
-        state.closed.pop_front()
+        let closed = {
+            let mut state = lock(&self.state);
+            if state.closed.is_empty() {
+                self.close_open(&mut state);
+            }
+            state.closed.pop_front()?
+        };
+        self.slots.wait_until_copied(closed.end);
+        Some(closed)
     }
 
     /// Takes a frame without entries, one sector long; `None` when there is an entry
@@ -272,17 +386,17 @@ impl Ring {
         let mut state = lock(&self.state);
         let start = state.start;
         let end = start.plus(self.sector);
-        if state.entries > 0
+        if state.is_open
             || !state.closed.is_empty()
             || end > state.room_end
             || end.distance_from(state.freed) > self.memory.len()
         {
             return None;
         }
-        // SAFETY: as in `put`: locked, above every closed frame, inside the free part.
+        // SAFETY: no frame is open, and none can be before the lock is free: nobody writes
+        // from `start` on. It is inside the free part.
         unsafe { self.memory.zero(start, self.sector_len()) };
         state.start = end;
-        state.tail = end;
         Some(Closed {
             kind,
             start,
@@ -306,7 +420,7 @@ impl Ring {
     ) -> (RingBytes, u32) {
         let len = usize::try_from(closed.end.distance_from(closed.start)).unwrap_or(0);
         let at = closed.start;
-        // SAFETY: the frame is closed, so appenders are past it, and it is not freed
+        // SAFETY: the frame is closed and all copied (`take_frame`), and it is not freed
         // before its write has completed: nobody writes it but we, below, before the
         // bytes are handed out.
         let bytes = unsafe { RingBytes::from_ring(Arc::clone(&self.memory), at, len) };
@@ -345,14 +459,17 @@ impl Ring {
 
     /// No append succeeds any more.
     pub(crate) fn shut(&self) {
-        lock(&self.state).shut = true;
+        let mut state = lock(&self.state);
+        state.shut = true;
+        // What comes next finds no open frame, and so the lock.
+        self.close_open(&mut state);
     }
 
     /// Marks the flusher as asleep, unless there is something to write. The next append
     /// wakes it.
     pub(crate) fn flusher_sleeps(&self) -> bool {
         let mut state = lock(&self.state);
-        state.flusher_asleep = state.entries == 0 && state.closed.is_empty();
+        state.flusher_asleep = !state.is_open && state.closed.is_empty();
         state.flusher_asleep
     }
 
@@ -360,7 +477,8 @@ impl Ring {
     /// frame for granted, so that a waiter may look once too often, never too seldom.
     pub(crate) fn is_full(&self) -> bool {
         let state = lock(&self.state);
-        !state.shut && state.tail.plus(self.max_frame).distance_from(state.freed) > self.len()
+        !state.shut
+            && self.tail_of(&state).plus(self.max_frame).distance_from(state.freed) > self.len()
     }
 
     /// Is there no segment ready, and none that failed?
@@ -371,7 +489,9 @@ impl Ring {
 
     pub(crate) fn counts(&self) -> AppendCounts {
         let state = lock(&self.state);
-        AppendCounts { entries: state.appended_entries, bytes: state.appended_bytes }
+        let open = if state.is_open { self.open.word().entries() } else { 0 };
+        let entries = state.first_seq.0 + open - self.first_seq.0;
+        AppendCounts { entries, bytes: self.slots.bytes() }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "a sector is at most 16 KiB")]
@@ -381,23 +501,24 @@ impl Ring {
 }
 
 impl State {
-    /// Makes the open frame one that takes `len` more bytes of entries, or refuses.
+    /// How long the open frame may become before memory ends that is free.
+    fn memory_limit(&self, ring: &Ring) -> u64 {
+        self.freed.plus(ring.memory.len()).distance_from(self.start)
+    }
+
+    /// How long it may become before it must be closed.
+    fn frame_limit(&self, ring: &Ring) -> u64 {
+        self.room_end.distance_from(self.start).min(ring.soft_frame)
+    }
+
+    /// Finds room for a new frame with `len` bytes of entries, or refuses.
     fn make_room(&mut self, ring: &Ring, len: u64) -> Result<(), Refused> {
-        if self.shut {
-            return Err(Refused::Shut);
+        let frame = align_up(FRAME_HEADER_LEN + len, ring.sector);
+        if frame > self.memory_limit(ring) {
+            self.pressed = true;
+            return Err(Refused::Full);
         }
-        if self.entries > 0 {
-            let with = self.tail.plus(len);
-            let end = Lsn(align_up(with.0, ring.sector));
-            if with.distance_from(self.start) > ring.soft_frame || end > self.room_end {
-                self.close_open(ring);
-            } else {
-                return self.check_memory(ring, end);
-            }
-        }
-        let end = self.start.plus(align_up(FRAME_HEADER_LEN + len, ring.sector));
-        self.check_memory(ring, end)?;
-        if end > self.room_end {
+        if self.start.plus(frame) > self.room_end {
             let Some(spare) = self.spares.pop_front() else {
                 self.pressed = true;
                 return Err(self.spare_error.clone().map_or(Refused::NoSegment, Refused::NoSpace));
@@ -407,43 +528,5 @@ impl State {
             self.room_end = self.base.plus(spare.room);
         }
         Ok(())
-    }
-
-    fn check_memory(&mut self, ring: &Ring, end: Lsn) -> Result<(), Refused> {
-        if end.distance_from(self.freed) > ring.memory.len() {
-            self.pressed = true;
-            return Err(Refused::Full);
-        }
-        Ok(())
-    }
-
-    fn close_open(&mut self, ring: &Ring) {
-        if self.entries == 0 {
-            return;
-        }
-        let end = Lsn(align_up(self.tail.0, ring.sector));
-        let padding = end.distance_from(self.tail);
-        // SAFETY: the lock is held (we have `&mut State`), and the padding belongs to
-        // the open frame, whose aligned end was found free when it was extended.
-        #[expect(clippy::cast_possible_truncation, reason = "below a sector")]
-        unsafe {
-            ring.memory.zero(self.tail, padding as usize);
-        }
-        let body = self.tail.distance_from(self.start) - FRAME_HEADER_LEN;
-        self.closed.push_back(Closed {
-            kind: FrameKind::Data,
-            start: self.start,
-            end,
-            body_len: u32::try_from(body).unwrap_or(u32::MAX),
-            first_seq: self.first_seq,
-            entries: self.entries,
-            segment: self.segment,
-            base: self.base,
-            relaxed: self.relaxed,
-        });
-        self.first_seq = Seq(self.first_seq.0 + u64::from(self.entries));
-        self.entries = 0;
-        self.start = end;
-        self.tail = end;
     }
 }

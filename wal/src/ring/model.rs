@@ -1,0 +1,168 @@
+//! Every interleaving of small programs on the ring alone. Loom also sees each access to
+//! the ring's memory: a byte that is read while it is written fails the model.
+
+use super::*;
+use crate::format::LogId;
+use crate::position::Epoch;
+use loom::thread;
+
+const SECTOR: u64 = 512;
+
+fn model(run: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(3);
+    builder.check(run);
+}
+
+fn ring(max_frame: u64) -> Arc<Ring> {
+    let options = Options::new()
+        .sector(512)
+        .segment_len(1 << 20)
+        .ring_len(16 * 1024)
+        .max_frame_len(max_frame);
+    let (segment, base) = (SegmentNumber(1), Lsn(0));
+    let start = Start { lsn: Lsn(0), seq: Seq(1), segment, base, room: 1 << 19 };
+    Arc::new(Ring::new(&options, start).unwrap())
+}
+
+fn header(closed: &Closed, body_crc: u32) -> Frame {
+    Frame {
+        kind: closed.kind,
+        body_len: closed.body_len,
+        body_crc,
+        lsn: closed.start,
+        promise: Lsn(0),
+        first_seq: closed.first_seq,
+        entry_count: closed.entries,
+        epoch: Epoch(1),
+        wall_ns: 0,
+        chain: 0,
+    }
+}
+
+/// Takes a frame and reads all of it, as a write does; gives its numbers.
+fn seal(ring: &Ring) -> Option<Vec<(u64, u8)>> {
+    let closed = ring.take_frame()?;
+    let seed = Seed::new(LogId([0; 16]), closed.segment, Epoch(1), 0);
+    let (bytes, _) = ring.seal(&closed, seed, |body_crc| header(&closed, body_crc));
+    let bytes = bytes.pieces().concat();
+    let (frame, _) = Frame::decode(&bytes, seed, Epoch(1), 512).unwrap();
+    let body = &bytes[FRAME_HEADER_BYTES..];
+    assert_eq!(frame.body_crc, seed.body_crc(&[body]), "nothing changed after it was sealed");
+    let entries = crate::format::Entries::new(&frame, body);
+    Some(entries.map(|entry| entry.unwrap()).map(|e| (e.seq.0, e.payload[0])).collect())
+}
+
+/// One thread per byte appends an entry of it, while this one seals what there is.
+fn append_and_seal(ring: &Arc<Ring>, bytes: &[u8]) {
+    let threads: Vec<_> = bytes
+        .iter()
+        .map(|byte| {
+            let (ring, byte) = (Arc::clone(ring), *byte);
+            thread::spawn(move || {
+                let appended = ring.append(&[(1, &[byte; 8])], Level::Strict).unwrap();
+                (appended.seq.0, byte)
+            })
+        })
+        .collect();
+    let mut sealed = seal(ring).unwrap_or_default();
+    let mut appended: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+    while let Some(more) = seal(ring) {
+        sealed.extend(more);
+    }
+    appended.sort_unstable();
+    assert_eq!(sealed, appended, "each entry once, where and what its appender was told");
+    let numbers = appended.iter().map(|(seq, _)| *seq);
+    assert!(numbers.eq(1..=bytes.len() as u64), "dense");
+}
+
+#[test]
+fn entries_of_two_threads_are_whole_in_the_frame_that_is_sealed() {
+    model(|| append_and_seal(&ring(4 * SECTOR), b"ab"));
+}
+
+/// Appends two entries from two threads to a ring that has one, with `between` in the
+/// first thread before its append.
+fn append_behind(max_frame: u64, first: usize, between: impl Fn(&Ring) -> Vec<(u64, u8)>) {
+    let ring = ring(max_frame);
+    ring.append(&[(1, &vec![b'f'; first])], Level::Relaxed).unwrap();
+    let other = {
+        let ring = Arc::clone(&ring);
+        thread::spawn(move || ring.append(&[(1, &[b'o'; 8])], Level::Relaxed).unwrap())
+    };
+    let mut sealed = between(&ring);
+    let mine = ring.append(&[(1, &[b'm'; 8])], Level::Relaxed).unwrap();
+    sealed.extend(seal(&ring).unwrap_or_default());
+    let other = other.join().unwrap();
+    while let Some(more) = seal(&ring) {
+        sealed.extend(more);
+    }
+    assert_ne!(mine.lsn, other.lsn);
+    let mut expected = vec![(1, b'f'), (mine.seq.0, b'm'), (other.seq.0, b'o')];
+    expected.sort_unstable();
+    assert_eq!(sealed, expected);
+}
+
+#[test]
+fn entry_joins_the_frame_that_another_thread_opened_when_one_was_full() {
+    let full = usize::try_from(SECTOR - FRAME_HEADER_LEN - ENTRY_HEADER_LEN).unwrap();
+    model(move || append_behind(SECTOR, full, |_| Vec::new()));
+}
+
+#[test]
+fn frame_filled_as_far_as_the_one_before_is_not_taken_for_it() {
+    model(|| append_behind(4 * SECTOR, 8, |ring| seal(ring).unwrap()));
+}
+
+#[test]
+fn nothing_is_appended_once_the_ring_is_shut() {
+    model(|| {
+        let ring = ring(4 * SECTOR);
+        ring.append(&[(1, &[b'a'; 8])], Level::Strict).unwrap();
+        let other = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.append(&[(1, &[b'b'; 8])], Level::Strict).is_ok())
+        };
+        ring.shut();
+        let refused = ring.append(&[(1, &[b'c'; 8])], Level::Strict);
+        assert!(matches!(refused, Err(Refused::Shut)));
+        let mut sealed = 0;
+        while let Some(frame) = seal(&ring) {
+            sealed += frame.len();
+        }
+        assert_eq!(sealed, 1 + usize::from(other.join().unwrap()));
+        assert!(seal(&ring).is_none());
+    });
+}
+
+#[test]
+fn freed_memory_is_written_only_after_it_was_read() {
+    model(|| {
+        const LEN: u64 = 16 * 1024;
+        let ring = ring(4 * SECTOR);
+        let append = |len: u64| {
+            let payload = vec![b'f'; usize::try_from(len - ENTRY_HEADER_LEN).unwrap()];
+            ring.append(&[(1, &payload)], Level::Relaxed)
+        };
+        // The first frame is being written; the open one ends where the ring is full.
+        append(SECTOR - FRAME_HEADER_LEN).unwrap();
+        let first = ring.take_frame().unwrap();
+        let seed = Seed::new(LogId([0; 16]), first.segment, Epoch(1), 0);
+        let (bytes, _) = ring.seal(&first, seed, |body_crc| header(&first, body_crc));
+        while ring.end().0 < LEN - SECTOR {
+            append(SECTOR - FRAME_HEADER_LEN).unwrap();
+            ring.take_frame().unwrap();
+        }
+        append(SECTOR - FRAME_HEADER_LEN).unwrap();
+        assert!(matches!(append(16), Err(Refused::Full)));
+        let appenders = [b'a', b'b'].map(|byte| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || ring.append(&[(1, &[byte; 8])], Level::Relaxed).is_ok())
+        });
+        assert_ne!(bytes.pieces()[0].len(), 0);
+        ring.free(first.end);
+        for thread in appenders {
+            thread.join().unwrap();
+        }
+    });
+}
