@@ -616,9 +616,9 @@ fn run_preparer(shared: &Shared, maker: &SpareMaker) {
     while !shared.is_stopped() {
         match shared.take_spare_wanted() {
             None => park(None),
-            Some(number) => {
+            Some(wanted) => {
                 // Appends that need the segment must not wait for a thread that is gone.
-                let made = catch_unwind(AssertUnwindSafe(|| maker.make(number)))
+                let made = catch_unwind(AssertUnwindSafe(|| maker.make(wanted)))
                     .unwrap_or_else(|_| Err(std::io::Error::other("making a segment panicked")));
                 let mut driver = shared.driver();
                 driver.prepared(shared, made);

@@ -130,8 +130,12 @@ pub fn begin(
             cuts: Vec::new(),
         }),
     };
-    let new =
-        NewSegment { header: &header, len: options.opening_len(0), direct: options.is_direct() };
+    let new = NewSegment {
+        header: &header,
+        len: options.opening_len(0),
+        direct: options.is_direct(),
+        zeroed: true,
+    };
     let sector = u64::from(current.sector);
     let file = segment::create(io.as_ref(), path, &new, |_| Ok(sector))?;
     control.note_begun().map_err(Error::io("write", control.path()))?;

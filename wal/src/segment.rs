@@ -25,6 +25,9 @@ pub struct NewSegment<'a> {
     pub len: u64,
     /// Open it with direct access.
     pub direct: bool,
+    /// Write zeros to what is left of it, so that no later sync has to change metadata;
+    /// else that space is only reserved, where the file system can.
+    pub zeroed: bool,
 }
 
 /// Makes a segment. On return it is durable under its name.
@@ -76,15 +79,19 @@ fn fill(
     frames: impl FnOnce(&dyn File) -> io::Result<u64>,
 ) -> io::Result<()> {
     // Reserved at once, so that a lack of space shows before the work and the blocks lie
-    // together; and written, so that later syncs need no change of metadata.
-    match file.preallocate(new.len) {
-        Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(error),
-        _ => {}
-    }
+    // together.
+    let reserved = match file.preallocate(new.len) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => false,
+        Err(error) => return Err(error),
+    };
     let mut header = AlignedBuf::zeroed(new.header.sector as usize);
     header.copy_from_slice(&new.header.encode());
     write_full(file, &header, 0)?;
     let mut at = frames(file)?;
+    if reserved && !new.zeroed {
+        return Ok(());
+    }
     let zeros = AlignedBuf::zeroed(CHUNK);
     while at < new.len {
         let len = usize::try_from(new.len - at).unwrap_or(CHUNK).min(CHUNK);

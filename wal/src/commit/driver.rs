@@ -26,6 +26,9 @@ use crate::stats::Counters;
 const MAX_STALLS: u32 = 16;
 /// Completions handled before the driver's lock is given up for a moment.
 const MAX_ROUNDS: usize = 32;
+/// Zeros are written ahead when a sync makes fewer bytes durable than this, on average:
+/// about what a disk writes in the time that a sync into reserved space takes longer.
+const ZEROS_PAY_BELOW: u64 = 256 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -52,6 +55,9 @@ pub(crate) struct Driver {
     next_seq: Seq,
     /// Makes spares in this thread: for simulation.
     inline_spares: bool,
+    /// Bytes written, and operations that made them durable, when the last spare was
+    /// asked for.
+    prepared_at: (u64, u64),
     /// Tasks wait to be woken, which must not be done under the driver's lock.
     pub(crate) tasks_ready: bool,
     /// A failed sync was tried again, which only the omission campaign does.
@@ -113,13 +119,21 @@ pub(crate) struct SpareMaker {
     pub(crate) direct: bool,
 }
 
+/// A segment that is to be made ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WantedSpare {
+    number: SegmentNumber,
+    zeroed: bool,
+}
+
 /// A segment that was made ready.
 #[derive(Debug)]
 pub(crate) struct ReadySpare(OpenSegment);
 
 impl SpareMaker {
     /// Makes segment `number`; on return it is durable under its name.
-    pub(crate) fn make(&self, number: SegmentNumber) -> io::Result<ReadySpare> {
+    pub(crate) fn make(&self, wanted: WantedSpare) -> io::Result<ReadySpare> {
+        let WantedSpare { number, zeroed } = wanted;
         let header = Header {
             number,
             previous_nonce: self.opening.nonce,
@@ -128,7 +142,7 @@ impl SpareMaker {
             ..self.opening.clone()
         };
         let sector = u64::from(header.sector);
-        let new = NewSegment { header: &header, len: self.len, direct: self.direct };
+        let new = NewSegment { header: &header, len: self.len, direct: self.direct, zeroed };
         let file = segment::create(self.io.as_ref(), &self.dir, &new, |_| Ok(sector)).map_err(
             |error| match error {
                 crate::Error::Io { source, .. } => source,
@@ -173,6 +187,7 @@ impl Driver {
             wall_ns: parts.wall_ns,
             next_seq: parts.next_seq,
             inline_spares: parts.inline_spares,
+            prepared_at: (0, 0),
             tasks_ready: false,
             retried: false,
             _lock: parts.lock,
@@ -394,12 +409,23 @@ impl Driver {
     fn prepare(&mut self, shared: &Shared) {
         let newest = self.spares.back().or(self.open.back());
         let Some(number) = newest.map(|segment| segment.number.next()) else { return };
+        let wanted = WantedSpare { number, zeroed: self.zeros_pay() };
         if self.inline_spares {
-            let made = self.maker.make(number);
+            let made = self.maker.make(wanted);
             self.prepared(shared, made);
         } else {
-            shared.ask_for_spare(number);
+            shared.ask_for_spare(wanted);
         }
+    }
+
+    /// Are zeros worth their write? They save each sync a change of metadata, and cost a
+    /// byte for each byte of the log. So the load since the last segment decides.
+    fn zeros_pay(&mut self) -> bool {
+        let stats = &self.counters.stats;
+        let now = (stats.written_bytes, stats.durable_operations());
+        let before = std::mem::replace(&mut self.prepared_at, now);
+        let (bytes, syncs) = (now.0 - before.0, now.1 - before.1);
+        bytes <= syncs.max(1).saturating_mul(ZEROS_PAY_BELOW)
     }
 
     /// A spare was made, or could not be.

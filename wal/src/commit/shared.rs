@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::core::Watermarks;
-use super::driver::Driver;
+use super::driver::{Driver, WantedSpare};
 use super::wait::{Left, Mark, Waiters};
 use crate::error::{Error, PoisonCause, Result};
-use crate::position::{Lsn, SegmentNumber};
+use crate::position::Lsn;
 use crate::ring::Ring;
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Thread, lock, park, try_lock,
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     flusher: OnceLock<Thread>,
     preparer: OnceLock<Thread>,
     /// The segment that the preparer is to make.
-    spare_wanted: Mutex<Option<SegmentNumber>>,
+    spare_wanted: Mutex<Option<WantedSpare>>,
 }
 
 /// Turns after which the flusher lets others at the driver for a moment.
@@ -242,14 +242,14 @@ impl Shared {
         }
     }
 
-    pub(crate) fn ask_for_spare(&self, number: SegmentNumber) {
-        *lock(&self.spare_wanted) = Some(number);
+    pub(crate) fn ask_for_spare(&self, wanted: WantedSpare) {
+        *lock(&self.spare_wanted) = Some(wanted);
         if let Some(preparer) = self.preparer.get() {
             preparer.unpark();
         }
     }
 
-    pub(crate) fn take_spare_wanted(&self) -> Option<SegmentNumber> {
+    pub(crate) fn take_spare_wanted(&self) -> Option<WantedSpare> {
         lock(&self.spare_wanted).take()
     }
 
