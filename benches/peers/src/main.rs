@@ -1,0 +1,146 @@
+//! Compares Bulla with other logs on the same work in the same run.
+//!
+//! ```text
+//! workload    what is done, what is timed      subjects   the logs, one module each
+//! log         what a log must offer            syncs      counts fsync and the like
+//! comparison  rounds, order, one run           report     table, Markdown, JSON
+//! ```
+//!
+//! Run: `cargo run --release --manifest-path benches/peers/Cargo.toml -- --dir DIR`; see
+//! `docs/PERFORMANCE.md`.
+
+mod comparison;
+mod log;
+mod machine;
+mod report;
+mod statistics;
+mod subjects;
+mod syncs;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use comparison::Comparison;
+use workload::Workload;
+
+/// Compares Bulla with other logs, round by round on the same machine.
+#[derive(Parser, Debug)]
+#[command(after_help = "Logs and workloads are listed with --list. Exit code 1: a log failed.")]
+struct Arguments {
+    /// Directory to work in, on the disk that is meant; what is made in it is removed.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Only logs whose name contains one of these (the reference always runs too).
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only workloads whose name begins with one of these.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    workload: Vec<String>,
+    /// Rounds; each runs every log once, in an order of its own.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Where the orders of the rounds come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A fiftieth of the work: shows that everything works, measures nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Run on a file system in memory, where nothing is durable.
+    #[arg(long)]
+    allow_tmpfs: bool,
+    /// What is printed.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// List logs and workloads, and do nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Format {
+    /// For a terminal.
+    Table,
+    /// For docs/PERFORMANCE.md.
+    Markdown,
+    /// Everything, every round.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        list();
+        return ExitCode::SUCCESS;
+    }
+    match compare(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list() {
+    for subject in subjects::all() {
+        println!("log       {:<28} {}", subject.name, subject.group.name());
+    }
+    for workload in workload::ALL {
+        println!("workload  {:<28} {}", workload.name, workload.about);
+    }
+}
+
+/// Runs what was asked for and prints it; `false` when a log failed.
+fn compare(arguments: &Arguments) -> log::Result<bool> {
+    let comparison = Comparison::new(
+        &arguments.dir,
+        chosen_subjects(&arguments.only)?,
+        chosen_workloads(&arguments.workload, arguments.quick)?,
+        arguments.allow_tmpfs,
+    )?;
+    let outcome = comparison.run(arguments.rounds, arguments.seed)?;
+    let text = match arguments.format {
+        Format::Table => report::table(&outcome),
+        Format::Markdown => report::markdown(&outcome),
+        Format::Json => report::json(&outcome),
+    };
+    print!("{text}");
+    Ok(!outcome.has_failed())
+}
+
+fn chosen_subjects(only: &[String]) -> log::Result<Vec<subjects::Subject>> {
+    let mut chosen = subjects::all();
+    for name in only {
+        if !chosen.iter().any(|subject| subject.name.contains(name.as_str())) {
+            return Err(format!("no log's name contains {name:?}; see --list").into());
+        }
+    }
+    if !only.is_empty() {
+        chosen.retain(|subject| {
+            let references = [subjects::REFERENCE, subjects::REPLAY_REFERENCE];
+            references.contains(&subject.name)
+                || only.iter().any(|name| subject.name.contains(name.as_str()))
+        });
+    }
+    Ok(chosen)
+}
+
+fn chosen_workloads(names: &[String], quick: bool) -> log::Result<Vec<Workload>> {
+    for name in names {
+        if !workload::ALL.iter().any(|workload| workload.name.starts_with(name.as_str())) {
+            return Err(format!("no workload's name begins with {name:?}; see --list").into());
+        }
+    }
+    Ok(workload::ALL
+        .iter()
+        .filter(|workload| {
+            names.is_empty() || names.iter().any(|name| workload.name.starts_with(name.as_str()))
+        })
+        .map(|workload| if quick { workload.quick() } else { *workload })
+        .collect())
+}

@@ -1,0 +1,173 @@
+//! The logs that are compared, in groups of those that promise the same.
+
+mod bare;
+mod buf_writer;
+mod bulla;
+mod commitlog;
+mod grouped;
+mod memory;
+mod nodedb;
+mod okaywal;
+mod raft_engine;
+mod wal_db;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ::bulla_wal::Method;
+use ::bulla_wal::io::std::StdIo;
+use ::nodedb_wal::double_write::DwbMode;
+
+use crate::log::{Log, Open, Replay, Result};
+use crate::workload::{self, Sample, Workload};
+
+/// What a log promises; figures of different groups are not compared.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Group {
+    /// What this project is.
+    Bulla,
+    /// A commit is durable before it is acknowledged.
+    Durable,
+    /// The same, made by hand: no recovery, no rotation.
+    HandMade,
+    /// What the machine can do at best: one loop that writes and syncs.
+    Limit,
+    /// Memory alone, nothing is written.
+    Memory,
+    /// A commit is acknowledged before its record is synced.
+    AcksBeforeSync,
+}
+
+impl Group {
+    /// For tables and JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bulla => "bulla",
+            Self::Durable => "durable",
+            Self::HandMade => "hand-made",
+            Self::Limit => "limit",
+            Self::Memory => "memory only",
+            Self::AcksBeforeSync => "acks before sync",
+        }
+    }
+}
+
+/// A log, ready to be measured.
+pub(crate) struct Subject {
+    /// Unique.
+    pub(crate) name: &'static str,
+    /// With which others it is compared.
+    pub(crate) group: Group,
+    run: Box<dyn Fn(&Workload, &Path) -> Result<Sample>>,
+}
+
+impl Subject {
+    fn new<L: Log + 'static>(
+        name: &'static str,
+        group: Group,
+        open: Open<L>,
+        replay: Option<Replay>,
+    ) -> Self {
+        let run = move |workload: &Workload, dir: &Path| workload::run(workload, dir, open, replay);
+        Self { name, group, run: Box::new(run) }
+    }
+
+    /// Runs a workload once, in a directory that is empty.
+    ///
+    /// # Errors
+    /// Those of the log, and [`Unsupported`](crate::log::Unsupported).
+    pub(crate) fn run(&self, workload: &Workload, dir: &Path) -> Result<Sample> {
+        (self.run)(workload, dir)
+    }
+}
+
+/// Ratios are to this one.
+pub(crate) const REFERENCE: &str = "bulla std direct";
+/// The same for replay: direct files are never read through the page cache.
+pub(crate) const REPLAY_REFERENCE: &str = "bulla std buffered";
+
+/// All of them. A backend of Bulla is one line.
+#[rustfmt::skip]
+pub(crate) fn all() -> Vec<Subject> {
+    use Group::{AcksBeforeSync, Bulla, Durable, HandMade, Limit, Memory};
+    vec![
+        Subject::new(REFERENCE, Bulla,
+            |dir, _| bulla::create(dir, Arc::new(StdIo::new()), Method::Direct),
+            Some(|dir, _, tally| bulla::replay(dir, Method::Direct, tally))),
+        Subject::new(REPLAY_REFERENCE, Bulla,
+            |dir, _| bulla::create(dir, Arc::new(StdIo::new()), Method::Buffered),
+            Some(|dir, _, tally| bulla::replay(dir, Method::Buffered, tally))),
+        Subject::new("okaywal", Durable, okaywal::create, Some(okaywal::replay)),
+        Subject::new("raft-engine", Durable, raft_engine::create, Some(raft_engine::replay)),
+        Subject::new("wal-db", Durable, wal_db::create, Some(wal_db::replay)),
+        Subject::new("nodedb-wal", Durable,
+            |dir, plan| nodedb::create(dir, plan, DwbMode::Direct), Some(nodedb::replay)),
+        Subject::new("nodedb-wal, no double write", Durable,
+            |dir, plan| nodedb::create(dir, plan, DwbMode::Off), Some(nodedb::replay)),
+        Subject::new("mutex group commit", HandMade, grouped::create, None),
+        Subject::new("BufWriter + crc32fast", HandMade, buf_writer::create, Some(buf_writer::replay)),
+        Subject::new("bare direct + DSYNC", Limit, bare::create_direct, None),
+        Subject::new("bare buffered + fdatasync", Limit, bare::create_buffered, Some(bare::replay)),
+        Subject::new("memcpy", Memory, memory::create, None),
+        Subject::new("commitlog", AcksBeforeSync, commitlog::create, Some(commitlog::replay)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+    use crate::log::Unsupported;
+    use crate::workload::{ALL, Kind};
+
+    /// Syncs are counted for the whole process: one run at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    /// Runs one workload of every log on a small scale; gives those that have it.
+    fn run_all(kind: impl Fn(Kind) -> bool, name: &str) -> Vec<(Subject, Sample)> {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let workload = ALL.iter().find(|workload| kind(workload.kind)).expect("a workload");
+        let workload = Workload { records: 200, ..*workload };
+        let dir = std::env::temp_dir().join(format!("bulla-peers-{name}-{}", std::process::id()));
+        let mut ran = Vec::new();
+        for subject in all() {
+            std::fs::create_dir_all(&dir).expect("create the directory");
+            let done = subject.run(&workload, &dir);
+            std::fs::remove_dir_all(&dir).expect("remove the directory");
+            match done {
+                Ok(sample) => ran.push((subject, sample)),
+                Err(error) if error.is::<Unsupported>() => {}
+                Err(error) => panic!("{}: {error}", subject.name),
+            }
+        }
+        assert!(ran.len() > 5, "only {} logs have it", ran.len());
+        ran
+    }
+
+    #[test]
+    fn every_lone_commit_is_counted_with_a_sync_but_where_acks_come_before() {
+        for (subject, sample) in run_all(|kind| kind == Kind::Strict, "strict") {
+            let does_sync = sample.syncs >= sample.records;
+            let name = subject.name;
+            assert_eq!(does_sync, subject.group != Group::AcksBeforeSync, "{name}: {sample:?}");
+        }
+    }
+
+    #[test]
+    fn one_sync_at_the_end_is_counted_for_every_log_on_disk() {
+        for (subject, sample) in run_all(|kind| kind == Kind::Append, "append") {
+            match subject.group {
+                Group::Memory => assert_eq!(sample.syncs, 0),
+                Group::AcksBeforeSync => {}
+                _ => assert!(sample.syncs >= 1, "{}: {sample:?}", subject.name),
+            }
+        }
+    }
+
+    #[test]
+    fn replay_gives_every_record_of_every_log_once() {
+        // A replay that gives others is an error of the run.
+        run_all(|kind| kind == Kind::Replay, "replay");
+    }
+}
