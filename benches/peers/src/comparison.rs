@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -27,7 +28,9 @@ pub(crate) struct Outcome {
     pub(crate) fingerprint: Value,
     pub(crate) rounds: u32,
     pub(crate) seed: u64,
-    /// When it ended.
+    /// Less work than the workloads say: nothing was measured.
+    pub(crate) quick: bool,
+    /// On a busy machine figures mean little.
     pub(crate) load_at_end: String,
     /// In the order of the workloads, then of the logs; those that can't do it left out.
     pub(crate) results: Vec<(Workload, Vec<Measured>)>,
@@ -81,14 +84,14 @@ impl Comparison {
     ///
     /// # Errors
     /// Those of the directory; a log's errors are part of the outcome.
-    pub(crate) fn run(&self, rounds: u32, seed: u64) -> Result<Outcome> {
+    pub(crate) fn run(&self, rounds: u32, seed: u64, quick: bool) -> Result<Outcome> {
         let fingerprint = machine::fingerprint(&self.dir.0, &self.file_system)?;
         let mut results = Vec::new();
         for workload in &self.workloads {
             results.push((*workload, self.run_workload(workload, rounds, seed)?));
         }
         let load_at_end = machine::load();
-        Ok(Outcome { fingerprint, rounds, seed, load_at_end, results })
+        Ok(Outcome { fingerprint, rounds, seed, quick, load_at_end, results })
     }
 
     fn run_workload(&self, workload: &Workload, rounds: u32, seed: u64) -> Result<Vec<Measured>> {
@@ -104,7 +107,6 @@ impl Comparison {
             .map(Some)
             .collect();
         for round in 0..rounds {
-            eprintln!("{} round {} of {rounds}", workload.name, round + 1);
             for index in shuffled(self.subjects.len(), seed, round) {
                 let (Some(subject), Some(slot)) =
                     (self.subjects.get(index), measured.get_mut(index))
@@ -112,7 +114,13 @@ impl Comparison {
                     continue;
                 };
                 let Some(log) = slot.as_mut().filter(|log| log.failure.is_none()) else { continue };
+                eprint!("{} round {} of {rounds}: {} ... ", workload.name, round + 1, subject.name);
+                let start = Instant::now();
                 let sample = self.dir.with_empty(|dir| subject.run(workload, dir))?;
+                eprintln!(
+                    "{:.1} s, setting up and removing included",
+                    start.elapsed().as_secs_f64()
+                );
                 match sample {
                     Ok(sample) => {
                         log.failure = broken_promise(workload, subject.group, &sample);

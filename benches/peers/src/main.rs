@@ -6,7 +6,7 @@
 //! comparison  rounds, order, one run           report     table, Markdown, JSON
 //! ```
 //!
-//! Run: `cargo run --release --manifest-path benches/peers/Cargo.toml -- --dir DIR`; see
+//! Run: `cd benches/peers && cargo run --release --ignore-rust-version -- --dir DIR`; see
 //! `docs/PERFORMANCE.md`.
 
 mod comparison;
@@ -36,7 +36,7 @@ struct Arguments {
     /// Only logs whose name contains one of these (the reference always runs too).
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
-    /// Only workloads whose name begins with one of these.
+    /// Only workloads with one of these names, or whose names begin with it.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     workload: Vec<String>,
     /// Rounds; each runs every log once, in an order of its own.
@@ -103,7 +103,7 @@ fn compare(arguments: &Arguments) -> log::Result<bool> {
         chosen_workloads(&arguments.workload, arguments.quick)?,
         arguments.allow_tmpfs,
     )?;
-    let outcome = comparison.run(arguments.rounds, arguments.seed)?;
+    let outcome = comparison.run(arguments.rounds, arguments.seed, arguments.quick)?;
     let text = match arguments.format {
         Format::Table => report::table(&outcome),
         Format::Markdown => report::markdown(&outcome),
@@ -130,17 +130,36 @@ fn chosen_subjects(only: &[String]) -> log::Result<Vec<subjects::Subject>> {
     Ok(chosen)
 }
 
+/// A name that is a workload's stands for it alone; others for all that begin with them.
 fn chosen_workloads(names: &[String], quick: bool) -> log::Result<Vec<Workload>> {
+    let is_exact = |name: &str| workload::ALL.iter().any(|workload| workload.name == name);
+    let is_meant = |workload: &Workload, name: &str| {
+        workload.name == name || (!is_exact(name) && workload.name.starts_with(name))
+    };
     for name in names {
-        if !workload::ALL.iter().any(|workload| workload.name.starts_with(name.as_str())) {
+        if !workload::ALL.iter().any(|workload| is_meant(workload, name)) {
             return Err(format!("no workload's name begins with {name:?}; see --list").into());
         }
     }
     Ok(workload::ALL
         .iter()
-        .filter(|workload| {
-            names.is_empty() || names.iter().any(|name| workload.name.starts_with(name.as_str()))
-        })
+        .filter(|workload| names.is_empty() || names.iter().any(|name| is_meant(workload, name)))
         .map(|workload| if quick { workload.quick() } else { *workload })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_of_a_workload_does_not_choose_those_that_begin_with_it() {
+        let names = |asked: &str| -> Vec<_> {
+            let chosen = chosen_workloads(&[asked.to_owned()], false).expect("workloads");
+            chosen.iter().map(|workload| workload.name).collect()
+        };
+        assert_eq!(names("strict-1"), ["strict-1"]);
+        assert_eq!(names("strict"), ["strict-1", "strict-8", "strict-32", "strict-128"]);
+        assert!(chosen_workloads(&["nothing".to_owned()], false).is_err());
+    }
 }

@@ -135,6 +135,9 @@ fn about(outcome: &Outcome) -> String {
     let mut text = String::new();
     let rounds = outcome.rounds;
     let _ = writeln!(text, "- {rounds} rounds, seed {}; medians", outcome.seed);
+    if outcome.quick {
+        text.push_str("- **quick: a fiftieth of the work; these are no measurements**\n");
+    }
     for (name, value) in outcome.fingerprint.as_object().into_iter().flatten() {
         let _ = writeln!(text, "- {}: {}", name.replace('_', " "), plain(value));
     }
@@ -164,6 +167,7 @@ pub(crate) fn json(outcome: &Outcome) -> String {
         "load_average_at_end": outcome.load_at_end,
         "rounds": outcome.rounds,
         "seed": outcome.seed,
+        "quick": outcome.quick,
         "workloads": workloads,
     });
     format!("{value:#}\n")

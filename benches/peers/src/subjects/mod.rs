@@ -52,13 +52,16 @@ impl Group {
     }
 }
 
+/// Runs a workload once, in a directory.
+type Run = dyn Fn(&Workload, &Path) -> Result<Sample>;
+
 /// A log, ready to be measured.
 pub(crate) struct Subject {
     /// Unique.
     pub(crate) name: &'static str,
     /// With which others it is compared.
     pub(crate) group: Group,
-    run: Box<dyn Fn(&Workload, &Path) -> Result<Sample>>,
+    run: Box<Run>,
 }
 
 impl Subject {
