@@ -71,7 +71,7 @@ impl Backend {
 
     /// Says on standard error when the method asked for by name can't be had.
     pub(crate) fn warn_of_fallback(self, stats: &bulla_wal::Stats) {
-        if let (Self::Direct, Some(reason)) = (self, stats.fallback) {
+        if let (Self::Direct, Some(reason)) = (self, &stats.fallback) {
             eprintln!("bulla: direct I/O can't be had here ({reason}): using {}", stats.method);
         }
     }

@@ -10,7 +10,10 @@ pub mod fuzzing;
 mod model;
 pub mod omissions;
 pub mod opening;
+pub mod page_cache;
 mod rng;
+pub mod seccomp;
+pub mod uring;
 pub mod wrap;
 
 pub use rng::Rng;

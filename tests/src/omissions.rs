@@ -2,7 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::{campaign, opening};
+use bulla_wal::io::uring::UringIo;
+use bulla_wal::omit::Point;
+
+use crate::{campaign, opening, uring};
 
 /// One suite, in a form that tells what it found.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +18,10 @@ pub struct Suite {
 
 /// The suites, the quickest first.
 pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "uring::failed_and_short_writes_are_told",
+        run: uring::failed_and_short_writes_are_told,
+    },
     Suite {
         name: "opening::cut_bytes_are_kept_through_power_losses",
         run: opening::cut_bytes_are_kept,
@@ -32,6 +39,15 @@ const CAMPAIGN: &str = "simulation::every_promise_holds_under_crashes_and_faults
 const FIRST_SEEDS: u64 = 300;
 /// Seeds of the campaign that are tried before an omission counts as missed by it.
 pub const CAMPAIGN_SEEDS: u64 = 10_000;
+
+/// Why no suite can notice this point on this machine, if so.
+#[must_use]
+pub fn not_here(point: Point) -> Option<&'static str> {
+    match point {
+        Point::UringErrorCheck | Point::UringShortCheck => UringIo::refusal().ok().flatten(),
+        _ => None,
+    }
+}
 
 /// Runs a suite; gives the first line of what it found, if anything.
 #[must_use]

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bulla_wal::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
+use bulla_wal::io::{
+    Access, Completion, DirEntry, Fallback, File, Io, Lock, Queue, Request, Ticket,
+};
 
 /// What the queue does besides its work.
 #[derive(Debug, Default)]
@@ -20,6 +22,9 @@ pub struct Knobs {
     pub panic: AtomicBool,
     /// No segment can be created.
     pub no_space: AtomicBool,
+    /// Clocks stand, and randomness is a sequence: what is done twice is done the same.
+    pub still: AtomicBool,
+    drawn: AtomicU64,
 }
 
 /// Another backend with [`Knobs`].
@@ -32,8 +37,17 @@ pub struct WrapIo {
 impl WrapIo {
     /// Wraps a backend.
     pub fn new(inner: impl Io) -> (Arc<Self>, Arc<Knobs>) {
+        Self::over(Arc::new(inner))
+    }
+
+    /// Wraps a backend that may have other users.
+    pub fn over(inner: Arc<dyn Io>) -> (Arc<Self>, Arc<Knobs>) {
         let knobs = Arc::new(Knobs::default());
-        (Arc::new(Self { inner: Arc::new(inner), knobs: Arc::clone(&knobs) }), knobs)
+        (Arc::new(Self { inner, knobs: Arc::clone(&knobs) }), knobs)
+    }
+
+    fn is_still(&self) -> bool {
+        self.knobs.still.load(Ordering::Relaxed)
     }
 }
 
@@ -82,16 +96,20 @@ impl Io for WrapIo {
         Ok(Box::new(WrapQueue { inner, knobs: Arc::clone(&self.knobs), failed: Vec::new() }))
     }
 
+    fn usual_depth(&self) -> usize {
+        self.inner.usual_depth()
+    }
+
     fn physical_sector(&self, path: &Path) -> Option<u32> {
         self.inner.physical_sector(path)
     }
 
     fn now_ns(&self) -> u64 {
-        self.inner.now_ns()
+        if self.is_still() { 1 } else { self.inner.now_ns() }
     }
 
     fn wall_ns(&self) -> u64 {
-        self.inner.wall_ns()
+        if self.is_still() { 1 } else { self.inner.wall_ns() }
     }
 
     fn sleep_ns(&self, ns: u64) {
@@ -99,7 +117,12 @@ impl Io for WrapIo {
     }
 
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        self.inner.random(bytes)
+        if !self.is_still() {
+            return self.inner.random(bytes);
+        }
+        let draw = self.knobs.drawn.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+        bytes.iter_mut().zip(draw.iter().cycle()).for_each(|(byte, drawn)| *byte = *drawn);
+        Ok(())
     }
 }
 
@@ -113,6 +136,14 @@ struct WrapQueue {
 impl Queue for WrapQueue {
     fn depth(&self) -> usize {
         self.inner.depth()
+    }
+
+    fn fallback(&self) -> Option<Fallback> {
+        self.inner.fallback()
+    }
+
+    fn keep(&mut self, lock: &dyn Lock) -> io::Result<()> {
+        self.inner.keep(lock)
     }
 
     fn submit(&mut self, ticket: Ticket, request: Request) {

@@ -7,10 +7,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bulla_tests::wrap::{TempDir, WrapIo};
+use bulla_wal::io::Io;
 use bulla_wal::io::std::StdIo;
+use bulla_wal::io::uring::UringIo;
 use bulla_wal::{Level, Log, Method, Options};
 
 struct Counting;
@@ -75,10 +78,15 @@ fn waiting_alone_allocates_nothing() {
 
 #[test]
 fn lone_strict_writer_syncs_exactly_once_per_commit() {
-    for method in [Method::Direct, Method::Buffered] {
+    let backends: [fn() -> Arc<dyn Io>; 2] =
+        [|| Arc::new(StdIo::new()), || Arc::new(UringIo::new())];
+    let methods = [Method::Direct, Method::Buffered];
+    for (backend, method) in backends.iter().flat_map(|io| methods.map(|method| (io, method))) {
         let dir = TempDir::new("lone");
-        let options =
-            Options::new().method(method).idle_promise(std::time::Duration::from_secs(3600));
+        let options = Options::new()
+            .io(backend())
+            .method(method)
+            .idle_promise(std::time::Duration::from_secs(3600));
         let log = Log::create(&dir.path().join("log"), &options).unwrap();
         let before = log.stats();
         for _ in 0..300 {
@@ -88,8 +96,8 @@ fn lone_strict_writer_syncs_exactly_once_per_commit() {
         let after = log.stats();
         assert_eq!(after.durable_operations() - before.durable_operations(), 300, "{method:?}");
         assert_eq!(after.writes - before.writes, 300, "{method:?}");
-        if after.fallback.is_some() {
-            println!("SKIPPED: this file system has no direct I/O; counted buffered instead");
+        if let Some(reason) = after.fallback {
+            println!("SKIPPED: counted {} and {} instead: {reason}", after.backend, after.method);
         }
     }
 }

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use bulla_recovery::{Range, Recovery};
 use bulla_tests::wrap::{Knobs, TempDir, WrapIo};
+use bulla_wal::io::Io;
 use bulla_wal::io::std::StdIo;
+use bulla_wal::io::uring::UringIo;
 use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt};
 
 /// Far beyond anything that a healthy log needs, on any machine.
@@ -24,10 +26,24 @@ fn small() -> Options {
 }
 
 fn wrapped(name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
+    wrapped_on(&(Arc::new(StdIo::new()) as _), name, options)
+}
+
+fn wrapped_on(io: &Arc<dyn Io>, name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
     let dir = TempDir::new(name);
-    let (io, knobs) = WrapIo::new(StdIo::new());
+    let (io, knobs) = WrapIo::over(Arc::clone(io));
     let log = Log::create(&dir.path().join("log"), &options.io(io)).unwrap();
     (dir, log, knobs)
+}
+
+/// The backends of this machine; says which one it lacks.
+fn backends() -> Vec<Arc<dyn Io>> {
+    let mut backends: Vec<Arc<dyn Io>> = vec![Arc::new(StdIo::new())];
+    match UringIo::refusal().unwrap() {
+        None => backends.extend([Arc::new(UringIo::new()) as _, Arc::new(UringIo::eager()) as _]),
+        Some(reason) => println!("SKIPPED: {reason}"),
+    }
+    backends
 }
 
 fn recovered(dir: &Path) -> Vec<(u64, Vec<u8>)> {
@@ -74,67 +90,75 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn threads_at_mixed_levels_are_all_recovered_in_order() {
-    for method in [Method::Direct, Method::Buffered] {
-        let (dir, log, _) = wrapped("mixed", small().method(method));
-        let appended = Mutex::new(HashMap::new());
-        thread::scope(|scope| {
-            for thread in 0..8_u8 {
-                let (log, appended) = (&log, &appended);
-                scope.spawn(move || {
-                    for entry in 0..300_u16 {
-                        let level = Level::ALL[usize::from(entry) % 3];
-                        let payload = [&[thread][..], &entry.to_le_bytes(), &[7; 100]].concat();
-                        let receipt = log.append_with(1, &payload, level).unwrap();
-                        if entry % 5 == 0 {
-                            log.wait(receipt).unwrap();
-                            assert!(log.is_ready(receipt).unwrap());
+    for io in backends() {
+        for method in [Method::Direct, Method::Buffered] {
+            let (dir, log, _) = wrapped_on(&io, "mixed", small().method(method));
+            let appended = Mutex::new(HashMap::new());
+            thread::scope(|scope| {
+                for thread in 0..8_u8 {
+                    let (log, appended) = (&log, &appended);
+                    scope.spawn(move || {
+                        for entry in 0..300_u16 {
+                            let level = Level::ALL[usize::from(entry) % 3];
+                            let payload = [&[thread][..], &entry.to_le_bytes(), &[7; 100]].concat();
+                            let receipt = log.append_with(1, &payload, level).unwrap();
+                            if entry % 5 == 0 {
+                                log.wait(receipt).unwrap();
+                                assert!(log.is_ready(receipt).unwrap());
+                            }
+                            appended.lock().unwrap().insert(receipt.seq.0, payload);
                         }
-                        appended.lock().unwrap().insert(receipt.seq.0, payload);
-                    }
-                });
+                    });
+                }
+            });
+            assert!(log.stats().rotations > 0, "the test is to rotate");
+            log.close().unwrap();
+            let appended = appended.into_inner().unwrap();
+            let recovered = recovered(dir.path());
+            assert_eq!(recovered.len(), appended.len());
+            for (index, (seq, payload)) in recovered.iter().enumerate() {
+                assert_eq!(*seq, index as u64 + 1);
+                assert_eq!(appended.get(seq), Some(payload));
             }
-        });
-        assert!(log.stats().rotations > 0, "the test is to rotate");
-        log.close().unwrap();
-        let appended = appended.into_inner().unwrap();
-        let recovered = recovered(dir.path());
-        assert_eq!(recovered.len(), appended.len());
-        for (index, (seq, payload)) in recovered.iter().enumerate() {
-            assert_eq!(*seq, index as u64 + 1);
-            assert_eq!(appended.get(seq), Some(payload));
         }
     }
 }
 
 #[test]
 fn future_of_a_receipt_is_woken_without_anyone_waiting() {
-    let (_dir, log, _) = wrapped("future", small());
-    for level in Level::ALL {
-        let receipt = log.append_with(1, b"entry", level).unwrap();
-        block_on(log.ready(receipt)).unwrap();
-        assert!(log.is_ready(receipt).unwrap());
+    for io in backends() {
+        let (_dir, log, _) = wrapped_on(&io, "future", small());
+        for level in Level::ALL {
+            let receipt = log.append_with(1, b"entry", level).unwrap();
+            block_on(log.ready(receipt)).unwrap();
+            assert!(log.is_ready(receipt).unwrap());
+        }
     }
 }
 
 #[test]
 fn dropped_future_cancels_nothing() {
-    let (_dir, log, _) = wrapped("dropped-future", small());
-    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
-    {
-        let mut future = pin!(log.ready(receipt));
-        let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    for io in backends() {
+        let (_dir, log, _) = wrapped_on(&io, "dropped-future", small());
+        let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+        {
+            let mut future = pin!(log.ready(receipt));
+            let _ = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        log.wait(receipt).unwrap();
     }
-    log.wait(receipt).unwrap();
 }
 
 #[test]
 fn entries_get_durable_without_anyone_waiting() {
-    for level in Level::ALL {
-        let options = small().sync_interval(Duration::from_millis(200));
-        let (_dir, log, _) = wrapped("unwaited", options);
-        let receipt = log.append_with(1, b"entry", level).unwrap();
-        eventually("written", || log.written() > receipt.lsn);
-        eventually("durable", || log.durable() > receipt.lsn);
+    for io in backends() {
+        for level in Level::ALL {
+            let options = small().sync_interval(Duration::from_millis(200));
+            let (_dir, log, _) = wrapped_on(&io, "unwaited", options);
+            let receipt = log.append_with(1, b"entry", level).unwrap();
+            eventually("written", || log.written() > receipt.lsn);
+            eventually("durable", || log.durable() > receipt.lsn);
+        }
     }
 }
 
@@ -176,83 +200,93 @@ fn bad_appends_are_refused_and_change_nothing() {
 
 #[test]
 fn full_ring_blocks_or_refuses_and_loses_nothing() {
-    for overflow in [Overflow::Block, Overflow::Full] {
-        let (dir, log, knobs) = wrapped("full", small().overflow(overflow));
-        knobs.delay_us.store(2_000, Ordering::Relaxed);
-        let mut refused = 0;
-        let mut appended = 0_u64;
-        for _ in 0..300 {
-            match log.append_with(1, &[9; 1_000], Level::Relaxed) {
-                Ok(receipt) => {
-                    appended += 1;
-                    assert_eq!(receipt.seq.0, appended);
+    for io in backends() {
+        for overflow in [Overflow::Block, Overflow::Full] {
+            let (dir, log, knobs) = wrapped_on(&io, "full", small().overflow(overflow));
+            knobs.delay_us.store(2_000, Ordering::Relaxed);
+            let mut refused = 0;
+            let mut appended = 0_u64;
+            for _ in 0..300 {
+                match log.append_with(1, &[9; 1_000], Level::Relaxed) {
+                    Ok(receipt) => {
+                        appended += 1;
+                        assert_eq!(receipt.seq.0, appended);
+                    }
+                    Err(Error::Full) => {
+                        refused += 1;
+                        thread::sleep(Duration::from_micros(200));
+                    }
+                    Err(error) => panic!("{error}"),
                 }
-                Err(Error::Full) => {
-                    refused += 1;
-                    thread::sleep(Duration::from_micros(200));
-                }
-                Err(error) => panic!("{error}"),
             }
+            assert_eq!(refused > 0, overflow == Overflow::Full, "{overflow:?}: {refused} refused");
+            log.close().unwrap();
+            assert_eq!(recovered(dir.path()).len() as u64, appended);
         }
-        assert_eq!(refused > 0, overflow == Overflow::Full, "{overflow:?}: {refused} refused");
-        log.close().unwrap();
-        assert_eq!(recovered(dir.path()).len() as u64, appended);
     }
 }
 
 #[test]
 fn failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after() {
-    let (_dir, log, knobs) = wrapped("poison", small());
-    let good = log.append_with(1, b"good", Level::Strict).unwrap();
-    log.wait(good).unwrap();
-    let durable = log.durable();
-    knobs.delay_us.store(20_000, Ordering::Relaxed);
-    knobs.fail.store(true, Ordering::Relaxed);
-    thread::scope(|scope| {
-        for thread in 0..16 {
-            let log = &log;
-            scope.spawn(move || {
-                let level = [Level::Balanced, Level::Strict][thread % 2];
-                let outcome = log.append_with(1, b"bad", level).and_then(|receipt| {
-                    if thread % 4 < 2 { log.wait(receipt) } else { block_on(log.ready(receipt)) }
+    for io in backends() {
+        let (_dir, log, knobs) = wrapped_on(&io, "poison", small());
+        let good = log.append_with(1, b"good", Level::Strict).unwrap();
+        log.wait(good).unwrap();
+        let durable = log.durable();
+        knobs.delay_us.store(20_000, Ordering::Relaxed);
+        knobs.fail.store(true, Ordering::Relaxed);
+        thread::scope(|scope| {
+            for thread in 0..16 {
+                let log = &log;
+                scope.spawn(move || {
+                    let level = [Level::Balanced, Level::Strict][thread % 2];
+                    let outcome = log.append_with(1, b"bad", level).and_then(|receipt| {
+                        if thread % 4 < 2 {
+                            log.wait(receipt)
+                        } else {
+                            block_on(log.ready(receipt))
+                        }
+                    });
+                    let Err(Error::Poisoned { durable: shown, .. }) = outcome else {
+                        panic!("{outcome:?}")
+                    };
+                    assert_eq!(shown, durable);
                 });
-                let Err(Error::Poisoned { durable: shown, .. }) = outcome else {
-                    panic!("{outcome:?}")
-                };
-                assert_eq!(shown, durable);
-            });
-        }
-    });
-    knobs.fail.store(false, Ordering::Relaxed);
-    assert!(matches!(log.append(b"after"), Err(Error::Poisoned { .. })));
-    assert!(matches!(log.sync(), Err(Error::Poisoned { .. })));
-    assert!(log.is_ready(good).unwrap(), "what was durable stays so");
-    assert_eq!(log.durable(), durable);
-    assert!(matches!(log.close(), Err(Error::Poisoned { .. })));
+            }
+        });
+        knobs.fail.store(false, Ordering::Relaxed);
+        assert!(matches!(log.append(b"after"), Err(Error::Poisoned { .. })));
+        assert!(matches!(log.sync(), Err(Error::Poisoned { .. })));
+        assert!(log.is_ready(good).unwrap(), "what was durable stays so");
+        assert_eq!(log.durable(), durable);
+        assert!(matches!(log.close(), Err(Error::Poisoned { .. })));
+    }
 }
 
 #[test]
 fn panic_of_the_driver_poisons_and_wakes_every_waiter() {
-    let (_dir, log, knobs) = wrapped("panic", small());
-    knobs.delay_us.store(20_000, Ordering::Relaxed);
-    knobs.panic.store(true, Ordering::Relaxed);
-    let outcomes: Vec<_> = thread::scope(|scope| {
-        let waiters: Vec<_> = (0..8)
-            .map(|_| {
-                scope.spawn(|| {
-                    let receipt = log.append_with(1, b"entry", Level::Strict)?;
-                    log.wait(receipt)
+    for io in backends() {
+        let (_dir, log, knobs) = wrapped_on(&io, "panic", small());
+        knobs.delay_us.store(20_000, Ordering::Relaxed);
+        knobs.panic.store(true, Ordering::Relaxed);
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let waiters: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let receipt = log.append_with(1, b"entry", Level::Strict)?;
+                        log.wait(receipt)
+                    })
                 })
-            })
-            .collect();
-        waiters.into_iter().map(thread::ScopedJoinHandle::join).collect()
-    });
-    let poisoned = |outcome: &thread::Result<bulla_wal::Result<()>>| {
-        matches!(outcome, Ok(Err(Error::Poisoned { .. })))
-    };
-    let panicked = outcomes.iter().filter(|outcome| outcome.is_err()).count();
-    assert!(panicked <= 1, "only the driver panics (or the log's own thread did)");
-    assert!(outcomes.iter().all(|outcome| outcome.is_err() || poisoned(outcome)));
+                .collect();
+            waiters.into_iter().map(thread::ScopedJoinHandle::join).collect()
+        });
+        let poisoned = |outcome: &thread::Result<bulla_wal::Result<()>>| {
+            matches!(outcome, Ok(Err(Error::Poisoned { .. })))
+        };
+        let panicked = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        assert!(panicked <= 1, "only the driver panics (or the log's own thread did)");
+        assert!(outcomes.iter().all(|outcome| outcome.is_err() || poisoned(outcome)));
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! ```text
 //! log      the public face          commit   core (pure), driver, who waits
 //! format   every byte on disk       ring     positions, frames, room
-//! segment  how a file comes to be   io       the traits, std, sim
+//! segment  how a file comes to be   io       the traits, std, uring, sim
 //! control  the two slots            omit     what a test build can leave out
 //! ```
 //!

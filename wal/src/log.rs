@@ -94,14 +94,21 @@ impl Log {
         };
         let ring = Ring::new(&options, start).map_err(Error::io("map memory for", &dir))?;
         let fua = file.is_direct();
-        let queue = io.queue(options.depth).map_err(Error::io("make a queue for", &dir))?;
-        let config = Config { depth: options.depth.min(queue.depth()), ..config(&options, fua) };
+        let mut queue =
+            io.queue(options.wanted_depth()).map_err(Error::io("make a queue for", &dir))?;
+        queue.keep(lock.as_ref()).map_err(Error::io("keep the lock of", &dir))?;
+        let depth = options.wanted_depth().min(queue.depth());
+        let config = config(&options, fua, depth);
         let core = Core::new(config, start.lsn, start.segment, io.now_ns());
+        let method = (options.method == Method::Direct && !fua)
+            .then_some("the file system refuses O_DIRECT");
+        let backend = queue.fallback();
+        let reasons: Vec<_> = backend.map(|f| f.reason).into_iter().chain(method).collect();
         let stats = Stats {
-            backend: io.name(),
+            backend: backend.map_or(io.name(), |fallback| fallback.backend),
             method: if fua { Method::Direct } else { Method::Buffered }.name(),
-            fallback: (options.method == Method::Direct && !fua)
-                .then_some("the file system refuses O_DIRECT"),
+            fallback: (!reasons.is_empty()).then(|| reasons.join("; ")),
+            depth,
             ..Stats::default()
         };
         let maker = SpareMaker {
@@ -531,11 +538,11 @@ impl Drop for Ready<'_> {
     }
 }
 
-fn config(options: &Options, fua: bool) -> Config {
+fn config(options: &Options, fua: bool, depth: usize) -> Config {
     let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     Config {
         fua,
-        depth: options.depth,
+        depth,
         flush_interval: ns(options.flush_interval),
         sync_interval: ns(options.sync_interval),
         balanced_interval: ns(options.balanced_interval),

@@ -46,6 +46,10 @@ pub enum Point {
     WriteErrorCheck,
     /// The check of a write's completion for a short count.
     WriteShortCheck,
+    /// The check of a completion in the ring of `io_uring` for an error.
+    UringErrorCheck,
+    /// That a count in the ring of `io_uring` which is short is told as such.
+    UringShortCheck,
     /// The check of a sync's completion for an error.
     SyncErrorCheck,
     /// The rule that a sync covers only writes reaped before it was submitted.
@@ -78,6 +82,8 @@ impl Point {
         Self::QuarantineDirSync,
         Self::WriteErrorCheck,
         Self::WriteShortCheck,
+        Self::UringErrorCheck,
+        Self::UringShortCheck,
         Self::SyncErrorCheck,
         Self::SyncCoversReapedOnly,
         Self::ContiguousWatermark,

@@ -63,7 +63,7 @@ pub struct Options {
     pub(crate) segment_len: u64,
     pub(crate) ring_len: u64,
     pub(crate) max_frame_len: Option<u64>,
-    pub(crate) depth: usize,
+    pub(crate) depth: Option<usize>,
     pub(crate) flush_interval: Duration,
     pub(crate) sync_interval: Duration,
     pub(crate) balanced_interval: Duration,
@@ -93,7 +93,7 @@ impl Default for Options {
             segment_len: 64 * 1024 * 1024,
             ring_len: 32 * 1024 * 1024,
             max_frame_len: None,
-            depth: 1,
+            depth: None,
             flush_interval: Duration::from_millis(10),
             sync_interval: Duration::from_secs(1),
             balanced_interval: Duration::from_millis(100),
@@ -119,7 +119,8 @@ macro_rules! setters {
 }
 
 setters! {
-    /// The file system to work on. Default: the operating system's.
+    /// The file system to work on, and the backend: [`StdIo`] or
+    /// [`UringIo`](crate::io::uring::UringIo). Default: `StdIo`.
     io: Arc<dyn Io>,
     /// How data reach the disk. Default: [`Method::Direct`].
     method: Method,
@@ -138,8 +139,6 @@ setters! {
     /// It bounds what a crash of the process can take from Relaxed entries.
     /// Default: 32 MiB.
     ring_len: u64,
-    /// Operations in flight at once, at least 1; a backend may do fewer. Default: 1.
-    depth: usize,
     /// A write starts so long after the first unwritten entry. Default: 10 ms.
     flush_interval: Duration,
     /// A sync starts so long after the first unsynced Relaxed entry. Default: 1 s.
@@ -173,6 +172,18 @@ impl Options {
     pub fn max_frame_len(mut self, max_frame_len: u64) -> Self {
         self.max_frame_len = Some(max_frame_len);
         self
+    }
+
+    /// Writes in flight at once, from 1 to 1024; a backend may do fewer. Default: what
+    /// suits the backend, 1 for `std`.
+    pub fn depth(mut self, depth: usize) -> Self {
+        self.depth = Some(depth);
+        self
+    }
+
+    /// The depth to ask the backend for.
+    pub(crate) fn wanted_depth(&self) -> usize {
+        self.depth.unwrap_or_else(|| self.io.usual_depth())
     }
 
     /// Work is done by `Log::step` alone.
@@ -258,8 +269,8 @@ impl Options {
         if self.frame_limit() < FRAME_HEADER_LEN + format::entry_len(1) {
             return fail("max_frame_len", "no entry fits into a frame".to_owned());
         }
-        if self.depth == 0 || self.depth > 1024 {
-            return fail("depth", format!("{} is not within 1 and 1024", self.depth));
+        if let Some(depth) = self.depth.filter(|depth| !(1..=1024).contains(depth)) {
+            return fail("depth", format!("{depth} is not within 1 and 1024"));
         }
         if self.flush_interval.is_zero() || self.flush_interval > self.balanced_interval {
             return fail("flush_interval", "must be above 0, at most balanced_interval".to_owned());

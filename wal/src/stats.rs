@@ -9,12 +9,14 @@ use hdrhistogram::Histogram;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// The backend, such as `std`.
+    /// The backend that does the work, such as `std`.
     pub backend: &'static str,
     /// How data reach the disk: `direct` or `buffered`.
     pub method: &'static str,
-    /// Why the method is not the one asked for, if so.
-    pub fallback: Option<&'static str>,
+    /// Why the backend or the method is not the one asked for, if so.
+    pub fallback: Option<String>,
+    /// Writes that may be in flight at once.
+    pub depth: usize,
     /// Entries appended.
     pub entries: u64,
     /// Bytes of payload appended.

@@ -1,7 +1,8 @@
 //! What every I/O backend promises, and what the simulated disk models beyond it.
 //!
 //! The first part runs one suite against the operating system's files (in a folder
-//! under the temporary directory) and the simulated disk, buffered and direct. The second
+//! under the temporary directory), with and without `io_uring`, and the simulated disk,
+//! buffered and direct. The second
 //! shows each fault of the simulator: that it happens, and that it stays within its rule.
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bulla_wal::RingBytes;
 use bulla_wal::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
 use bulla_wal::io::std::StdIo;
+use bulla_wal::io::uring::UringIo;
 use bulla_wal::io::{
     Access, AlignedBuf, Completion, File, FileKind, Io, Queue, Request, Ticket, read_full,
     write_full,
@@ -31,12 +33,25 @@ struct Bench {
 
 impl Bench {
     fn std(direct: bool) -> Self {
+        Self::on_disk(Arc::new(StdIo::new()), direct)
+    }
+
+    /// `None`, and a line that says why, where the kernel gives no ring.
+    fn uring(direct: bool) -> Option<Self> {
+        if let Some(reason) = UringIo::refusal().expect("a ring or a reason") {
+            println!("SKIPPED: {reason}");
+            return None;
+        }
+        Some(Self::on_disk(Arc::new(UringIo::eager()), direct))
+    }
+
+    fn on_disk(io: Arc<dyn Io>, direct: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("bulla-io-{}-{number}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         fs::create_dir(&dir).expect("a folder of our own");
-        Self { io: Arc::new(StdIo::new()), dir, direct, on_disk: true }
+        Self { io, dir, direct, on_disk: true }
     }
 
     fn sim(direct: bool) -> Self {
@@ -355,10 +370,18 @@ fn clocks_run_and_randomness_differs(bench: &Bench) {
     assert_ne!(bytes[0], bytes[1]);
 }
 
+fn on_uring(direct: bool, property: fn(&Bench)) {
+    if let Some(bench) = Bench::uring(direct) {
+        property(&bench);
+    }
+}
+
 macro_rules! suite {
     ($($property:ident)*) => {
         mod std_buffered { $(#[test] fn $property() { super::$property(&super::Bench::std(false)); })* }
         mod std_direct { $(#[test] fn $property() { super::$property(&super::Bench::std(true)); })* }
+        mod uring_buffered { $(#[test] fn $property() { super::on_uring(false, super::$property); })* }
+        mod uring_direct { $(#[test] fn $property() { super::on_uring(true, super::$property); })* }
         mod sim_buffered { $(#[test] fn $property() { super::$property(&super::Bench::sim(false)); })* }
         mod sim_direct { $(#[test] fn $property() { super::$property(&super::Bench::sim(true)); })* }
     };

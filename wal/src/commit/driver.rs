@@ -46,6 +46,8 @@ pub(crate) struct Driver {
     /// Sealed frames and seals whose write has not completed; at most the depth and one
     /// more.
     pending: Vec<Pending>,
+    /// Operations whose completion was not handled.
+    in_flight: usize,
     /// When each frame that is not durable was sealed, for the latency.
     sealed_at: VecDeque<(Lsn, u64)>,
     epoch: Epoch,
@@ -180,6 +182,7 @@ impl Driver {
             }]),
             spares: VecDeque::new(),
             pending: Vec::new(),
+            in_flight: 0,
             sealed_at: VecDeque::new(),
             epoch: parts.header.epoch,
             sector: parts.header.sector,
@@ -228,9 +231,14 @@ impl Driver {
         }
     }
 
-    /// Is an operation in flight?
+    /// Is an operation in flight, or on its way there?
     pub(crate) fn is_busy(&self) -> bool {
-        !self.pending.is_empty()
+        self.in_flight > 0 || !self.pending.is_empty()
+    }
+
+    fn submit(&mut self, op: Op, request: Request) {
+        self.in_flight += 1;
+        self.queue.submit(Ticket(op.0), request);
     }
 
     /// Tells the core the time, the ring's tail and the waiters' wishes.
@@ -352,7 +360,7 @@ impl Driver {
             bytes: pending.bytes.clone(),
             dsync: pending.dsync,
         };
-        self.queue.submit(Ticket(op.0), request);
+        self.submit(op, request);
     }
 
     fn sync(&mut self, op: Op, segment: SegmentNumber, purpose: SyncFor) {
@@ -368,7 +376,8 @@ impl Driver {
             return;
         };
         self.counters.stats.syncs += 1;
-        self.queue.submit(Ticket(op.0), Request::Sync { file: Arc::clone(file) });
+        let request = Request::Sync { file: Arc::clone(file) };
+        self.submit(op, request);
     }
 
     fn seal_segment(&mut self, op: Op, number: SegmentNumber, end: Lsn) {
@@ -460,6 +469,7 @@ impl Driver {
     }
 
     fn complete(&mut self, shared: &Shared, completion: Completion) {
+        self.in_flight = self.in_flight.saturating_sub(1);
         let op = Op(completion.ticket.0);
         match self.pending.iter().position(|pending| pending.op == op) {
             Some(index) => self.write_completed(shared, index, completion.result),

@@ -2,16 +2,19 @@
 //!
 //! [`Io`] is a file system with a clock and randomness, [`File`] an open file,
 //! [`Queue`] the way of the log's data: several writes and syncs in flight, whose
-//! completions may come in any order. Backends: [`mod@std`] for Linux, and the
-//! simulated disk `sim`. One conformance suite holds for all (`wal/tests/io_conformance.rs`).
+//! completions may come in any order. Backends: [`mod@std`] and [`uring`] for Linux, and
+//! the simulated disk `sim`. One conformance suite holds for all
+//! (`wal/tests/io_conformance.rs`).
 
 mod aligned;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod std;
+pub mod uring;
 
 use ::std::fmt;
 use ::std::io;
+use ::std::os::fd::BorrowedFd;
 use ::std::path::Path;
 use ::std::sync::Arc;
 
@@ -99,6 +102,11 @@ pub trait Io: fmt::Debug + Send + Sync + 'static {
     /// depth of its own.
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>>;
 
+    /// The depth that suits the backend when nobody asks for another.
+    fn usual_depth(&self) -> usize {
+        1
+    }
+
     /// The physical sector in bytes of the device under `path`, when it can be known.
     fn physical_sector(&self, path: &Path) -> Option<u32>;
 
@@ -116,7 +124,13 @@ pub trait Io: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A held writer's lock; dropping it releases it.
-pub trait Lock: fmt::Debug + Send + Sync {}
+pub trait Lock: fmt::Debug + Send + Sync {
+    /// The descriptor that holds the lock, for a queue that is to keep it held; `None`
+    /// where there is none.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
 
 /// An open file. Its operations block; a count may be short, as in `pread` and `pwrite`.
 pub trait File: fmt::Debug + Send + Sync {
@@ -150,6 +164,13 @@ pub trait File: fmt::Debug + Send + Sync {
     /// Reserves blocks for the first `len` bytes and makes the file that long, reading
     /// as zeros where it was not written. `Unsupported` where the file system can't.
     fn preallocate(&self, len: u64) -> io::Result<()>;
+
+    /// The descriptor, for a queue that gives operations to the kernel; `None` where there
+    /// is none. The kernel would write to it what [`write_pieces_at`](Self::write_pieces_at)
+    /// does.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Identifies one operation in flight; chosen by the submitter.
@@ -188,11 +209,32 @@ pub struct Completion {
     pub result: io::Result<u64>,
 }
 
+/// What a backend has a queue of when it can't have its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fallback {
+    /// The backend that does the work.
+    pub backend: &'static str,
+    /// Why it is not the one asked for.
+    pub reason: &'static str,
+}
+
 /// Operations in flight. Dropping it waits for them (or, in a simulated crash,
 /// leaves them to their fate).
 pub trait Queue: fmt::Debug + Send {
     /// How many operations may be in flight.
     fn depth(&self) -> usize;
+
+    /// Set when the queue is not of the backend that it was asked of.
+    fn fallback(&self) -> Option<Fallback> {
+        None
+    }
+
+    /// Keeps a lock held as long as anything that was submitted can still reach the disk,
+    /// even when the process dies meanwhile: where operations can outlive the process.
+    fn keep(&mut self, lock: &dyn Lock) -> io::Result<()> {
+        let _ = lock;
+        Ok(())
+    }
 
     /// Starts an operation. May block, and may complete it at once.
     fn submit(&mut self, ticket: Ticket, request: Request);

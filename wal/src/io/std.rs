@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Access, Completion, DirEntry, File, FileKind, Io, Lock, Queue, Request, Ticket};
+use super::{
+    Access, Completion, DirEntry, Fallback, File, FileKind, Io, Lock, Queue, Request, Ticket,
+};
 
 /// The operating system's files and clock.
 #[derive(Debug)]
@@ -92,15 +94,15 @@ impl Io for StdIo {
             match open(path, flags | OFlags::DIRECT) {
                 // Some file systems create the name before they refuse the flag.
                 Err(Errno::INVAL) => match open(path, OFlags::RDWR) {
-                    Ok(fd) => return Ok(Arc::new(StdFile { fd, direct: false })),
+                    Ok(fd) => return Ok(created(fd, false)?),
                     Err(Errno::NOENT) => {}
                     Err(error) => return Err(error.into()),
                 },
-                Ok(fd) => return Ok(Arc::new(StdFile { fd, direct: true })),
+                Ok(fd) => return Ok(created(fd, true)?),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Arc::new(StdFile { fd: open(path, flags)?, direct: false }))
+        Ok(created(open(path, flags)?, false)?)
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
@@ -120,13 +122,14 @@ impl Io for StdIo {
         if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
             return Err(not_regular());
         }
+        blocking(&fd)?;
         Ok(Arc::new(StdFile { fd, direct }))
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let fd = open(path, OFlags::RDWR | OFlags::CREATE)?;
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Box::new(StdLock { _fd: fd }))),
+            Ok(()) => Ok(Some(Box::new(StdLock { fd }))),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -174,18 +177,34 @@ fn not_regular() -> io::Error {
 }
 
 fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    // O_NONBLOCK keeps a FIFO from blocking the open; it means nothing to a regular file.
+    // O_NONBLOCK keeps a FIFO from blocking the open.
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+}
+
+fn created(fd: OwnedFd, direct: bool) -> Result<Arc<dyn File>, Errno> {
+    blocking(&fd)?;
+    Ok(Arc::new(StdFile { fd, direct }))
+}
+
+/// Takes `O_NONBLOCK` back: it means nothing to `pwrite` on a regular file, but older
+/// kernels' `io_uring` answers EAGAIN for it where a write would have to wait.
+fn blocking(fd: &OwnedFd) -> Result<(), Errno> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    rustix::fs::fcntl_setfl(fd, flags - OFlags::NONBLOCK)
 }
 
 #[derive(Debug)]
 struct StdLock {
     /// Closing it gives the lock back.
-    _fd: OwnedFd,
+    fd: OwnedFd,
 }
 
-impl Lock for StdLock {}
+impl Lock for StdLock {
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+}
 
 #[derive(Debug)]
 struct StdFile {
@@ -241,12 +260,34 @@ impl File for StdFile {
             }
         }
     }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
 }
 
 /// Does each operation when it is submitted: one in flight, and it is done.
 #[derive(Debug, Default)]
-struct StdQueue {
+pub(super) struct StdQueue {
     done: VecDeque<Completion>,
+    fallback: Option<Fallback>,
+}
+
+impl StdQueue {
+    /// Stands in for another backend's queue.
+    pub(super) fn instead(reason: &'static str) -> Self {
+        Self { done: VecDeque::new(), fallback: Some(Fallback { backend: "std", reason }) }
+    }
+}
+
+/// Does an operation now; gives the bytes written.
+pub(super) fn perform(request: &Request) -> io::Result<u64> {
+    match request {
+        Request::Write { file, offset, bytes, dsync } => {
+            file.write_pieces_at(bytes.pieces(), *offset, *dsync).map(|count| count as u64)
+        }
+        Request::Sync { file } => file.sync().map(|()| 0),
+    }
 }
 
 impl Queue for StdQueue {
@@ -254,14 +295,12 @@ impl Queue for StdQueue {
         1
     }
 
+    fn fallback(&self) -> Option<Fallback> {
+        self.fallback
+    }
+
     fn submit(&mut self, ticket: Ticket, request: Request) {
-        let result = match request {
-            Request::Write { file, offset, bytes, dsync } => {
-                file.write_pieces_at(bytes.pieces(), offset, dsync).map(|count| count as u64)
-            }
-            Request::Sync { file } => file.sync().map(|()| 0),
-        };
-        self.done.push_back(Completion { ticket, result });
+        self.done.push_back(Completion { ticket, result: perform(&request) });
     }
 
     fn complete(&mut self, _wait: bool) -> Option<Completion> {

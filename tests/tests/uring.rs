@@ -1,0 +1,194 @@
+//! The `io_uring` backend where it differs from `std`: a ring that is refused, writes in
+//! flight, and who holds the lock. The suite of all backends is `wal/tests/io_conformance.rs`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bulla_tests::wrap::{TempDir, WrapIo};
+use bulla_tests::{page_cache, seccomp, uring};
+use bulla_wal::io::std::StdIo;
+use bulla_wal::io::uring::UringIo;
+use bulla_wal::io::{AlignedBuf, File, Io, Queue, Request, Ticket, write_full};
+use bulla_wal::{Level, Log, Method, Options, RingBytes};
+
+const BLOCK: usize = 4096;
+
+/// A queue that puts everything into the ring, or a line that says why there is none.
+fn queue(depth: usize) -> Option<Box<dyn Queue>> {
+    if let Some(reason) = UringIo::refusal().unwrap() {
+        println!("SKIPPED: {reason}");
+        return None;
+    }
+    Some(UringIo::eager().queue(depth).unwrap())
+}
+
+/// A file of zeros that were written.
+fn file(dir: &TempDir, blocks: usize, direct: bool) -> Arc<dyn File> {
+    let file = StdIo::new().create(&dir.path().join("file"), direct).unwrap();
+    write_full(file.as_ref(), &AlignedBuf::zeroed(blocks * BLOCK), 0).unwrap();
+    file.sync().unwrap();
+    file
+}
+
+fn write(file: &Arc<dyn File>, block: usize, dsync: bool) -> Request {
+    let bytes = RingBytes::from_heap(AlignedBuf::copy_of(&[7; BLOCK]));
+    Request::Write { file: Arc::clone(file), offset: (block * BLOCK) as u64, bytes, dsync }
+}
+
+fn reap_all(queue: &mut dyn Queue) -> usize {
+    let completions = std::iter::from_fn(|| queue.complete(true));
+    completions.map(|done| assert_eq!(done.result.unwrap(), BLOCK as u64)).count()
+}
+
+#[test]
+fn failed_and_short_writes_are_told() {
+    uring::failed_and_short_writes_are_told().unwrap();
+}
+
+#[test]
+fn small_write_alone_is_a_call_of_the_thread_that_drives() {
+    if queue(1).is_none() {
+        return;
+    }
+    let mut queue = UringIo::new().queue(2).unwrap();
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let file: Arc<dyn File> = Arc::new(uring::Descriptor(null.into()));
+    queue.submit(Ticket(0), write(&file, 0, false));
+    let lone = queue.complete(true).unwrap().result;
+    assert_eq!(lone.unwrap_err().kind(), std::io::ErrorKind::Unsupported);
+}
+
+#[test]
+fn durable_write_leaves_nothing_in_the_page_cache() {
+    let dir = TempDir::new("dsync");
+    let Some(mut queue) = queue(2) else { return };
+    let file = file(&dir, 2, false);
+    let mut dirty_after = |dsync| {
+        (0..2).for_each(|block| queue.submit(Ticket(block as u64), write(&file, block, dsync)));
+        assert_eq!(reap_all(queue.as_mut()), 2);
+        page_cache::pages_not_on_disk(file.as_fd().unwrap())
+    };
+    match dirty_after(false) {
+        Ok(0) => println!("SKIPPED: this file system writes everything at once"),
+        Ok(_) => assert_eq!(dirty_after(true).unwrap(), 0),
+        Err(error) => println!("SKIPPED: the page cache can't be looked at: {error}"),
+    }
+}
+
+#[test]
+fn writes_outlive_the_thread_that_started_them() {
+    let dir = TempDir::new("outlive");
+    let Some(mut queue) = queue(64) else { return };
+    let file = file(&dir, 64, true);
+    for round in 0..20 {
+        queue = std::thread::spawn({
+            let file = Arc::clone(&file);
+            move || {
+                for block in 0..64 {
+                    queue.submit(Ticket(block as u64), write(&file, block, round % 2 == 0));
+                }
+                queue
+            }
+        })
+        .join()
+        .unwrap();
+        assert_eq!(reap_all(queue.as_mut()), 64);
+    }
+}
+
+#[test]
+fn ring_holds_the_lock_until_it_is_gone() {
+    let dir = TempDir::new("lock");
+    let Some(mut queue) = queue(1) else { return };
+    let io = StdIo::new();
+    let path = dir.path().join("LOCK");
+    let lock = io.try_lock(&path).unwrap().expect("free");
+    queue.keep(lock.as_ref()).unwrap();
+    drop(lock);
+    assert!(io.try_lock(&path).unwrap().is_none(), "its writes could still land");
+    drop(queue);
+    assert!(io.try_lock(&path).unwrap().is_some());
+}
+
+/// Names and bytes of all files in a log's directory.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    paths.map(|path| (path.file_name().unwrap().into(), std::fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn logs_of_both_backends_are_the_same_bytes() {
+    if queue(1).is_none() {
+        return;
+    }
+    for method in [Method::Direct, Method::Buffered] {
+        let backends: [Arc<dyn Io>; 2] = [Arc::new(StdIo::new()), Arc::new(UringIo::eager())];
+        let [std, uring] = backends.map(|io| {
+            let dir = TempDir::new("same");
+            let (io, knobs) = WrapIo::over(io);
+            knobs.still.store(true, Ordering::Relaxed);
+            let options = Options::new().io(io).method(method).depth(1).manual();
+            let options = options.segment_len(256 * 1024).ring_len(64 * 1024);
+            let log = Log::create(&dir.path().join("log"), &options).unwrap();
+            for entry in 0..500_u16 {
+                let level = Level::ALL[usize::from(entry) % 3];
+                let payload = entry.to_le_bytes().repeat(usize::from(entry) % 700 + 1);
+                let receipt = log.append_with(entry, &payload, level).unwrap();
+                if entry % 7 == 0 {
+                    log.wait(receipt).unwrap();
+                }
+            }
+            log.sync().unwrap();
+            assert!(log.stats().rotations > 0, "the test is to rotate");
+            log.close().unwrap();
+            files(&dir.path().join("log"))
+        });
+        assert_eq!(std.keys().collect::<Vec<_>>(), uring.keys().collect::<Vec<_>>());
+        for (name, bytes) in &std {
+            assert!(uring.get(name) == Some(bytes), "{} differs ({method:?})", name.display());
+        }
+    }
+}
+
+/// Runs itself in children in which the kernel refuses a ring, in each way it can.
+#[test]
+fn log_without_a_ring_is_one_of_std_and_says_so() {
+    const CHILD: &str = "BULLA_NO_RING_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        log_without_a_ring();
+        return;
+    }
+    for errno in [libc::EPERM, libc::ENOSYS, libc::EINVAL, libc::ENOMEM] {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "log_without_a_ring_is_one_of_std_and_says_so"]).env(CHILD, "1");
+        seccomp::refuse_io_uring(&mut child, errno);
+        match child.output() {
+            Ok(output) => assert!(
+                output.status.success(),
+                "errno {errno}: {}",
+                String::from_utf8_lossy(&output.stdout)
+            ),
+            Err(error) => println!("SKIPPED: this machine refuses seccomp: {error}"),
+        }
+    }
+}
+
+fn log_without_a_ring() {
+    let dir = TempDir::new("no-ring");
+    assert!(UringIo::refusal().unwrap().is_some(), "the filter does nothing");
+    let options = Options::new().io(Arc::new(UringIo::new())).segment_len(256 * 1024);
+    let log = Log::create(&dir.path().join("log"), &options).unwrap();
+    for level in Level::ALL {
+        let receipt = log.append_with(1, b"entry", level).unwrap();
+        log.wait(receipt).unwrap();
+    }
+    let stats = log.stats();
+    assert_eq!((stats.backend, stats.depth), ("std", 1));
+    let reason = stats.fallback.unwrap_or_default();
+    assert!(reason.contains("io_uring"), "{reason}");
+    log.close().unwrap();
+}

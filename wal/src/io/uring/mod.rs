@@ -1,0 +1,146 @@
+//! Linux's `io_uring` for the log's data; all else is done by [`StdIo`].
+//!
+//! Owns the probe of whether there is a ring. Where there is none (an old kernel, a
+//! container's seccomp filter, no memory to lock), the queue is that of `std` and says
+//! why: it must never fail an open that `std` could do. Tested by
+//! `wal/tests/io_conformance.rs` and `tests/tests/uring.rs`.
+
+mod queue;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use self::queue::{LONG_WRITE, UringQueue};
+use super::std::{StdIo, StdQueue};
+use super::{Access, DirEntry, File, Io, Lock, Queue};
+
+/// The operating system's files, the log's data through `io_uring`.
+#[derive(Debug)]
+pub struct UringIo {
+    files: StdIo,
+    /// Writes of so many bytes go into the ring also when there is nothing in it.
+    long_write: usize,
+}
+
+impl Default for UringIo {
+    fn default() -> Self {
+        Self { files: StdIo::new(), long_write: LONG_WRITE }
+    }
+}
+
+/// Writes in flight when nobody asks for another depth.
+const USUAL_DEPTH: usize = 8;
+
+impl UringIo {
+    /// A handle; whether the kernel gives a ring is found out by each queue.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A handle whose queues put every write into the ring, for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn eager() -> Self {
+        Self { long_write: 0, ..Self::default() }
+    }
+
+    /// Why there is no ring here; `None` when there is.
+    ///
+    /// # Errors
+    /// When it could not be found out: no descriptor was left, for example.
+    pub fn refusal() -> io::Result<Option<&'static str>> {
+        match UringQueue::new(1, LONG_WRITE) {
+            Ok(_) => Ok(None),
+            Err(error) => reason(&error).map(Some).ok_or(error),
+        }
+    }
+}
+
+/// Why the kernel gives no ring, when the error says that it won't give one later.
+fn reason(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        Errno::NOSYS => Some("this kernel has no io_uring"),
+        Errno::PERM | Errno::ACCESS => {
+            Some("io_uring is forbidden here (a seccomp filter, or kernel.io_uring_disabled)")
+        }
+        Errno::INVAL | Errno::OPNOTSUPP => Some("this kernel's io_uring is too old"),
+        Errno::NOMEM => Some("io_uring gets no memory (RLIMIT_MEMLOCK)"),
+        _ => None,
+    }
+}
+
+impl Io for UringIo {
+    fn name(&self) -> &'static str {
+        "uring"
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.files.create_dir(path)
+    }
+
+    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.files.list_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.files.sync_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.files.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.files.unlink(path)
+    }
+
+    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
+        self.files.create(path, direct)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        self.files.open(path, access)
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        self.files.try_lock(path)
+    }
+
+    fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
+        match UringQueue::new(depth, self.long_write) {
+            Ok(queue) => Ok(Box::new(queue)),
+            Err(error) => match reason(&error) {
+                Some(reason) => Ok(Box::new(StdQueue::instead(reason))),
+                None => Err(error),
+            },
+        }
+    }
+
+    fn usual_depth(&self) -> usize {
+        USUAL_DEPTH
+    }
+
+    fn physical_sector(&self, path: &Path) -> Option<u32> {
+        self.files.physical_sector(path)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.files.now_ns()
+    }
+
+    fn wall_ns(&self) -> u64 {
+        self.files.wall_ns()
+    }
+
+    fn sleep_ns(&self, ns: u64) {
+        self.files.sleep_ns(ns);
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.files.random(bytes)
+    }
+}
