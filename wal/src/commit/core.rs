@@ -160,6 +160,9 @@ pub(crate) struct Core {
     written_frames: usize,
     segments: VecDeque<SegmentState>,
     writes_in_flight: usize,
+    /// The newest frame that was closed because somebody waits for it, while it is on its
+    /// way.
+    group: Option<Op>,
     marks: Watermarks,
     published: Watermarks,
     /// Somebody waits for positions below these.
@@ -192,6 +195,7 @@ impl Core {
             written_frames: 0,
             segments: VecDeque::from([SegmentState::new(segment)]),
             writes_in_flight: 0,
+            group: None,
             marks,
             published: marks,
             wanted_written: Lsn::ZERO,
@@ -242,6 +246,9 @@ impl Core {
             self.late_by = self.late_by.max(self.now - self.flush_due());
         }
         self.sealed = frame.end;
+        if self.tail.closed == 0 {
+            self.group = Some(op);
+        }
         self.tail.closed = self.tail.closed.saturating_sub(1);
         if self.tail.end <= self.sealed {
             self.tail.end = self.sealed;
@@ -276,6 +283,9 @@ impl Core {
     pub(crate) fn completed(&mut self, op: Op) {
         if self.phase == Phase::Failed {
             return;
+        }
+        if self.group == Some(op) {
+            self.group = None;
         }
         if let Ok(index) = self.frames.binary_search_by_key(&op, |state| state.op) {
             self.write_completed(index);
@@ -518,7 +528,10 @@ impl Core {
             return None;
         }
         let due = self.flush_due() <= self.now;
-        let wanted = self.wanted_written.max(self.wanted_synced()) > self.sealed;
+        // While one group is on its way the next one gathers: several small ones at once
+        // share fewer syncs, and cost more. The depth is for full frames.
+        let wanted =
+            self.group.is_none() && self.wanted_written.max(self.wanted_synced()) > self.sealed;
         // Without DSYNC the waiters' sync comes next; what is appended meanwhile waits
         // for the group after it.
         let hold = !self.config.fua

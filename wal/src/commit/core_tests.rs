@@ -256,6 +256,28 @@ fn what_is_appended_during_a_sync_shares_the_next_one() {
 }
 
 #[test]
+fn small_groups_go_one_at_a_time_and_full_frames_side_by_side() {
+    let mut world = World::new(config(true, 4));
+    let is_write = |action: &Action| matches!(action, Action::Write { .. });
+    let append_and_count = |world: &mut World| {
+        let lsn = world.append(1, false);
+        world.want(lsn);
+        world.run();
+        world.count(is_write)
+    };
+    assert_eq!(append_and_count(&mut world), 1, "somebody waits");
+    assert_eq!(append_and_count(&mut world), 1, "gathers while the first is on its way");
+    // The world closes a frame when it opens another.
+    assert_eq!(append_and_count(&mut world), 2, "nothing more can gather in the second");
+    assert_eq!(append_and_count(&mut world), 3, "nor in the third");
+    world.complete(0);
+    world.run();
+    assert_eq!(world.count(is_write), 4, "the first is done: the next group goes");
+    world.finish();
+    assert_eq!(world.marks.synced, world.end);
+}
+
+#[test]
 fn nothing_is_written_before_the_flush_interval_unless_somebody_waits() {
     let mut world = World::new(config(true, 1));
     world.append(1, false);
