@@ -1,8 +1,10 @@
 //! Options that several commands share, and how their values are read.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bulla_recovery::{Bound, Range};
+use bulla_wal::io::uring::UringIo;
 use bulla_wal::{Level, Lsn, Method, Options, Seq};
 use clap::{Args, ValueEnum};
 
@@ -29,6 +31,9 @@ impl LogArgs {
     /// The log's options.
     pub(crate) fn options(&self) -> Options {
         let mut options = Options::new().method(self.backend.method());
+        if self.backend == Backend::Uring {
+            options = options.io(Arc::new(UringIo::new()));
+        }
         if let Some(len) = self.segment_size {
             options = options.segment_len(len);
         }
@@ -54,6 +59,8 @@ pub(crate) enum Backend {
     Direct,
     /// Through the page cache, with fdatasync.
     Buffered,
+    /// As direct, several writes in flight by `io_uring`.
+    Uring,
 }
 
 impl Backend {
@@ -64,15 +71,18 @@ impl Backend {
 
     pub(crate) const fn method(self) -> Method {
         match self {
-            Self::Auto | Self::Direct => Method::Direct,
+            Self::Auto | Self::Direct | Self::Uring => Method::Direct,
             Self::Buffered => Method::Buffered,
         }
     }
 
-    /// Says on standard error when the method asked for by name can't be had.
+    /// Says on standard error when what was asked for by name can't be had.
     pub(crate) fn warn_of_fallback(self, stats: &bulla_wal::Stats) {
-        if let (Self::Direct, Some(reason)) = (self, &stats.fallback) {
-            eprintln!("bulla: direct I/O can't be had here ({reason}): using {}", stats.method);
+        if let (Self::Direct | Self::Uring, Some(reason)) = (self, &stats.fallback) {
+            eprintln!(
+                "bulla: no --backend {self} here ({reason}): using {} I/O, {}",
+                stats.backend, stats.method
+            );
         }
     }
 }
@@ -83,6 +93,7 @@ impl fmt::Display for Backend {
             Self::Auto => "auto",
             Self::Direct => "direct",
             Self::Buffered => "buffered",
+            Self::Uring => "uring",
         })
     }
 }

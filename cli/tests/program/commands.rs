@@ -135,7 +135,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
     let store = dir.join("store");
     let backend = run("append DIR --backend floppy", &store);
     assert_eq!(code(&backend), 2);
-    for name in ["auto", "direct", "buffered"] {
+    for name in ["auto", "direct", "buffered", "uring"] {
         assert!(stderr(&backend).contains(name), "{}", stderr(&backend));
     }
     assert_eq!(code(&run("frobnicate", &store)), 2);
@@ -151,6 +151,27 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         .expect("runs");
     assert_eq!(code(&column), 2);
     assert!(stderr(&column).contains(r#"no column "mass""#), "{}", stderr(&column));
+}
+
+#[test]
+fn backend_that_can_not_be_had_is_told_and_stood_in_for() {
+    let dir = Dir::new("no-ring");
+    let log = dir.join("log");
+    let mut command = bulla();
+    command.args(["append", "--backend", "uring", "--level", "strict"]).arg(&log);
+    command.stdin(std::fs::File::open(few_flights(&dir, 5)).expect("opens"));
+    bulla_tests::seccomp::refuse_io_uring(&mut command, libc::EPERM);
+    match command.output() {
+        Ok(output) => {
+            assert_eq!(code(&output), 0, "{}", stderr(&output));
+            let said = stderr(&output);
+            assert_eq!(said.matches("no --backend uring").count(), 1, "{said}");
+            assert!(said.contains("using std"), "{said}");
+            assert!(stdout(&output).contains("ack 1 "), "{}", stdout(&output));
+        }
+        Err(error) => println!("SKIPPED: this machine refuses seccomp: {error}"),
+    }
+    assert_eq!(code(&run("verify DIR", &log)), 0);
 }
 
 #[test]

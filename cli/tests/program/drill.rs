@@ -30,7 +30,7 @@ fn drill(level: &str, backend: &str, dir: &Dir) -> serde_json::Value {
 #[test]
 fn balanced_and_strict_lose_nothing_and_relaxed_at_most_the_ring() {
     let dir = Dir::new("drill");
-    for backend in ["direct", "buffered"] {
+    for backend in ["direct", "buffered", "uring"] {
         for level in ["balanced", "strict"] {
             let report = drill(level, backend, &dir);
             assert_eq!(report["lost_allowed"], 0);
