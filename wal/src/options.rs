@@ -146,7 +146,8 @@ setters! {
     /// A sync starts so long after the first unsynced Balanced (or unwaited Strict)
     /// entry. Default: 100 ms.
     balanced_interval: Duration,
-    /// A sync starts when so many entries are unsynced. Default: 10,000.
+    /// A sync starts when so many entries are unsynced, those of frames that hold only
+    /// Relaxed ones not counted. Default: 10,000.
     balanced_entries: u64,
     /// Balanced receipts wait while more than so many bytes are written and not synced: at
     /// least the largest frame. A value above what two segments hold is no bound of its

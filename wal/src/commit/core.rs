@@ -121,6 +121,7 @@ struct SegmentState {
 #[derive(Clone, Copy, Debug)]
 struct Uncovered {
     frames: usize,
+    /// Those of frames that are not all Relaxed.
     entries: u64,
     lowest: Lsn,
     due: Nanos,
@@ -246,7 +247,8 @@ impl Core {
             self.late_by = self.late_by.max(self.now - self.flush_due());
         }
         self.sealed = frame.end;
-        if self.tail.closed == 0 {
+        let wanted = self.wanted_written.max(self.wanted_synced());
+        if self.tail.closed == 0 && frame.start < wanted {
             self.group = Some(op);
         }
         self.tail.closed = self.tail.closed.saturating_sub(1);
@@ -625,12 +627,12 @@ impl Core {
             return;
         }
         state.status = Status::Written { covered: None };
-        let (entries, start, due) = (state.frame.entries, state.frame.start, state.due);
+        let (entries, start, due) = (state.frame.bounded_entries(), state.frame.start, state.due);
         if let Some(segment) = self.segments.iter_mut().find(|s| s.number == number) {
             segment.plain_in_flight -= 1;
             let uncovered = &mut segment.uncovered;
             uncovered.frames += 1;
-            uncovered.entries += u64::from(entries);
+            uncovered.entries += entries;
             uncovered.lowest = uncovered.lowest.min(start);
             uncovered.due = uncovered.due.min(due);
         }
@@ -657,7 +659,7 @@ impl Core {
                 Status::Written { covered: None } => {
                     let uncovered = &mut segment.uncovered;
                     uncovered.frames += 1;
-                    uncovered.entries += u64::from(state.frame.entries);
+                    uncovered.entries += state.frame.bounded_entries();
                     uncovered.lowest = uncovered.lowest.min(state.frame.start);
                     uncovered.due = uncovered.due.min(state.due);
                 }

@@ -189,7 +189,7 @@ impl World {
                     && frame.end <= self.marks.balanced
                     && !started.contains(op)
             })
-            .map(|(_, frame, _)| u64::from(frame.entries))
+            .map(|(_, frame, _)| frame.bounded_entries())
             .sum();
         // A sync in flight on the same segment may hold the next one back.
         let syncing = self.in_flight.iter().any(|(a, _)| matches!(a, Action::Sync { .. }));
@@ -304,6 +304,19 @@ fn syncs_start_at_the_interval_of_their_level() {
         world.now = interval;
         world.finish();
         assert!(world.marks.synced >= Lsn(SECTOR));
+    }
+}
+
+#[test]
+fn relaxed_entries_do_not_count_against_the_bound_of_balanced() {
+    for (relaxed, syncs) in [(false, 1), (true, 0)] {
+        let mut world = World::new(config(true, 1));
+        let many = u32::try_from(config(true, 1).balanced_entries).unwrap();
+        world.append(many, relaxed);
+        world.now = 10 * MS;
+        world.finish();
+        assert_eq!(world.marks.written, Lsn(SECTOR));
+        assert_eq!(world.count(is_sync), syncs, "relaxed {relaxed}");
     }
 }
 

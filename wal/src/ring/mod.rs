@@ -76,6 +76,13 @@ pub(crate) struct Closed {
     pub(crate) relaxed: bool,
 }
 
+impl Closed {
+    /// Entries that count against the bound of Balanced.
+    pub(crate) fn bounded_entries(&self) -> u64 {
+        if self.relaxed { 0 } else { u64::from(self.entries) }
+    }
+}
+
 /// What the commit core must know of the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Tail {
