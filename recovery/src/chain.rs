@@ -162,17 +162,6 @@ fn start_of(low_water: &LowWater, first: bool, header: &Header) -> Start {
     }
 }
 
-impl From<&LowWater> for Cursor {
-    fn from(low_water: &LowWater) -> Self {
-        Self {
-            lsn: low_water.lsn,
-            seq: low_water.seq,
-            chain: low_water.chain,
-            wall_ns: low_water.wall_ns,
-        }
-    }
-}
-
 /// From where on the openings of later epochs supersede an epoch.
 struct Ceilings {
     /// Sorted by epoch; each with the lowest `supersedes_from` of it and all later ones.

@@ -1,6 +1,6 @@
 //! What can go wrong with a recovery, told apart by what the caller may do next.
 
-use bulla_wal::{Corruption, Epoch, Lsn};
+use bulla_wal::{Corruption, Lsn};
 
 /// The result of a recovery operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -13,20 +13,7 @@ pub enum Error {
     /// The environment, the options, or corruption (then nothing was changed).
     #[error(transparent)]
     Log(#[from] bulla_wal::Error),
-    /// The position was lost in a crash, and may have been given to another entry by a
-    /// later epoch. What was built on it must be rebuilt from before `cut_at`.
-    #[error("LSN {lsn} of epoch {epoch} was cut off when epoch {by} began at LSN {cut_at}")]
-    Diverged {
-        /// The position's epoch.
-        epoch: Epoch,
-        /// The position.
-        lsn: Lsn,
-        /// The epoch that cut it off.
-        by: Epoch,
-        /// The end of what that epoch kept of the log before it.
-        cut_at: Lsn,
-    },
-    /// The position is below the low-water mark: its entry was purged.
+    /// The range starts below the low-water mark: its entries were purged.
     #[error("{position} is below the log's start, LSN {low_water}: it was purged")]
     Purged {
         /// The position asked for.

@@ -7,9 +7,8 @@
 //! nothing when it refuses. Tested here against damaged images, and by the simulator.
 //!
 //! ```text
-//! window   bounded reads of one file          chain     spans, X and D, purely
-//! walk     frames in order, validated         verdict   the table, purely
 //! scan     one segment: frames, then probes   analysis  all of these over a directory
+//! chain    spans, X and D, purely             verdict   the table, purely
 //! inspect  read-only     rehome  the commit   replay    entries to a visitor
 //! repair   explicit      quarantine  copies   report    plain data for people
 //! map      what each byte of a file is
@@ -50,7 +49,6 @@
 mod analysis;
 mod chain;
 mod error;
-mod history;
 mod inspect;
 mod map;
 mod quarantine;
@@ -60,13 +58,14 @@ mod replay;
 mod report;
 mod scan;
 mod verdict;
-mod walk;
-mod window;
+
+// What makes a frame valid in its place is the same for readers and for recovery.
+use bulla_wal::{history, walk, window};
 
 /// The log itself, whose types are in the signatures here.
 pub use bulla_wal as wal;
+pub use bulla_wal::history::History;
 pub use error::{CutRefused, Error, Result};
-pub use history::History;
 pub use inspect::Inspection;
 pub use map::SegmentBytes;
 pub use rehome::{Recovery, open};

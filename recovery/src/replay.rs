@@ -6,8 +6,9 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
+pub use bulla_wal::EntryView;
 use bulla_wal::format::Entries;
-use bulla_wal::{Corruption, CorruptionKind, Epoch, FrameDamage, Lsn, SegmentNumber, Seq};
+use bulla_wal::{Corruption, CorruptionKind, FrameDamage, Lsn, SegmentNumber, Seq};
 
 use crate::analysis::{LogDir, Piece};
 use crate::error::{Error, Result};
@@ -51,23 +52,6 @@ pub struct Range {
 impl Range {
     /// All live entries.
     pub const ALL: Self = Self { from: Bound::Unbounded, to: Bound::Unbounded };
-}
-
-/// An entry, as replay shows it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EntryView<'a> {
-    /// Its position: that of the receipt.
-    pub lsn: Lsn,
-    /// Its number.
-    pub seq: Seq,
-    /// The kind its writer gave it.
-    pub kind: u16,
-    /// Its writer's bytes.
-    pub payload: &'a [u8],
-    /// The epoch under which it is stored (higher than its receipt's after a re-homing).
-    pub epoch: Epoch,
-    /// When its frame was sealed, in ns since 1970.
-    pub wall_ns: u64,
 }
 
 /// What a replay went through.

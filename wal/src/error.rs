@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::format::FormatError;
 use crate::position::{Epoch, Lsn, SegmentNumber};
+use crate::reader::ReadFrom;
 
 /// The result of a log operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -83,6 +84,34 @@ pub enum Error {
         device: u32,
         /// The log's sector, in bytes.
         log: u32,
+    },
+    /// The position was lost in a crash, and may have been given to another entry by a
+    /// later epoch. What was built on it must be rebuilt from before `cut_at`.
+    #[error("LSN {lsn} of epoch {epoch} was cut off when epoch {by} began at LSN {cut_at}")]
+    Diverged {
+        /// The position's epoch.
+        epoch: Epoch,
+        /// The position.
+        lsn: Lsn,
+        /// The epoch that cut it off.
+        by: Epoch,
+        /// The end of what that epoch kept of the log before it.
+        cut_at: Lsn,
+    },
+    /// The position is below the low-water mark: its entry was purged. Read on from
+    /// `low_water`, or from [`ReadFrom::Start`].
+    #[error("{position} is below the log's start, LSN {low_water}: it was purged")]
+    Purged {
+        /// The position asked for.
+        position: ReadFrom,
+        /// Where the log starts.
+        low_water: Lsn,
+    },
+    /// No entry starts at this position; it is no receipt's.
+    #[error("no entry starts at LSN {lsn}")]
+    NoEntry {
+        /// The position asked for.
+        lsn: Lsn,
     },
     /// There is no space for another segment. Nothing was appended, and nothing
     /// acknowledged is lost. Appending works again once there is space (free some,

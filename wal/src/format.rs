@@ -846,6 +846,28 @@ pub struct Entries<'a> {
     failed: bool,
 }
 
+/// A place in a body, without the body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EntriesAt {
+    /// Where the next entry starts.
+    pub(crate) lsn: Lsn,
+    seq: Seq,
+    left: u32,
+    left_bytes: usize,
+}
+
+impl EntriesAt {
+    /// The first entry of `frame`.
+    pub(crate) fn start(frame: &Frame) -> Self {
+        Self {
+            lsn: frame.lsn.plus(FRAME_HEADER_LEN),
+            seq: frame.first_seq,
+            left: frame.entry_count,
+            left_bytes: usize::try_from(frame.body_len).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 impl<'a> Entries<'a> {
     /// The entries of `frame`; `body` starts after the header and has `body_len` bytes
     /// or more (padding is left out).
@@ -860,6 +882,18 @@ impl<'a> Entries<'a> {
             left: frame.entry_count,
             failed: rest.is_none(),
         }
+    }
+
+    /// Goes on with a body whose entries were iterated over before, without an error.
+    pub(crate) fn resume(body: &'a [u8], at: EntriesAt) -> Self {
+        let rest = body.len().checked_sub(at.left_bytes).and_then(|used| body.get(used..));
+        Self { rest: rest.unwrap_or(&[]), lsn: at.lsn, seq: at.seq, left: at.left, failed: false }
+    }
+
+    /// Where the iteration is.
+    pub(crate) fn at(&self) -> EntriesAt {
+        let left_bytes = self.rest.len();
+        EntriesAt { lsn: self.lsn, seq: self.seq, left: self.left, left_bytes }
     }
 
     fn step(&mut self) -> Result<Option<Entry<'a>>, FormatError> {

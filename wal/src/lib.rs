@@ -12,6 +12,8 @@
 //! format   every byte on disk       ring     positions, frames, room
 //! segment  how a file comes to be   io       the traits, std, uring, sim
 //! control  the two slots            omit     what a test build can leave out
+//! window   bounded reads of a file  walk     frames of one segment, validated
+//! history  what later epochs cut    reader   entries in order, tailed and followed
 //! ```
 //!
 //! `control`, `dir`, `recovered` and `segment` are public for the recovery crate alone, and
@@ -24,11 +26,14 @@ pub mod control;
 pub mod dir;
 mod error;
 pub mod format;
+#[doc(hidden)]
+pub mod history;
 pub mod io;
 mod log;
 pub mod omit;
 mod options;
 mod position;
+mod reader;
 #[doc(hidden)]
 pub mod recovered;
 mod ring;
@@ -36,6 +41,10 @@ mod ring;
 pub mod segment;
 mod stats;
 mod sync;
+#[doc(hidden)]
+pub mod walk;
+#[doc(hidden)]
+pub mod window;
 
 pub use error::{Corruption, CorruptionKind, Error, FrameDamage, PoisonCause, Result};
 pub use log::{Log, Ready};
@@ -43,6 +52,7 @@ pub use log::{Log, Ready};
 pub use options::Background;
 pub use options::{Method, Options, Overflow};
 pub use position::{Epoch, Level, Lsn, Receipt, SegmentNumber, Seq};
+pub use reader::{EntryView, ReadFrom, Reader, Visibility};
 pub use recovered::Recovered;
 pub use ring::RingBytes;
 pub use stats::{Percentiles, Stats};

@@ -21,6 +21,7 @@ use crate::io::Io;
 use crate::omit::Point;
 use crate::options::{Background, Method, Options, Overflow};
 use crate::position::{Epoch, Level, Lsn, Receipt, SegmentNumber};
+use crate::reader::{ReadFrom, Reader, Visibility};
 use crate::recovered::{self, Recovered};
 use crate::ring::{Refused, Ring, Start};
 use crate::stats::{Counters, Stats};
@@ -52,6 +53,7 @@ pub struct Log {
     overflow: Overflow,
     epoch: Epoch,
     log_id: LogId,
+    direct: bool,
     threads: Vec<thread::JoinHandle<()>>,
     closed: bool,
 }
@@ -150,6 +152,7 @@ impl Log {
             overflow: options.overflow,
             epoch,
             log_id,
+            direct: fua,
             threads,
             closed: false,
         })
@@ -332,6 +335,20 @@ impl Log {
         driver.pump(&self.shared);
         drop(driver);
         Ok(low_water.lsn)
+    }
+
+    /// A reader of this log's entries, also while it is written.
+    ///
+    /// Its bound is the log's own watermark: nothing above it is read. It holds no lock and
+    /// may outlive the log.
+    ///
+    /// # Errors
+    /// [`Error::Purged`] when `from` is below the log's start; [`Error::Diverged`] when
+    /// what lies before it was cut off by a later epoch than the one given;
+    /// [`Error::Corrupt`], [`Error::Io`].
+    pub fn reader(&self, from: ReadFrom, visibility: Visibility) -> Result<Reader> {
+        let (shared, io) = (Arc::clone(&self.shared), Arc::clone(&self.io));
+        Reader::of_log(shared, io, &self.dir, self.direct, from, visibility)
     }
 
     fn unlink_segments(&self, from: SegmentNumber, to: SegmentNumber) -> Result<()> {

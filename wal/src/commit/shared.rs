@@ -13,6 +13,7 @@ use super::driver::{Driver, WantedSpare};
 use super::wait::{Left, Mark, Waiters};
 use crate::error::{Error, PoisonCause, Result};
 use crate::position::Lsn;
+use crate::reader::Visibility;
 use crate::ring::Ring;
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Thread, lock, park, try_lock,
@@ -229,6 +230,21 @@ impl Shared {
         self.waiters.cancel_for_room();
     }
 
+    /// Waits until entries at `lsn` may be read, or never more will be (the log is
+    /// poisoned or closed), or `timeout` has passed; may come back early.
+    pub(crate) fn wait_to_read(&self, visibility: Visibility, lsn: Lsn, timeout: Duration) {
+        self.waiters.register_reader(visibility, lsn);
+        // Registered before this look: either we see the change, or it sees us.
+        let mark = match visibility {
+            Visibility::Durable => self.synced(),
+            Visibility::Written => self.written(),
+        };
+        if lsn >= mark && !self.is_poisoned() && !self.is_stopped() {
+            park(Some(timeout));
+        }
+        self.waiters.cancel_reader();
+    }
+
     // The background threads.
 
     pub(crate) fn set_threads(&self, flusher: Thread, preparer: Thread) {
@@ -256,6 +272,7 @@ impl Shared {
     pub(crate) fn stop(&self) {
         // Release pairs with the Acquire in `is_stopped`.
         self.stop.store(true, Ordering::Release);
+        self.waiters.release_all_readers();
         for thread in [self.flusher.get(), self.preparer.get()].into_iter().flatten() {
             thread.unpark();
         }

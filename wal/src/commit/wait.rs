@@ -11,6 +11,7 @@ use std::task::Waker;
 
 use super::core::Watermarks;
 use crate::position::Lsn;
+use crate::reader::Visibility;
 use crate::sync::{Mutex, Thread, lock, thread};
 
 /// Which watermark somebody waits for.
@@ -59,6 +60,8 @@ struct Lists {
     synced: VecDeque<Parked>,
     /// Appenders that wait for room, in no order.
     room: Vec<Thread>,
+    /// Readers that wait for entries, in no order. They never drive.
+    readers: Vec<(Visibility, Lsn, Thread)>,
     /// How many of those in the two ordered lists are threads.
     threads: usize,
     /// Tasks that are ready, to be woken when nothing is locked.
@@ -73,6 +76,7 @@ impl Waiters {
                 balanced: VecDeque::with_capacity(WAITERS),
                 synced: VecDeque::with_capacity(WAITERS),
                 room: Vec::with_capacity(WAITERS),
+                readers: Vec::new(),
                 threads: 0,
                 ready: VecDeque::with_capacity(WAITERS),
             }),
@@ -134,6 +138,38 @@ impl Waiters {
         }
     }
 
+    /// Registers this thread as waiting to read at `lsn`.
+    pub(crate) fn register_reader(&self, visibility: Visibility, lsn: Lsn) {
+        lock(&self.lists).readers.push((visibility, lsn, thread::current()));
+    }
+
+    /// This thread no longer waits to read.
+    pub(crate) fn cancel_reader(&self) {
+        let this = thread::current().id();
+        lock(&self.lists).readers.retain(|(_, _, thread)| thread.id() != this);
+    }
+
+    /// Wakes all readers: there is nothing more to come.
+    pub(crate) fn release_all_readers(&self) {
+        for (_, _, thread) in lock(&self.lists).readers.drain(..) {
+            thread.unpark();
+        }
+    }
+
+    /// Wakes readers that have something to read.
+    fn release_readers(&self, marks: &Watermarks) {
+        lock(&self.lists).readers.retain(|(visibility, lsn, thread)| {
+            let mark = match visibility {
+                Visibility::Durable => marks.synced,
+                Visibility::Written => marks.written,
+            };
+            if *lsn < mark {
+                thread.unpark();
+            }
+            *lsn >= mark
+        });
+    }
+
     /// Wakes the threads whose watermark has passed them, and no one else. Such tasks
     /// are left to [`wake_tasks`](Self::wake_tasks); gives whether there are any.
     pub(crate) fn release(&self, marks: &Watermarks) -> bool {
@@ -150,6 +186,7 @@ impl Waiters {
                 batch.iter().flatten().for_each(Thread::unpark);
             }
         }
+        self.release_readers(marks);
         tasks
     }
 
@@ -157,7 +194,7 @@ impl Waiters {
     /// [`release`](Self::release) does.
     pub(crate) fn release_all(&self) -> bool {
         let mut lists = lock(&self.lists);
-        let Lists { balanced, synced, room, ready, threads, .. } = &mut *lists;
+        let Lists { balanced, synced, room, readers, ready, threads, .. } = &mut *lists;
         for parked in balanced.drain(..).chain(synced.drain(..)) {
             match parked.who {
                 Who::Thread(thread) => thread.unpark(),
@@ -165,7 +202,8 @@ impl Waiters {
             }
         }
         *threads = 0;
-        for thread in room.drain(..) {
+        let readers = readers.drain(..).map(|(_, _, thread)| thread);
+        for thread in room.drain(..).chain(readers) {
             thread.unpark();
         }
         !ready.is_empty()

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bulla_wal::format::{Cut, Header, LowWater};
-use bulla_wal::{Epoch, Lsn};
-
 use crate::error::{Error, Result};
-use crate::replay::Bound;
+use crate::format::{Cut, Header, LowWater};
+use crate::position::{Epoch, Lsn};
+use crate::reader::ReadFrom;
 
 /// The cuts of a log's epochs, for positions that users keep together with their epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,10 +15,9 @@ pub struct History {
 }
 
 impl History {
-    pub(crate) fn new<'a>(
-        low_water: LowWater,
-        headers: impl IntoIterator<Item = &'a Header>,
-    ) -> Self {
+    /// What the headers of the live segments say.
+    #[must_use]
+    pub fn new<'a>(low_water: LowWater, headers: impl IntoIterator<Item = &'a Header>) -> Self {
         let mut history = Self { low_water, cuts: BTreeMap::new() };
         for header in headers {
             if let Some(opening) = &header.opening {
@@ -38,7 +36,7 @@ impl History {
     }
 
     /// Adds the cut of a new epoch.
-    pub(crate) fn push(&mut self, epoch: Epoch, cut_at: Lsn) {
+    pub fn push(&mut self, epoch: Epoch, cut_at: Lsn) {
         self.cuts.insert(epoch, cut_at);
     }
 
@@ -66,14 +64,27 @@ impl History {
     pub fn check(&self, epoch: Epoch, lsn: Lsn) -> Result<()> {
         let low_water = self.low_water;
         if lsn < low_water.lsn {
-            return Err(Error::Purged { position: Bound::Lsn(lsn), low_water: low_water.lsn });
+            let position = ReadFrom::Lsn { epoch: Some(epoch), lsn };
+            return Err(Error::Purged { position, low_water: low_water.lsn });
         }
-        for (by, cut_at) in self.cuts.range(epoch..).filter(|(by, _)| **by > epoch) {
-            if lsn >= *cut_at {
-                return Err(Error::Diverged { epoch, lsn, by: *by, cut_at: *cut_at });
-            }
+        self.check_cuts(epoch, lsn, |cut_at| lsn >= cut_at)
+    }
+
+    /// Is everything that was read below this position still in the log? One that is
+    /// exactly where a later epoch cut is fine: nothing at or above it was read.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`].
+    pub fn check_read(&self, epoch: Epoch, lsn: Lsn) -> Result<()> {
+        self.check_cuts(epoch, lsn, |cut_at| lsn > cut_at)
+    }
+
+    fn check_cuts(&self, epoch: Epoch, lsn: Lsn, is_lost: impl Fn(Lsn) -> bool) -> Result<()> {
+        let mut later = self.cuts.range(epoch..).filter(|(by, _)| **by > epoch);
+        match later.find(|(_, cut_at)| is_lost(**cut_at)) {
+            Some((by, cut_at)) => Err(Error::Diverged { epoch, lsn, by: *by, cut_at: *cut_at }),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -81,8 +92,8 @@ impl History {
 mod tests {
     use super::History;
     use crate::error::Error;
-    use bulla_wal::format::LowWater;
-    use bulla_wal::{Epoch, Lsn};
+    use crate::format::LowWater;
+    use crate::position::{Epoch, Lsn};
 
     /// Epochs 2, 3 and 4 cut at 500, 900 and 2000.
     fn history(low_water: LowWater) -> History {

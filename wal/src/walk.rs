@@ -1,30 +1,34 @@
 //! Frames of one segment in order, each validated, to the first that is not.
 //!
-//! Owns what makes a frame valid in its place. Used by the scan, by replay and by
-//! re-homing, so that all three agree. It allocates no more than a frame's length that
-//! its header's CRC vouches for and that fits into the file.
+//! Owns what makes a frame valid in its place. Used by readers, and by recovery's scan,
+//! replay and re-homing, so that all agree. It allocates no more than a frame's length
+//! that its header's CRC vouches for and that fits into the file.
 
-use bulla_wal::format::{
-    Entries, FRAME_HEADER_LEN, Frame, FrameKind, Header, MAX_FRAME_LEN, Seed, all_zero,
+use crate::error::{FrameDamage, Result};
+use crate::format::{
+    Entries, FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header, LowWater, MAX_FRAME_LEN,
+    Seed, all_zero,
 };
-use bulla_wal::{Epoch, FrameDamage, Lsn, Result, Seq};
-
+use crate::position::{Epoch, Lsn, Seq};
 use crate::window::{Window, to_usize};
 
 /// Where the next frame must start, and what it must continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Cursor {
-    pub(crate) lsn: Lsn,
-    pub(crate) seq: Seq,
+pub struct Cursor {
+    /// The next frame's position.
+    pub lsn: Lsn,
+    /// Number of its first entry.
+    pub seq: Seq,
     /// Header CRC of the last non-seal frame before.
-    pub(crate) chain: u32,
+    pub chain: u32,
     /// The highest wall time before; not a validity check.
-    pub(crate) wall_ns: u64,
+    pub wall_ns: u64,
 }
 
 impl Cursor {
     /// Why a frame that starts with `self` does not continue what ends with `end`.
-    pub(crate) fn mismatch(&self, end: &Self) -> Option<FrameDamage> {
+    #[must_use]
+    pub fn mismatch(&self, end: &Self) -> Option<FrameDamage> {
         if self.lsn != end.lsn {
             Some(FrameDamage::Lsn)
         } else if self.seq != end.seq {
@@ -37,20 +41,41 @@ impl Cursor {
     }
 }
 
+impl From<&LowWater> for Cursor {
+    fn from(low_water: &LowWater) -> Self {
+        Self {
+            lsn: low_water.lsn,
+            seq: low_water.seq,
+            chain: low_water.chain,
+            wall_ns: low_water.wall_ns,
+        }
+    }
+}
+
 /// What is known about a segment's first frame before it is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Start {
+pub enum Start {
     /// Everything; the segment's byte `sector` has LSN `base`.
-    At { base: Lsn, cursor: Cursor },
+    At {
+        /// LSN of the segment's first byte after the header.
+        base: Lsn,
+        /// The first frame to be read.
+        cursor: Cursor,
+    },
     /// What an opening says: its base, and the Seq there.
-    Opening { base: Lsn, seq: Seq },
+    Opening {
+        /// LSN of the segment's first byte after the header.
+        base: Lsn,
+        /// Number of its first entry.
+        seq: Seq,
+    },
     /// Nothing: the frame itself tells, and its neighbours are compared later.
     FirstFrame,
 }
 
 /// How the walk ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum End {
+pub enum End {
     /// No valid frame starts here.
     Damage(FrameDamage),
     /// From here on the bytes are superseded, or were not asked for.
@@ -63,30 +88,35 @@ pub(crate) enum End {
 
 /// A valid frame.
 #[derive(Debug)]
-pub(crate) struct Found<'a> {
-    pub(crate) frame: Frame,
-    pub(crate) offset: u64,
+pub struct Found<'a> {
+    /// Its header.
+    pub frame: Frame,
+    /// Its offset in the file.
+    pub offset: u64,
     /// The body, and its padding.
-    pub(crate) body: &'a [u8],
+    pub body: &'a [u8],
     /// What it continues.
-    pub(crate) before: Cursor,
+    pub before: Cursor,
     /// What the next frame must continue.
-    pub(crate) after: Cursor,
+    pub after: Cursor,
     /// Its last user entry.
-    pub(crate) last_entry: Option<(Lsn, Seq)>,
+    pub last_entry: Option<(Lsn, Seq)>,
 }
 
 /// One step of a walk.
 #[derive(Debug)]
-pub(crate) enum Step<'a> {
+pub enum Step<'a> {
+    /// A valid frame.
     Frame(Found<'a>),
+    /// There is none.
     End(End),
 }
 
 /// A walk over one segment.
 #[derive(Debug)]
-pub(crate) struct Walk {
-    pub(crate) window: Window,
+pub struct Walk {
+    /// The segment's file.
+    pub window: Window,
     seed: Seed,
     epoch: Epoch,
     sector: u32,
@@ -105,7 +135,8 @@ struct Checked {
 
 impl Walk {
     /// A walk over the frames below `ceiling`.
-    pub(crate) fn new(window: Window, header: &Header, start: Start, ceiling: Lsn) -> Self {
+    #[must_use]
+    pub fn new(window: Window, header: &Header, start: Start, ceiling: Lsn) -> Self {
         let sector = u64::from(header.sector);
         let (at, offset) = match start {
             Start::At { base, cursor } => {
@@ -127,17 +158,34 @@ impl Walk {
     }
 
     /// File offset of the next frame.
-    pub(crate) fn offset(&self) -> u64 {
+    #[must_use]
+    pub fn offset(&self) -> u64 {
         self.offset
     }
 
+    /// What the next frame must continue; none before the first frame of a walk whose
+    /// start says nothing of it.
+    #[must_use]
+    pub fn at(&self) -> Option<Cursor> {
+        self.at
+    }
+
+    /// From now on frames below `ceiling` are given.
+    pub fn set_ceiling(&mut self, ceiling: Lsn) {
+        self.ceiling = ceiling;
+    }
+
     /// The seed of the segment's frames.
-    pub(crate) fn seed(&self) -> Seed {
+    #[must_use]
+    pub fn seed(&self) -> Seed {
         self.seed
     }
 
     /// The next frame, or why there is none; after an end, the same end again.
-    pub(crate) fn step(&mut self) -> Result<Step<'_>> {
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn step(&mut self) -> Result<Step<'_>> {
         if let Some(end) = self.end_before_reading() {
             return Ok(Step::End(end));
         }
@@ -146,6 +194,39 @@ impl Walk {
             Err(end) => return Ok(Step::End(end)),
         };
         let Checked { frame, crc, last_entry } = checked;
+        let (offset, before, after) = self.pass(&frame, crc);
+        let len = frame.disk_len(self.sector);
+        let body = self.window.bytes(offset + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN)?;
+        Ok(Step::Frame(Found { frame, offset, body, before, after, last_entry }))
+    }
+
+    /// The header of the next frame, without a look at its body; or why there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn peek(&mut self) -> Result<Result<Frame, End>> {
+        if let Some(end) = self.end_before_reading() {
+            return Ok(Err(end));
+        }
+        Ok(self.check_header()?.map(|(frame, _)| frame))
+    }
+
+    /// Goes past the next frame without a look at its body, as [`step`](Self::step) does
+    /// with one.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn skip(&mut self) -> Result<Result<Frame, End>> {
+        if let Some(end) = self.end_before_reading() {
+            return Ok(Err(end));
+        }
+        Ok(self.check_header()?.map(|(frame, crc)| {
+            self.pass(&frame, crc);
+            frame
+        }))
+    }
+
+    fn pass(&mut self, frame: &Frame, crc: u32) -> (u64, Cursor, Cursor) {
         let before = self.at.unwrap_or(Cursor {
             lsn: frame.lsn,
             seq: frame.first_seq,
@@ -160,15 +241,13 @@ impl Walk {
         };
         self.at = Some(after);
         let offset = self.offset;
-        let len = frame.disk_len(self.sector);
-        self.offset += len;
+        self.offset += frame.disk_len(self.sector);
         match frame.kind {
             FrameKind::SealRotated => self.sealed = Some(End::Rotated),
             FrameKind::SealClosed => self.sealed = Some(End::Closed),
             FrameKind::Data | FrameKind::Promise => {}
         }
-        let body = self.window.bytes(offset + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN)?;
-        Ok(Step::Frame(Found { frame, offset, body, before, after, last_entry }))
+        (offset, before, after)
     }
 
     fn end_before_reading(&self) -> Option<End> {
@@ -189,11 +268,8 @@ impl Walk {
             Ok(valid) => valid,
             Err(end) => return Ok(Err(end)),
         };
-        let len = frame.disk_len(self.sector);
         // The header vouches for the length, and the file holds it: only now it is read.
-        if len > MAX_FRAME_LEN || self.offset.saturating_add(len) > self.window.len() {
-            return Ok(Err(End::Damage(FrameDamage::Length)));
-        }
+        let len = frame.disk_len(self.sector);
         let seed = self.seed;
         let bytes = self.window.bytes(self.offset, len)?;
         let Some(body) =
@@ -238,6 +314,10 @@ impl Walk {
         if frame.end(sector) > self.ceiling {
             return Ok(Err(End::Damage(FrameDamage::Boundary)));
         }
+        let len = frame.disk_len(sector);
+        if len > MAX_FRAME_LEN || self.offset.saturating_add(len) > self.window.len() {
+            return Ok(Err(End::Damage(FrameDamage::Length)));
+        }
         Ok(Ok((frame, crc)))
     }
 }
@@ -254,7 +334,7 @@ fn check_body(frame: &Frame, body: &[u8], seed: Seed) -> Result<Option<(Lsn, Seq
     }
     let padding = body.get(to_usize(u64::from(frame.body_len))..).unwrap_or(&[]);
     if !all_zero(padding) {
-        return Err(FrameDamage::Body(bulla_wal::format::FormatError::Reserved));
+        return Err(FrameDamage::Body(FormatError::Reserved));
     }
     Ok(last)
 }

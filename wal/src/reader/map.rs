@@ -1,0 +1,295 @@
+//! Which segments a log has, by their headers: what readers know of its structure.
+//!
+//! Owns the rules of numbers, nonces and epochs that a reader needs: where a later
+//! opening supersedes an epoch, and in which segment a position is. It is read without a
+//! lock, while a writer may add segments, purge them, or open the log again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::control;
+use crate::dir;
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{Control, Header, MAX_SECTOR, Opening};
+use crate::history::History;
+use crate::io::Io;
+use crate::position::{Epoch, Lsn, SegmentNumber};
+use crate::walk::{Cursor, Start, Walk};
+use crate::window::Window;
+
+use super::track::Begin;
+
+/// A log that changes while it is looked at is looked at so often at most.
+pub(super) const MAX_LOOKS: u32 = 8;
+/// Bytes read at once where only headers are wanted.
+pub(super) const SMALL_CHUNK: u64 = 64 * 1024;
+
+/// A log's directory, and how its segments are read.
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    pub(super) io: Arc<dyn Io>,
+    pub(super) dir: PathBuf,
+    /// Ask for direct access: a page that a reader caches of a segment that is being
+    /// written directly would fail the writer's next sync.
+    pub(super) direct: bool,
+}
+
+impl Disk {
+    /// A window on a segment; none when there is no such file (any more).
+    pub(super) fn window(&self, number: SegmentNumber, chunk: u64) -> Result<Option<Window>> {
+        let path = dir::segment_path(&self.dir, number);
+        match Window::open(self.io.as_ref(), &path, self.direct) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            window => Ok(Some(window?.with_chunk(chunk))),
+        }
+    }
+
+    fn header(&self, number: SegmentNumber) -> Result<Option<Header>> {
+        let max = u64::from(MAX_SECTOR);
+        let Some(mut window) = self.window(number, max)? else { return Ok(None) };
+        let header = Header::decode(window.bytes(0, max)?);
+        header.map(Some).map_err(|error| fault(number, CorruptionKind::SegmentHeader(error)))
+    }
+
+    fn control(&self) -> Result<Control> {
+        match control::read(self.io.as_ref(), &self.dir) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NotALog { path: self.dir.clone() })
+            }
+            control => control,
+        }
+    }
+}
+
+/// One segment's header, and its first frame once it was seen.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) header: Header,
+    first: Option<Cursor>,
+}
+
+/// The live segments: one header each.
+#[derive(Debug)]
+pub(super) struct Map {
+    pub(super) control: Control,
+    /// From the low-water mark on, without a gap.
+    segments: VecDeque<Segment>,
+    /// One more whenever an epoch is found that was not known before.
+    pub(super) generation: u64,
+}
+
+impl Map {
+    pub(super) fn read(disk: &Disk) -> Result<Self> {
+        let mut looks = 1;
+        loop {
+            match Self::look(disk)? {
+                Ok(map) => return Ok(map),
+                // A segment was purged after CONTROL was read, or it is missing.
+                Err(missing) if looks == MAX_LOOKS => return Err(missing),
+                Err(_) => looks += 1,
+            }
+        }
+    }
+
+    /// Fails softly when a segment is not there.
+    fn look(disk: &Disk) -> Result<Result<Self>> {
+        let control = disk.control()?;
+        let first = control.low_water.segment;
+        let listing = dir::list(disk.io.as_ref(), &disk.dir)?;
+        let mut map = Self { control, segments: VecDeque::new(), generation: 0 };
+        for file in listing.segments.iter().filter(|file| file.number >= first) {
+            let expected = map.next_number();
+            let header = if file.number == expected { disk.header(expected)? } else { None };
+            let Some(header) = header else {
+                return Ok(Err(fault(expected, CorruptionKind::SegmentMissing)));
+            };
+            map.push(header)?;
+        }
+        if map.segments.is_empty() {
+            return Ok(Err(match control.counter {
+                // Its creation has not come to its first segment.
+                control::CREATED => Error::NotALog { path: disk.dir.clone() },
+                _ => fault(first, CorruptionKind::SegmentMissing),
+            }));
+        }
+        Ok(Ok(map))
+    }
+
+    /// Looks for what is new since; true when there is something.
+    pub(super) fn refresh(&mut self, disk: &Disk) -> Result<bool> {
+        let control = disk.control()?;
+        let newer = control.counter > self.control.counter;
+        if newer && control.epoch != self.control.epoch {
+            let generation = self.generation + 1;
+            *self = Self { generation, ..Self::read(disk)? };
+            return Ok(true);
+        }
+        if newer {
+            self.control = control;
+            while self
+                .segments
+                .front()
+                .is_some_and(|segment| segment.header.number < control.low_water.segment)
+            {
+                self.segments.pop_front();
+            }
+        }
+        let mut found = false;
+        while let Some(header) = disk.header(self.next_number())? {
+            self.generation += u64::from(header.opening.is_some());
+            self.push(header)?;
+            found = true;
+        }
+        Ok(found)
+    }
+
+    fn next_number(&self) -> SegmentNumber {
+        self.segments
+            .back()
+            .map_or(self.control.low_water.segment, |last| last.header.number.next())
+    }
+
+    fn push(&mut self, header: Header) -> Result<()> {
+        let number = self.next_number();
+        let previous = self.segments.back().map(|segment| &segment.header);
+        if let Some(kind) = misfit(&self.control, &header, number, previous) {
+            return Err(fault(number, kind));
+        }
+        self.segments.push_back(Segment { header, first: None });
+        Ok(())
+    }
+
+    pub(super) fn sector(&self) -> u32 {
+        self.control.sector
+    }
+
+    pub(super) fn low_water(&self) -> Lsn {
+        self.control.low_water.lsn
+    }
+
+    pub(super) fn header(&self, number: SegmentNumber) -> Option<&Header> {
+        let first = self.segments.front()?.header.number;
+        let index = usize::try_from(number.0.checked_sub(first.0)?).ok()?;
+        self.segments.get(index).map(|segment| &segment.header)
+    }
+
+    fn openings(&self) -> impl DoubleEndedIterator<Item = (&Header, &Opening)> {
+        self.segments.iter().filter_map(|segment| {
+            let header = &segment.header;
+            header.opening.as_ref().map(|opening| (header, opening))
+        })
+    }
+
+    /// From here on later epochs supersede what `epoch` wrote.
+    pub(super) fn ceiling(&self, epoch: Epoch) -> Lsn {
+        let later = self.openings().filter(|(header, _)| header.epoch > epoch);
+        later.map(|(_, opening)| opening.supersedes_from).min().unwrap_or(Lsn::MAX)
+    }
+
+    /// The segment that opens the last of the epochs that begin at `lsn`.
+    pub(super) fn opening_at(&self, lsn: Lsn) -> Option<SegmentNumber> {
+        let mut newest_first = self.openings().rev();
+        newest_first.find(|(_, opening)| opening.base == lsn).map(|(header, _)| header.number)
+    }
+
+    /// Everything below it is durable, whatever the frames promise.
+    pub(super) fn durable(&self) -> Lsn {
+        let newest = self.openings().next_back().map(|(_, opening)| opening.cut_at);
+        newest.map_or(self.low_water(), |cut_at| cut_at.max(self.low_water()))
+    }
+
+    pub(super) fn history(&self) -> History {
+        let headers = self.segments.iter().map(|segment| &segment.header);
+        History::new(self.control.low_water, headers)
+    }
+
+    /// The last live segment whose first frame fits, or the first live one. With
+    /// `one_before`, the one before it, unless it opens an epoch: so that a walk from
+    /// there shows whether the two are connected.
+    pub(super) fn locate(
+        &mut self,
+        disk: &Disk,
+        one_before: bool,
+        fits: impl Fn(&Cursor) -> bool,
+    ) -> Result<Begin> {
+        let mut wanted = false;
+        for index in (0..self.segments.len()).rev() {
+            let Some(first) = self.first(disk, index)? else { continue };
+            let Some(Segment { header, .. }) = self.segments.get(index) else { continue };
+            let (number, opens) = (header.number, header.opening.is_some());
+            if first.lsn >= self.ceiling(header.epoch) {
+                continue;
+            }
+            if wanted || (fits(&first) && (opens || !one_before)) {
+                return Ok(Begin { number, base: first.lsn, cursor: first });
+            }
+            wanted = fits(&first);
+        }
+        let low_water = &self.control.low_water;
+        let cursor = Cursor::from(low_water);
+        let superseded = low_water.lsn >= self.ceiling(low_water.epoch);
+        let opening = if superseded { self.opening_at(low_water.lsn) } else { None };
+        let number = opening.unwrap_or(low_water.segment);
+        Ok(Begin { number, base: cursor.lsn, cursor })
+    }
+
+    /// A segment's first frame; none when it has none yet.
+    fn first(&mut self, disk: &Disk, index: usize) -> Result<Option<Cursor>> {
+        let low_water = self.control.low_water;
+        let Some(segment) = self.segments.get_mut(index) else { return Ok(None) };
+        if segment.header.number == low_water.segment {
+            segment.first = Some(Cursor::from(&low_water));
+        }
+        if segment.first.is_none() {
+            let number = segment.header.number;
+            let Some(window) = disk.window(number, u64::from(MAX_SECTOR))? else { return Ok(None) };
+            let mut walk = Walk::new(window, &segment.header, Start::FirstFrame, Lsn::MAX);
+            segment.first = walk.peek()?.ok().map(|frame| Cursor {
+                lsn: frame.lsn,
+                seq: frame.first_seq,
+                chain: frame.chain,
+                wall_ns: frame.wall_ns,
+            });
+        }
+        Ok(segment.first)
+    }
+}
+
+pub(super) fn fault(number: SegmentNumber, kind: CorruptionKind) -> Error {
+    Error::from(Box::new(Corruption {
+        segment: Some(number),
+        offset: None,
+        lsn: None,
+        durable: None,
+        kind,
+    }))
+}
+
+/// Why a header does not fit its place.
+fn misfit(
+    control: &Control,
+    header: &Header,
+    number: SegmentNumber,
+    previous: Option<&Header>,
+) -> Option<CorruptionKind> {
+    if header.log_id != control.log_id {
+        return Some(CorruptionKind::ForeignSegment);
+    }
+    if header.number != number {
+        return Some(CorruptionKind::SegmentNumber);
+    }
+    if header.sector != control.sector {
+        return Some(CorruptionKind::SectorSize);
+    }
+    let fits = match previous {
+        None => header.epoch == control.low_water.epoch,
+        Some(previous) if previous.nonce != header.previous_nonce => false,
+        Some(previous) if previous.epoch == header.epoch => {
+            previous.nonce == header.nonce && header.opening.is_none()
+        }
+        Some(previous) => previous.epoch < header.epoch && header.opening.is_some(),
+    };
+    (!fits).then_some(CorruptionKind::Epoch)
+}

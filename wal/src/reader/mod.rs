@@ -1,0 +1,594 @@
+//! Readers: the log's entries in order, from any position, also while it is written.
+//!
+//! A reader never takes the lock, never changes anything, and shows what is durable
+//! unless it is asked for more. It holds one frame (the longest that it met, 64 MiB at
+//! most) and an index of bounded size. In the writer's process its bound is the log's own
+//! watermark ([`Log::reader`](crate::Log::reader)); in another one it is what the frames
+//! promise ([`Reader::open`]). Bytes below the bound that are not intact are corruption,
+//! never an end. Tested by `tests/tests/readers.rs` and by the program's tests.
+//!
+//! ```text
+//! map    segments by their headers, epochs     track   from segment to segment
+//! scout  promises ahead of the reader          random  one entry by its LSN
+//! ```
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
+
+mod map;
+mod random;
+mod scout;
+mod track;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::map::{Disk, MAX_LOOKS, Map};
+use self::random::Random;
+use self::scout::Scout;
+use self::track::Track;
+use crate::commit::shared::Shared;
+use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
+use crate::format::{Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind};
+use crate::io::Io;
+use crate::position::{Epoch, Lsn, Seq};
+use crate::walk::{End, Step};
+use crate::window::WINDOW_LEN;
+
+/// Which entries a reader shows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Visibility {
+    /// Durable entries: no crash takes back what was shown.
+    #[default]
+    Durable,
+    /// Also entries that are only written: a power loss can take them back. Then a reader
+    /// that has gone past the loss gets [`Error::Diverged`].
+    Written,
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum ReadFrom {
+    /// With the first entry that is not purged.
+    #[default]
+    Start,
+    /// With the first entry at or after a position, all below which was read. With the
+    /// epoch under which the position was seen, [`Error::Diverged`] tells when what was
+    /// read is not in the log any more.
+    Lsn {
+        /// The epoch that [`Reader::position`] or a receipt gave; `None` when unknown.
+        epoch: Option<Epoch>,
+        /// The position.
+        lsn: Lsn,
+    },
+    /// With the entry of this number.
+    Seq(Seq),
+    /// With the first entry whose frame was sealed at or after this wall time, in ns since
+    /// 1970.
+    Time(u64),
+    /// After everything that can be seen when the reader is made.
+    End,
+}
+
+impl fmt::Display for ReadFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("the start"),
+            Self::Lsn { epoch: Some(epoch), lsn } => write!(f, "LSN {lsn} of epoch {epoch}"),
+            Self::Lsn { epoch: None, lsn } => write!(f, "LSN {lsn}"),
+            Self::Seq(seq) => write!(f, "Seq {seq}"),
+            Self::Time(ns) => write!(f, "time {ns} ns"),
+            Self::End => f.write_str("the end"),
+        }
+    }
+}
+
+/// An entry, as readers and replay show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryView<'a> {
+    /// Its position: that of the receipt.
+    pub lsn: Lsn,
+    /// Its number.
+    pub seq: Seq,
+    /// The kind its writer gave it.
+    pub kind: u16,
+    /// Its writer's bytes.
+    pub payload: &'a [u8],
+    /// The epoch under which it is stored (higher than its receipt's after a re-homing).
+    pub epoch: Epoch,
+    /// When its frame was sealed, in ns since 1970.
+    pub wall_ns: u64,
+}
+
+/// Reads a log's entries in order, and any entry by its position.
+///
+/// After an error the reader is where it was: the call can be made again.
+///
+/// # Examples
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("bulla-reader-{}", std::process::id()));
+/// # let _ = std::fs::remove_dir_all(&dir);
+/// use bulla_wal::{Level, Log, Options, ReadFrom, Visibility};
+///
+/// let log = Log::create(&dir, &Options::new().segment_len(1 << 20))?;
+/// let mut reader = log.reader(ReadFrom::Start, Visibility::Durable)?;
+/// let receipt = log.append_with(7, b"a fact", Level::Strict)?;
+/// assert_eq!(reader.next()?, None); // it is not durable yet
+/// log.wait(receipt)?;
+/// let entry = reader.next()?.expect("it is now");
+/// assert_eq!((entry.lsn, entry.payload), (receipt.lsn, &b"a fact"[..]));
+/// log.close()?;
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// # Ok::<(), bulla_wal::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    disk: Disk,
+    map: Map,
+    /// The generation of the map that `track` knows.
+    generation: u64,
+    track: Track,
+    bound: Bound,
+    visibility: Visibility,
+    /// What lies before is passed over.
+    skip: Skip,
+    /// The number of the next entry, once one was read.
+    next_seq: Option<Seq>,
+    current: Option<Current>,
+    /// Of damage that was found the bytes were read a second time.
+    doubted: bool,
+    random: Random,
+}
+
+/// How a reader knows how far it may go.
+#[derive(Debug)]
+enum Bound {
+    /// By the watermarks of the log in this process.
+    Log(Arc<Shared>),
+    /// By the promises of another process's log.
+    Promises(Option<Box<Scout>>),
+}
+
+/// Frames and entries that end at or before these are passed over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Skip {
+    lsn: Lsn,
+    seq: Seq,
+    wall_ns: u64,
+}
+
+/// The frame whose entries are given out.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    frame: Frame,
+    offset: u64,
+    at: EntriesAt,
+}
+
+impl Current {
+    /// The next entry, of a body that was checked.
+    fn next<'a>(&mut self, body: &'a [u8]) -> Option<EntryView<'a>> {
+        let mut entries = Entries::resume(body, self.at);
+        let entry = entries.next()?.ok()?;
+        self.at = entries.at();
+        Some(EntryView {
+            lsn: entry.lsn,
+            seq: entry.seq,
+            kind: entry.kind,
+            payload: entry.payload,
+            epoch: self.frame.epoch,
+            wall_ns: self.frame.wall_ns,
+        })
+    }
+}
+
+/// A reader in another process looks again after so long, at first and at most.
+const FIRST_WAIT_NS: u64 = 1_000_000;
+const LONGEST_WAIT_NS: u64 = 50_000_000;
+
+impl Reader {
+    /// Reads the log in `dir`, which another process may have open for writing.
+    ///
+    /// Takes no lock and changes nothing. What is durable it learns from the log's frames:
+    /// with `Visibility::Durable` an entry appears once a later frame says that it is
+    /// durable, at the latest the one that an idle log writes after
+    /// [`idle_promise`](crate::Options::idle_promise). What a writer that was killed has
+    /// not promised appears after its recovery.
+    ///
+    /// # Errors
+    /// [`Error::NotALog`], [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`];
+    /// [`Error::Purged`] when `from` is below the log's start, [`Error::Diverged`] when
+    /// what lies before it was cut off by a later epoch.
+    pub fn open(
+        io: Arc<dyn Io>,
+        dir: &Path,
+        from: ReadFrom,
+        visibility: Visibility,
+    ) -> Result<Self> {
+        let disk = Disk { io, dir: dir.to_owned(), direct: true };
+        Self::new(disk, Bound::Promises(None), from, visibility)
+    }
+
+    /// Reads the log that `shared` writes.
+    pub(crate) fn of_log(
+        shared: Arc<Shared>,
+        io: Arc<dyn Io>,
+        dir: &Path,
+        direct: bool,
+        from: ReadFrom,
+        visibility: Visibility,
+    ) -> Result<Self> {
+        let disk = Disk { io, dir: dir.to_owned(), direct };
+        Self::new(disk, Bound::Log(shared), from, visibility)
+    }
+
+    fn new(disk: Disk, bound: Bound, from: ReadFrom, visibility: Visibility) -> Result<Self> {
+        // Only what is not durable may be unconnected to what is before it.
+        let unsure = visibility == Visibility::Written && matches!(bound, Bound::Promises(_));
+        let (map, track) = begin(&disk, from, unsure)?;
+        let mut skip = Skip::default();
+        match from {
+            ReadFrom::Lsn { lsn, .. } => skip.lsn = lsn,
+            ReadFrom::Seq(seq) => skip.seq = seq,
+            ReadFrom::Time(wall_ns) => skip.wall_ns = wall_ns,
+            ReadFrom::Start | ReadFrom::End => {}
+        }
+        let mut reader = Self {
+            generation: map.generation,
+            random: Random::default(),
+            next_seq: None,
+            current: None,
+            doubted: false,
+            disk,
+            map,
+            track,
+            bound,
+            visibility,
+            skip,
+        };
+        if from == ReadFrom::End {
+            reader.skip.lsn = reader.mark(Lsn::MAX)?;
+        }
+        Ok(reader)
+    }
+
+    /// The next entry; `None` when there is none (yet) that may be shown. Never waits for
+    /// the writer.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when what was durable is damaged; [`Error::Purged`] when the
+    /// next entry was purged; [`Error::Diverged`] when what was read last was cut off by a
+    /// later epoch; [`Error::Io`], after which the call may be made again.
+    /// [`Error::Poisoned`] of a log in this process, once all that is durable was read.
+    #[expect(clippy::should_implement_trait, reason = "it lends its buffer")]
+    pub fn next(&mut self) -> Result<Option<EntryView<'_>>> {
+        if self.find()? { self.take() } else { Ok(None) }
+    }
+
+    /// The next entry, waiting for it until `timeout` has passed (`None`).
+    ///
+    /// In the writer's process the thread sleeps until the watermark moves. Elsewhere it
+    /// looks at the files again after 1 ms, then ever less often, at last every 50 ms.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next), and [`Error::Closed`] when the log in this process was
+    /// closed and everything was read.
+    pub fn wait_next(&mut self, timeout: Duration) -> Result<Option<EntryView<'_>>> {
+        let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = self.disk.io.now_ns().saturating_add(timeout);
+        let mut wait = FIRST_WAIT_NS;
+        loop {
+            // Asked before the look, so that nothing is missed that was read then.
+            let closed = matches!(&self.bound, Bound::Log(shared) if shared.is_stopped());
+            if self.find()? {
+                break;
+            }
+            if closed {
+                return Err(Error::Closed);
+            }
+            let left = deadline.saturating_sub(self.disk.io.now_ns());
+            if left == 0 {
+                return Ok(None);
+            }
+            match &self.bound {
+                Bound::Log(shared) => {
+                    let left = Duration::from_nanos(left);
+                    shared.wait_to_read(self.visibility, self.track.lsn(), left);
+                }
+                Bound::Promises(_) => {
+                    self.disk.io.sleep_ns(wait.min(left));
+                    wait = (2 * wait).min(LONGEST_WAIT_NS);
+                }
+            }
+        }
+        self.take()
+    }
+
+    /// Where reading goes on: keep it, and give it to [`ReadFrom::Lsn`] later.
+    #[must_use]
+    pub fn position(&self) -> (Epoch, Lsn) {
+        let next = self.current.as_ref().map_or(self.track.lsn(), |current| current.at.lsn);
+        (self.track.epoch, next.max(self.skip.lsn))
+    }
+
+    /// The first position that is not purged, as far as the reader has noticed.
+    #[must_use]
+    pub fn low_water(&self) -> Lsn {
+        self.map.low_water()
+    }
+
+    /// Makes sure that `current` is at an entry that is to be shown; false when there is
+    /// none.
+    fn find(&mut self) -> Result<bool> {
+        loop {
+            if self.current.is_some() && self.find_in_frame()? {
+                return Ok(true);
+            }
+            if self.generation != self.map.generation {
+                self.renew()?;
+            }
+            let lsn = self.track.lsn();
+            let mark = self.mark(lsn)?;
+            if lsn >= mark {
+                // A new epoch says what became of the old one.
+                if self.generation != self.map.generation {
+                    continue;
+                }
+                return self.check_poison().map(|()| false);
+            }
+            self.track.raise(mark);
+            if !self.step()? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Goes to the next entry of the current frame.
+    fn find_in_frame(&mut self) -> Result<bool> {
+        let Some(current) = &mut self.current else { return Ok(false) };
+        if let Bound::Log(shared) = &self.bound
+            && shared.is_poisoned()
+            && current.frame.end(self.map.sector()) > shared.synced()
+        {
+            return Err(shared.poison_error());
+        }
+        let body = body(&mut self.track, current)?;
+        let mut entries = Entries::resume(body, current.at);
+        loop {
+            current.at = entries.at();
+            match entries.next() {
+                Some(Ok(entry)) if entry.lsn < self.skip.lsn || entry.seq < self.skip.seq => {}
+                Some(Ok(_)) => return Ok(true),
+                // The walk has gone through them before.
+                Some(Err(_)) | None => break,
+            }
+        }
+        self.current = None;
+        Ok(false)
+    }
+
+    /// Gives the entry that was found.
+    fn take(&mut self) -> Result<Option<EntryView<'_>>> {
+        let Some(current) = &mut self.current else { return Ok(None) };
+        let body = body(&mut self.track, current)?;
+        Ok(current.next(body))
+    }
+
+    /// Goes past the next frame, or to where the frames go on; false when there is none.
+    fn step(&mut self) -> Result<bool> {
+        let skip = self.skip;
+        let is_before = |frame: &Frame, sector| {
+            frame.end(sector) <= skip.lsn
+                || frame.next_seq() <= skip.seq
+                || frame.wall_ns < skip.wall_ns
+        };
+        let walk = &mut self.track.walk;
+        let end = match walk.peek()? {
+            Ok(frame) if frame.kind == FrameKind::Data && is_before(&frame, self.map.sector()) => {
+                return Ok(walk.skip()?.is_ok());
+            }
+            Ok(_) => match walk.step()? {
+                Step::Frame(found) if found.frame.kind == FrameKind::Data => {
+                    let (frame, offset) = (found.frame, found.offset);
+                    return self.begin_frame(frame, offset).map(|()| true);
+                }
+                Step::Frame(_) => return Ok(true),
+                Step::End(end) => end,
+            },
+            Err(end) => end,
+        };
+        self.go_on(end)
+    }
+
+    fn begin_frame(&mut self, frame: Frame, offset: u64) -> Result<()> {
+        // Where one epoch takes over from another, only this shows that nothing is missing.
+        if self.next_seq.is_some_and(|next| next != frame.first_seq) {
+            let end = End::Damage(FrameDamage::Seq);
+            return Err(damaged(&self.track, frame.lsn, end));
+        }
+        self.next_seq = Some(frame.next_seq());
+        self.doubted = false;
+        self.current = Some(Current { frame, offset, at: EntriesAt::start(&frame) });
+        Ok(())
+    }
+
+    /// No frame is here though one must be: finds where it is, or says what is wrong.
+    /// False when it may not be there yet.
+    fn go_on(&mut self, end: End) -> Result<bool> {
+        if self.track.cross(&self.disk, &self.map)? || self.map.refresh(&self.disk)? {
+            return Ok(true);
+        }
+        let lsn = self.track.lsn();
+        if lsn < self.map.low_water() {
+            return self.locate().map(|()| true);
+        }
+        let durable = self.durable(lsn)?;
+        if self.generation != self.map.generation {
+            return Ok(true);
+        }
+        // What is in memory may have been read before it was written.
+        self.track.walk.window.forget();
+        if lsn >= durable {
+            return Ok(false);
+        }
+        self.doubted = !self.doubted;
+        if self.doubted {
+            return Ok(true);
+        }
+        Err(damaged(&self.track, durable, end))
+    }
+
+    /// There may be later epochs: goes on in them, if they took over what was read.
+    fn renew(&mut self) -> Result<()> {
+        let (epoch, lsn) = self.position();
+        self.map.history().check_read(epoch, lsn)?;
+        if let Bound::Promises(scout) = &mut self.bound {
+            *scout = None;
+        }
+        if !self.track.renew(&self.map) {
+            self.locate()?;
+        }
+        self.generation = self.map.generation;
+        Ok(())
+    }
+
+    /// Goes on from the same position in the segment where it is now.
+    fn locate(&mut self) -> Result<()> {
+        let (_, lsn) = self.position();
+        if lsn < self.map.low_water() {
+            return Err(purged(&self.map, lsn));
+        }
+        let begin = self.map.locate(&self.disk, false, |first| first.lsn <= lsn)?;
+        let track = Track::open(&self.disk, &self.map, begin, WINDOW_LEN)?;
+        self.track = track.ok_or_else(|| purged(&self.map, lsn))?;
+        self.skip.lsn = lsn;
+        Ok(())
+    }
+
+    /// Entries below it may be shown; looks further only when `lsn` is not below it.
+    fn mark(&mut self, lsn: Lsn) -> Result<Lsn> {
+        match (&self.bound, self.visibility) {
+            (Bound::Log(shared), Visibility::Written) if !shared.is_poisoned() => {
+                Ok(shared.written())
+            }
+            (Bound::Log(shared), _) => Ok(shared.synced()),
+            (Bound::Promises(_), visibility) => self.scout(lsn, visibility),
+        }
+    }
+
+    /// Everything below it is durable; looks further only when `lsn` is not below it.
+    fn durable(&mut self, lsn: Lsn) -> Result<Lsn> {
+        match &self.bound {
+            // Of a log in this process what is written is there, too.
+            Bound::Log(_) => self.mark(lsn),
+            Bound::Promises(_) => self.scout(lsn, Visibility::Durable),
+        }
+    }
+
+    fn scout(&mut self, lsn: Lsn, visibility: Visibility) -> Result<Lsn> {
+        let Self { disk, map, bound: Bound::Promises(scout), .. } = self else {
+            return Ok(Lsn::ZERO);
+        };
+        let known = |scout: &Scout| match visibility {
+            Visibility::Durable => scout.durable(),
+            Visibility::Written => scout.durable().max(scout.seen()),
+        };
+        let before = scout.as_deref().map_or(Lsn::ZERO, known).max(map.durable());
+        if before > lsn {
+            return Ok(before);
+        }
+        if scout.is_none() {
+            let unsure = visibility == Visibility::Written;
+            let begin = map.locate(disk, unsure, |first| first.lsn <= lsn)?;
+            *scout = Scout::open(disk, map, begin)?.map(Box::new);
+        }
+        match scout {
+            Some(scout) => {
+                scout.look(disk, map, |scout| known(scout) > lsn)?;
+                Ok(known(scout).max(map.durable()))
+            }
+            // The segment was purged just now.
+            None => {
+                map.refresh(disk)?;
+                Ok(map.durable())
+            }
+        }
+    }
+
+    /// Nothing more may be shown now. Is that for good?
+    fn check_poison(&self) -> Result<()> {
+        match &self.bound {
+            Bound::Log(shared) if shared.is_poisoned() => Err(shared.poison_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Finds where reading begins, in a log that may be purged meanwhile.
+fn begin(disk: &Disk, from: ReadFrom, unsure: bool) -> Result<(Map, Track)> {
+    let mut looks = 1;
+    loop {
+        let mut map = Map::read(disk)?;
+        check_from(&map, from)?;
+        let begin = map.locate(disk, unsure, |first| match from {
+            ReadFrom::Start => false,
+            ReadFrom::Lsn { lsn, .. } => first.lsn <= lsn,
+            ReadFrom::Seq(seq) => first.seq <= seq,
+            ReadFrom::Time(wall_ns) => first.wall_ns < wall_ns,
+            ReadFrom::End => true,
+        })?;
+        match Track::open(disk, &map, begin, WINDOW_LEN)? {
+            Some(track) => return Ok((map, track)),
+            None if looks == MAX_LOOKS => return Err(purged(&map, begin.cursor.lsn)),
+            None => looks += 1,
+        }
+    }
+}
+
+fn check_from(map: &Map, from: ReadFrom) -> Result<()> {
+    let low_water = &map.control.low_water;
+    let is_purged = match from {
+        ReadFrom::Lsn { lsn, .. } => lsn < low_water.lsn,
+        ReadFrom::Seq(seq) => seq < low_water.seq,
+        ReadFrom::Start | ReadFrom::Time(_) | ReadFrom::End => false,
+    };
+    if is_purged {
+        return Err(Error::Purged { position: from, low_water: low_water.lsn });
+    }
+    match from {
+        ReadFrom::Lsn { epoch: Some(epoch), lsn } => map.history().check_read(epoch, lsn),
+        _ => Ok(()),
+    }
+}
+
+fn purged(map: &Map, lsn: Lsn) -> Error {
+    let position = ReadFrom::Lsn { epoch: None, lsn };
+    Error::Purged { position, low_water: map.low_water() }
+}
+
+/// What was durable is not there.
+fn damaged(track: &Track, durable: Lsn, end: End) -> Error {
+    let damage = match end {
+        End::Damage(damage) => damage,
+        End::Ceiling | End::Rotated | End::Closed => FrameDamage::Boundary,
+    };
+    Error::from(Box::new(Corruption {
+        segment: Some(track.number()),
+        offset: Some(track.walk.offset()),
+        lsn: Some(track.lsn()),
+        durable: Some(durable),
+        kind: CorruptionKind::Frame(damage),
+    }))
+}
+
+/// The entries' bytes, which the walk has just checked and holds in memory.
+fn body<'a>(track: &'a mut Track, current: &Current) -> Result<&'a [u8]> {
+    let len = u64::from(current.frame.body_len);
+    track.walk.window.bytes(current.offset + FRAME_HEADER_LEN, len)
+}

@@ -1,0 +1,138 @@
+//! What another process's log promises: a walk over headers, ahead of the reader.
+//!
+//! Every frame says what was durable when it was sealed, and an idle log says so in a
+//! frame of its own. So what may be shown is learned from the log itself, without a page
+//! that is shared with its writer. Owns where the frames end now, and the highest promise.
+
+use super::map::{Disk, Map, SMALL_CHUNK};
+use super::track::{Begin, Track};
+use crate::error::{FrameDamage, Result};
+use crate::format::Frame;
+use crate::position::{Lsn, SegmentNumber};
+use crate::walk::End;
+use crate::window::{WINDOW_LEN, to_usize};
+
+/// From the so-manieth look in vain on, now and then, what follows zeros is probed, too.
+const ZEROS_ARE_DOUBTED: u64 = 64;
+
+#[derive(Debug)]
+pub(super) struct Scout {
+    track: Track,
+    /// Everything below it is durable.
+    durable: Lsn,
+    /// Looks in vain since the last frame.
+    idle: u64,
+    /// The rest after a first end was probed.
+    probed: bool,
+}
+
+impl Scout {
+    /// None when the segment is gone.
+    pub(super) fn open(disk: &Disk, map: &Map, begin: Begin) -> Result<Option<Self>> {
+        let track = Track::open(disk, map, begin, SMALL_CHUNK)?;
+        let durable = map.durable();
+        Ok(track.map(|track| Self { track, durable, idle: 0, probed: false }))
+    }
+
+    /// Everything below it is durable, as far as was looked.
+    pub(super) fn durable(&self) -> Lsn {
+        self.durable
+    }
+
+    /// Valid headers follow one another up to here, as far as was looked.
+    pub(super) fn seen(&self) -> Lsn {
+        self.track.lsn()
+    }
+
+    /// Goes on until it is `enough`, or until there is no frame (yet). Ends early when
+    /// there is a new epoch, too: the map's generation tells.
+    pub(super) fn look(
+        &mut self,
+        disk: &Disk,
+        map: &mut Map,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Result<()> {
+        let generation = map.generation;
+        let mut fresh = false;
+        while !enough(self) {
+            match self.track.walk.skip()? {
+                Ok(frame) => {
+                    self.durable = self.durable.max(frame.promise);
+                    (self.idle, fresh) = (0, false);
+                }
+                Err(_) if self.track.cross(disk, map)? => fresh = false,
+                Err(_) if map.refresh(disk)? => {
+                    if map.generation != generation {
+                        return Ok(());
+                    }
+                }
+                Err(End::Damage(_)) if !fresh => {
+                    self.track.walk.window.forget();
+                    fresh = true;
+                }
+                Err(end) => return self.in_vain(disk, map, end),
+            }
+        }
+        Ok(())
+    }
+
+    /// No frame is here. If a promise is further on, one was: the reader will find out.
+    ///
+    /// What is no frame is probed at once, zeros are believed: they are how every log
+    /// ends. Only at the first end, and ever more rarely after that, is the rest probed.
+    fn in_vain(&mut self, disk: &Disk, map: &Map, end: End) -> Result<()> {
+        self.idle += 1;
+        let End::Damage(damage) = end else { return Ok(()) };
+        let zeros = matches!(damage, FrameDamage::Zeros | FrameDamage::EndOfFile);
+        let again = !zeros || self.idle >= ZEROS_ARE_DOUBTED;
+        if (again && self.idle.is_power_of_two()) || !self.probed {
+            self.probed = true;
+            self.probe(disk, map)?;
+        }
+        Ok(())
+    }
+
+    /// Looks for headers behind this place whose promise is above it.
+    fn probe(&mut self, disk: &Disk, map: &Map) -> Result<()> {
+        let sector = u64::from(map.sector());
+        let mut number = self.track.number();
+        let mut offset = self.track.walk.offset() + sector;
+        while self.durable <= self.track.lsn()
+            && map.header(number).is_some_and(|header| header.epoch == self.track.epoch)
+        {
+            if let Some(promise) = self.probe_segment(disk, map, number, offset)? {
+                self.durable = self.durable.max(promise);
+            }
+            (number, offset) = (number.next(), sector);
+        }
+        Ok(())
+    }
+
+    /// The first promise from `offset` on that is above this place.
+    fn probe_segment(
+        &self,
+        disk: &Disk,
+        map: &Map,
+        number: SegmentNumber,
+        mut offset: u64,
+    ) -> Result<Option<Lsn>> {
+        let Some(header) = map.header(number) else { return Ok(None) };
+        let Some(mut window) = disk.window(number, WINDOW_LEN)? else { return Ok(None) };
+        loop {
+            let bytes = window.bytes(offset, WINDOW_LEN)?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            let promises = bytes
+                .chunks(to_usize(u64::from(header.sector)))
+                .filter_map(|sector| {
+                    Frame::decode(sector, header.seed(), header.epoch, header.sector).ok()
+                })
+                .map(|(frame, _)| frame.promise);
+            if let Some(promise) = { promises }.find(|promise| *promise > self.track.lsn()) {
+                return Ok(Some(promise));
+            }
+            offset += bytes.len() as u64;
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! A walk that goes on from one segment to the next, and from one epoch to the next.
+//!
+//! Owns the rules of where a segment's frames are continued. Never decides whether what
+//! is missing is lost or not there yet.
+
+use super::map::{Disk, Map};
+use crate::error::Result;
+use crate::position::{Epoch, Lsn, SegmentNumber};
+use crate::walk::{Cursor, Start, Walk};
+
+/// Where a track begins: at a frame of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Begin {
+    pub(super) number: SegmentNumber,
+    /// LSN of the segment's first byte after the header.
+    pub(super) base: Lsn,
+    pub(super) cursor: Cursor,
+}
+
+/// A place among the live frames.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) walk: Walk,
+    pub(super) epoch: Epoch,
+    begin: Begin,
+    sector: u32,
+    chunk: u64,
+    /// Later epochs supersede its frames from here on.
+    ceiling: Lsn,
+}
+
+impl Track {
+    /// None when there is no such segment (any more).
+    pub(super) fn open(disk: &Disk, map: &Map, begin: Begin, chunk: u64) -> Result<Option<Self>> {
+        let Some(header) = map.header(begin.number) else { return Ok(None) };
+        let Some(window) = disk.window(begin.number, chunk)? else { return Ok(None) };
+        let ceiling = map.ceiling(header.epoch);
+        let start = Start::At { base: begin.base, cursor: begin.cursor };
+        let walk = Walk::new(window, header, start, ceiling);
+        let (epoch, sector) = (header.epoch, header.sector);
+        Ok(Some(Self { walk, epoch, begin, sector, chunk, ceiling }))
+    }
+
+    /// What the next frame must continue.
+    pub(super) fn cursor(&self) -> Cursor {
+        self.walk.at().unwrap_or(self.begin.cursor)
+    }
+
+    /// Where the next frame starts.
+    pub(super) fn lsn(&self) -> Lsn {
+        self.cursor().lsn
+    }
+
+    /// The segment that it is in.
+    pub(super) fn number(&self) -> SegmentNumber {
+        self.begin.number
+    }
+
+    /// Where another track begins to start from the same place.
+    pub(super) fn here(&self) -> Begin {
+        Begin { cursor: self.cursor(), ..self.begin }
+    }
+
+    /// From now on frames below `mark` are given, and no byte above it is kept.
+    pub(super) fn raise(&mut self, mark: Lsn) {
+        self.walk.set_ceiling(self.ceiling.min(mark));
+        let below = mark.distance_from(self.begin.base);
+        self.walk.window.set_limit(below.saturating_add(u64::from(self.sector)));
+    }
+
+    /// There may be later epochs. False when they supersede what is before this place.
+    pub(super) fn renew(&mut self, map: &Map) -> bool {
+        self.ceiling = map.ceiling(self.epoch);
+        self.walk.set_ceiling(self.ceiling);
+        self.lsn() <= self.ceiling
+    }
+
+    /// Goes on in the segment that continues here; false when none does (yet).
+    pub(super) fn cross(&mut self, disk: &Disk, map: &Map) -> Result<bool> {
+        let cursor = self.cursor();
+        let superseded = cursor.lsn == self.ceiling;
+        let number = if superseded {
+            map.opening_at(cursor.lsn)
+        } else {
+            let next = map.header(self.number().next());
+            next.filter(|next| next.opening.is_none()).map(|next| next.number)
+        };
+        let Some(number) = number else { return Ok(false) };
+        let begin = Begin { number, base: cursor.lsn, cursor };
+        let Some(mut next) = Self::open(disk, map, begin, self.chunk)? else { return Ok(false) };
+        // Without its first frame a segment says nothing of where this one ends. The
+        // opening of an epoch says it without one.
+        if !superseded && next.walk.peek()?.is_err() {
+            return Ok(false);
+        }
+        *self = next;
+        Ok(true)
+    }
+}
