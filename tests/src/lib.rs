@@ -11,6 +11,7 @@ mod model;
 pub mod omissions;
 pub mod opening;
 pub mod page_cache;
+pub mod reading;
 mod rng;
 pub mod seccomp;
 pub mod uring;
