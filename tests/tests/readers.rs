@@ -1,9 +1,90 @@
 //! Readers of a log that is written, purged, crashed and opened again.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use bulla_recovery::{Range, Recovery, RepairPlan};
 use bulla_tests::reading::{self, Tally};
+use bulla_tests::wrap::{TempDir, WrapIo};
+use bulla_wal::io::sim::{FaultOp, SimDisk};
+use bulla_wal::io::std::StdIo;
+use bulla_wal::{
+    CorruptionKind, Epoch, Error, Level, Log, Lsn, Method, Options, ReadFrom, Reader, Seq,
+    Visibility,
+};
+
+/// Far beyond anything that a healthy log needs, on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const DIR: &str = "/log";
+
+fn small() -> Options {
+    Options::new().sector(512).segment_len(16 * 1024).ring_len(16 * 1024).manual()
+}
+
+fn elsewhere(disk: &SimDisk, from: ReadFrom, visibility: Visibility) -> Result<Reader, Error> {
+    Reader::open(disk.process(), Path::new(DIR), from, visibility)
+}
+
+fn open(disk: &SimDisk) -> Log {
+    let options = small().io(disk.process());
+    let (recovered, _) = bulla_recovery::open(Path::new(DIR), &options).unwrap();
+    Log::start(recovered).unwrap()
+}
+
+/// Lets the log say that all is durable.
+fn idle(disk: &SimDisk, log: &Log) {
+    let end = log.end();
+    disk.advance(60_000_000);
+    while log.step() {}
+    assert!(log.end() > end, "there is room for the promise");
+}
+
+fn strict(log: &Log, payload: &[u8]) -> Lsn {
+    let receipt = log.append_with(1, payload, Level::Strict).unwrap();
+    log.wait(receipt).unwrap();
+    receipt.lsn
+}
+
+/// Everything that a reader shows now: position, number, wall time.
+fn rest(reader: &mut Reader) -> Result<Vec<(Lsn, u64, u64)>, Error> {
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next()? {
+        assert_eq!(entry.payload, payload_of(entry.seq.0), "entry {}", entry.seq);
+        entries.push((entry.lsn, entry.seq.0, entry.wall_ns));
+    }
+    Ok(entries)
+}
+
+fn payload_of(seq: u64) -> Vec<u8> {
+    vec![seq as u8; seq as usize * 37 % 900]
+}
+
+/// A log of three epochs and several segments, in which all is promised.
+fn some_log(disk: &SimDisk) -> Log {
+    let mut seq = 0;
+    for life in 0..3 {
+        let log = open(disk);
+        for _ in 0..43 {
+            seq += 1;
+            strict(&log, &payload_of(seq));
+            disk.advance(1_000_000);
+        }
+        idle(disk, &log);
+        if life == 2 {
+            return log;
+        }
+        if life == 0 {
+            log.close().unwrap();
+        } else {
+            disk.kill();
+        }
+    }
+    unreachable!("the third life ends it")
+}
 
 #[test]
 fn readers_show_what_was_appended_and_never_more_than_their_watermark() {
@@ -32,5 +113,339 @@ fn readers_show_what_was_appended_and_never_more_than_their_watermark() {
     // A campaign that never meets what it is for proves nothing.
     if seeds >= 1_000 {
         assert!(total.rarest() > seeds / 100, "{total:#?}");
+    }
+}
+
+#[test]
+fn every_start_gives_the_same_entries_as_a_whole_read() {
+    let disk = SimDisk::new(7);
+    let log = some_log(&disk);
+    let (mut here, mut there) = (
+        log.reader(ReadFrom::Start, Visibility::Durable).unwrap(),
+        elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap(),
+    );
+    let all = rest(&mut here).unwrap();
+    assert_eq!(all.len(), 129);
+    assert_eq!(rest(&mut there).unwrap(), all);
+    for (index, (lsn, seq, wall_ns)) in all.iter().enumerate() {
+        let time = all.iter().position(|(_, _, at)| at >= wall_ns).unwrap();
+        let starts = [
+            (ReadFrom::Lsn { epoch: None, lsn: *lsn }, index),
+            (ReadFrom::Lsn { epoch: None, lsn: Lsn(lsn.0 + 1) }, index + 1),
+            (ReadFrom::Seq(Seq(*seq)), index),
+            (ReadFrom::Time(*wall_ns), time),
+        ];
+        for (from, first) in starts {
+            for visibility in [Visibility::Durable, Visibility::Written] {
+                let mut here = log.reader(from, visibility).unwrap();
+                assert_eq!(rest(&mut here).unwrap(), all[first..], "{from}");
+                let mut there = elsewhere(&disk, from, visibility).unwrap();
+                assert_eq!(rest(&mut there).unwrap(), all[first..], "{from}");
+            }
+        }
+    }
+    let mut end = elsewhere(&disk, ReadFrom::End, Visibility::Durable).unwrap();
+    assert_eq!(end.next().unwrap(), None);
+    let mut written = elsewhere(&disk, ReadFrom::End, Visibility::Written).unwrap();
+    strict(&log, &payload_of(130));
+    idle(&disk, &log);
+    assert_eq!(rest(&mut end).unwrap().len(), 1);
+    assert_eq!(rest(&mut written).unwrap().len(), 1);
+}
+
+#[test]
+fn damage_of_what_was_promised_is_a_typed_corruption_and_never_an_end() {
+    let disk = SimDisk::new(8);
+    let log = some_log(&disk);
+    let durable = log.durable();
+    let options = small().io(disk.process());
+    let inspection = bulla_recovery::Inspection::read(Path::new(DIR), &options).unwrap();
+    let promised = inspection.report().durable_lsn;
+    assert!(promised.plus(512) >= durable, "{promised} of {durable}");
+    drop(log);
+    let mut damaged = 0;
+    for segment in inspection.segments() {
+        let Some((start, end)) = segment.live else { continue };
+        let end = end.min(promised);
+        let path = bulla_wal::dir::segment_path(Path::new(DIR), segment.number);
+        let offset_of = |lsn: Lsn| 512 + lsn.0 - segment.base.unwrap().0;
+        for lsn in (start.0..end.0).step_by(61) {
+            let disk = disk.fork(lsn);
+            disk.flip(&path, offset_of(Lsn(lsn)), 1 << (lsn % 8));
+            is_corrupt(&disk, &format!("flip at {lsn}"));
+            damaged += 1;
+        }
+        for lsn in (start.0..end.0).step_by(512) {
+            let disk = disk.fork(lsn);
+            let mut bytes = disk.read_file(&path);
+            let at = offset_of(Lsn(lsn)) as usize;
+            bytes[at..at + 512].fill(0);
+            disk.write_file(&path, &bytes);
+            is_corrupt(&disk, &format!("lost sector at {lsn}"));
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 500, "{damaged}");
+}
+
+fn is_corrupt(disk: &SimDisk, what: &str) {
+    for visibility in [Visibility::Durable, Visibility::Written] {
+        let mut reader = elsewhere(disk, ReadFrom::Start, visibility).unwrap();
+        match rest(&mut reader) {
+            Err(Error::Corrupt(corruption)) => {
+                assert!(matches!(corruption.kind, CorruptionKind::Frame(_)), "{what}");
+                assert!(corruption.lsn < corruption.durable, "{what}");
+            }
+            other => panic!("{what}, {visibility:?}: {other:?}"),
+        }
+        // It does not go away.
+        assert!(matches!(reader.next(), Err(Error::Corrupt(_))), "{what}");
+    }
+}
+
+#[test]
+fn read_error_is_an_error_and_the_reader_goes_on_after_it() {
+    let disk = SimDisk::new(9);
+    let log = some_log(&disk);
+    for after in 0..40 {
+        let mut reader = elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap();
+        disk.fail_next(FaultOp::Read, std::io::ErrorKind::Other, ".seg", after);
+        let mut shown = 0;
+        let mut failed = 0;
+        while shown < 129 {
+            match reader.next() {
+                Ok(Some(entry)) => {
+                    shown += 1;
+                    assert_eq!(entry.seq.0, shown);
+                }
+                Err(Error::Io { .. }) => failed += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(failed, u64::from(failed > 0), "one fault is one error");
+        disk.clear_faults();
+    }
+    drop(log);
+}
+
+#[test]
+fn reader_whose_next_entry_is_purged_is_told_so() {
+    let disk = SimDisk::new(10);
+    let log = some_log(&disk);
+    let mut readers = [
+        log.reader(ReadFrom::Start, Visibility::Durable).unwrap(),
+        elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap(),
+        elsewhere(&disk, ReadFrom::Start, Visibility::Written).unwrap(),
+    ];
+    let last = log.durable();
+    let low_water = log.purge(last).unwrap();
+    assert!(low_water > Lsn(0));
+    for reader in &mut readers {
+        // What is in the segment that it has open it may still read.
+        let position = loop {
+            match reader.next() {
+                Ok(Some(_)) => {}
+                Err(Error::Purged { position: ReadFrom::Lsn { lsn, .. }, low_water: told }) => {
+                    assert_eq!(told, low_water);
+                    break lsn;
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(position < low_water);
+    }
+    for from in [ReadFrom::Lsn { epoch: None, lsn: Lsn(0) }, ReadFrom::Seq(Seq(1))] {
+        assert!(matches!(log.reader(from, Visibility::Durable), Err(Error::Purged { .. })));
+        let there = elsewhere(&disk, from, Visibility::Durable);
+        assert!(matches!(there, Err(Error::Purged { .. })));
+    }
+    let mut anew = log.reader(ReadFrom::Start, Visibility::Durable).unwrap();
+    assert!(rest(&mut anew).unwrap().iter().all(|(lsn, ..)| *lsn >= low_water));
+}
+
+#[test]
+fn reader_past_what_a_crash_took_diverges_and_no_other_does() {
+    let disk = SimDisk::new(11);
+    let log = open(&disk);
+    let kept = strict(&log, b"kept");
+    idle(&disk, &log);
+    let lost = log.append_with(1, b"lost", Level::Balanced).unwrap();
+    log.wait(lost).unwrap();
+    let mut ahead = elsewhere(&disk, ReadFrom::Start, Visibility::Written).unwrap();
+    let mut behind = elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap();
+    assert_eq!(ahead.next().unwrap().unwrap().lsn, kept);
+    let between = ahead.position();
+    assert_eq!(ahead.next().unwrap().unwrap().lsn, lost.lsn);
+    assert_eq!(behind.next().unwrap().unwrap().lsn, kept);
+    assert_eq!(behind.next().unwrap(), None);
+    let ahead = ahead.position();
+    let behind = behind.position();
+    disk.drop_pending();
+    let log = open(&disk);
+    let again = strict(&log, b"another");
+    idle(&disk, &log);
+    let at = |(epoch, lsn): (Epoch, Lsn)| ReadFrom::Lsn { epoch: Some(epoch), lsn };
+    for visibility in [Visibility::Durable, Visibility::Written] {
+        let diverged = elsewhere(&disk, at(ahead), visibility);
+        assert!(matches!(diverged, Err(Error::Diverged { by: Epoch(2), .. })), "{diverged:?}");
+        assert!(matches!(log.reader(at(ahead), visibility), Err(Error::Diverged { .. })));
+        for position in [behind, between] {
+            let mut reader = elsewhere(&disk, at(position), visibility).unwrap();
+            let entry = reader.next().unwrap().unwrap();
+            assert_eq!((entry.lsn, entry.payload), (again, &b"another"[..]));
+        }
+    }
+    let mut reader = log.reader(ReadFrom::Start, Visibility::Durable).unwrap();
+    assert_eq!(reader.read(Epoch(1), kept).unwrap().unwrap().payload, b"kept");
+    assert!(matches!(reader.read(Epoch(1), lost.lsn), Err(Error::Diverged { .. })));
+    assert_eq!(reader.read(Epoch(2), again).unwrap().unwrap().payload, b"another");
+    assert_eq!(reader.read(Epoch(2), Lsn(1 << 40)).unwrap(), None);
+}
+
+#[test]
+fn reader_that_lives_through_a_repair_diverges_when_it_is_past_the_cut() {
+    let disk = SimDisk::new(12);
+    let log = some_log(&disk);
+    let mut readers: Vec<_> = [10, 128]
+        .map(|count| {
+            let mut reader = elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap();
+            for _ in 0..count {
+                reader.next().unwrap().unwrap();
+            }
+            reader
+        })
+        .into();
+    drop(log);
+    let options = small().io(disk.process());
+    let inspection = bulla_recovery::Inspection::read(Path::new(DIR), &options).unwrap();
+    // Where the last segment begins: past the first reader, before the second.
+    let live = inspection.segments().iter().filter_map(|segment| segment.live);
+    let cut_at = live.map(|(start, _)| start).last().unwrap();
+    bulla_recovery::repair(Path::new(DIR), &options, RepairPlan { cut_at }).unwrap();
+    let past = loop {
+        match readers[1].next() {
+            // It has read this before the repair.
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(past, Err(Error::Diverged { .. })), "{past:?}");
+    let mut count = 10;
+    while let Some(entry) = readers[0].next().unwrap() {
+        count += 1;
+        assert!(entry.lsn < cut_at);
+    }
+    let recovery = Recovery::run(Path::new(DIR), &options).unwrap();
+    assert_eq!(recovery.report().entries, count);
+    let mut kept = 0;
+    recovery
+        .replay(Range::ALL, |_| {
+            kept += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(kept, count);
+}
+
+#[test]
+fn readers_follow_concurrent_appends_through_rotations_and_purges() {
+    const ENTRIES: u64 = 20_000;
+    for method in [Method::Direct, Method::Buffered] {
+        let dir = TempDir::new("follow");
+        let path = dir.path().join("log");
+        let options = Options::new().segment_len(256 * 1024).ring_len(64 * 1024).method(method);
+        let log = Log::create(&path, &options).unwrap();
+        let slowest = [const { AtomicU64::new(0) }; 4];
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for (index, slot) in slowest.iter().enumerate() {
+                let visibility = if index < 2 { Visibility::Durable } else { Visibility::Written };
+                let mut reader = if index % 2 == 0 {
+                    log.reader(ReadFrom::Start, visibility).unwrap()
+                } else {
+                    let io = Arc::new(StdIo::new());
+                    Reader::open(io, &path, ReadFrom::Start, visibility).unwrap()
+                };
+                scope.spawn(move || {
+                    for seq in 1..=ENTRIES {
+                        let entry = reader.wait_next(PATIENCE).unwrap().expect("within a minute");
+                        assert_eq!(entry.seq.0, seq);
+                        assert_eq!(entry.payload, payload_of(seq), "entry {seq}");
+                        slot.store(reader.position().1.0, Ordering::Release);
+                    }
+                });
+            }
+            let (log, slowest, done) = (&log, &slowest, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Acquire) {
+                    let keep = slowest.iter().map(|slot| slot.load(Ordering::Acquire)).min();
+                    log.purge(Lsn(keep.unwrap_or(0))).unwrap();
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+            for seq in 1..=ENTRIES {
+                let level = Level::ALL[seq as usize % 3];
+                let receipt = log.append_with(1, &payload_of(seq), level).unwrap();
+                if seq % 500 == 0 {
+                    log.wait(receipt).unwrap();
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        assert!(log.stats().rotations > 4, "the test is to rotate");
+        assert!(log.low_water() > Lsn(0), "the test is to purge");
+        // A reader must not have harmed the writer.
+        log.close().unwrap();
+    }
+}
+
+#[test]
+fn waiting_reader_is_woken_by_an_entry_by_poison_and_by_the_end() {
+    for end in ["poison", "close"] {
+        let dir = TempDir::new("woken");
+        let (io, knobs) = WrapIo::new(StdIo::new());
+        let options = Options::new().segment_len(256 * 1024).ring_len(64 * 1024).io(io);
+        let log = Log::create(&dir.path().join("log"), &options).unwrap();
+        let mut reader = log.reader(ReadFrom::Start, Visibility::Written).unwrap();
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(move || {
+                let entry = reader.wait_next(PATIENCE).unwrap().expect("woken by the entry");
+                assert_eq!(entry.payload, b"an entry");
+                match reader.wait_next(PATIENCE) {
+                    Err(error) => error,
+                    Ok(entry) => panic!("{entry:?}"),
+                }
+            });
+            thread::sleep(Duration::from_millis(50));
+            let receipt = log.append_with(1, b"an entry", Level::Strict).unwrap();
+            log.wait(receipt).unwrap();
+            thread::sleep(Duration::from_millis(50));
+            if end == "poison" {
+                knobs.fail.store(true, Ordering::Relaxed);
+                let receipt = log.append_with(1, b"never", Level::Strict).unwrap();
+                assert!(matches!(log.wait(receipt), Err(Error::Poisoned { .. })));
+                assert!(matches!(waiting.join().unwrap(), Error::Poisoned { .. }));
+            } else {
+                log.close().unwrap();
+                assert!(matches!(waiting.join().unwrap(), Error::Closed));
+            }
+        });
+        assert!(start.elapsed() < PATIENCE, "woken, not timed out");
+    }
+}
+
+#[test]
+fn reader_that_waits_in_vain_comes_back_in_time() {
+    let dir = TempDir::new("in-vain");
+    let path = dir.path().join("log");
+    let log = Log::create(&path, &Options::new().segment_len(256 * 1024)).unwrap();
+    let io = Arc::new(StdIo::new());
+    let there = Reader::open(io, &path, ReadFrom::Start, Visibility::Durable).unwrap();
+    let here = log.reader(ReadFrom::Start, Visibility::Durable).unwrap();
+    for mut reader in [here, there] {
+        let start = Instant::now();
+        assert_eq!(reader.wait_next(Duration::from_millis(100)).unwrap(), None);
+        assert!((100..10_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     }
 }

@@ -574,13 +574,18 @@ fn purged(map: &Map, lsn: Lsn) -> Error {
 
 /// What was durable is not there.
 fn damaged(track: &Track, durable: Lsn, end: End) -> Error {
+    let (segment, offset) = match end {
+        // The successor's first frame is damaged.
+        End::Rotated => (track.number().next(), track.first_offset()),
+        _ => (track.number(), track.walk.offset()),
+    };
     let damage = match end {
         End::Damage(damage) => damage,
         End::Ceiling | End::Rotated | End::Closed => FrameDamage::Boundary,
     };
     Error::from(Box::new(Corruption {
-        segment: Some(track.number()),
-        offset: Some(track.walk.offset()),
+        segment: Some(segment),
+        offset: Some(offset),
         lsn: Some(track.lsn()),
         durable: Some(durable),
         kind: CorruptionKind::Frame(damage),

@@ -82,9 +82,14 @@ impl Scout {
     /// ends. Only at the first end, and ever more rarely after that, is the rest probed.
     fn in_vain(&mut self, disk: &Disk, map: &Map, end: End) -> Result<()> {
         self.idle += 1;
-        let End::Damage(damage) = end else { return Ok(()) };
-        let zeros = matches!(damage, FrameDamage::Zeros | FrameDamage::EndOfFile);
-        let again = !zeros || self.idle >= ZEROS_ARE_DOUBTED;
+        let usual = match end {
+            End::Damage(damage) => matches!(damage, FrameDamage::Zeros | FrameDamage::EndOfFile),
+            // The successor is there, but not its first frame.
+            End::Rotated => true,
+            // Only another epoch goes on here, and its opening tells.
+            End::Ceiling | End::Closed => return Ok(()),
+        };
+        let again = !usual || self.idle >= ZEROS_ARE_DOUBTED;
         if (again && self.idle.is_power_of_two()) || !self.probed {
             self.probed = true;
             self.probe(disk, map)?;

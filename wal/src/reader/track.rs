@@ -56,6 +56,11 @@ impl Track {
         self.begin.number
     }
 
+    /// Offset of the first frame of every segment.
+    pub(super) fn first_offset(&self) -> u64 {
+        u64::from(self.sector)
+    }
+
     /// Where another track begins to start from the same place.
     pub(super) fn here(&self) -> Begin {
         Begin { cursor: self.cursor(), ..self.begin }
