@@ -166,6 +166,12 @@ impl Error {
                 Log::Poisoned { .. } => {
                     Some("check the device (dmesg), then `bulla replay DIR` to recover the log")
                 }
+                Log::Purged { .. } => {
+                    Some("ask for a later position; `bulla stat DIR` shows the first")
+                }
+                Log::Diverged { .. } => Some(
+                    "what was shown last is not in the log any more: read it again from before",
+                ),
                 Log::TooLarge { .. } => Some(
                     "use smaller entries or batches, or a larger --ring-size and --segment-size",
                 ),

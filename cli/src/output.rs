@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -16,6 +17,14 @@ pub(crate) enum Format {
     Json,
     /// A JSON object a line.
     Jsonl,
+}
+
+/// Has whoever read standard output gone away? Known of pipes and sockets only.
+pub(crate) fn is_stdout_closed() -> bool {
+    let stdout = io::stdout();
+    let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// Fields of a row or a report, in the order in which they are shown.
@@ -118,6 +127,14 @@ impl Rows<'_> {
                 if self.waiting.len() < WIDTH_ROWS { Ok(()) } else { self.start_table() }
             }
         }
+    }
+
+    /// Prints what is there of it, for somebody who waits for it.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        if !self.waiting.is_empty() {
+            self.start_table()?;
+        }
+        self.out.flush()
     }
 
     /// Ends the list; gives the number of rows.

@@ -1,77 +1,103 @@
-//! `bulla dump`: the entries of any log, as bytes. Read-only.
+//! `bulla dump`: the entries of any log, as bytes. Read-only; also follows a log that
+//! another process writes.
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use bulla_recovery::{Inspection, Status};
-use bulla_wal::Options;
+use bulla_recovery::{Bound, Inspection, Range, Status};
+use bulla_wal::io::std::StdIo;
+use bulla_wal::{EntryView, Lsn, Options, ReadFrom, Reader, Seq, Visibility};
 
 use super::report;
-use crate::args::RangeArgs;
-use crate::error::Result;
-use crate::output::{Format, Out};
+use crate::args::position;
+use crate::error::{Error, Result};
+use crate::mapping::utc_seconds;
+use crate::output::{Fields, Format, Out, Rows, is_stdout_closed};
+use crate::signals::Interrupt;
 use crate::{Outcome, fields};
 
 /// Print the entries of a log: position, number, kind, payload in hex.
 ///
 /// Changes nothing. Shows what recovery would: a torn tail is left out (a note on standard
 /// error says so). Of a corrupt log it shows the entries before the damage, and exits with 4.
+///
+/// With --follow it goes on with entries as they become durable, while another process
+/// writes them, until --to-..., --limit or Ctrl-C.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Example:\n  bulla dump /var/lib/flights --format jsonl --from seq:100 --limit 3"
+    after_help = "Examples:\n  bulla dump /var/lib/flights --format jsonl --from-seq 100 --limit 3\n  bulla dump /var/lib/lines --follow --from-time 2026-01-31T12:00:00Z --kind 7"
 )]
 pub(crate) struct Args {
     /// The log's directory.
     dir: PathBuf,
-    #[command(flatten)]
-    range: RangeArgs,
+    /// First entry: the first one at or after this position.
+    #[arg(long, value_parser = position, group = "from", value_name = "LSN")]
+    from_lsn: Option<u64>,
+    /// First entry: the one of this number.
+    #[arg(long, value_parser = position, group = "from", value_name = "SEQ")]
+    from_seq: Option<u64>,
+    /// First entry: the first one written at or after this time, in seconds since 1970, or
+    /// 2013-01-02 or 2013-01-02T10:00:00Z.
+    #[arg(long, value_parser = wall_ns, group = "from", value_name = "TIME")]
+    from_time: Option<u64>,
+    /// End before this position.
+    #[arg(long, value_parser = position, value_name = "LSN")]
+    to_lsn: Option<u64>,
+    /// End before the entry of this number.
+    #[arg(long, value_parser = position, value_name = "SEQ")]
+    to_seq: Option<u64>,
+    /// End before the first entry written at or after this time.
+    #[arg(long, value_parser = wall_ns, value_name = "TIME")]
+    to_time: Option<u64>,
+    /// Only entries of this kind; more than one: of any of them.
+    #[arg(long = "kind", value_name = "N")]
+    kinds: Vec<u16>,
     /// At most so many entries.
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     limit: u64,
+    /// Go on with new entries as they become durable.
+    #[arg(long, short)]
+    follow: bool,
+    /// With --follow: also entries that are only written, which a power loss can take back.
+    #[arg(long, requires = "follow")]
+    written: bool,
 }
 
 /// Bytes of a payload shown in a table.
 const TABLE_BYTES: usize = 16;
+/// How soon Ctrl-C, or that nobody reads any more, is seen.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    if args.follow { follow(args, out) } else { dump(args, out) }
+}
+
+/// Shows what is there.
+fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
     let inspection = Inspection::read(&args.dir, &Options::new())?;
     let format = out.format();
-    let mut rows = out.rows();
-    let mut left = args.limit;
+    let mut printer = Printer { args, format, rows: out.rows(), left: args.limit };
     let mut result = Ok(());
-    if left > 0 {
-        inspection.replay(args.range.range(), |entry| {
-            let row = if format == Format::Table {
-                let shown = entry.payload.get(..TABLE_BYTES).unwrap_or(entry.payload);
-                let more = if shown.len() < entry.payload.len() { "..." } else { "" };
-                fields! {
-                    "lsn": entry.lsn.0,
-                    "seq": entry.seq.0,
-                    "kind": entry.kind,
-                    "bytes": entry.payload.len(),
-                    "payload": hex(shown) + more,
-                    "text": printable(shown),
+    if args.limit > 0 {
+        inspection.replay(args.range(), |entry| {
+            if args.from_time.is_some_and(|from| entry.wall_ns < from) {
+                return ControlFlow::Continue(());
+            }
+            match printer.show(entry) {
+                Ok(true) => ControlFlow::Continue(()),
+                Ok(false) => ControlFlow::Break(()),
+                Err(error) => {
+                    result = Err(error);
+                    ControlFlow::Break(())
                 }
-            } else {
-                fields! {
-                    "lsn": entry.lsn.0,
-                    "seq": entry.seq.0,
-                    "kind": entry.kind,
-                    "payload_hex": hex(entry.payload),
-                }
-            };
-            result = rows.push(row);
-            left -= 1;
-            if result.is_ok() && left > 0 {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
             }
         })?;
     }
     result?;
-    rows.end()?;
+    printer.rows.end()?;
     let status = &inspection.report().status;
     if *status != Status::Clean {
         out.flush()?;
@@ -84,6 +110,108 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         Outcome::TornTail => Outcome::Clean,
         outcome => outcome,
     })
+}
+
+/// Shows what is there and what comes.
+fn follow(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let interrupt = Interrupt::catch()?;
+    let visibility = if args.written { Visibility::Written } else { Visibility::Durable };
+    let io = Arc::new(StdIo::new());
+    let mut reader = Reader::open(io, &args.dir, args.from(), visibility)?;
+    let format = out.format();
+    let mut printer = Printer { args, format, rows: out.rows(), left: args.limit };
+    let mut more = args.limit > 0;
+    while more && !interrupt.is_set() {
+        more = match reader.next()? {
+            Some(entry) => printer.show(&entry)?,
+            None => {
+                printer.rows.flush()?;
+                if is_stdout_closed() {
+                    return Err(Error::Output(std::io::ErrorKind::BrokenPipe.into()));
+                }
+                match reader.wait_next(LOOK)? {
+                    Some(entry) => printer.show(&entry)?,
+                    None => true,
+                }
+            }
+        };
+    }
+    printer.rows.end()?;
+    out.flush()?;
+    if more && interrupt.is_set() { Err(Error::Interrupted) } else { Ok(Outcome::Clean) }
+}
+
+impl Args {
+    fn from(&self) -> ReadFrom {
+        let lsn = self.from_lsn.map(|lsn| ReadFrom::Lsn { epoch: None, lsn: Lsn(lsn) });
+        let seq = self.from_seq.map(|seq| ReadFrom::Seq(Seq(seq)));
+        lsn.or(seq).or(self.from_time.map(ReadFrom::Time)).unwrap_or_default()
+    }
+
+    /// The same for replay, which knows no times.
+    fn range(&self) -> Range {
+        let bound = |lsn: Option<u64>, seq: Option<u64>| {
+            let lsn = lsn.map(|lsn| Bound::Lsn(Lsn(lsn)));
+            lsn.or(seq.map(|seq| Bound::Seq(Seq(seq)))).unwrap_or_default()
+        };
+        Range { from: bound(self.from_lsn, self.from_seq), to: Bound::Unbounded }
+    }
+
+    fn is_past_end(&self, entry: &EntryView<'_>) -> bool {
+        self.to_lsn.is_some_and(|to| entry.lsn.0 >= to)
+            || self.to_seq.is_some_and(|to| entry.seq.0 >= to)
+            || self.to_time.is_some_and(|to| entry.wall_ns >= to)
+    }
+}
+
+struct Printer<'a> {
+    args: &'a Args,
+    format: Format,
+    rows: Rows<'a>,
+    left: u64,
+}
+
+impl Printer<'_> {
+    /// Prints the entry if it is to be shown; gives whether there may be more.
+    fn show(&mut self, entry: &EntryView<'_>) -> Result<bool> {
+        if self.args.is_past_end(entry) {
+            return Ok(false);
+        }
+        if self.args.kinds.is_empty() || self.args.kinds.contains(&entry.kind) {
+            self.rows.push(row(self.format, entry))?;
+            self.left -= 1;
+        }
+        Ok(self.left > 0)
+    }
+}
+
+fn row(format: Format, entry: &EntryView<'_>) -> Fields {
+    if format == Format::Table {
+        let shown = entry.payload.get(..TABLE_BYTES).unwrap_or(entry.payload);
+        let more = if shown.len() < entry.payload.len() { "..." } else { "" };
+        return fields! {
+            "lsn": entry.lsn.0,
+            "seq": entry.seq.0,
+            "kind": entry.kind,
+            "bytes": entry.payload.len(),
+            "payload": hex(shown) + more,
+            "text": printable(shown),
+        };
+    }
+    fields! {
+        "lsn": entry.lsn.0,
+        "seq": entry.seq.0,
+        "kind": entry.kind,
+        "payload_hex": hex(entry.payload),
+    }
+}
+
+/// A time in nanoseconds since 1970.
+fn wall_ns(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().or_else(|| utc_seconds(text));
+    seconds
+        .and_then(|seconds| u64::try_from(seconds).ok()?.checked_mul(1_000_000_000))
+        .ok_or_else(|| format!("{text:?} is no time such as 1357034400 or 2013-01-01T10:00:00Z"))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -232,7 +232,7 @@ fn appended_lines_are_acknowledged_in_order_and_dumped_byte_for_byte() {
     let more = append(&dir.join("strict"), "strict", "more\n");
     assert!(more.starts_with("ack 1003 "), "{more}");
     let some =
-        stdout(&run("dump DIR --from seq:1002 --to seq:1003 --format jsonl", &dir.join("strict")));
+        stdout(&run("dump DIR --from-seq 1002 --to-seq 1003 --format jsonl", &dir.join("strict")));
     assert_eq!(some.lines().count(), 1);
 }
 

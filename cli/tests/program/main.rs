@@ -5,3 +5,4 @@ mod common;
 mod damage;
 mod doctor;
 mod drill;
+mod follow;
