@@ -85,6 +85,7 @@ struct World {
     durable: u64,
     followers: Vec<Follower>,
     faulty: bool,
+    poisoned: bool,
     tally: Tally,
 }
 
@@ -133,6 +134,7 @@ impl World {
             durable: 0,
             followers: (0..6).map(follower).collect(),
             faulty: false,
+            poisoned: false,
             tally: Tally::default(),
         }
     }
@@ -144,6 +146,7 @@ impl World {
             self.greet(&log)?;
             let last = life + 1 == lives;
             self.faulty = !last && self.rng.one_in(4);
+            self.poisoned = false;
             if self.faulty {
                 let after = self.rng.below(40);
                 self.disk.fail_next(FaultOp::Write, std::io::ErrorKind::Other, ".seg", after);
@@ -151,6 +154,11 @@ impl World {
             for _ in 0..self.rng.within(10, 200) {
                 if !self.operate(&log)? {
                     break;
+                }
+            }
+            if self.poisoned {
+                for index in 0..self.followers.len() {
+                    self.follow(index, &log, 100)?;
                 }
             }
             if last {
@@ -163,6 +171,7 @@ impl World {
 
     /// Opens the log, and forgets what was lost.
     fn open(&mut self) -> Result<Log, String> {
+        let shown = self.look()?;
         let options = self.options.clone().io(self.disk.process());
         let dir = Path::new(DIR);
         let recovered = match Recovery::run(dir, &options) {
@@ -175,9 +184,39 @@ impl World {
         if survived < self.durable {
             return Err(format!("entry {} was shown as durable, is lost", self.durable));
         }
+        if survived < shown {
+            return Err(format!("entry {shown} was shown after a crash, {survived} survived"));
+        }
         self.entries.truncate(survived as usize);
         self.receipts.retain(|receipt| receipt.seq.0 <= survived);
         Log::start(recovered.into_recovered()).map_err(|error| format!("{error:?}"))
+    }
+
+    /// The number of the last entry that readers show before the log is recovered: one
+    /// that recovery keeps.
+    fn look(&mut self) -> Result<u64, String> {
+        let mut shown = 0;
+        for visibility in [Visibility::Durable, Visibility::Written] {
+            let receipt = self.receipts.last().copied();
+            let from = match (self.rng.below(3), receipt) {
+                (0, Some(Receipt { lsn, .. })) => ReadFrom::Lsn { epoch: None, lsn },
+                (1, Some(Receipt { seq, .. })) => ReadFrom::Seq(seq),
+                _ => ReadFrom::Start,
+            };
+            let reader = Reader::open(self.disk.process(), Path::new(DIR), from, visibility);
+            let mut reader = match reader {
+                Err(Error::NotALog { .. }) => return Ok(0),
+                reader => reader.map_err(|error| format!("after a crash: {error:?}"))?,
+            };
+            while let Some(entry) = reader.next().map_err(|error| format!("looking: {error:?}"))? {
+                let appended = self.entries.get(entry.seq.0 as usize - 1);
+                if appended.is_none_or(|(_, payload)| payload != entry.payload) {
+                    return Err(format!("entry {} is not what was appended", entry.seq));
+                }
+                shown = shown.max(entry.seq.0);
+            }
+        }
+        Ok(shown)
     }
 
     /// All followers go on: those that lived through it as they are, the others from the
@@ -266,7 +305,11 @@ impl World {
                 self.disk.advance(self.rng.within(1, 150) * 1_000_000);
                 log.step();
             }
-            8 => return Ok(log.sync().is_ok()),
+            8 => {
+                let synced = log.sync();
+                self.poisoned = matches!(synced, Err(Error::Poisoned { .. }));
+                return Ok(synced.is_ok());
+            }
             9 if self.rng.one_in(4) => {
                 let keep = Lsn(log.end().0 * self.rng.below(8) / 8);
                 return Ok(log.purge(keep).is_ok());
@@ -300,7 +343,10 @@ impl World {
                 self.receipts.push(receipt);
                 Ok(true)
             }
-            Err(_) if self.faulty => Ok(false),
+            Err(error) if self.faulty => {
+                self.poisoned = matches!(error, Error::Poisoned { .. });
+                Ok(false)
+            }
             Err(error) => Err(format!("append: {error:?}")),
         }
     }
@@ -325,6 +371,7 @@ impl World {
                 Visibility::Durable => log.durable(),
                 // Elsewhere a write is seen before the log hears of its completion.
                 Visibility::Written if follower.elsewhere => log.end(),
+                Visibility::Written if self.poisoned => log.durable(),
                 Visibility::Written => log.written(),
             };
             if entry.lsn >= bound {

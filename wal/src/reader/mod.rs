@@ -38,7 +38,7 @@ use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
 use crate::format::{Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind};
 use crate::io::Io;
 use crate::position::{Epoch, Lsn, Seq};
-use crate::walk::{End, Step};
+use crate::walk::{End, Found, Step};
 use crate::window::WINDOW_LEN;
 
 /// Which entries a reader shows.
@@ -169,6 +169,15 @@ struct Current {
     frame: Frame,
     offset: u64,
     at: EntriesAt,
+}
+
+impl Skip {
+    fn is_after(&self, frame: &Frame, sector: u32) -> bool {
+        frame.kind == FrameKind::Data
+            && (frame.end(sector) <= self.lsn
+                || frame.next_seq() <= self.seq
+                || frame.wall_ns < self.wall_ns)
+    }
 }
 
 impl Current {
@@ -382,28 +391,36 @@ impl Reader {
 
     /// Goes past the next frame, or to where the frames go on; false when there is none.
     fn step(&mut self) -> Result<bool> {
-        let skip = self.skip;
-        let is_before = |frame: &Frame, sector| {
-            frame.end(sector) <= skip.lsn
-                || frame.next_seq() <= skip.seq
-                || frame.wall_ns < skip.wall_ns
-        };
+        let (sector, intact) = (self.map.sector(), self.intact());
         let walk = &mut self.track.walk;
         let end = match walk.peek()? {
-            Ok(frame) if frame.kind == FrameKind::Data && is_before(&frame, self.map.sector()) => {
+            Ok(frame) if self.skip.is_after(&frame, sector) && frame.end(sector) <= intact => {
                 return Ok(walk.skip()?.is_ok());
             }
             Ok(_) => match walk.step()? {
-                Step::Frame(found) if found.frame.kind == FrameKind::Data => {
-                    let (frame, offset) = (found.frame, found.offset);
+                Step::Frame(Found { frame, .. })
+                    if frame.kind != FrameKind::Data || self.skip.is_after(&frame, sector) =>
+                {
+                    return Ok(true);
+                }
+                Step::Frame(Found { frame, offset, .. }) => {
                     return self.begin_frame(frame, offset).map(|()| true);
                 }
-                Step::Frame(_) => return Ok(true),
                 Step::End(end) => end,
             },
             Err(end) => end,
         };
         self.go_on(end)
+    }
+
+    /// Below it no frame's body can be torn: what is passed over there need not be read.
+    fn intact(&self) -> Lsn {
+        match (&self.bound, self.visibility) {
+            (Bound::Promises(scout), Visibility::Written) => {
+                scout.as_deref().map_or(Lsn::ZERO, Scout::durable).max(self.map.durable())
+            }
+            _ => Lsn::MAX,
+        }
     }
 
     fn begin_frame(&mut self, frame: Frame, offset: u64) -> Result<()> {

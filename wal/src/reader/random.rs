@@ -63,7 +63,8 @@ impl Random {
 
 impl Reader {
     /// The entry at the position that its receipt gave, whatever was read before; `None`
-    /// when it may not be shown (yet). Does not change what [`next`](Self::next) gives.
+    /// when it may not be shown (yet). Of another process's log it shows durable entries
+    /// only, whatever the visibility. Does not change what [`next`](Self::next) gives.
     ///
     /// Reads the headers of the frames before it in its segment, the first time; then
     /// those of about 1 MiB.
@@ -75,7 +76,7 @@ impl Reader {
     pub fn read(&mut self, epoch: Epoch, lsn: Lsn) -> Result<Option<EntryView<'_>>> {
         let mut looks = 1;
         loop {
-            let mark = self.mark(lsn)?;
+            let mark = self.durable(lsn)?;
             self.map.history().check(epoch, lsn)?;
             if lsn >= mark {
                 self.check_poison()?;
@@ -86,12 +87,7 @@ impl Reader {
                 // The log has changed: it was purged, or opened by another writer.
                 Err(_) if looks < MAX_LOOKS && self.map.refresh(&self.disk)? => looks += 1,
                 Err(_) if lsn < self.map.low_water() => return Err(purged(&self.map, lsn)),
-                Err(error) => {
-                    if lsn < self.durable(lsn)? {
-                        return Err(error);
-                    }
-                    return Ok(None);
-                }
+                Err(error) => return Err(error),
             }
         }
     }

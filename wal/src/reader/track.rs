@@ -27,6 +27,8 @@ pub(super) struct Track {
     chunk: u64,
     /// Later epochs supersede its frames from here on.
     ceiling: Lsn,
+    /// Bytes above it may still change.
+    mark: Lsn,
 }
 
 impl Track {
@@ -38,7 +40,7 @@ impl Track {
         let start = Start::At { base: begin.base, cursor: begin.cursor };
         let walk = Walk::new(window, header, start, ceiling);
         let (epoch, sector) = (header.epoch, header.sector);
-        Ok(Some(Self { walk, epoch, begin, sector, chunk, ceiling }))
+        Ok(Some(Self { walk, epoch, begin, sector, chunk, ceiling, mark: Lsn::MAX }))
     }
 
     /// What the next frame must continue.
@@ -68,6 +70,7 @@ impl Track {
 
     /// From now on frames below `mark` are given, and no byte above it is kept.
     pub(super) fn raise(&mut self, mark: Lsn) {
+        self.mark = mark;
         self.walk.set_ceiling(self.ceiling.min(mark));
         let below = mark.distance_from(self.begin.base);
         self.walk.window.set_limit(below.saturating_add(u64::from(self.sector)));
@@ -93,6 +96,7 @@ impl Track {
         let Some(number) = number else { return Ok(false) };
         let begin = Begin { number, base: cursor.lsn, cursor };
         let Some(mut next) = Self::open(disk, map, begin, self.chunk)? else { return Ok(false) };
+        next.raise(self.mark);
         // Without its first frame a segment says nothing of where this one ends. The
         // opening of an epoch says it without one.
         if !superseded && next.walk.peek()?.is_err() {
