@@ -159,6 +159,7 @@ impl World {
             if self.poisoned {
                 for index in 0..self.followers.len() {
                     self.follow(index, &log, 100)?;
+                    self.read_one_again(&log)?;
                 }
             }
             if last {
@@ -410,6 +411,9 @@ impl World {
         let before = reader.position();
         let (kind, payload) = &self.entries[receipt.seq.0 as usize - 1];
         match reader.read(receipt.epoch, receipt.lsn) {
+            Ok(Some(_)) if self.poisoned && receipt.lsn >= log.durable() => {
+                return Err(format!("{receipt:?} is shown after the poison"));
+            }
             Ok(None) if follower.elsewhere || receipt.lsn >= log.durable() => {}
             Ok(Some(entry)) if (entry.seq, entry.kind) == (receipt.seq, *kind) => {
                 if entry.payload != payload || entry.lsn != receipt.lsn {
