@@ -195,7 +195,7 @@ fn bound(text: &str) -> Result<Bound, String> {
 const EARLIEST_NS: u64 = 100_000_000_000_000_000;
 
 /// A time in ns since 1970: such a number, or as in RFC 3339, or as `stat` shows it.
-fn time(text: &str) -> Result<u64, String> {
+pub(crate) fn time(text: &str) -> Result<u64, String> {
     if let Ok(ns) = text.parse::<u64>() {
         return if ns >= EARLIEST_NS {
             Ok(ns)

@@ -12,9 +12,8 @@ use bulla_wal::io::std::StdIo;
 use bulla_wal::{EntryView, Lsn, Options, ReadFrom, Reader, Seq, Visibility};
 
 use super::report;
-use crate::args::position;
+use crate::args::{position, time};
 use crate::error::{Error, Result};
-use crate::mapping::utc_seconds;
 use crate::output::{Fields, Format, Out, Rows, is_stdout_closed};
 use crate::signals::Interrupt;
 use crate::{Outcome, fields};
@@ -39,9 +38,9 @@ pub(crate) struct Args {
     /// First entry: the one of this number.
     #[arg(long, value_parser = position, group = "from", value_name = "SEQ")]
     from_seq: Option<u64>,
-    /// First entry: the first one written at or after this time, in seconds since 1970, or
-    /// 2013-01-02 or 2013-01-02T10:00:00Z.
-    #[arg(long, value_parser = wall_ns, group = "from", value_name = "TIME")]
+    /// First entry: the first one written at or after this time, such as
+    /// 2026-11-21T06:00:00Z, or in nanoseconds since 1970.
+    #[arg(long, value_parser = time, group = "from", value_name = "TIME")]
     from_time: Option<u64>,
     /// End before this position.
     #[arg(long, value_parser = position, value_name = "LSN")]
@@ -50,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = position, value_name = "SEQ")]
     to_seq: Option<u64>,
     /// End before the first entry written at or after this time.
-    #[arg(long, value_parser = wall_ns, value_name = "TIME")]
+    #[arg(long, value_parser = time, value_name = "TIME")]
     to_time: Option<u64>,
     /// Only entries of this kind; more than one: of any of them.
     #[arg(long = "kind", value_name = "N")]
@@ -82,17 +81,12 @@ fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
     let mut printer = Printer { args, format, rows: out.rows(), left: args.limit };
     let mut result = Ok(());
     if args.limit > 0 {
-        inspection.replay(args.range(), |entry| {
-            if args.from_time.is_some_and(|from| entry.wall_ns < from) {
-                return ControlFlow::Continue(());
-            }
-            match printer.show(entry) {
-                Ok(true) => ControlFlow::Continue(()),
-                Ok(false) => ControlFlow::Break(()),
-                Err(error) => {
-                    result = Err(error);
-                    ControlFlow::Break(())
-                }
+        inspection.replay(args.range(), |entry| match printer.show(entry) {
+            Ok(true) => ControlFlow::Continue(()),
+            Ok(false) => ControlFlow::Break(()),
+            Err(error) => {
+                result = Err(error);
+                ControlFlow::Break(())
             }
         })?;
     }
@@ -148,13 +142,12 @@ impl Args {
         lsn.or(seq).or(self.from_time.map(ReadFrom::Time)).unwrap_or_default()
     }
 
-    /// The same for replay, which knows no times.
+    /// The same for replay.
     fn range(&self) -> Range {
-        let bound = |lsn: Option<u64>, seq: Option<u64>| {
-            let lsn = lsn.map(|lsn| Bound::Lsn(Lsn(lsn)));
-            lsn.or(seq.map(|seq| Bound::Seq(Seq(seq)))).unwrap_or_default()
-        };
-        Range { from: bound(self.from_lsn, self.from_seq), to: Bound::Unbounded }
+        let lsn = self.from_lsn.map(|lsn| Bound::Lsn(Lsn(lsn)));
+        let seq = self.from_seq.map(|seq| Bound::Seq(Seq(seq)));
+        let from = lsn.or(seq).or(self.from_time.map(Bound::Time)).unwrap_or_default();
+        Range { from, to: Bound::Unbounded }
     }
 
     fn is_past_end(&self, entry: &EntryView<'_>) -> bool {
@@ -204,14 +197,6 @@ fn row(format: Format, entry: &EntryView<'_>) -> Fields {
         "kind": entry.kind,
         "payload_hex": hex(entry.payload),
     }
-}
-
-/// A time in nanoseconds since 1970.
-fn wall_ns(text: &str) -> Result<u64, String> {
-    let seconds = text.parse().ok().or_else(|| utc_seconds(text));
-    seconds
-        .and_then(|seconds| u64::try_from(seconds).ok()?.checked_mul(1_000_000_000))
-        .ok_or_else(|| format!("{text:?} is no time such as 1357034400 or 2013-01-01T10:00:00Z"))
 }
 
 fn hex(bytes: &[u8]) -> String {
