@@ -30,35 +30,39 @@ struct Slot {
 
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Box<[Slot]>,
-    /// Held while the last slot is used.
-    shared: Mutex<()>,
+    own: Box<[Slot]>,
+    /// Of all threads that have none of their own, one at a time.
+    shared: Slot,
+    /// Held while the shared slot is used.
+    turn: Mutex<()>,
 }
 
 /// The right to use a slot.
 pub(super) struct Mine<'a> {
     slot: &'a Slot,
-    _shared: Option<MutexGuard<'a, ()>>,
+    _turn: Option<MutexGuard<'a, ()>>,
 }
 
 impl Slots {
     pub(super) fn new() -> Self {
         let slot = || Slot { lowest: AtomicU64::new(IDLE), bytes: Statistic::new(0) };
-        Self { slots: (0..=OWN).map(|_| slot()).collect(), shared: Mutex::new(()) }
+        Self { own: (0..OWN).map(|_| slot()).collect(), shared: slot(), turn: Mutex::new(()) }
     }
 
     /// The slot of this thread.
     pub(super) fn mine(&self) -> Mine<'_> {
-        let index = slot_of_thread();
-        let shared = (index >= OWN).then(|| lock(&self.shared));
-        Mine { slot: &self.slots[index.min(OWN)], _shared: shared }
+        match self.own.get(slot_of_thread()) {
+            Some(slot) => Mine { slot, _turn: None },
+            None => Mine { slot: &self.shared, _turn: Some(lock(&self.turn)) },
+        }
     }
 
     /// Waits until everything below `end` is copied. The caller has closed the frame that
     /// ends there by a read-modify-write of the word in which entries are reserved.
     pub(super) fn wait_until_copied(&self, end: Lsn) {
-        // A thread registers before its first reservation, which we saw.
-        for slot in self.slots.iter().take(slots_used()) {
+        // A thread registers before its first reservation, which we saw. One that is ending
+        // uses the shared slot, however few there are.
+        for slot in self.own.iter().take(slots_used()).chain([&self.shared]) {
             let mut round = 0;
             // Acquire pairs with the Release stores in `Mine`: who sees the slot idle, or
             // at a later reservation, sees what was copied for the one before.
@@ -71,7 +75,8 @@ impl Slots {
     /// Bytes of payload that were appended.
     pub(super) fn bytes(&self) -> u64 {
         // A statistic: pairs with nothing.
-        self.slots.iter().map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
+        let all = self.own.iter().chain([&self.shared]);
+        all.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
     }
 }
 

@@ -1,5 +1,12 @@
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use super::*;
 use crate::position::Epoch;
+use crate::sync::slot_of_thread;
 
 const SECTOR: u64 = 512;
 
@@ -146,4 +153,41 @@ fn append_wakes_the_flusher_once() {
     assert!(append(&ring, 1).unwrap().wake_flusher);
     assert!(!append(&ring, 1).unwrap().wake_flusher);
     assert!(!ring.flusher_sleeps(), "there is something to write");
+}
+
+/// Runs a closure when its thread ends.
+struct AtEnd(Cell<Option<Box<dyn FnOnce()>>>);
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|run| run());
+    }
+}
+
+thread_local! {
+    static AT_END: AtEnd = const { AtEnd(Cell::new(None)) };
+}
+
+#[test]
+fn sealer_waits_for_a_thread_that_copies_while_it_ends() {
+    let slots = Arc::new(Slots::new());
+    let copied = Arc::new(AtomicBool::new(false));
+    let (begun, seen) = mpsc::channel();
+    let (its_slots, its_copied) = (Arc::clone(&slots), Arc::clone(&copied));
+    let copy = move || {
+        let slot = its_slots.mine();
+        slot.begin(Lsn(0));
+        begun.send(()).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        its_copied.store(true, Ordering::Relaxed);
+        slot.publish(0);
+    };
+    thread::spawn(move || {
+        AT_END.with(|end| end.0.set(Some(Box::new(copy))));
+        // Registered later, so it is given back before the closure runs.
+        slot_of_thread();
+    });
+    seen.recv().unwrap();
+    slots.wait_until_copied(Lsn(8));
+    assert!(copied.load(Ordering::Relaxed));
 }
