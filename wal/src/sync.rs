@@ -65,6 +65,8 @@ pub(crate) use slots::{slot_of_thread, slots_used};
 #[cfg(not(loom))]
 mod slots {
     use std::cell::Cell;
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -74,7 +76,9 @@ mod slots {
     /// For a thread that is about to end, and has given its number back.
     const NONE: usize = usize::MAX - 1;
 
-    static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    /// The lowest first: once there were many threads, the few that come later are to have
+    /// small numbers again.
+    static FREE: Mutex<BinaryHeap<Reverse<usize>>> = Mutex::new(BinaryHeap::new());
     static USED: AtomicUsize = AtomicUsize::new(0);
 
     thread_local! {
@@ -88,7 +92,7 @@ mod slots {
         fn drop(&mut self) {
             let slot = SLOT.replace(NONE);
             if slot < NONE {
-                lock(&FREE).push(slot);
+                lock(&FREE).push(Reverse(slot));
             }
         }
     }
@@ -105,7 +109,10 @@ mod slots {
         let slot = match GUARD.try_with(|_| ()) {
             // Release pairs with the Acquire in `slots_used`, by way of what the thread
             // does next. Numbers are below the most threads that lived at once.
-            Ok(()) => lock(&FREE).pop().unwrap_or_else(|| USED.fetch_add(1, Ordering::AcqRel)),
+            Ok(()) => match lock(&FREE).pop() {
+                Some(Reverse(slot)) => slot,
+                None => USED.fetch_add(1, Ordering::AcqRel),
+            },
             Err(_) => NONE,
         };
         SLOT.set(slot);

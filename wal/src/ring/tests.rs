@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use super::slots::OWN;
 use super::*;
 use crate::position::Epoch;
 use crate::sync::slot_of_thread;
@@ -190,4 +191,28 @@ fn sealer_waits_for_a_thread_that_copies_while_it_ends() {
     seen.recv().unwrap();
     slots.wait_until_copied(Lsn(8));
     assert!(copied.load(Ordering::Relaxed));
+}
+
+#[test]
+fn thread_has_a_slot_of_its_own_when_most_of_many_have_ended() {
+    let (tell, told) = mpsc::channel();
+    let mut threads: Vec<_> = (0..2 * OWN)
+        .map(|_| {
+            let (end, ended) = mpsc::channel::<()>();
+            let tell = tell.clone();
+            let thread = thread::spawn(move || {
+                tell.send(slot_of_thread()).unwrap();
+                let _ = ended.recv();
+            });
+            (told.recv().unwrap(), end, thread)
+        })
+        .collect();
+    assert!(threads.iter().any(|(slot, ..)| *slot >= OWN), "the test is to use them up");
+    threads.sort_by_key(|(slot, ..)| *slot);
+    for (_, end, thread) in threads {
+        drop(end);
+        thread.join().unwrap();
+    }
+    let slot = thread::spawn(slot_of_thread).join().unwrap();
+    assert!(slot < OWN, "it shares, though most are free");
 }
