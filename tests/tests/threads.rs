@@ -532,6 +532,25 @@ fn waker_may_wait_for_the_log_itself() {
 }
 
 #[test]
+fn waker_may_use_the_log_that_purges() {
+    // Without threads of its own the log makes progress in `purge`, and wakes there.
+    let (_dir, log, _) = wrapped("purging-waker", small().manual());
+    let log = Arc::new(log);
+    for _ in 0..100 {
+        log.append_with(1, &[3; 4_000], Level::Relaxed).unwrap();
+    }
+    let keep = log.sync().unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    let twin = Arc::clone(&log);
+    polled_once(&log, move || done.send(twin.low_water()).unwrap());
+    let purging = Arc::clone(&log);
+    let purge = thread::spawn(move || purging.purge(keep).unwrap());
+    let seen = ended.recv_timeout(Duration::from_secs(20)).expect("the log hangs");
+    assert_eq!(seen, purge.join().unwrap());
+    assert!(seen > Lsn::ZERO, "the test is to purge");
+}
+
+#[test]
 fn waker_that_panics_harms_nobody() {
     let (_dir, log, knobs) = wrapped("panicking-waker", small());
     knobs.delay_us.store(50_000, Ordering::Relaxed);

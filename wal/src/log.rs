@@ -325,7 +325,12 @@ impl Log {
         };
         let next = Control { low_water, ..*control.current() };
         if let Err(source) = control.store(next, Point::ControlPurgeSync) {
-            self.shared.driver().fail(&self.shared, PoisonCause::Control(source));
+            let mut driver = self.shared.driver();
+            driver.fail(&self.shared, PoisonCause::Control(source));
+            // Nobody stores to it any more. Wakers, which may ask for it, run when the
+            // driver's lock is given back.
+            drop(control);
+            drop(driver);
             return Err(self.shared.poison_error());
         }
         self.unlink_segments(current.segment, low_water.segment)?;
@@ -333,6 +338,8 @@ impl Log {
         driver.live.retain(|live| live.start.segment >= low_water.segment);
         driver.core.space();
         driver.pump(&self.shared);
+        // As above.
+        drop(control);
         drop(driver);
         Ok(low_water.lsn)
     }
