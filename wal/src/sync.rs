@@ -45,15 +45,25 @@ pub(crate) fn park(timeout: Option<Duration>) {
 }
 
 /// Lets others go on, who will soon have done what is waited for.
+#[cfg(not(loom))]
 pub(crate) fn pause(round: &mut u32) {
     /// Rounds that take less time than giving the processor away.
     const SPINS: u32 = 64;
-    if cfg!(not(loom)) && *round < SPINS {
-        *round += 1;
-        std::hint::spin_loop();
-    } else {
-        thread::yield_now();
+    /// Rounds after which we sleep: a yield gives the processor to no thread of a lower
+    /// priority, and one of those may be what is waited for.
+    const YIELDS: u32 = SPINS + 64;
+    const NAP: Duration = Duration::from_micros(50);
+    match *round {
+        ..SPINS => std::hint::spin_loop(),
+        SPINS..YIELDS => thread::yield_now(),
+        YIELDS.. => return thread::sleep(NAP),
     }
+    *round += 1;
+}
+
+#[cfg(loom)]
+pub(crate) fn pause(_round: &mut u32) {
+    thread::yield_now();
 }
 
 #[cfg(loom)]

@@ -4,6 +4,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::slots::OWN;
 use super::*;
 use crate::position::Epoch;
@@ -215,4 +217,28 @@ fn thread_has_a_slot_of_its_own_when_most_of_many_have_ended() {
     }
     let slot = thread::spawn(slot_of_thread).join().unwrap();
     assert!(slot < OWN, "it shares, though most are free");
+}
+
+#[test]
+fn sealer_that_waits_long_leaves_the_processor_to_others() {
+    let slots = Arc::new(Slots::new());
+    let (begun, seen) = mpsc::channel();
+    let its_slots = Arc::clone(&slots);
+    let appender = thread::spawn(move || {
+        let slot = its_slots.mine();
+        slot.begin(Lsn(0));
+        begun.send(()).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        slot.publish(0);
+    });
+    seen.recv().unwrap();
+    let processor_ms = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+    };
+    let before = processor_ms();
+    slots.wait_until_copied(Lsn(8));
+    let used = processor_ms() - before;
+    assert!(used < 100, "{used} of 200 ms");
+    appender.join().unwrap();
 }
