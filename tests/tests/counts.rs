@@ -6,12 +6,14 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bulla_tests::wrap::{TempDir, WrapIo};
 use bulla_wal::io::Io;
+use bulla_wal::io::sim::SimDisk;
 use bulla_wal::io::std::StdIo;
 use bulla_wal::io::uring::UringIo;
 use bulla_wal::{Level, Log, Method, Options};
@@ -123,6 +125,30 @@ fn many_strict_writers_share_syncs() {
     let after = log.stats();
     let syncs = after.durable_operations() - before.durable_operations();
     assert!(syncs * 10 < 32 * 30, "{syncs} syncs for {} commits", 32 * 30);
+}
+
+/// Bytes that reach the disk, per byte that the log writes to its segments.
+fn write_amplification(level: Level) -> f64 {
+    let disk = SimDisk::new(1);
+    let options = Options::new().io(disk.process()).segment_len(1 << 20).ring_len(1 << 20).manual();
+    let log = Log::create(Path::new("/log"), &options).unwrap();
+    let append_8_mib = || {
+        for _ in 0..128 {
+            let receipt = log.append_with(1, &[1; 60_000], level).unwrap();
+            log.wait(receipt).unwrap();
+        }
+        log.sync().unwrap();
+        (disk.counts().written_bytes as f64, log.stats().written_bytes as f64)
+    };
+    let (before, after) = (append_8_mib(), append_8_mib());
+    (after.0 - before.0) / (after.1 - before.1)
+}
+
+#[test]
+fn zeros_are_written_ahead_while_commits_are_small_and_only_then() {
+    let (small, large) = (write_amplification(Level::Strict), write_amplification(Level::Relaxed));
+    assert!((1.9..2.2).contains(&small), "{small}");
+    assert!((1.0..1.2).contains(&large), "{large}");
 }
 
 /// Runs itself in a child, in which one thread may do nothing but write to a pipe.
