@@ -1,6 +1,11 @@
 //! The store on real files: what was acknowledged is there after reopening.
 
+use std::future::Future;
 use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::Duration;
 
 use bulla_engine::entries::{Change, EntryError};
 use bulla_engine::{Batch, Error, Level, Store, StoreInspection, StoreOptions, Token, TokenId};
@@ -114,4 +119,40 @@ fn log_of_something_else_is_refused_by_name() {
     assert!(matches!(refused, Error::Entry { source: EntryError::Kind(0), .. }), "{refused}");
     let refused = Store::open(&dir.0.join("none"), &options().create(false));
     assert!(matches!(refused, Err(Error::Recovery(_))));
+}
+
+/// What an executor does that runs a task where it is woken.
+struct Inline<F>(F);
+
+impl<F: Fn() + Send + Sync> Wake for Inline<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn waker_may_read_the_store() {
+    let dir = Dir::new("waker");
+    // A small ring: who puts waits for room, and so finds tasks ready.
+    let log = Options::new().segment_len(1 << 20).ring_len(16 * 1024);
+    let store = Arc::new(Store::open(&dir.0, &StoreOptions::new().log(log)).expect("created"));
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        for round in 0..100 {
+            let receipt = store.put_async(&token(1, 1.0), Level::Strict).expect("put");
+            let mut future = Box::pin(store.ready(receipt));
+            let twin = Arc::clone(&store);
+            let waker =
+                Waker::from(Arc::new(Inline(move || assert!(twin.get(TokenId(1)).is_some()))));
+            let _ = future.as_mut().poll(&mut Context::from_waker(&waker));
+            for id in 1..300 {
+                store.put_async(&token(id, 1.0), Level::Relaxed).expect("put");
+            }
+            done.send(round).expect("heard");
+        }
+    });
+    for round in 0..100 {
+        let heard = ended.recv_timeout(Duration::from_secs(20));
+        assert_eq!(heard, Ok(round), "the store hangs");
+    }
 }

@@ -231,7 +231,7 @@ impl Log {
             }
             Refused::NoSpace(error) => {
                 // There may be space by now: the next append will know.
-                if let Some(mut driver) = self.shared.try_driver() {
+                if let Some(mut driver) = self.shared.try_driver_to_append() {
                     driver.core.space();
                     driver.pump(&self.shared);
                 }
@@ -283,9 +283,9 @@ impl Log {
     /// A future of the receipt's level, for any executor. The log's own thread does the
     /// work, from the first poll on.
     ///
-    /// Its waker is called by whichever thread finds the level to hold, with no lock of
-    /// the log held: it may run the task at once, wait for this log, or drop it. One that
-    /// panics affects nobody else.
+    /// Its waker is called by whichever thread finds the level to hold, but for one that
+    /// appends, and with no lock of the log held: it may run the task at once, wait for
+    /// this log, or drop it. One that panics affects nobody else.
     pub fn ready(&self, receipt: Receipt) -> Ready<'_> {
         Ready { log: self, receipt, registration: None }
     }
@@ -615,6 +615,8 @@ fn start_threads(
 fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
     let mut deadline = Some(0);
     while !shared.is_stopped() {
+        // Those that an append has left to us.
+        shared.waiters.wake_tasks();
         if shared.is_poisoned() {
             park(None);
             continue;

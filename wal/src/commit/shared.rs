@@ -167,6 +167,14 @@ impl Shared {
         try_lock(&self.driver).map(|guard| Driving::new(self, guard))
     }
 
+    /// As [`try_driver`](Self::try_driver), for an append: its caller may hold locks that a
+    /// waker wants, so tasks are left to the flusher (if there is one).
+    pub(crate) fn try_driver_to_append(&self) -> Option<Driving<'_>> {
+        let mut driver = self.try_driver()?;
+        driver.leaves_tasks = self.flusher.get().is_some();
+        Some(driver)
+    }
+
     /// Waits until `lsn` is below its watermark, driving if nobody else does. `false`
     /// when `deadline` (of the log's clock, asked by `now`) came first.
     pub(crate) fn wait(
@@ -217,7 +225,7 @@ impl Shared {
     pub(crate) fn wait_for_room(&self, still_full: impl Fn() -> bool) {
         let end = self.ring.end();
         self.want(Mark::Balanced, Lsn(end.0.saturating_sub(1)));
-        if let Some(mut driver) = self.try_driver()
+        if let Some(mut driver) = self.try_driver_to_append()
             && driver.turn()
         {
             return;
@@ -304,11 +312,14 @@ pub(crate) struct Driving<'a> {
     guard: Option<MutexGuard<'a, Driver>>,
     /// The thread was unwinding before: that panic is not the driver's.
     unwinding: bool,
+    /// Tasks that are ready are left to the flusher.
+    leaves_tasks: bool,
 }
 
 impl<'a> Driving<'a> {
     fn new(shared: &'a Shared, guard: MutexGuard<'a, Driver>) -> Self {
-        Self { shared, guard: Some(guard), unwinding: std::thread::panicking() }
+        let unwinding = std::thread::panicking();
+        Self { shared, guard: Some(guard), unwinding, leaves_tasks: false }
     }
 }
 
@@ -336,7 +347,7 @@ impl Driving<'_> {
     pub(crate) fn turn(&mut self) -> bool {
         let shared = self.shared;
         let progress = self.pump(shared) || self.reap(shared);
-        if std::mem::take(&mut self.tasks_ready) {
+        if !self.leaves_tasks && std::mem::take(&mut self.tasks_ready) {
             // Wakers are others' code: not under the lock, and not only when we leave.
             self.guard = None;
             shared.waiters.wake_tasks();
@@ -386,8 +397,10 @@ impl Drop for Driving<'_> {
             Left::Nobody if !busy => {}
             Left::Others | Left::Nobody => shared.wake_flusher(),
         }
-        if tasks {
-            shared.waiters.wake_tasks();
+        match tasks {
+            true if self.leaves_tasks => shared.wake_flusher(),
+            true => shared.waiters.wake_tasks(),
+            false => {}
         }
     }
 }
