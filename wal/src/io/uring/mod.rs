@@ -18,6 +18,10 @@ use super::std::{StdIo, StdQueue};
 use super::{Access, DirEntry, File, Io, Lock, Queue};
 
 /// The operating system's files, the log's data through `io_uring`.
+///
+/// The end of a direct write is told once the thread that started it can be interrupted: one
+/// that is stuck in the kernel (at a network file system that is gone, or in `vfork` until
+/// the child's `exec`) keeps others who wait for that write waiting as long.
 #[derive(Debug)]
 pub struct UringIo {
     files: StdIo,
