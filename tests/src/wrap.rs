@@ -160,6 +160,10 @@ impl Queue for WrapQueue {
         }
     }
 
+    fn take(&mut self) -> Option<(Ticket, Request)> {
+        self.inner.take()
+    }
+
     fn complete(&mut self, wait: bool) -> Option<Completion> {
         self.failed.pop().or_else(|| self.inner.complete(wait))
     }

@@ -389,7 +389,15 @@ impl Log {
         let mut driver = self.shared.driver();
         driver.core.close();
         while !driver.core.is_closed() && !self.shared.is_poisoned() {
-            if !driver.turn() && !driver.core.is_closed() {
+            if driver.turn() || driver.core.is_closed() {
+                continue;
+            }
+            if driver.has_workers() {
+                // The flusher ends what it has begun.
+                drop(driver);
+                park(Some(SHORTEST_TICK));
+                driver = self.shared.driver();
+            } else {
                 debug_assert!(false, "the core can't close: {:?}", driver.core);
                 break;
             }
@@ -473,7 +481,7 @@ impl Log {
     #[doc(hidden)]
     pub fn step(&self) -> bool {
         let mut driver = self.shared.driver();
-        let progress = driver.pump(&self.shared);
+        let progress = driver.pump(&self.shared) || driver.work();
         drop(driver);
         progress
     }
@@ -631,15 +639,20 @@ fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
         };
         driver.settle();
         deadline = driver.core.deadline();
+        // What others have begun, they go on with; but they may leave what follows to us.
+        let busy = driver.is_busy();
         // Decided while nobody else can take an entry out of the ring and leave the rest
         // of its way to us.
-        let asleep = deadline.is_none() && shared.ring.flusher_sleeps();
+        let asleep = !busy && deadline.is_none() && shared.ring.flusher_sleeps();
         drop(driver);
-        if let Some(at_ns) = deadline {
-            let left = Duration::from_nanos(at_ns.saturating_sub(io.now_ns()));
-            park(Some(left.min(tick)));
-        } else if asleep {
-            park(None);
+        match deadline {
+            _ if busy => park(Some(tick)),
+            Some(at_ns) => {
+                let left = Duration::from_nanos(at_ns.saturating_sub(io.now_ns()));
+                park(Some(left.min(tick)));
+            }
+            None if asleep => park(None),
+            None => {}
         }
     }
 }

@@ -6,7 +6,7 @@
 //! when a waiter is never woken.
 #![cfg(loom)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,6 +155,7 @@ impl MemoryIo {
 struct MemoryFile {
     bytes: Mutex<Vec<u8>>,
     unsynced: Mutex<usize>,
+    fail: Arc<AtomicBool>,
 }
 
 impl File for MemoryFile {
@@ -175,6 +176,11 @@ impl File for MemoryFile {
     }
 
     fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
+        // Others go on while the disk works.
+        loom::thread::yield_now();
+        if self.fail.load(Ordering::Relaxed) {
+            return Err(io::Error::other("injected"));
+        }
         let mut file = self.bytes.lock().unwrap();
         let written = pieces.concat();
         let start = usize::try_from(offset).unwrap();
@@ -232,7 +238,7 @@ impl Io for MemoryIo {
     }
 
     fn create(&self, path: &Path, _direct: bool) -> io::Result<Arc<dyn File>> {
-        let file = Arc::new(MemoryFile::default());
+        let file = Arc::new(MemoryFile { fail: Arc::clone(&self.fail), ..MemoryFile::default() });
         self.files.lock().unwrap().insert(path.to_owned(), Arc::clone(&file));
         Ok(file)
     }
@@ -246,7 +252,7 @@ impl Io for MemoryIo {
     }
 
     fn queue(&self, _depth: usize) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(MemoryQueue { done: Vec::new(), fail: Arc::clone(&self.fail) }))
+        Ok(Box::new(MemoryQueue { waiting: VecDeque::new() }))
     }
 
     fn physical_sector(&self, _path: &Path) -> Option<u32> {
@@ -274,29 +280,26 @@ struct MemoryLock;
 
 impl Lock for MemoryLock {}
 
+/// Its operations are for whoever takes them, without the driver's lock.
 #[derive(Debug)]
 struct MemoryQueue {
-    done: Vec<Completion>,
-    fail: Arc<AtomicBool>,
+    waiting: VecDeque<(Ticket, Request)>,
 }
 
 impl Queue for MemoryQueue {
     fn depth(&self) -> usize {
-        1
+        2
     }
 
     fn submit(&mut self, ticket: Ticket, request: Request) {
-        let result = match request {
-            _ if self.fail.load(Ordering::Relaxed) => Err(io::Error::other("injected")),
-            Request::Write { file, offset, bytes, dsync } => {
-                file.write_pieces_at(bytes.pieces(), offset, dsync).map(|count| count as u64)
-            }
-            Request::Sync { file } => file.sync().map(|()| 0),
-        };
-        self.done.push(Completion { ticket, result });
+        self.waiting.push_back((ticket, request));
+    }
+
+    fn take(&mut self) -> Option<(Ticket, Request)> {
+        self.waiting.pop_front()
     }
 
     fn complete(&mut self, _wait: bool) -> Option<Completion> {
-        self.done.pop()
+        None
     }
 }

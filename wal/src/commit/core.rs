@@ -161,9 +161,9 @@ pub(crate) struct Core {
     written_frames: usize,
     segments: VecDeque<SegmentState>,
     writes_in_flight: usize,
-    /// The newest frame that was closed because somebody waits for it, while it is on its
-    /// way.
-    group: Option<Op>,
+    /// Frames on their way that were closed because somebody waits for them, and their
+    /// entries; at most the depth.
+    groups: Vec<(Op, u32)>,
     marks: Watermarks,
     published: Watermarks,
     /// Somebody waits for positions below these.
@@ -196,7 +196,7 @@ impl Core {
             written_frames: 0,
             segments: VecDeque::from([SegmentState::new(segment)]),
             writes_in_flight: 0,
-            group: None,
+            groups: Vec::new(),
             marks,
             published: marks,
             wanted_written: Lsn::ZERO,
@@ -249,7 +249,7 @@ impl Core {
         self.sealed = frame.end;
         let wanted = self.wanted_written.max(self.wanted_synced());
         if self.tail.closed == 0 && frame.start < wanted {
-            self.group = Some(op);
+            self.groups.push((op, frame.entries));
         }
         self.tail.closed = self.tail.closed.saturating_sub(1);
         if self.tail.end <= self.sealed {
@@ -286,9 +286,7 @@ impl Core {
         if self.phase == Phase::Failed {
             return;
         }
-        if self.group == Some(op) {
-            self.group = None;
-        }
+        self.groups.retain(|(group, _)| *group != op);
         if let Ok(index) = self.frames.binary_search_by_key(&op, |state| state.op) {
             self.write_completed(index);
         } else if let Some(index) = self.segments.iter().position(|s| s.syncing == Some(op)) {
@@ -530,10 +528,8 @@ impl Core {
             return None;
         }
         let due = self.flush_due() <= self.now;
-        // While one group is on its way the next one gathers: several small ones at once
-        // share fewer syncs, and cost more. The depth is for full frames.
         let wanted =
-            self.group.is_none() && self.wanted_written.max(self.wanted_synced()) > self.sealed;
+            self.may_close_group() && self.wanted_written.max(self.wanted_synced()) > self.sealed;
         // Without DSYNC the waiters' sync comes next; what is appended meanwhile waits
         // for the group after it.
         let hold = !self.config.fua
@@ -542,6 +538,18 @@ impl Core {
             && self.segments.iter().any(|s| self.demanded_in_flight(s.number));
         ((wanted && !hold) || due || self.tail.closed > 0 || self.tail.pressed)
             .then_some(Action::Seal)
+    }
+
+    /// May another frame be closed just because somebody waits for it? While one such
+    /// group is on its way the next one gathers, to share a sync. Only two lone entries
+    /// are better off side by side: the disk does both in less time than one after the
+    /// other, and there is nobody to share with.
+    fn may_close_group(&self) -> bool {
+        match self.groups[..] {
+            [] => true,
+            [(_, 1)] => self.config.fua,
+            _ => false,
+        }
     }
 
     /// A write of what is unsealed starts by then.

@@ -260,7 +260,7 @@ fn small_groups_go_one_at_a_time_and_full_frames_side_by_side() {
     let mut world = World::new(config(true, 4));
     let is_write = |action: &Action| matches!(action, Action::Write { .. });
     let append_and_count = |world: &mut World| {
-        let lsn = world.append(1, false);
+        let lsn = world.append(2, false);
         world.want(lsn);
         world.run();
         world.count(is_write)
@@ -275,6 +275,22 @@ fn small_groups_go_one_at_a_time_and_full_frames_side_by_side() {
     assert_eq!(world.count(is_write), 4, "the first is done: the next group goes");
     world.finish();
     assert_eq!(world.marks.synced, world.end);
+}
+
+#[test]
+fn lone_entry_does_not_hold_the_next_group_back_and_a_third_one_gathers() {
+    for (fua, writes) in [(true, &[1, 2, 2][..]), (false, &[1, 1])] {
+        let mut world = World::new(config(fua, 4));
+        for expected in writes.iter().copied() {
+            let lsn = world.append(1, false);
+            world.want(lsn);
+            world.run();
+            let written = world.count(|action| matches!(action, Action::Write { .. }));
+            assert_eq!(written, expected, "fua {fua}");
+        }
+        world.finish();
+        assert_eq!(world.marks.synced, world.end);
+    }
 }
 
 #[test]

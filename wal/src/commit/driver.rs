@@ -60,6 +60,8 @@ pub(crate) struct Driver {
     /// Bytes written, and operations that made them durable, when the last spare was
     /// asked for.
     prepared_at: (u64, u64),
+    /// Operations that threads do without the driver's lock.
+    outside: usize,
     /// Tasks wait to be woken, which must not be done under the driver's lock.
     pub(crate) tasks_ready: bool,
     /// A failed sync was tried again, which only the omission campaign does.
@@ -191,6 +193,7 @@ impl Driver {
             next_seq: parts.next_seq,
             inline_spares: parts.inline_spares,
             prepared_at: (0, 0),
+            outside: 0,
             tasks_ready: false,
             retried: false,
             _lock: parts.lock,
@@ -229,6 +232,25 @@ impl Driver {
             }
             None => false,
         }
+    }
+
+    /// Takes an operation that blocks, to do it without the driver's lock. It must be
+    /// given to [`returned`](Self::returned) when it is done.
+    pub(crate) fn take_out(&mut self) -> Option<(Ticket, Request)> {
+        let taken = self.queue.take();
+        self.outside += usize::from(taken.is_some());
+        taken
+    }
+
+    /// An operation that was taken out is done.
+    pub(crate) fn returned(&mut self, shared: &Shared, completion: Completion) {
+        self.outside -= 1;
+        self.complete(shared, completion);
+    }
+
+    /// Are all operations in the hands of threads that will drive on when they are done?
+    pub(crate) fn has_workers(&self) -> bool {
+        self.outside > 0 && self.in_flight == self.outside
     }
 
     /// Is an operation in flight, or on its way there?

@@ -5,6 +5,8 @@
 //! the waiters' wishes and the poison. Every wait here ends by an advance, by a
 //! hand-over, or by the poison.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use super::core::Watermarks;
 use super::driver::{Driver, WantedSpare};
 use super::wait::{Left, Mark, Waiters};
 use crate::error::{Error, PoisonCause, Result};
+use crate::io::Completion;
 use crate::position::Lsn;
 use crate::reader::Visibility;
 use crate::ring::Ring;
@@ -188,8 +191,10 @@ impl Shared {
         }
         self.want(mark, lsn);
         loop {
-            if let Some(mut driver) = self.try_driver() {
-                return driver.lead(mark, lsn, deadline);
+            if let Some(mut driver) = self.try_driver()
+                && let Some(ready) = driver.lead(mark, lsn, deadline)?
+            {
+                return Ok(ready);
             }
             let registration = self.waiters.register(mark, lsn);
             // Who held the lock just now may have left before we registered: look again.
@@ -203,12 +208,27 @@ impl Shared {
                     return result;
                 }
             }
-            if let Some(mut driver) = self.try_driver() {
-                self.waiters.cancel(registration);
-                return driver.lead(mark, lsn, deadline);
+            let led = match self.try_driver() {
+                Some(mut driver) => driver.lead(mark, lsn, deadline),
+                None => Ok(None),
+            };
+            match led {
+                // Another thread has the driver, or does the operation that we wait for
+                // and will drive on. It finds us.
+                Ok(None) => {}
+                Ok(Some(ready)) => {
+                    self.waiters.cancel(registration);
+                    return Ok(ready);
+                }
+                Err(error) => {
+                    self.waiters.cancel(registration);
+                    return Err(error);
+                }
             }
-            let left = deadline.map(Deadline::left);
-            park(left);
+            // What we wait for may have come about while we tried: that saves a park.
+            if let Ok(false) = self.check(mark, lsn) {
+                park(deadline.map(Deadline::left));
+            }
             self.waiters.cancel(registration);
             if self.check(mark, lsn)? {
                 return Ok(true);
@@ -325,16 +345,27 @@ impl<'a> Driving<'a> {
 
 impl Driving<'_> {
     /// Drives until `lsn` is below its watermark, the log is poisoned, or time is up.
-    fn lead(&mut self, mark: Mark, lsn: Lsn, deadline: Option<Deadline<'_>>) -> Result<bool> {
+    /// `None` when all that is left to do is being done by other threads.
+    fn lead(
+        &mut self,
+        mark: Mark,
+        lsn: Lsn,
+        deadline: Option<Deadline<'_>>,
+    ) -> Result<Option<bool>> {
         loop {
             if self.shared.check(mark, lsn)? {
-                return Ok(true);
+                return Ok(Some(true));
             }
             if deadline.is_some_and(|deadline| deadline.left().is_zero()) {
-                return Ok(false);
+                return Ok(Some(false));
             }
-            let progress = self.turn();
-            if !progress && !self.shared.check(mark, lsn)? {
+            if self.turn() {
+                continue;
+            }
+            if self.has_workers() {
+                return Ok(None);
+            }
+            if !self.shared.check(mark, lsn)? {
                 // Whatever was appended has a place, so the core always has a next step.
                 debug_assert!(false, "the core is stuck below LSN {lsn}: {:?}", self.core);
                 park(Some(SAFETY_NET));
@@ -342,11 +373,11 @@ impl Driving<'_> {
         }
     }
 
-    /// Does what can be done, and waits for a completion if there was nothing else; then
-    /// wakes the tasks that are ready by now.
+    /// Does what can be done, and an operation that blocks (or waits for a completion) if
+    /// there was nothing else; then wakes the tasks that are ready by now.
     pub(crate) fn turn(&mut self) -> bool {
         let shared = self.shared;
-        let progress = self.pump(shared) || self.reap(shared);
+        let progress = self.pump(shared) || self.work() || self.reap(shared);
         if !self.leaves_tasks && std::mem::take(&mut self.tasks_ready) {
             // Wakers are others' code: not under the lock, and not only when we leave.
             self.guard = None;
@@ -354,6 +385,22 @@ impl Driving<'_> {
             self.guard = Some(lock(&shared.driver));
         }
         progress
+    }
+
+    /// Does an operation that blocks. The lock is free meanwhile, so that others can
+    /// start the next one: several synced writes at once are the disk's pace.
+    pub(crate) fn work(&mut self) -> bool {
+        let shared = self.shared;
+        let Some((ticket, request)) = self.take_out() else { return false };
+        self.guard = None;
+        // Those who wait for it must hear of it in any case.
+        let result = catch_unwind(AssertUnwindSafe(|| request.perform()))
+            .unwrap_or_else(|_| Err(io::Error::other("an operation panicked")));
+        // Its bytes are the ring's, and free for others once it is reported.
+        drop(request);
+        self.guard = Some(lock(&shared.driver));
+        self.returned(shared, Completion { ticket, result });
+        true
     }
 
     /// Drives until nothing is left to do before the next event, or for some turns.
@@ -391,7 +438,12 @@ impl Drop for Driving<'_> {
         let tasks = std::mem::take(&mut self.tasks_ready);
         // A pump breaks off for the tasks: there may be more to do.
         let busy = tasks || self.is_busy();
+        let has_workers = !tasks && self.has_workers();
         self.guard = None;
+        if has_workers {
+            // They drive on when they are done, and leave the lead to others then.
+            return;
+        }
         match shared.waiters.wake_next_driver() {
             Left::Woken => {}
             Left::Nobody if !busy => {}

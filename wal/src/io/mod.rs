@@ -200,6 +200,18 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Does the operation now, and blocks until it is done; gives the bytes written.
+    pub(crate) fn perform(&self) -> io::Result<u64> {
+        match self {
+            Self::Write { file, offset, bytes, dsync } => {
+                file.write_pieces_at(bytes.pieces(), *offset, *dsync).map(|count| count as u64)
+            }
+            Self::Sync { file } => file.sync().map(|()| 0),
+        }
+    }
+}
+
 /// The end of an operation.
 #[derive(Debug)]
 pub struct Completion {
@@ -238,6 +250,13 @@ pub trait Queue: fmt::Debug + Send {
 
     /// Starts an operation. May block, and may complete it at once.
     fn submit(&mut self, ticket: Ticket, request: Request);
+
+    /// Takes out an operation that blocks whoever does it, for the caller to do in its
+    /// stead: it may let others use the queue meanwhile. [`complete`](Self::complete) does
+    /// not report it.
+    fn take(&mut self) -> Option<(Ticket, Request)> {
+        None
+    }
 
     /// The next completion, in any order; with `wait`, blocks while something is in
     /// flight. `None` when nothing has completed (with `wait`: nothing is in flight).

@@ -135,8 +135,12 @@ impl Io for StdIo {
         }
     }
 
-    fn queue(&self, _depth: usize) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(StdQueue::default()))
+    fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
+        Ok(Box::new(StdQueue::new(depth)))
+    }
+
+    fn usual_depth(&self) -> usize {
+        USUAL_DEPTH
     }
 
     fn physical_sector(&self, path: &Path) -> Option<u32> {
@@ -266,33 +270,40 @@ impl File for StdFile {
     }
 }
 
-/// Does each operation when it is submitted: one in flight, and it is done.
-#[derive(Debug, Default)]
+/// Writes in flight when nobody asks for another depth: each takes a thread that waits.
+const USUAL_DEPTH: usize = 2;
+
+/// Operations that wait for a thread to do them: the one that takes them, or the one that
+/// waits for their completion.
+#[derive(Debug)]
 pub(super) struct StdQueue {
-    done: VecDeque<Completion>,
+    waiting: VecDeque<(Ticket, Request)>,
+    depth: usize,
     fallback: Option<Fallback>,
 }
 
 impl StdQueue {
     /// Stands in for another backend's queue.
-    pub(super) fn instead(reason: &'static str) -> Self {
-        Self { done: VecDeque::new(), fallback: Some(Fallback { backend: "std", reason }) }
+    pub(super) fn instead(depth: usize, reason: &'static str) -> Self {
+        let mut queue = Self::new(depth.min(USUAL_DEPTH));
+        queue.fallback = Some(Fallback { backend: "std", reason });
+        queue
+    }
+
+    fn new(depth: usize) -> Self {
+        Self { waiting: VecDeque::new(), depth: depth.max(1), fallback: None }
     }
 }
 
-/// Does an operation now; gives the bytes written.
-pub(super) fn perform(request: &Request) -> io::Result<u64> {
-    match request {
-        Request::Write { file, offset, bytes, dsync } => {
-            file.write_pieces_at(bytes.pieces(), *offset, *dsync).map(|count| count as u64)
-        }
-        Request::Sync { file } => file.sync().map(|()| 0),
+impl Drop for StdQueue {
+    fn drop(&mut self) {
+        while self.complete(true).is_some() {}
     }
 }
 
 impl Queue for StdQueue {
     fn depth(&self) -> usize {
-        1
+        self.depth
     }
 
     fn fallback(&self) -> Option<Fallback> {
@@ -300,10 +311,15 @@ impl Queue for StdQueue {
     }
 
     fn submit(&mut self, ticket: Ticket, request: Request) {
-        self.done.push_back(Completion { ticket, result: perform(&request) });
+        self.waiting.push_back((ticket, request));
     }
 
-    fn complete(&mut self, _wait: bool) -> Option<Completion> {
-        self.done.pop_front()
+    fn take(&mut self) -> Option<(Ticket, Request)> {
+        self.waiting.pop_front()
+    }
+
+    fn complete(&mut self, wait: bool) -> Option<Completion> {
+        let (ticket, request) = if wait { self.waiting.pop_front()? } else { return None };
+        Some(Completion { ticket, result: request.perform() })
     }
 }

@@ -118,7 +118,7 @@ impl Io for UringIo {
         match UringQueue::new(depth, self.long_write) {
             Ok(queue) => Ok(Box::new(queue)),
             Err(error) => match reason(&error) {
-                Some(reason) => Ok(Box::new(StdQueue::instead(reason))),
+                Some(reason) => Ok(Box::new(StdQueue::instead(depth, reason))),
                 None => Err(error),
             },
         }

@@ -21,7 +21,6 @@ use std::time::Duration;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::io::std::perform;
 use crate::io::{Completion, Lock, Queue, Request, Ticket};
 use crate::omit::{Point, skip};
 
@@ -49,6 +48,8 @@ pub(super) struct UringQueue {
     slots: ManuallyDrop<Box<[Slot]>>,
     /// A write of so many bytes is long.
     long_write: usize,
+    /// Operations that are done by calls that block.
+    waiting: VecDeque<(Ticket, Request)>,
     done: VecDeque<Completion>,
     depth: usize,
     /// Counts writes, so that no completion is taken for another's.
@@ -117,6 +118,7 @@ impl UringQueue {
         let mut queue = Self {
             slots: ManuallyDrop::new((0..entries).map(|_| Slot::default()).collect()),
             long_write,
+            waiting: VecDeque::new(),
             done: VecDeque::with_capacity(entries),
             depth: depth.min(entries),
             next_tag: 0,
@@ -369,14 +371,23 @@ impl Queue for UringQueue {
         if goes_into_ring {
             self.start(ticket, request);
         } else {
-            let result = perform(&request);
-            self.done.push_back(Completion { ticket, result });
+            self.waiting.push_back((ticket, request));
         }
+    }
+
+    fn take(&mut self) -> Option<(Ticket, Request)> {
+        self.waiting.pop_front()
     }
 
     fn complete(&mut self, wait: bool) -> Option<Completion> {
         if self.done.is_empty() {
             self.take_completions();
+        }
+        if wait
+            && self.done.is_empty()
+            && let Some((ticket, request)) = self.waiting.pop_front()
+        {
+            return Some(Completion { ticket, result: request.perform() });
         }
         while wait && self.done.is_empty() && self.is_busy() {
             self.enter_or_break(1);
@@ -390,6 +401,10 @@ impl Drop for UringQueue {
     /// Sees everything through. What the kernel does not give back is never freed: neither
     /// the memory nor the ring, which then holds the lock until the process ends.
     fn drop(&mut self) {
+        while let Some((_, request)) = self.waiting.pop_front() {
+            // Nobody is left to hear of it.
+            let _ = request.perform();
+        }
         while self.is_kernels() && self.broken.is_none() {
             self.enter_or_break(1);
             self.take_completions();
