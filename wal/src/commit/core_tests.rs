@@ -281,7 +281,7 @@ fn small_groups_go_one_at_a_time_and_full_frames_side_by_side() {
 fn lone_entry_does_not_hold_the_next_group_back_and_a_third_one_gathers() {
     for (fua, writes) in [(true, &[1, 2, 2][..]), (false, &[1, 1])] {
         let mut world = World::new(config(fua, 4));
-        for expected in writes.iter().copied() {
+        for &expected in writes {
             let lsn = world.append(1, false);
             world.want(lsn);
             world.run();
