@@ -2,8 +2,8 @@
 //!
 //! Owns how a file is read (direct access where the log uses it: a page that a
 //! buffered reader caches would fail a running writer's next sync). Never holds more
-//! than it was asked for, or its chunk; never reads past its limit. A read error is an
-//! error, never an end.
+//! than it was asked for, or its chunk; never reads a byte twice that it still holds;
+//! never reads past its limit. A read error is an error, never an end.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,9 +28,61 @@ pub struct Window {
     chunk: u64,
     /// Nothing at or after this offset is kept: it may still change.
     limit: u64,
-    buf: AlignedBuf,
+    buffer: Buffer,
+}
+
+/// The bytes of a file that are in memory: one contiguous part of it.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: AlignedBuf,
+    /// Offset in the file of the first byte.
     start: u64,
     filled: usize,
+}
+
+impl Buffer {
+    /// Without any bytes yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { bytes: AlignedBuf::zeroed(0), start: 0, filled: 0 }
+    }
+
+    /// `len` bytes of the file at `offset`; fewer where no more of them are here.
+    #[must_use]
+    pub fn get(&self, offset: u64, len: u64) -> &[u8] {
+        let Some(from) = offset.checked_sub(self.start) else { return &[] };
+        let to = to_usize(from.saturating_add(len)).min(self.filled);
+        self.bytes.get(to_usize(from)..to).unwrap_or(&[])
+    }
+
+    /// Drops what is before `start` and makes room for `len` bytes from there; gives how
+    /// many of them are here, in whole blocks of [`DIRECT_ALIGN`].
+    fn keep(&mut self, start: u64, len: usize) -> usize {
+        let (mut skip, mut kept) = (0, 0);
+        if let Some(before) = start.checked_sub(self.start)
+            && let Some(rest) = self.filled.checked_sub(to_usize(before))
+        {
+            (skip, kept) = (to_usize(before), (rest / DIRECT_ALIGN * DIRECT_ALIGN).min(len));
+        }
+        if self.bytes.len() < len {
+            let mut bytes = AlignedBuf::zeroed(len);
+            let old = self.bytes.get(skip..skip + kept);
+            if let Some((new, old)) = bytes.get_mut(..kept).zip(old) {
+                new.copy_from_slice(old);
+            }
+            self.bytes = bytes;
+        } else if skip > 0 && kept > 0 {
+            self.bytes.copy_within(skip..skip + kept, 0);
+        }
+        (self.start, self.filled) = (start, kept);
+        kept
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Window {
@@ -48,9 +100,7 @@ impl Window {
             len,
             chunk: WINDOW_LEN,
             limit: u64::MAX,
-            buf: AlignedBuf::zeroed(0),
-            start: 0,
-            filled: 0,
+            buffer: Buffer::new(),
         })
     }
 
@@ -59,6 +109,12 @@ impl Window {
     pub fn with_chunk(mut self, chunk: u64) -> Self {
         self.chunk = chunk;
         self
+    }
+
+    /// Bytes read at once when no more are asked for.
+    #[must_use]
+    pub fn chunk(&self) -> u64 {
+        self.chunk
     }
 
     /// The file's length in bytes when it was opened.
@@ -81,7 +137,13 @@ impl Window {
 
     /// Forgets what is in memory: the file may have changed.
     pub fn forget(&mut self) {
-        self.filled = 0;
+        self.buffer.filled = 0;
+    }
+
+    /// Exchanges what is in memory, and the memory itself. The caller gives no buffer of
+    /// another file, or forgets its bytes.
+    pub fn swap(&mut self, buffer: &mut Buffer) {
+        std::mem::swap(&mut self.buffer, buffer);
     }
 
     /// `len` bytes at `offset`, fewer at the end of the file and at the limit. The caller
@@ -90,16 +152,36 @@ impl Window {
     /// # Errors
     /// [`Error::Io`].
     pub fn bytes(&mut self, offset: u64, len: u64) -> Result<&[u8]> {
-        let end = offset.saturating_add(len).min(self.len).min(self.limit);
-        if offset >= end {
-            return Ok(&[]);
-        }
-        if offset < self.start || end > self.start + self.filled as u64 {
+        let end = self.end_of(offset, len);
+        if !self.holds(offset, len) {
             self.load(offset, end)?;
         }
-        let from = to_usize(offset - self.start).min(self.filled);
-        let to = to_usize(end - self.start).min(self.filled);
-        Ok(self.buf.get(from..to).unwrap_or(&[]))
+        Ok(self.buffer.get(offset, end.saturating_sub(offset)))
+    }
+
+    /// Is everything in memory that [`bytes`](Self::bytes) would give?
+    #[must_use]
+    pub fn holds(&self, offset: u64, len: u64) -> bool {
+        let end = self.end_of(offset, len);
+        let Buffer { start, filled, .. } = self.buffer;
+        offset >= end || (offset >= start && end <= start + filled as u64)
+    }
+
+    /// Reads on, so that [`bytes`](Self::bytes) at `offset`, which is not before what is in
+    /// memory, are there together with all of that. The caller bounds the sum.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn extend(&mut self, offset: u64, len: u64) -> Result<()> {
+        if self.holds(offset, len) {
+            return Ok(());
+        }
+        let start = if self.buffer.filled == 0 { offset } else { self.buffer.start.min(offset) };
+        self.load(start, self.end_of(offset, len))
+    }
+
+    fn end_of(&self, offset: u64, len: u64) -> u64 {
+        offset.saturating_add(len).min(self.len).min(self.limit)
     }
 
     fn file_len(&self) -> Result<u64> {
@@ -111,13 +193,9 @@ impl Window {
         let to_end = self.len.min(self.limit) - start;
         let want = align_up((end - start).max(self.chunk).min(to_end), ALIGN);
         let want = to_usize(want);
-        if self.buf.len() < want {
-            self.buf = AlignedBuf::zeroed(want);
-        }
-        self.filled = 0;
-        self.start = start;
-        let (mut done, mut stalls) = (0, 0);
-        while let Some(rest) = self.buf.get_mut(done..want).filter(|rest| !rest.is_empty()) {
+        let (mut done, mut stalls) = (self.buffer.keep(start, want), 0);
+        while let Some(rest) = self.buffer.bytes.get_mut(done..want).filter(|rest| !rest.is_empty())
+        {
             match self.file.read_at(rest, start + done as u64) {
                 Ok(0) => break,
                 Ok(count) => {
@@ -145,7 +223,7 @@ impl Window {
                 Err(error) => return Err(Error::io("read", &self.path)(error)),
             }
         }
-        self.filled = done.min(to_usize(to_end));
+        self.buffer.filled = done.min(to_usize(to_end));
         Ok(())
     }
 }
@@ -154,4 +232,96 @@ impl Window {
 #[must_use]
 pub fn to_usize(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use std::path::Path;
+
+    use super::{Buffer, Window, to_usize};
+    use crate::io::Io;
+    use crate::io::sim::SimDisk;
+
+    /// Odd, so that it ends within a sector.
+    const LEN: u64 = 100_003;
+
+    /// Any numbers, always the same.
+    fn numbers() -> impl FnMut(u64) -> u64 {
+        let mut state = 1_u64;
+        move |end| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % end
+        }
+    }
+
+    fn contents() -> Vec<u8> {
+        let mut next = numbers();
+        (0..LEN).map(|_| u8::try_from(next(256)).expect("below 256")).collect()
+    }
+
+    fn slice(bytes: &[u8], offset: u64, len: u64, limit: u64) -> &[u8] {
+        let end = (offset + len).min(LEN).min(limit);
+        bytes.get(to_usize(offset)..to_usize(end)).unwrap_or(&[])
+    }
+
+    #[test]
+    fn window_gives_the_bytes_of_its_file_wherever_it_was_before() {
+        let path = Path::new("/file");
+        let bytes = contents();
+        for direct in [false, true] {
+            let disk = SimDisk::new(1);
+            disk.write_file(path, &bytes);
+            let io = disk.process();
+            let mut window = Window::open(io.as_ref() as &dyn Io, path, direct).unwrap();
+            window = window.with_chunk(8 * 1024);
+            window.set_limit(1);
+            let (mut next, mut limit, mut other) = (numbers(), 1, Buffer::new());
+            for _ in 0..20_000 {
+                let (offset, len) = (next(LEN + 10), next(20_000));
+                match next(10) {
+                    0 => window.forget(),
+                    1 => window.swap(&mut other),
+                    2 => {
+                        limit = (limit + next(100)).min(LEN);
+                        window.set_limit(limit);
+                    }
+                    3..6 => {
+                        let near = offset.min(limit);
+                        window.extend(near, len).unwrap();
+                        assert!(window.holds(near, len));
+                    }
+                    _ => {}
+                }
+                let found = window.bytes(offset, len).unwrap();
+                assert!(found == slice(&bytes, offset, len, limit), "{len} at {offset}, {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn window_reads_nothing_again_that_it_holds() {
+        let path = Path::new("/file");
+        let (old, new) = (contents(), vec![0; to_usize(LEN)]);
+        let disk = SimDisk::new(1);
+        let io = disk.process();
+        let mut next = numbers();
+        for _ in 0..2_000 {
+            disk.write_file(path, &old);
+            let mut window = Window::open(io.as_ref() as &dyn Io, path, true).unwrap();
+            window = window.with_chunk(8 * 1024);
+            let (first, len) = (next(LEN / 2), 8 * 1024 + next(10_000));
+            assert!(window.bytes(first, len).unwrap() == slice(&old, first, len, LEN));
+            disk.write_file(path, &new);
+            let held = (first + len).next_multiple_of(4096);
+            let (offset, end) = (first + next(held - first), held + 1 + next(10_000));
+            if next(2) == 0 {
+                window.extend(first, end - first).unwrap();
+                assert!(window.bytes(first, 1).unwrap() == slice(&old, first, 1, LEN));
+            }
+            let found = window.bytes(offset, end - offset).unwrap();
+            let (found_old, found_new) = found.split_at(to_usize(held - offset));
+            assert!(found_old == slice(&old, offset, held - offset, LEN));
+            assert!(found_new == slice(&new, held, end - held, LEN));
+        }
+    }
 }
