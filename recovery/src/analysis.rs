@@ -11,7 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use bulla_wal::dir::{self, Listing, SegmentFile};
 use bulla_wal::format::{Control, FormatError, Header, LowWater, MAX_SECTOR};
 use bulla_wal::io::{FileKind, Io};
-use bulla_wal::{Corruption, CorruptionKind, Epoch, Error as LogError, FrameDamage, Lsn, Options};
+use bulla_wal::{
+    Corruption, CorruptionKind, Epoch, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber,
+};
 
 use crate::chain::{self, Chain, Plan, Segment, Span};
 use crate::error::Result;
@@ -25,6 +27,9 @@ use crate::window::Window;
 
 /// At most so many segments are scanned at once, each with a window of its own.
 const MAX_SCAN_THREADS: usize = 8;
+/// A running log writes, or has still to sync, at most so many of its last segments: the
+/// spare one, the one that is being filled, and the one before it.
+const WRITTEN_SEGMENTS: u64 = 3;
 
 /// A log's directory, and how it is read.
 #[derive(Debug)]
@@ -32,6 +37,10 @@ pub(crate) struct LogDir {
     pub(crate) io: Arc<dyn Io>,
     pub(crate) path: PathBuf,
     pub(crate) options: Options,
+    /// Segments of the newest epoch from here on may be written meanwhile. Of a log with
+    /// direct access they are read with it, too: a page that is cached while it is written
+    /// would fail the writer's next sync. The others come from the page cache.
+    pub(crate) written_from: SegmentNumber,
 }
 
 /// Live frames of one segment, with all that is needed to read them again.
@@ -42,6 +51,9 @@ pub(crate) struct Piece {
     pub(crate) base: Lsn,
     pub(crate) start: Cursor,
     pub(crate) end: Cursor,
+    /// Does the segment end without a seal? Then it may still be written, or have been
+    /// when the log failed: the disk knows it, and the page cache perhaps not.
+    pub(crate) open: bool,
 }
 
 impl Piece {
@@ -54,29 +66,35 @@ impl Piece {
 impl LogDir {
     pub(crate) fn new(path: &Path, options: &Options) -> Self {
         let io = Arc::clone(options.file_system());
-        Self { io, path: path.to_owned(), options: options.clone() }
+        let written_from = SegmentNumber::ZERO;
+        Self { io, path: path.to_owned(), options: options.clone(), written_from }
     }
 
-    pub(crate) fn window(&self, path: &Path) -> Result<Window> {
-        Ok(Window::open(self.io.as_ref(), path, self.options.is_direct())?)
+    /// A log whose lock is held: nobody writes to it.
+    pub(crate) fn locked(path: &Path, options: &Options) -> Self {
+        Self { written_from: SegmentNumber::MAX, ..Self::new(path, options) }
     }
 
-    fn segment(&self, number: bulla_wal::SegmentNumber) -> Result<Window> {
-        self.window(&dir::segment_path(&self.path, number))
+    /// A window on a segment's file.
+    pub(crate) fn segment(&self, number: SegmentNumber, direct: bool) -> Result<Window> {
+        let path = dir::segment_path(&self.path, number);
+        Ok(Window::open(self.io.as_ref(), &path, direct)?)
     }
 
     /// A walk over the live frames of one segment.
     pub(crate) fn walk(&self, piece: &Piece) -> Result<Walk> {
         let start = Start::At { base: piece.base, cursor: piece.start };
-        Ok(Walk::new(self.segment(piece.header.number)?, &piece.header, start, piece.end.lsn))
+        let direct = piece.open && self.options.is_direct();
+        let window = self.segment(piece.header.number, direct)?;
+        Ok(Walk::new(window, &piece.header, start, piece.end.lsn))
     }
 
-    /// How many segments are scanned at once: one in a simulation, for determinism.
-    fn scan_threads(&self) -> usize {
+    /// How many threads may read at once: one in a simulation, for determinism.
+    pub(crate) fn threads(&self) -> usize {
         if self.io.name() == "sim" {
             return 1;
         }
-        std::thread::available_parallelism().map_or(1, usize::from).min(MAX_SCAN_THREADS)
+        std::thread::available_parallelism().map_or(1, usize::from)
     }
 }
 
@@ -96,8 +114,13 @@ pub(crate) struct Analysis {
 
 impl Analysis {
     /// Looks at everything.
-    pub(crate) fn read(log: &LogDir, mut control: Control) -> Result<Self> {
+    pub(crate) fn read(log: &mut LogDir, mut control: Control) -> Result<Self> {
         let listing = dir::list(log.io.as_ref(), &log.path)?;
+        if log.written_from < SegmentNumber::MAX {
+            let next = listing.segments.last().map_or(0, |last| last.number.next().0);
+            log.written_from = SegmentNumber(next.saturating_sub(WRITTEN_SEGMENTS));
+        }
+        let log = &*log;
         let low_water = control.low_water;
         let live: Vec<SegmentFile> = listing
             .segments
@@ -211,11 +234,13 @@ impl Analysis {
 
     fn piece(&self, span: &Span) -> Option<Piece> {
         let segment = self.plan.segments.get(span.index)?;
+        let scan = self.scans.get(span.index)?.as_ref()?;
         Some(Piece {
             header: segment.header.clone(),
             base: span.base,
             start: span.start,
             end: span.end,
+            open: matches!(scan.stop, End::Damage(_)),
         })
     }
 
@@ -426,12 +451,12 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<Result<Header, Corrup
     if file.kind != FileKind::Regular {
         return Ok(Err(CorruptionKind::NotAFile));
     }
-    let path = dir::segment_path(&log.path, file.number);
-    let mut window = log.window(&path)?;
+    let mut window = log.segment(file.number, log.options.is_direct())?;
     // As long as the largest sector, so that a foreign one is told from damage.
     match Header::decode(window.bytes(0, u64::from(MAX_SECTOR))?) {
         Ok(header) => Ok(Ok(header)),
         Err(reason @ (FormatError::Version(_) | FormatError::Features(_))) => {
+            let path = dir::segment_path(&log.path, file.number);
             Err(LogError::Unsupported { path, reason }.into())
         }
         Err(reason) => Ok(Err(CorruptionKind::SegmentHeader(reason))),
@@ -439,14 +464,23 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<Result<Header, Corrup
 }
 
 fn scan_all(log: &LogDir, segments: &[Segment]) -> Result<Vec<Option<Scan>>> {
-    let threads = log.scan_threads().min(segments.len());
+    let threads = log.threads().min(MAX_SCAN_THREADS).min(segments.len());
     let one = |segment: &Segment| -> Result<Option<Scan>> {
         if segment.superseded {
             return Ok(None);
         }
-        let window = log.segment(segment.number)?;
-        let Segment { header, start, ceiling, newest, .. } = segment;
-        Ok(Some(scan(window, header, *start, *ceiling, *newest)?))
+        let Segment { number, header, start, ceiling, newest, .. } = segment;
+        let read = |direct, trusted| {
+            let window = log.segment(*number, direct)?;
+            Ok(scan(window, header, *start, *ceiling, *newest, trusted)?)
+        };
+        let direct = log.options.is_direct() && *newest && *number >= log.written_from;
+        // A page may be stale where a write failed to replace it. Then the sync after it
+        // failed, too, and no seal was written: what ends without one is for the disk to tell.
+        match read(direct, direct || !log.options.is_direct())? {
+            None => read(true, true),
+            scan => Ok(scan),
+        }
     };
     if threads <= 1 {
         return segments.iter().map(one).collect();

@@ -105,8 +105,8 @@ pub(crate) fn settled(dir: &Path, options: &Options) -> Result<(LogDir, Analysis
     loop {
         looks += 1;
         let control = read_control(dir, options)?;
-        let log = LogDir::new(dir, &options.clone().sector(control.sector));
-        let mut now = match Analysis::read(&log, control) {
+        let mut log = LogDir::new(dir, &options.clone().sector(control.sector));
+        let mut now = match Analysis::read(&mut log, control) {
             // A segment was purged, or a temporary file renamed, after it was listed.
             Err(error) if looks < MAX_LOOKS && error.is_not_found() => continue,
             now => now?,

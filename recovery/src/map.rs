@@ -3,7 +3,6 @@
 //! Owns nothing: it reads again what lies behind the live frames, which an analysis
 //! knows, sector by sector.
 
-use bulla_wal::dir;
 use bulla_wal::format::all_zero;
 
 use crate::analysis::{LogDir, Piece};
@@ -38,7 +37,7 @@ pub(crate) fn measure(
     segment: &SegmentReport,
     piece: Option<&Piece>,
 ) -> Result<Option<SegmentBytes>> {
-    let mut window = match log.window(&dir::segment_path(&log.path, segment.number)) {
+    let mut window = match log.segment(segment.number, log.options.is_direct()) {
         Err(error) if error.is_not_found() => return Ok(None),
         window => window?,
     };

@@ -32,7 +32,7 @@ impl<'a> Quarantine<'a> {
     /// Copies what is not zero from `from` on, up to the last such byte; nothing when
     /// there is none.
     pub(crate) fn keep_rest(&mut self, source: &Path, from: u64, name: &str) -> Result<()> {
-        let mut window = self.log.window(source)?;
+        let mut window = self.window(source)?;
         match nonzero_end(&mut window, from)? {
             Some(end) => self.copy(&mut window, from, end, name),
             None => Ok(()),
@@ -41,9 +41,13 @@ impl<'a> Quarantine<'a> {
 
     /// Copies a whole file.
     pub(crate) fn keep_file(&mut self, source: &Path, name: &str) -> Result<()> {
-        let mut window = self.log.window(source)?;
+        let mut window = self.window(source)?;
         let len = window.len();
         self.copy(&mut window, 0, len, name)
+    }
+
+    fn window(&self, source: &Path) -> Result<Window> {
+        Ok(Window::open(self.log.io.as_ref(), source, self.log.options.is_direct())?)
     }
 
     fn copy(&mut self, window: &mut Window, from: u64, to: u64, name: &str) -> Result<()> {

@@ -180,16 +180,16 @@ impl Entered {
         let sector = read_control(path, options)?.sector;
         let options = options.checked(sector)?;
         check_device(path, &options)?;
-        let log = LogDir::new(path, &options);
-        let io = log.io.as_ref();
+        let io = options.file_system().as_ref();
         let lock = dir::lock(io, path, options.lock_wait())?;
+        let mut log = LogDir::locked(path, &options);
         let control = ControlFile::open(io, path)?;
         // What a listing shows after a kill may not be on disk. Nothing may be built on
         // it, or removed because of it, before it is.
         if !skip(Point::OpenDirSync) {
             io.sync_dir(path).map_err(LogError::io("sync", path))?;
         }
-        let analysis = Analysis::read(&log, *control.current())?;
+        let analysis = Analysis::read(&mut log, *control.current())?;
         Ok(Self { log, lock, control, analysis })
     }
 }
@@ -252,7 +252,7 @@ pub(crate) fn commit(
     let (file, chain) = create_segment(log, &new, &tail, cut)?;
     let end = Cursor { chain, ..cut.end };
     let base = cut.durable.lsn;
-    pieces.push(Piece { header: header.clone(), base, start: cut.durable, end });
+    pieces.push(Piece { header: header.clone(), base, start: cut.durable, end, open: true });
     let recovered = Recovered {
         options: log.options.clone(),
         dir: log.path.clone(),

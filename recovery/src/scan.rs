@@ -61,14 +61,16 @@ impl Scan {
 }
 
 /// Scans one segment. `probe` is for the newest epoch only: promises of older ones
-/// count no further than what supersedes them, which is reached anyway.
+/// count no further than what supersedes them, which is reached anyway. None when the
+/// frames end with damage and the file is not `trusted` to be what is on the disk.
 pub(crate) fn scan(
     window: Window,
     header: &Header,
     start: Start,
     ceiling: Lsn,
     probe: bool,
-) -> Result<Scan> {
+    trusted: bool,
+) -> Result<Option<Scan>> {
     let mut walk = Walk::new(window, header, start, ceiling);
     let mut scan = Scan {
         first: None,
@@ -93,6 +95,7 @@ pub(crate) fn scan(
                 scan.last_entry = found.last_entry.or(scan.last_entry);
                 raise(&mut scan.walked, promise_of(&found.frame, found.offset));
             }
+            Step::End(End::Damage(_)) if !trusted => return Ok(None),
             Step::End(end) => {
                 scan.stop = end;
                 break;
@@ -103,7 +106,7 @@ pub(crate) fn scan(
     if probe {
         probe_rest(&mut walk, header, start, &mut scan)?;
     }
-    Ok(scan)
+    Ok(Some(scan))
 }
 
 fn probe_rest(walk: &mut Walk, header: &Header, start: Start, scan: &mut Scan) -> Result<()> {

@@ -1,10 +1,11 @@
 //! An I/O backend over another one, whose queue can be slow and can fail: for tests of
 //! real threads.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bulla_wal::io::{
@@ -25,6 +26,16 @@ pub struct Knobs {
     /// Clocks stand, and randomness is a sequence: what is done twice is done the same.
     pub still: AtomicBool,
     drawn: AtomicU64,
+    read_cached: Mutex<BTreeSet<PathBuf>>,
+    /// Read through the page cache, the first file is like the second.
+    pub stale: Mutex<Option<(PathBuf, PathBuf)>>,
+}
+
+impl Knobs {
+    /// The files that were opened since the last call to be read through the page cache.
+    pub fn read_cached(&self) -> BTreeSet<PathBuf> {
+        std::mem::take(&mut self.read_cached.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Another backend with [`Knobs`].
@@ -84,6 +95,14 @@ impl Io for WrapIo {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        if access == Access::READ {
+            let mut cached = self.knobs.read_cached.lock().unwrap_or_else(PoisonError::into_inner);
+            cached.insert(path.to_owned());
+            let stale = self.knobs.stale.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, other)) = stale.as_ref().filter(|(stale, _)| stale == path) {
+                return self.inner.open(other, access);
+            }
+        }
         self.inner.open(path, access)
     }
 
