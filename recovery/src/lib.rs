@@ -11,6 +11,7 @@
 //! chain    spans, X and D, purely             verdict   the table, purely
 //! inspect  read-only     rehome  the commit   replay    entries to a visitor
 //! repair   explicit      quarantine  copies   report    plain data for people
+//! ahead    batches of frames, read and checked by several threads
 //! map      what each byte of a file is
 //! ```
 //!
@@ -46,6 +47,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod ahead;
 mod analysis;
 mod chain;
 mod error;

@@ -10,9 +10,10 @@ pub use bulla_wal::EntryView;
 use bulla_wal::format::Entries;
 use bulla_wal::{Corruption, CorruptionKind, FrameDamage, Lsn, SegmentNumber, Seq};
 
+use crate::ahead;
 use crate::analysis::{LogDir, Piece};
 use crate::error::{Error, Result};
-use crate::walk::{Cursor, End, Found, Step};
+use crate::walk::{Cursor, End, Found, Located, Step};
 
 /// One end of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -94,19 +95,12 @@ pub(crate) fn replay(
         return Err(Error::Purged { position: range.from, low_water: start.lsn });
     }
     let mut stats = ReplayStats::default();
-    for piece in pieces {
-        // `end` is what comes next: a piece that ends there has nothing of the range.
-        if !is_at_or_after_end(piece, range.from) {
-            if is_reached(range.to, piece.start) {
-                break;
-            }
-            let flow =
-                frames(log, piece, |_, found| Ok(visit(found, range, &mut stats, &mut visitor)))?;
-            if flow.is_break() {
-                break;
-            }
-        }
-    }
+    // `end` is what comes next: a piece that ends there has nothing of the range.
+    let pieces = pieces.iter().filter(|piece| !is_at_or_after_end(piece, range.from));
+    let pieces = pieces.take_while(|piece| !is_reached(range.to, piece.start)).collect();
+    ahead::frames(log, pieces, |located, body| {
+        visit(located, body, range, &mut stats, &mut visitor)
+    })?;
     Ok(stats)
 }
 
@@ -140,28 +134,28 @@ fn is_at_or_after_end(piece: &Piece, from: Bound) -> bool {
 }
 
 fn visit(
-    found: &Found<'_>,
+    found: &Located,
+    body: &[u8],
     range: Range,
     stats: &mut ReplayStats,
     visitor: &mut impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let mut counted = false;
-    for entry in Entries::new(&found.frame, found.body) {
+    let wall_ns = found.frame.wall_ns;
+    let (mut entries, mut payload_bytes, mut last) = (0, 0, None);
+    let mut flow = ControlFlow::Continue(());
+    for entry in Entries::new(&found.frame, body) {
         // The walk has gone through them before.
         let Ok(entry) = entry else { break };
-        let wall_ns = found.frame.wall_ns;
-        if is_before(entry.lsn, entry.seq, wall_ns, range.from) {
+        if entries == 0 && is_before(entry.lsn, entry.seq, wall_ns, range.from) {
             continue;
         }
         if range.to != Bound::Unbounded && !is_before(entry.lsn, entry.seq, wall_ns, range.to) {
-            return ControlFlow::Break(());
+            flow = ControlFlow::Break(());
+            break;
         }
-        stats.frames += u64::from(!counted);
-        counted = true;
-        stats.entries += 1;
-        stats.payload_bytes += entry.payload.len() as u64;
-        stats.last = Some((entry.lsn, entry.seq));
-        stats.last_frame = Some((found.after.lsn, wall_ns));
+        entries += 1;
+        payload_bytes += entry.payload.len() as u64;
+        last = Some((entry.lsn, entry.seq));
         let view = EntryView {
             lsn: entry.lsn,
             seq: entry.seq,
@@ -172,10 +166,17 @@ fn visit(
         };
         if visitor(&view).is_break() {
             stats.stopped = true;
-            return ControlFlow::Break(());
+            flow = ControlFlow::Break(());
+            break;
         }
     }
-    ControlFlow::Continue(())
+    if last.is_some() {
+        stats.frames += 1;
+        stats.entries += entries;
+        stats.payload_bytes += payload_bytes;
+        (stats.last, stats.last_frame) = (last, Some((found.after.lsn, wall_ns)));
+    }
+    flow
 }
 
 /// Gives every frame of a piece, in order; each was validated before, and is again.
@@ -200,18 +201,32 @@ pub(crate) fn frames(
             }
             Step::End(_) if at.lsn == piece.end.lsn => return Ok(ControlFlow::Continue(())),
             Step::End(end) => {
-                let damage = match end {
-                    End::Damage(damage) => damage,
-                    End::Ceiling | End::Rotated | End::Closed => FrameDamage::Boundary,
-                };
-                return Err(Error::from(Corruption {
-                    segment: Some(piece.header.number),
-                    offset: Some(offset),
-                    lsn: Some(at.lsn),
-                    durable: Some(piece.end.lsn),
-                    kind: CorruptionKind::Frame(damage),
-                }));
+                return Err(not_there_any_more(piece, offset, at.lsn, damage(end)));
             }
         }
     }
+}
+
+/// What is wrong where a walk ended before the end of its piece.
+pub(crate) fn damage(end: End) -> FrameDamage {
+    match end {
+        End::Damage(damage) => damage,
+        End::Ceiling | End::Rotated | End::Closed => FrameDamage::Boundary,
+    }
+}
+
+/// Corruption of a frame that was valid when the log was looked at.
+pub(crate) fn not_there_any_more(
+    piece: &Piece,
+    offset: u64,
+    lsn: Lsn,
+    damage: FrameDamage,
+) -> Error {
+    Error::from(Corruption {
+        segment: Some(piece.header.number),
+        offset: Some(offset),
+        lsn: Some(lsn),
+        durable: Some(piece.end.lsn),
+        kind: CorruptionKind::Frame(damage),
+    })
 }

@@ -10,7 +10,10 @@ use crate::format::{
     Seed, all_zero,
 };
 use crate::position::{Epoch, Lsn, Seq};
-use crate::window::{Window, to_usize};
+use crate::window::{Buffer, Window, to_usize};
+
+/// A batch has at most so many frames.
+pub const MAX_BATCH: usize = 1024;
 
 /// Where the next frame must start, and what it must continue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +104,49 @@ pub struct Found<'a> {
     pub after: Cursor,
     /// Its last user entry.
     pub last_entry: Option<(Lsn, Seq)>,
+}
+
+/// A frame whose header is valid in its place. Its body was not looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Located {
+    /// Its header.
+    pub frame: Frame,
+    /// Its offset in the file.
+    pub offset: u64,
+    /// What it continues.
+    pub before: Cursor,
+    /// What the next frame must continue.
+    pub after: Cursor,
+}
+
+/// Located frames of one segment, and their bytes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The frames, one after the other.
+    pub frames: Vec<Located>,
+    buffer: Buffer,
+    segment: Option<(Seed, u32)>,
+}
+
+impl Batch {
+    /// The body of one of its frames, and the padding; checked as [`Walk::step`] does.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, located: &Located) -> Result<(), FrameDamage> {
+        let (seed, body) = self.segment.zip(self.body(located)).ok_or(FrameDamage::EndOfFile)?;
+        check_body(&located.frame, body, seed.0).map(drop)
+    }
+
+    /// The body of one of its frames, and the padding; none when the file is shorter than
+    /// it was.
+    #[must_use]
+    pub fn body(&self, located: &Located) -> Option<&[u8]> {
+        let (_, sector) = self.segment?;
+        let len = located.frame.disk_len(sector) - FRAME_HEADER_LEN;
+        let body = self.buffer.get(located.offset + FRAME_HEADER_LEN, len);
+        Some(body).filter(|body| body.len() as u64 == len)
+    }
 }
 
 /// One step of a walk.
@@ -194,7 +240,7 @@ impl Walk {
             Err(end) => return Ok(Step::End(end)),
         };
         let Checked { frame, crc, last_entry } = checked;
-        let (offset, before, after) = self.pass(&frame, crc);
+        let Located { offset, before, after, .. } = self.pass(frame, crc);
         let len = frame.disk_len(self.sector);
         let body = self.window.bytes(offset + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN)?;
         Ok(Step::Frame(Found { frame, offset, body, before, after, last_entry }))
@@ -216,17 +262,52 @@ impl Walk {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
-    pub fn skip(&mut self) -> Result<Result<Frame, End>> {
+    pub fn skip(&mut self) -> Result<Result<Located, End>> {
         if let Some(end) = self.end_before_reading() {
             return Ok(Err(end));
         }
-        Ok(self.check_header()?.map(|(frame, crc)| {
-            self.pass(&frame, crc);
-            frame
-        }))
+        Ok(self.check_header()?.map(|(frame, crc)| self.pass(frame, crc)))
     }
 
-    fn pass(&mut self, frame: &Frame, crc: u32) -> (u64, Cursor, Cursor) {
+    /// Goes past the next frames without a look at their bodies, and puts them into
+    /// `batch`: as many as begin within the window's chunk, at most [`MAX_BATCH`], and one
+    /// unless there is none. Gives the end, once it is there. After an error or an end, the
+    /// frames before are in the batch.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io).
+    pub fn gather(&mut self, batch: &mut Batch) -> Result<Option<End>> {
+        batch.frames.clear();
+        batch.segment = Some((self.seed, self.sector));
+        self.window.swap(&mut batch.buffer);
+        self.window.forget();
+        let gathered = self.gather_in_window(&mut batch.frames);
+        self.window.swap(&mut batch.buffer);
+        gathered
+    }
+
+    fn gather_in_window(&mut self, frames: &mut Vec<Located>) -> Result<Option<End>> {
+        let chunk_end = self.offset.saturating_add(self.window.chunk());
+        let sector = u64::from(self.sector);
+        // Without a look at the chunk, blocks longer than a sector could lead from each frame
+        // to the next one.
+        while frames.len() < MAX_BATCH
+            && (frames.is_empty()
+                || (self.offset < chunk_end && self.window.holds(self.offset, sector)))
+        {
+            match self.skip()? {
+                Ok(located) => {
+                    // The header vouches for the length, and the file holds it.
+                    self.window.extend(located.offset, located.frame.disk_len(self.sector))?;
+                    frames.push(located);
+                }
+                Err(end) => return Ok(Some(end)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn pass(&mut self, frame: Frame, crc: u32) -> Located {
         let before = self.at.unwrap_or(Cursor {
             lsn: frame.lsn,
             seq: frame.first_seq,
@@ -247,7 +328,7 @@ impl Walk {
             FrameKind::SealClosed => self.sealed = Some(End::Closed),
             FrameKind::Data | FrameKind::Promise => {}
         }
-        (offset, before, after)
+        Located { frame, offset, before, after }
     }
 
     fn end_before_reading(&self) -> Option<End> {

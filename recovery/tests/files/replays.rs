@@ -4,9 +4,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Bound, Error, Inspection, Range, Recovery};
+use bulla_wal::walk::{Batch, Cursor, End, Start, Walk};
+use bulla_wal::window::Window;
 use bulla_wal::{Lsn, Seq};
 
-use crate::image::{DIR, Image, options};
+use crate::image::{DIR, Image, options, segment};
 
 fn image() -> Image {
     let mut image = Image::new(512);
@@ -110,4 +112,33 @@ fn purged_positions_are_told() {
         let stats = recovery.replay(range, |_| ControlFlow::Continue(())).expect("replay");
         assert_eq!(stats.entries, 6);
     }
+}
+
+/// Blocks that are read are longer than a sector, and may show the next header.
+#[test]
+fn frames_of_a_batch_begin_within_its_chunk() {
+    const CHUNK: u64 = 4096;
+    let mut image = Image::new(512);
+    for _ in 0..10 {
+        image.frame(&[1300]);
+    }
+    let (disk, header) = (image.disk(), &image.headers[&1]);
+    let io = disk.process();
+    let window = Window::open(io.as_ref(), &segment(1), true).expect("open").with_chunk(CHUNK);
+    let start = Start::At { base: Lsn(0), cursor: Cursor::from(&image.low_water) };
+    let mut walk = Walk::new(window, header, start, image.lsn);
+    let (mut batch, mut found) = (Batch::default(), Vec::new());
+    loop {
+        let end = walk.gather(&mut batch).expect("read");
+        let offsets: Vec<u64> = batch.frames.iter().map(|located| located.offset).collect();
+        assert!(offsets.iter().all(|offset| *offset < offsets[0] + CHUNK), "{offsets:?}");
+        assert!(batch.frames.iter().all(|located| batch.check(located) == Ok(())));
+        found.extend(offsets);
+        match end {
+            Some(end) => break assert_eq!(end, End::Ceiling),
+            None => assert!(!batch.frames.is_empty()),
+        }
+    }
+    let expected: Vec<u64> = image.frames.iter().map(|at| at.offset).collect();
+    assert_eq!(found, expected);
 }

@@ -56,8 +56,8 @@ impl Scout {
         let mut fresh = false;
         while !enough(self) {
             match self.track.walk.skip()? {
-                Ok(frame) => {
-                    self.durable = self.durable.max(frame.promise);
+                Ok(located) => {
+                    self.durable = self.durable.max(located.frame.promise);
                     (self.idle, fresh) = (0, false);
                 }
                 Err(_) if self.track.cross(disk, map)? => fresh = false,
