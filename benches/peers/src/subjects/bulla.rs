@@ -28,6 +28,9 @@ pub(crate) fn create(dir: &Path, io: Arc<dyn Io>, method: Method) -> Result<Bull
     if log.stats().method != method.name() {
         return Err(format!("the file system refuses the method {}", method.name()).into());
     }
+    if log.stats().backend != io.name() {
+        return Err(format!("this machine refuses the backend {}", io.name()).into());
+    }
     let start = Instant::now();
     // A segment gets its name once it is whole.
     while bulla_wal::dir::list(io.as_ref(), dir)?.segments.len() < 2 {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use ::bulla_wal::Method;
 use ::bulla_wal::io::std::StdIo;
+use ::bulla_wal::io::uring::UringIo;
 use ::nodedb_wal::double_write::DwbMode;
 
 use crate::log::{Log, Open, Replay, Result};
@@ -100,6 +101,8 @@ pub(crate) fn all() -> Vec<Subject> {
         Subject::new(REPLAY_REFERENCE, Bulla,
             |dir, _| bulla::create(dir, Arc::new(StdIo::new()), Method::Buffered),
             Some(|dir, _, tally| bulla::replay(dir, Method::Buffered, tally))),
+        Subject::new("bulla uring direct", Bulla,
+            |dir, _| bulla::create(dir, Arc::new(UringIo::new()), Method::Direct), None),
         Subject::new("okaywal", Durable, okaywal::create, Some(okaywal::replay)),
         Subject::new("raft-engine", Durable, raft_engine::create, Some(raft_engine::replay)),
         Subject::new("wal-db", Durable, wal_db::create, Some(wal_db::replay)),
