@@ -89,6 +89,31 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
+fn append_that_must_not_wait_says_full_and_fits_once_there_is_room() {
+    let dir = TempDir::new("try");
+    let log = Log::create(&dir.path().join("log"), &small().manual()).unwrap();
+    let payload = [7; 4096];
+    let mut appended = 0;
+    // Nobody else writes: only waiting for room makes some.
+    while appended < 100 {
+        match log.try_append_batch(&[(1, &payload)], Level::Relaxed) {
+            Ok(_) => appended += 1,
+            Err(Error::Full) => {
+                assert!(appended >= 8, "full at {appended}");
+                log.wait_for_room().unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    log.close().unwrap();
+    assert_eq!(recovered(dir.path()).len(), 100);
+    let options = small().manual().overflow(Overflow::Full);
+    let log = Log::create(&dir.path().join("other"), &options).unwrap();
+    while log.try_append_batch(&[(1, &payload)], Level::Relaxed).is_ok() {}
+    assert!(matches!(log.wait_for_room(), Err(Error::Full)));
+}
+
+#[test]
 fn threads_at_mixed_levels_are_all_recovered_in_order() {
     for io in backends() {
         for method in [Method::Direct, Method::Buffered] {

@@ -186,6 +186,58 @@ impl Log {
     /// # Errors
     /// As [`append`](Self::append), [`Error::ReservedKind`], [`Error::EmptyBatch`].
     pub fn append_batch(&self, entries: &[(u16, &[u8])], level: Level) -> Result<Receipt> {
+        self.check(entries)?;
+        loop {
+            match self.append_once(entries, level) {
+                Ok(receipt) => return Ok(receipt),
+                Err(refused) => self.make_room(refused)?,
+            }
+        }
+    }
+
+    /// As [`append_batch`](Self::append_batch), but never waits, not even for room in the
+    /// ring: for callers that hold a lock of their own.
+    ///
+    /// # Errors
+    /// As [`append_batch`](Self::append_batch), with [`Error::Full`] whatever
+    /// [`Overflow`] says: give the lock back, then
+    /// [`wait_for_room`](Self::wait_for_room) and try again.
+    pub fn try_append_batch(&self, entries: &[(u16, &[u8])], level: Level) -> Result<Receipt> {
+        self.check(entries)?;
+        loop {
+            match self.append_once(entries, level) {
+                Ok(receipt) => return Ok(receipt),
+                Err(Refused::Full | Refused::NoSegment) => {
+                    self.shared.wake_flusher();
+                    return Err(Error::Full);
+                }
+                Err(refused) => self.make_room(refused)?,
+            }
+        }
+    }
+
+    /// Waits until an append that was refused as [`Error::Full`] may fit. It can return
+    /// early: append in a loop.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where [`Overflow::Full`] says not to wait.
+    pub fn wait_for_room(&self) -> Result<()> {
+        let ring = &self.shared.ring;
+        let lacked_segment = ring.lacks_segment() && !ring.is_full();
+        self.make_room(if lacked_segment { Refused::NoSegment } else { Refused::Full })
+    }
+
+    fn append_once(&self, entries: &[(u16, &[u8])], level: Level) -> Result<Receipt, Refused> {
+        let appended = self.shared.ring.append(entries, level)?;
+        if appended.wake_flusher {
+            self.shared.wake_flusher();
+        }
+        let (lsn, seq) = (appended.lsn, appended.seq);
+        Ok(Receipt { epoch: self.epoch, lsn, seq, level })
+    }
+
+    /// Can the entries be appended at all?
+    fn check(&self, entries: &[(u16, &[u8])]) -> Result<()> {
         let mut len = 0_u64;
         for (kind, payload) in entries {
             if *kind >= FIRST_INTERNAL_KIND {
@@ -200,18 +252,7 @@ impl Log {
         if len > max {
             return Err(Error::TooLarge { len, max });
         }
-        loop {
-            match self.shared.ring.append(entries, level) {
-                Ok(appended) => {
-                    if appended.wake_flusher {
-                        self.shared.wake_flusher();
-                    }
-                    let (lsn, seq) = (appended.lsn, appended.seq);
-                    return Ok(Receipt { epoch: self.epoch, lsn, seq, level });
-                }
-                Err(refused) => self.make_room(refused)?,
-            }
-        }
+        Ok(())
     }
 
     /// Waits for what an append lacked, or says why it can't be had.
