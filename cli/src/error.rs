@@ -191,6 +191,10 @@ impl Error {
             Self::Store(bulla_engine::Error::Entry { .. }) => {
                 Some("this log is none of tokens; `bulla dump DIR` shows its entries")
             }
+            Self::Store(bulla_engine::Error::TooFarAhead { .. }) => Some(
+                "a time is seconds since 1970: map another column to the timestamp, give it a \
+                 factor, or set the clock",
+            ),
             Self::Recovery(bulla_recovery::Error::Cut { .. }) => {
                 Some("`bulla verify DIR` shows the last position that can be kept, as last lsn")
             }

@@ -1,38 +1,51 @@
-//! Changes of tokens as entries of a log, and back.
+//! Changes of records as entries of a log, and back.
 //!
 //! Owns the kinds and their payloads. A new kind of change goes here, and into
-//! `Table::apply`. Bytes of an entry are checked before they change anything.
+//! the table. Bytes of an entry are checked before they change anything.
 //!
 //! | kind | payload |
 //! |---|---|
-//! | [`PUT`] | tokens, one after the other: n x 64 bytes, n >= 1 |
+//! | [`PUT`] | records, one after the other: n x 64 bytes, n >= 1 |
 //! | [`DELETE`] | ids, little-endian: n x 4 bytes, n >= 1 |
+//! | [`EXPIRE`] | n x 16 bytes, n >= 1, little-endian: id u32, reserved u32 (0), when in ms since 1970 u64 (0 for never) |
 
-use crate::token::{TOKEN_LEN, Token, TokenError, TokenId};
+use std::marker::PhantomData;
 
-/// Kind of an entry that inserts or replaces tokens.
+use crate::record::{RECORD_LEN, Record};
+use crate::token::Token;
+
+/// Kind of an entry that inserts or replaces records. They never expire, unless a later
+/// entry says so.
 pub const PUT: u16 = 1;
-/// Kind of an entry that removes tokens, present or not.
+/// Kind of an entry that removes records, present or not.
 pub const DELETE: u16 = 2;
+/// Kind of an entry that says when records expire: from then on they may be removed, by
+/// an entry of their own. It says nothing of records that are not there.
+pub const EXPIRE: u16 = 3;
 
 /// Bytes of an id in a [`DELETE`] entry.
 pub const ID_LEN: usize = size_of::<u32>();
+/// Bytes of an item of an [`EXPIRE`] entry.
+pub const EXPIRY_LEN: usize = ID_LEN + 4 + size_of::<u64>();
 
 /// One change of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// Insert the token, or replace the one with its id.
-    Put(Token),
-    /// Remove the token with this id, if there is one.
-    Delete(TokenId),
+pub enum Change<R: Record = Token> {
+    /// Insert the record, or replace the one with its id.
+    Put(R),
+    /// Remove the record with this id, if there is one.
+    Delete(R::Id),
+    /// If there is a record with this id, let it expire at this time in ms since 1970, or
+    /// never (0).
+    Expire(R::Id, u64),
 }
 
-/// Why an entry is no change of tokens.
-#[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
+/// Why an entry is no change of records.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EntryError {
     /// A kind that the engine does not write.
-    #[error("kind {0} is neither put (1) nor delete (2)")]
+    #[error("kind {0} is neither put (1) nor delete (2) nor expire (3)")]
     Kind(u16),
     /// A payload that is empty or no multiple of its items' length.
     #[error("{len} bytes are not a positive number of items of {item_len} bytes")]
@@ -42,57 +55,71 @@ pub enum EntryError {
         /// Bytes of an item.
         item_len: usize,
     },
-    /// A token that can't be.
-    #[error("token {index} of the entry can't be")]
-    Token {
+    /// A record that can't be.
+    #[error("record {index} of the entry can't be")]
+    Record {
         /// Which one, from 0.
         index: usize,
-        /// Why not.
+        /// Why not: the record type's error.
         #[source]
-        source: TokenError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Id 0 stands for "no token".
+    /// Id 0 stands for "no record".
     #[error("id {index} of the entry is 0")]
     ZeroId {
+        /// Which one, from 0.
+        index: usize,
+    },
+    /// Reserved bytes that are not zero.
+    #[error("item {index} of the entry has reserved bytes that are not zero")]
+    Reserved {
         /// Which one, from 0.
         index: usize,
     },
 }
 
 /// The changes of one entry, all of them checked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Changes<'a>(Items<'a>);
+#[derive(Clone, Copy, Debug)]
+pub struct Changes<'a, R = Token>(Items<'a>, PhantomData<R>);
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Items<'a> {
-    Puts(&'a [[u8; TOKEN_LEN]]),
+    Puts(&'a [[u8; RECORD_LEN]]),
     Deletes(&'a [[u8; ID_LEN]]),
+    Expiries(&'a [[u8; EXPIRY_LEN]]),
 }
 
-impl<'a> Changes<'a> {
+impl<'a, R: Record> Changes<'a, R> {
     /// Decodes and checks an entry.
     ///
     /// # Errors
     /// Any [`EntryError`]: the entry is none of the engine's.
     pub fn decode(kind: u16, payload: &'a [u8]) -> Result<Self, EntryError> {
-        match kind {
+        let decoded = match kind {
             PUT => {
-                let tokens = items(payload)?;
-                for (index, bytes) in tokens.iter().enumerate() {
-                    Token::from_bytes(bytes)
-                        .map_err(|source| EntryError::Token { index, source })?;
-                }
-                Ok(Self(Items::Puts(tokens)))
+                let records = items(payload)?;
+                records
+                    .iter()
+                    .enumerate()
+                    .try_for_each(|(at, bytes)| check_record::<R>(at, bytes))?;
+                Items::Puts(records)
             }
             DELETE => {
                 let ids = items(payload)?;
-                match ids.iter().position(|id| *id == [0; ID_LEN]) {
-                    Some(index) => Err(EntryError::ZeroId { index }),
-                    None => Ok(Self(Items::Deletes(ids))),
-                }
+                ids.iter().enumerate().try_for_each(|(index, id)| check_id(index, *id))?;
+                Items::Deletes(ids)
             }
-            kind => Err(EntryError::Kind(kind)),
-        }
+            EXPIRE => {
+                let expiries = items(payload)?;
+                expiries
+                    .iter()
+                    .enumerate()
+                    .try_for_each(|(index, item)| check_expiry(index, item))?;
+                Items::Expiries(expiries)
+            }
+            kind => return Err(EntryError::Kind(kind)),
+        };
+        Ok(Self(decoded, PhantomData))
     }
 
     /// How many there are, at least 1.
@@ -100,21 +127,60 @@ impl<'a> Changes<'a> {
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub const fn len(&self) -> usize {
         match self.0 {
-            Items::Puts(tokens) => tokens.len(),
+            Items::Puts(records) => records.len(),
             Items::Deletes(ids) => ids.len(),
+            Items::Expiries(expiries) => expiries.len(),
         }
     }
 
     /// The changes in order.
-    pub fn iter(&self) -> impl Iterator<Item = Change> + 'a {
-        let (tokens, ids): (&[_], &[_]) = match self.0 {
-            Items::Puts(tokens) => (tokens, &[]),
-            Items::Deletes(ids) => (&[], ids),
+    pub fn iter(&self) -> impl Iterator<Item = Change<R>> + 'a {
+        let none: (&[_], &[_], &[_]) = (&[], &[], &[]);
+        let (records, ids, expiries) = match self.0 {
+            Items::Puts(records) => (records, none.1, none.2),
+            Items::Deletes(ids) => (none.0, ids, none.2),
+            Items::Expiries(expiries) => (none.0, none.1, expiries),
         };
-        // Decoding has checked the tokens: none is left out here.
-        let puts = tokens.iter().filter_map(|bytes| Token::from_bytes(bytes).ok());
-        let deletes = ids.iter().map(|bytes| TokenId(u32::from_le_bytes(*bytes)));
-        puts.map(Change::Put).chain(deletes.map(Change::Delete))
+        // Decoding has checked the records: none is left out here.
+        let puts = records.iter().filter_map(|bytes| R::from_bytes(bytes).ok());
+        let deletes = ids.iter().map(|bytes| R::Id::from(u32::from_le_bytes(*bytes)));
+        let expiries = expiries.iter().map(|item| {
+            let (id, _, at) = expiry_parts(item);
+            Change::Expire(R::Id::from(id), at)
+        });
+        puts.map(Change::Put).chain(deletes.map(Change::Delete)).chain(expiries)
+    }
+}
+
+/// An item of an [`EXPIRE`] entry.
+#[must_use]
+pub fn expiry_item(id: u32, at_ms: u64) -> [u8; EXPIRY_LEN] {
+    let mut item = [0; EXPIRY_LEN];
+    item[..ID_LEN].copy_from_slice(&id.to_le_bytes());
+    item[EXPIRY_LEN - 8..].copy_from_slice(&at_ms.to_le_bytes());
+    item
+}
+
+fn expiry_parts([a, b, c, d, e, f, g, h, at @ ..]: &[u8; EXPIRY_LEN]) -> (u32, u32, u64) {
+    let word = |bytes| u32::from_le_bytes(bytes);
+    (word([*a, *b, *c, *d]), word([*e, *f, *g, *h]), u64::from_le_bytes(*at))
+}
+
+fn check_record<R: Record>(index: usize, bytes: &[u8; RECORD_LEN]) -> Result<(), EntryError> {
+    let record = R::from_bytes(bytes)
+        .map_err(|source| EntryError::Record { index, source: Box::new(source) })?;
+    if record.id().into() == 0 { Err(EntryError::ZeroId { index }) } else { Ok(()) }
+}
+
+const fn check_id(index: usize, id: [u8; ID_LEN]) -> Result<(), EntryError> {
+    if u32::from_le_bytes(id) == 0 { Err(EntryError::ZeroId { index }) } else { Ok(()) }
+}
+
+fn check_expiry(index: usize, item: &[u8; EXPIRY_LEN]) -> Result<(), EntryError> {
+    match expiry_parts(item) {
+        (0, ..) => Err(EntryError::ZeroId { index }),
+        (_, 0, _) => Ok(()),
+        _ => Err(EntryError::Reserved { index }),
     }
 }
 
@@ -128,40 +194,59 @@ fn items<const LEN: usize>(payload: &[u8]) -> Result<&[[u8; LEN]], EntryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::{TokenError, TokenId};
 
     fn token(local: u32) -> Token {
         Token::builder(TokenId(local)).weight(1.5).build().expect("valid")
+    }
+
+    fn changes(kind: u16, payload: &[u8]) -> Vec<Change> {
+        let changes = Changes::<Token>::decode(kind, payload).expect("valid");
+        assert_eq!(changes.len(), changes.iter().count());
+        changes.iter().collect()
+    }
+
+    fn refused(kind: u16, payload: &[u8]) -> EntryError {
+        Changes::<Token>::decode(kind, payload).expect_err("refused")
     }
 
     #[test]
     fn what_was_encoded_is_decoded() {
         let tokens = [token(1), token(2)];
         let payload = tokens.map(|token| *token.as_bytes()).concat();
-        let changes = Changes::decode(PUT, &payload).expect("valid");
-        assert_eq!(changes.len(), 2);
-        assert_eq!(changes.iter().collect::<Vec<_>>(), tokens.map(Change::Put));
+        assert_eq!(changes(PUT, &payload), tokens.map(Change::Put));
         let payload = [7_u32, 9].map(u32::to_le_bytes).concat();
-        let changes = Changes::decode(DELETE, &payload).expect("valid");
-        assert_eq!(
-            changes.iter().collect::<Vec<_>>(),
-            [7, 9].map(|id| Change::Delete(TokenId(id)))
-        );
+        assert_eq!(changes(DELETE, &payload), [7, 9].map(|id| Change::Delete(TokenId(id))));
+        let payload = [expiry_item(7, 1 << 40), expiry_item(9, 0)].concat();
+        let expected = [Change::Expire(TokenId(7), 1 << 40), Change::Expire(TokenId(9), 0)];
+        assert_eq!(changes(EXPIRE, &payload), expected);
+    }
+
+    #[test]
+    fn bytes_of_an_expiry_never_change() {
+        let golden = [4, 3, 2, 1, 0, 0, 0, 0, 8, 7, 6, 5, 0, 0, 0, 0];
+        assert_eq!(expiry_item(0x0102_0304, 0x0506_0708), golden);
     }
 
     #[test]
     fn damaged_entries_are_refused_with_their_reason() {
-        assert_eq!(Changes::decode(0, b"text"), Err(EntryError::Kind(0)));
-        let length = |len, item_len| Err(EntryError::Length { len, item_len });
-        assert_eq!(Changes::decode(PUT, b""), length(0, 64));
-        assert_eq!(Changes::decode(PUT, &[1; 65]), length(65, 64));
-        assert_eq!(Changes::decode(DELETE, &[1; 7]), length(7, 4));
-        assert_eq!(Changes::decode(DELETE, &[0; 4]), Err(EntryError::ZeroId { index: 0 }));
+        assert!(matches!(refused(0, b"text"), EntryError::Kind(0)));
+        let lengths = [(PUT, 0, 64), (PUT, 65, 64), (DELETE, 7, 4), (EXPIRE, 15, 16)];
+        for (kind, wrong, item) in lengths {
+            let refused = refused(kind, &vec![1; wrong]);
+            assert!(
+                matches!(refused, EntryError::Length { len, item_len } if (len, item_len) == (wrong, item)),
+                "{refused:?}"
+            );
+        }
+        assert!(matches!(refused(DELETE, &[0; 4]), EntryError::ZeroId { index: 0 }));
+        assert!(matches!(refused(EXPIRE, &[0; 16]), EntryError::ZeroId { index: 0 }));
+        assert!(matches!(refused(EXPIRE, &[1; 16]), EntryError::Reserved { index: 0 }));
         let mut payload = [*token(1).as_bytes(), *token(2).as_bytes()].concat();
         payload[64 + 54..64 + 58].copy_from_slice(&f32::NAN.to_le_bytes());
-        let refused = Changes::decode(PUT, &payload);
-        assert!(
-            matches!(refused, Err(EntryError::Token { index: 1, source: TokenError::Weight(_) })),
-            "{refused:?}"
-        );
+        let EntryError::Record { index: 1, source } = refused(PUT, &payload) else {
+            panic!("the second token is none");
+        };
+        assert!(matches!(source.downcast_ref(), Some(TokenError::Weight(_))), "{source}");
     }
 }

@@ -1,8 +1,9 @@
 //! Records of 64 bytes, in memory by id, with a crash-safe log behind them.
 //!
-//! Owns the record ([`Token`]), the encoding of changes as log entries ([`entries`])
-//! and the table. It never writes to a disk itself: that is the log's job, and
-//! recovery's. Tested here, and end to end by `bulla drill`.
+//! Owns the records ([`Token`], or any other [`Record`]), the encoding of changes as log
+//! entries ([`entries`]), the table and its [`Quota`]. It never writes to a disk itself:
+//! that is the log's job, and recovery's. Tested here, on the simulated disk in `tests`,
+//! and end to end by `bulla drill`.
 //!
 //! # Examples
 //! ```
@@ -23,19 +24,31 @@
 //! # Ok::<(), bulla_engine::Error>(())
 //! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod batch;
 pub mod entries;
 mod error;
 mod inspect;
+mod quota;
+mod reclaim;
+mod record;
+mod scan;
+mod state;
 mod store;
+mod sync;
 mod table;
 pub mod token;
+mod write;
 
+pub use batch::Batch;
 pub use bulla_wal::{Level, Receipt};
 pub use error::{Error, Result};
 pub use inspect::StoreInspection;
-pub use store::{Batch, Store, StoreOptions, StoreStats, Tokens};
+pub use quota::{OnExceed, Pressure, Quota, QuotaError, QuotaStats, Resource};
+pub use record::{RECORD_LEN, Record};
+pub use scan::Records;
+pub use store::{Store, StoreOptions, StoreStats};
 pub use token::{
     Axis, EntityType, Flags, SPACES, Space, TOKEN_LEN, Token, TokenBuilder, TokenError, TokenId,
 };

@@ -1,19 +1,25 @@
-//! The store: a table of tokens, and the log that makes it survive.
+//! The store: a table of records, and the log that makes it survive.
 //!
-//! Owns the order: the table's lock is held from the append to the application, so that
-//! the log's order is the table's. Nobody waits for the disk under that lock. State is
-//! a function of the log alone; a change that did not get into the log is not applied.
+//! Owns the two together: opening, reading, waiting. How changes get into both is in
+//! `write.rs`, walks through all records in `scan.rs`, what goes by itself in
+//! `reclaim.rs`. State is a function of the log alone: a change that did not get into the
+//! log is not applied, and replay reads no clock.
 
 use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bulla_recovery::{Range, Recovery, Report};
-use bulla_wal::{Level, Log, Lsn, Options, Ready, Receipt, Stats};
+use bulla_wal::io::Io;
+use bulla_wal::{Level, Log, Lsn, Options, Ready, Receipt, Seq, Stats};
 
-use crate::entries::{Change, Changes, DELETE, ID_LEN, PUT};
 use crate::error::{Error, Result};
-use crate::table::Table;
-use crate::token::{TOKEN_LEN, Token, TokenId};
+use crate::quota::{Quota, QuotaStats};
+use crate::reclaim::Reclaimer;
+use crate::record::{RECORD_LEN, Record};
+use crate::state::State;
+use crate::table::{Bytes, PageId, index};
+use crate::token::Token;
 
 /// Options of a store.
 #[derive(Clone, Debug)]
@@ -22,11 +28,22 @@ pub struct StoreOptions {
     log: Options,
     level: Level,
     create: bool,
+    quota: Quota,
+    max_ahead: Duration,
 }
+
+/// A day.
+const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { log: Options::new(), level: Level::default(), create: true }
+        Self {
+            log: Options::new(),
+            level: Level::default(),
+            create: true,
+            quota: Quota::new(),
+            max_ahead: MAX_AHEAD,
+        }
     }
 }
 
@@ -53,50 +70,87 @@ impl StoreOptions {
         self.create = create;
         self
     }
+
+    /// The most that the store may hold. What its log holds is opened whether it fits or
+    /// not; then nothing more does. Default: see [`Quota`].
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.quota = quota;
+        self
+    }
+
+    /// How far ahead of the clock the time of a record may be that is put, in whole
+    /// seconds. Default: one day.
+    pub fn max_ahead(mut self, max_ahead: Duration) -> Self {
+        self.max_ahead = max_ahead;
+        self
+    }
 }
 
-/// Tokens in memory, every change of them in a log. Share it between threads by
+/// Records in memory, every change of them in a log. Share it between threads by
 /// reference or `Arc`.
 ///
-/// A read may show a change that a crash can still undo: wait for its receipt, or
-/// [`sync`](Self::sync), before relying on it. When the log is poisoned, changes above
-/// its durable watermark are in doubt: reopen the store.
+/// A read may show a change that a crash can still undo: wait for its receipt,
+/// [`sync`](Self::sync), or [`wait_for`](Self::wait_for) what
+/// [`get_with_lsn`](Self::get_with_lsn) names, before relying on it. When the log is
+/// poisoned, changes above its durable watermark are in doubt: reopen the store.
 #[derive(Debug)]
-pub struct Store {
-    table: RwLock<Table>,
-    log: Log,
-    level: Level,
+pub struct Store<R: Record = Token> {
+    pub(crate) state: State<R>,
+    pub(crate) log: Log,
+    pub(crate) level: Level,
+    pub(crate) reclaimer: Reclaimer,
+    io: Arc<dyn Io>,
+    max_ahead_s: u64,
     recovered: Option<Report>,
 }
 
 impl Store {
-    /// Opens the store in a directory: recovers its log and replays it, or creates it.
+    /// Opens the store of tokens in a directory: recovers its log and replays it, or
+    /// creates it.
     ///
     /// On return everything that the store shows is durable.
     ///
     /// # Errors
     /// [`Error::Recovery`] when the log is corrupt (nothing was changed), locked or not
     /// there; [`Error::Entry`] when it holds something else than changes of tokens;
-    /// [`Error::Log`] when it can't be created or started.
+    /// [`Error::Log`] when it can't be created or started; [`Error::Memory`].
     pub fn open(dir: &Path, options: &StoreOptions) -> Result<Self> {
+        Self::open_records(dir, options)
+    }
+}
+
+impl<R: Record> Store<R> {
+    /// Opens the store of records of any type in a directory, as [`open`](Store::open)
+    /// does for tokens.
+    ///
+    /// The log does not say of which type its records are: only that they are valid as
+    /// this one is checked.
+    ///
+    /// # Errors
+    /// As [`open`](Store::open).
+    pub fn open_records(dir: &Path, options: &StoreOptions) -> Result<Self> {
         let log_options = options.log.clone().level(options.level);
-        let recovery = match Recovery::run(dir, &log_options) {
+        let state = State::new(options.quota);
+        let (log, recovered) = match Recovery::run(dir, &log_options) {
             Err(bulla_recovery::Error::Log(bulla_wal::Error::NotALog { .. })) if options.create => {
-                let log = Log::create(dir, &log_options)?;
-                return Ok(Self {
-                    table: RwLock::default(),
-                    log,
-                    level: options.level,
-                    recovered: None,
-                });
+                (Log::create(dir, &log_options)?, None)
             }
-            result => result?,
+            recovery => {
+                let recovery = recovery?;
+                state.replay(|visitor| recovery.replay(Range::ALL, visitor))?;
+                let report = recovery.report().clone();
+                (Log::start(recovery.into_recovered())?, Some(report))
+            }
         };
-        let mut table = Table::default();
-        table.replay(|visitor| recovery.replay(Range::ALL, visitor))?;
-        let recovered = Some(recovery.report().clone());
-        let log = Log::start(recovery.into_recovered())?;
-        Ok(Self { table: RwLock::new(table), log, level: options.level, recovered })
+        Ok(Self {
+            state,
+            log,
+            level: options.level,
+            reclaimer: Reclaimer::new(),
+            io: Arc::clone(options.log.file_system()),
+            max_ahead_s: options.max_ahead.as_secs(),
+            recovered,
+        })
     }
 
     /// What recovery found when the store was opened; `None` when it was created.
@@ -105,16 +159,56 @@ impl Store {
         self.recovered.as_ref()
     }
 
-    /// The token with this id, if there is one.
+    /// The record with this id, if there is one. Takes no lock.
     #[must_use]
-    pub fn get(&self, id: TokenId) -> Option<Token> {
-        self.read().token(id)
+    pub fn get(&self, id: R::Id) -> Option<R> {
+        self.state.get(id.into())
     }
 
-    /// How many tokens there are.
+    /// As [`get`](Self::get), and a position to [`wait_for`](Self::wait_for) before relying
+    /// on what was read, also on its absence: none of the changes that made it so is
+    /// after it.
+    #[must_use]
+    pub fn get_with_lsn(&self, id: R::Id) -> (Option<R>, Lsn) {
+        let (bytes, lsn) = self.state.table.read(id.into());
+        (bytes.and_then(decode), Lsn(lsn))
+    }
+
+    /// The records with these ids as of one moment, in the ids' order: of a batch all
+    /// changes are seen or none. Keeps writers of the same records waiting meanwhile.
+    #[must_use]
+    pub fn get_many(&self, ids: &[R::Id]) -> Vec<Option<R>> {
+        let mut pages: Vec<_> = ids.iter().map(|id| PageId::of((*id).into())).collect();
+        pages.sort_unstable();
+        pages.dedup();
+        let guards: Vec<_> = pages
+            .iter()
+            .filter_map(|page| Some((*page, self.state.table.lock_existing(*page)?)))
+            .collect();
+        let bytes = |id: &R::Id| {
+            let id = (*id).into();
+            let at = guards.binary_search_by_key(&PageId::of(id), |(page, _)| *page).ok()?;
+            guards[at].1.read(index(id))
+        };
+        let found: Vec<_> = ids.iter().map(bytes).collect();
+        drop(guards);
+        found.into_iter().map(|bytes| bytes.and_then(decode)).collect()
+    }
+
+    /// When the record with this id expires, in ms since 1970; `None` for never, and where
+    /// there is no record.
+    #[must_use]
+    pub fn expires_at(&self, id: R::Id) -> Option<u64> {
+        let id = id.into();
+        let guard = self.state.table.lock_existing(PageId::of(id))?;
+        Some(guard.expiry(index(id))).filter(|at| *at != 0)
+    }
+
+    /// How many records there are, those of writes under way among them.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().len()
+        // An address space that holds the records holds their number.
+        usize::try_from(self.state.usage.records()).unwrap_or(usize::MAX)
     }
 
     /// Are there none?
@@ -123,107 +217,25 @@ impl Store {
         self.len() == 0
     }
 
-    /// The tokens in order of their ids. It goes along with concurrent changes: each
-    /// token is shown as it was at some moment of the iteration, and none twice.
-    #[must_use]
-    pub fn iter(&self) -> Tokens<'_> {
-        Tokens { store: self, page: Vec::new().into_iter(), last: None }
-    }
-
-    /// Inserts or replaces a token, and waits until the default level holds.
-    ///
-    /// # Errors
-    /// As [`put_async`](Self::put_async) and [`wait`](Self::wait).
-    pub fn put(&self, token: &Token) -> Result<()> {
-        self.put_with(token, self.level)
-    }
-
-    /// Inserts or replaces a token, and waits until `level` holds.
-    ///
-    /// # Errors
-    /// As [`put_async`](Self::put_async) and [`wait`](Self::wait).
-    pub fn put_with(&self, token: &Token, level: Level) -> Result<()> {
-        let receipt = self.put_async(token, level)?;
-        self.wait(receipt)
-    }
-
-    /// Inserts or replaces a token; the receipt tells when `level` holds.
-    ///
-    /// # Errors
-    /// [`Error::Log`]: with `Full` or `NoSpace` nothing was changed.
-    pub fn put_async(&self, token: &Token, level: Level) -> Result<Receipt> {
-        let batch = [(PUT, &token.as_bytes()[..])];
-        self.append(self.write(), &batch, level)
-    }
-
-    /// Removes a token, and waits until the default level holds. `false`, and nothing
-    /// logged, when there is none.
-    ///
-    /// # Errors
-    /// As [`delete_async`](Self::delete_async) and [`wait`](Self::wait).
-    pub fn delete(&self, id: TokenId) -> Result<bool> {
-        self.delete_with(id, self.level)
-    }
-
-    /// Removes a token, and waits until `level` holds. `false`, and nothing logged, when
-    /// there is none.
-    ///
-    /// # Errors
-    /// As [`delete_async`](Self::delete_async) and [`wait`](Self::wait).
-    pub fn delete_with(&self, id: TokenId, level: Level) -> Result<bool> {
-        match self.delete_async(id, level)? {
-            Some(receipt) => self.wait(receipt).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// Removes a token; the receipt tells when `level` holds. `None`, and nothing logged,
-    /// when there is none.
-    ///
-    /// # Errors
-    /// [`Error::Log`]: with `Full` or `NoSpace` nothing was changed.
-    pub fn delete_async(&self, id: TokenId, level: Level) -> Result<Option<Receipt>> {
-        let table = self.write();
-        if !table.contains(id) {
-            return Ok(None);
-        }
-        self.append(table, &[(DELETE, &id.0.to_le_bytes())], level).map(Some)
-    }
-
-    /// Makes all changes of a batch or none, and waits until the default level holds.
-    ///
-    /// # Errors
-    /// As [`apply_async`](Self::apply_async) and [`wait`](Self::wait).
-    pub fn apply(&self, batch: &Batch) -> Result<()> {
-        self.apply_with(batch, self.level)
-    }
-
-    /// Makes all changes of a batch or none, and waits until `level` holds.
-    ///
-    /// # Errors
-    /// As [`apply_async`](Self::apply_async) and [`wait`](Self::wait).
-    pub fn apply_with(&self, batch: &Batch, level: Level) -> Result<()> {
-        let receipt = self.apply_async(batch, level)?;
-        self.wait(receipt)
-    }
-
-    /// Makes all changes of a batch or none, also across a crash; the receipt tells when
-    /// `level` holds for all of them. Other threads see all of them or none.
-    ///
-    /// # Errors
-    /// [`Error::Log`]: with `EmptyBatch`, `TooLarge`, `Full` or `NoSpace` nothing was
-    /// changed.
-    pub fn apply_async(&self, batch: &Batch, level: Level) -> Result<Receipt> {
-        let entries: Vec<_> = batch.entries().collect();
-        self.append(self.write(), &entries, level)
-    }
-
     /// Waits until the receipt's level holds.
     ///
     /// # Errors
     /// [`Error::Log`]: with `Poisoned` it is unknown whether the change is durable.
     pub fn wait(&self, receipt: Receipt) -> Result<()> {
         self.log.wait(receipt).map_err(Error::from)
+    }
+
+    /// Waits until `level` holds for everything up to a position that
+    /// [`get_with_lsn`](Self::get_with_lsn) gave.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_for(&self, lsn: Lsn, level: Level) -> Result<()> {
+        if lsn == Lsn::ZERO {
+            // No entry is there: what was read was replayed, or never written.
+            return Ok(());
+        }
+        self.wait(Receipt { epoch: self.log.epoch(), lsn, seq: Seq::ZERO, level })
     }
 
     /// Does the receipt's level hold? Never blocks.
@@ -258,177 +270,59 @@ impl Store {
     /// Numbers of the table and of the log.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        let tokens = self.len() as u64;
-        StoreStats { tokens, token_bytes: tokens * TOKEN_LEN as u64, log: self.log.stats() }
+        let quota = self.state.usage.stats();
+        StoreStats {
+            tokens: quota.records,
+            token_bytes: quota.records * RECORD_LEN as u64,
+            quota,
+            log: self.log.stats(),
+        }
     }
 
-    /// Appends the entries and applies them, in the log's order: `table` is locked from
-    /// before the append. Waits for room in the ring at most.
-    fn append(
-        &self,
-        mut table: RwLockWriteGuard<'_, Table>,
-        entries: &[(u16, &[u8])],
-        level: Level,
-    ) -> Result<Receipt> {
-        let receipt = match entries {
-            [(kind, payload)] => self.log.append_with(*kind, payload, level)?,
-            entries => self.log.append_batch(entries, level)?,
+    /// Does what the log's background threads would do now; `true` if there was something.
+    #[doc(hidden)]
+    pub fn step(&self) -> bool {
+        self.log.step()
+    }
+
+    /// The clock, in ms since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.io.wall_ns() / 1_000_000
+    }
+
+    /// Refuses a record whose id is 0 or whose time is too far ahead.
+    pub(crate) fn check(&self, record: &R) -> Result<()> {
+        crate::batch::non_zero(record.id())?;
+        // The clock is looked at for records that have a time.
+        let Some(timestamp) = record.timestamp().filter(|timestamp| *timestamp != 0) else {
+            return Ok(());
         };
-        for (kind, payload) in entries {
-            let changes = Changes::decode(*kind, payload);
-            debug_assert!(changes.is_ok(), "the store makes only entries that it can read");
-            if let Ok(changes) = changes {
-                table.apply(&changes);
-            }
-        }
-        Ok(receipt)
-    }
-
-    // A panic can't leave the table half changed: what is applied was checked before.
-    fn read(&self) -> RwLockReadGuard<'_, Table> {
-        self.table.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Table> {
-        self.table.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<'a> IntoIterator for &'a Store {
-    type Item = Token;
-    type IntoIter = Tokens<'a>;
-
-    fn into_iter(self) -> Tokens<'a> {
-        self.iter()
-    }
-}
-
-/// Iterates over the tokens of a store; see [`Store::iter`].
-#[derive(Debug)]
-pub struct Tokens<'a> {
-    store: &'a Store,
-    page: std::vec::IntoIter<Token>,
-    last: Option<TokenId>,
-}
-
-/// Tokens copied out under one lock.
-const PAGE_TOKENS: usize = 64;
-
-impl Iterator for Tokens<'_> {
-    type Item = Token;
-
-    fn next(&mut self) -> Option<Token> {
-        if self.page.as_slice().is_empty() {
-            self.page = self.store.read().page_after(self.last, PAGE_TOKENS).into_iter();
-        }
-        let token = self.page.next()?;
-        self.last = Some(token.id());
-        Some(token)
-    }
-}
-
-/// Changes that are made together or not at all, in order.
-///
-/// Its bytes must fit into one frame of the log: with default options 8 MiB, some
-/// 120,000 tokens.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    bytes: Vec<u8>,
-    /// Runs of changes of one kind: the kind, and where it ends in `bytes`.
-    runs: Vec<(u16, usize)>,
-    len: usize,
-}
-
-impl Batch {
-    /// An empty batch.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds an insertion or replacement.
-    pub fn put(&mut self, token: &Token) -> &mut Self {
-        self.push(PUT, token.as_bytes())
-    }
-
-    /// Adds a removal; it is no error when there is no such token.
-    ///
-    /// # Errors
-    /// [`Error::Token`] for id 0.
-    pub fn delete(&mut self, id: TokenId) -> Result<&mut Self> {
-        if id.0 == 0 {
-            return Err(crate::TokenError::ZeroId.into());
-        }
-        Ok(self.push(DELETE, &id.0.to_le_bytes()))
-    }
-
-    /// How many changes there are.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Are there none?
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Forgets the changes, keeps the memory.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.runs.clear();
-        self.len = 0;
-    }
-
-    fn push(&mut self, kind: u16, bytes: &[u8]) -> &mut Self {
-        self.bytes.extend_from_slice(bytes);
-        self.len += 1;
-        let end = self.bytes.len();
-        match self.runs.last_mut() {
-            Some((last, last_end)) if *last == kind => *last_end = end,
-            _ => self.runs.push((kind, end)),
-        }
-        self
-    }
-
-    fn entries(&self) -> impl Iterator<Item = (u16, &[u8])> {
-        let mut start = 0;
-        self.runs.iter().map(move |&(kind, end)| {
-            let payload = &self.bytes[start..end];
-            start = end;
-            (kind, payload)
-        })
-    }
-}
-
-impl Extend<Change> for Batch {
-    /// Adds changes; a removal of id 0 changes nothing and is left out.
-    fn extend<T: IntoIterator<Item = Change>>(&mut self, changes: T) {
-        for change in changes {
-            match change {
-                Change::Put(token) => {
-                    self.put(&token);
-                }
-                Change::Delete(TokenId(0)) => {}
-                Change::Delete(id) => {
-                    self.push(DELETE, &id.0.to_le_bytes());
-                }
-            }
+        let now = self.now_ms() / 1_000;
+        if u64::from(timestamp) <= now.saturating_add(self.max_ahead_s) {
+            Ok(())
+        } else {
+            Err(Error::TooFarAhead { timestamp, now, max_ahead: self.max_ahead_s })
         }
     }
 }
 
-const _: () = assert!(ID_LEN == size_of::<TokenId>());
+/// A record of the table. What is there was checked before it was put there.
+pub(crate) fn decode<R: Record>(bytes: Bytes) -> Option<R> {
+    let record = R::from_bytes(&bytes);
+    debug_assert!(record.is_ok(), "the table holds valid records only");
+    record.ok()
+}
 
 /// Numbers of a store.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StoreStats {
-    /// Tokens in the table.
+    /// Records in the table.
     pub tokens: u64,
     /// Their bytes, without the table's own.
     pub token_bytes: u64,
+    /// What is in use of the quota.
+    pub quota: QuotaStats,
     /// The log's counters.
     pub log: Stats,
 }

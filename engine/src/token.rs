@@ -8,8 +8,10 @@ use std::fmt;
 use zerocopy::little_endian::{F32, I16, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::record::{RECORD_LEN, Record};
+
 /// Bytes of a token.
-pub const TOKEN_LEN: usize = size_of::<Layout>();
+pub const TOKEN_LEN: usize = RECORD_LEN;
 
 /// Coordinate spaces of a token.
 pub const SPACES: usize = 8;
@@ -37,7 +39,7 @@ struct Layout {
 }
 
 const _: () = {
-    assert!(size_of::<Layout>() == 64);
+    assert!(size_of::<Layout>() == TOKEN_LEN);
     assert!(std::mem::offset_of!(Layout, id) == 48);
     assert!(std::mem::offset_of!(Layout, flags) == 52);
     assert!(std::mem::offset_of!(Layout, weight) == 54);
@@ -153,6 +155,36 @@ impl Token {
             return Err(TokenError::ZeroId);
         }
         Ok(Self(Layout { id: id.0.into(), ..self.0 }))
+    }
+}
+
+impl Record for Token {
+    type Id = TokenId;
+    type Invalid = TokenError;
+
+    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, TokenError> {
+        Self::from_bytes(bytes)
+    }
+
+    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
+        self.as_bytes()
+    }
+
+    fn id(&self) -> TokenId {
+        self.id()
+    }
+
+    /// A token without a time has time 0.
+    fn timestamp(&self) -> Option<u32> {
+        Some(self.timestamp())
+    }
+
+    fn weight(&self) -> f32 {
+        self.weight()
+    }
+
+    fn is_persistent(&self) -> bool {
+        self.flags().contains(Flags::PERSISTENT)
     }
 }
 
@@ -368,6 +400,18 @@ impl TokenId {
     #[must_use]
     pub const fn domain(self) -> u8 {
         (self.0 >> 28) as u8
+    }
+}
+
+impl From<u32> for TokenId {
+    fn from(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
+impl From<TokenId> for u32 {
+    fn from(id: TokenId) -> Self {
+        id.0
     }
 }
 

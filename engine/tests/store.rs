@@ -1,39 +1,17 @@
 //! The store on real files: what was acknowledged is there after reopening.
 
+mod common;
+
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use bulla_engine::entries::{Change, EntryError};
-use bulla_engine::{Batch, Error, Level, Store, StoreInspection, StoreOptions, Token, TokenId};
-use bulla_wal::{Log, Options};
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("bulla-store-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Self(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn options() -> StoreOptions {
-    StoreOptions::new().log(Options::new().segment_len(1 << 20).ring_len(1 << 20))
-}
-
-fn token(id: u32, weight: f32) -> Token {
-    Token::builder(TokenId(id)).weight(weight).build().expect("valid")
-}
+use bulla_engine::{Batch, Error, Level, RECORD_LEN, Record, Store, StoreInspection, TokenId};
+use bulla_wal::{Log, Lsn, Options};
+use common::{Dir, options, token};
 
 #[test]
 fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
@@ -49,7 +27,7 @@ fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
     store.close().expect("closed");
 
     let snapshot = StoreInspection::read(&dir.0, &Options::new()).expect("readable");
-    assert_eq!(snapshot.iter().copied().collect::<Vec<_>>(), [token(1, 1.5)]);
+    assert_eq!(snapshot.iter().collect::<Vec<_>>(), [token(1, 1.5)]);
     let store = Store::open(&dir.0, &options()).expect("opened");
     assert_eq!(store.recovered().expect("recovered").entries, 4);
     assert_eq!(store.iter().collect::<Vec<_>>(), [token(1, 1.5)]);
@@ -119,6 +97,150 @@ fn log_of_something_else_is_refused_by_name() {
     assert!(matches!(refused, Error::Entry { source: EntryError::Kind(0), .. }), "{refused}");
     let refused = Store::open(&dir.0.join("none"), &options().create(false));
     assert!(matches!(refused, Err(Error::Recovery(_))));
+}
+
+#[test]
+fn record_too_far_ahead_of_the_clock_is_refused_and_changes_nothing() {
+    let dir = Dir::new("ahead");
+    let store =
+        Store::open(&dir.0, &options().max_ahead(Duration::from_secs(60))).expect("created");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after");
+    let now = u32::try_from(now.as_secs()).expect("before 2106");
+    let at = |seconds| token(1, 1.0).to_builder().timestamp(seconds).build().expect("valid");
+    assert!(matches!(store.put(&at(now + 120)), Err(Error::TooFarAhead { .. })));
+    let mut batch = Batch::new();
+    batch.put(&token(2, 1.0)).put(&at(u32::MAX));
+    assert!(matches!(store.apply(&batch), Err(Error::TooFarAhead { .. })));
+    assert!(store.is_empty() && store.stats().log.entries == 0);
+    store.put(&at(now + 30)).expect("near enough");
+}
+
+#[test]
+fn each_operation_changes_only_what_it_expects_to_find() {
+    let dir = Dir::new("operations");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    let id = TokenId(7);
+    store.create(&token(7, 1.0)).expect("created");
+    assert!(matches!(store.create(&token(7, 2.0)), Err(Error::Exists { id: 7 })));
+    assert!(!store.compare_and_swap(&token(7, 9.0), &token(7, 2.0)).expect("compared"));
+    assert!(store.compare_and_swap(&token(7, 1.0), &token(7, 2.0)).expect("compared"));
+    let swapped = store.compare_and_swap(&token(7, 2.0), &token(8, 2.0));
+    assert!(matches!(swapped, Err(Error::OtherId { id: 7, other: 8 })));
+    let updated = store
+        .update(id, |token| Ok(token.to_builder().weight(token.weight() + 1.0).build()?))
+        .expect("updated");
+    assert_eq!(updated, Some(token(7, 3.0)));
+    assert!(matches!(store.update(id, |_| Err("no".into())), Err(Error::Update(_))));
+    assert!(matches!(store.update(id, |_| Ok(token(8, 0.0))), Err(Error::OtherId { .. })));
+    assert_eq!(store.update(TokenId(9), Ok).expect("looked"), None);
+    assert_eq!(store.get_many(&[TokenId(9), id]), [None, Some(token(7, 3.0))]);
+    assert_eq!(store.stats().log.entries, 3, "refusals are not logged");
+}
+
+#[test]
+fn update_that_panics_changes_nothing_and_locks_nothing() {
+    let dir = Dir::new("panic");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    store.put(&token(1, 1.0)).expect("put");
+    let update = || store.update(TokenId(1), |_| panic!("on purpose"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(update)).is_err());
+    assert_eq!(store.get(TokenId(1)), Some(token(1, 1.0)));
+    store.put(&token(1, 2.0)).expect("the page is free");
+}
+
+#[test]
+fn record_stays_until_it_is_due_and_its_deletion_is_logged() {
+    let dir = Dir::new("ttl");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    let hour = Duration::from_secs(3_600);
+    store.put_for(&token(1, 1.0), Duration::ZERO).expect("put");
+    store.put_for(&token(2, 1.0), Duration::ZERO).expect("put");
+    store.put_for(&token(3, 1.0), hour).expect("put");
+    store.put(&token(2, 2.0)).expect("put: never expires");
+    store.put(&token(4, 1.0)).expect("put");
+    assert!(store.expire_in(TokenId(4), Some(hour)).expect("told"));
+    assert!(store.expire_in(TokenId(4), None).expect("told"));
+    assert!(!store.expire_in(TokenId(5), None).expect("there is none"));
+    // A clock of whole ms may not have moved on.
+    std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(store.get(TokenId(1)), Some(token(1, 1.0)), "a read looks at no clock");
+    let expiry = store.expires_at(TokenId(3));
+    assert!(expiry.is_some() && store.expires_at(TokenId(4)).is_none());
+    assert_eq!(store.expire_due(10).expect("expired"), 1);
+    assert_eq!(store.stats().quota.expired, 1);
+    let kept = [token(2, 2.0), token(3, 1.0), token(4, 1.0)];
+    assert_eq!(store.iter().collect::<Vec<_>>(), kept);
+    store.close().expect("closed");
+    let store = Store::open(&dir.0, &options()).expect("opened");
+    assert_eq!(store.iter().collect::<Vec<_>>(), kept);
+    assert_eq!(store.expires_at(TokenId(3)), expiry);
+    assert_eq!(store.expire_due(10).expect("none is due"), 0);
+}
+
+#[test]
+fn read_names_the_position_after_which_it_is_durable() {
+    let dir = Dir::new("lsn");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    assert_eq!(store.get_with_lsn(TokenId(1)), (None, Lsn::ZERO));
+    store.wait_for(Lsn::ZERO, Level::Strict).expect("nothing to wait for");
+    let receipt = store.put_async(&token(1, 1.0), Level::Relaxed).expect("put");
+    let (found, lsn) = store.get_with_lsn(TokenId(1));
+    assert_eq!((found, lsn), (Some(token(1, 1.0)), receipt.lsn));
+    store.wait_for(lsn, Level::Strict).expect("durable");
+    assert!(store.stats().log.durable_operations() > 0);
+}
+
+#[test]
+fn scan_finds_in_order_what_fits_by_any_number_of_threads() {
+    let dir = Dir::new("scan");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    let ids: Vec<u32> = (0..40).map(|slab| slab * 100_000 + 1 + slab % 3).collect();
+    for id in &ids {
+        store.put_with(&token(*id, (id % 2) as f32), Level::Relaxed).expect("put");
+    }
+    let odd: Vec<_> = ids.iter().filter(|id| *id % 2 == 1).copied().collect();
+    for threads in [0, 1, 3, 1_000] {
+        let found = store.scan(threads, |token| token.weight() > 0.5);
+        assert_eq!(found.iter().map(|token| token.id().0).collect::<Vec<_>>(), odd);
+        assert_eq!(store.count(threads, |token| token.weight() > 0.5), odd.len() as u64);
+    }
+}
+
+/// A record of nothing but numbers, the first its id.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Numbers([u8; RECORD_LEN]);
+
+impl Record for Numbers {
+    type Id = u32;
+    type Invalid = std::convert::Infallible;
+
+    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
+        Ok(Self(*bytes))
+    }
+
+    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
+        &self.0
+    }
+
+    fn id(&self) -> u32 {
+        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+}
+
+#[test]
+fn any_record_of_64_bytes_is_stored_but_for_id_0() {
+    let dir = Dir::new("records");
+    let store = Store::<Numbers>::open_records(&dir.0, &options()).expect("created");
+    let record = Numbers([0xFF; RECORD_LEN]);
+    store.put(&record).expect("put: the highest id");
+    assert!(matches!(store.put(&Numbers([0; RECORD_LEN])), Err(Error::ZeroId)));
+    store.close().expect("closed");
+    let inspection = StoreInspection::<Numbers>::read_records(&dir.0, &Options::new());
+    assert_eq!(inspection.expect("readable").get(u32::MAX), Some(record));
+    // Its weight is NaN: it is no token.
+    let refused = Store::open(&dir.0, &options()).expect_err("no tokens");
+    let of_record = matches!(refused, Error::Entry { source: EntryError::Record { .. }, .. });
+    assert!(of_record, "{refused}");
 }
 
 /// What an executor does that runs a task where it is woken.

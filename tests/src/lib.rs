@@ -3,7 +3,8 @@
 //! [`campaign::run`] plays one seed: a random workload on a simulated disk, crashes and
 //! faults at random steps, recoveries that crash themselves, and after each recovery
 //! every promise of the durability contract is checked. A failure names its seed;
-//! `cargo run -p bulla-tests --bin sim -- --seed N --trace` plays it again.
+//! `cargo run -p bulla-tests --bin sim -- --seed N --trace` plays it again. [`store::run`] does so
+//! for a store: against a plain map, and against what its log says.
 
 pub mod campaign;
 pub mod fuzzing;
@@ -14,6 +15,7 @@ pub mod page_cache;
 pub mod reading;
 mod rng;
 pub mod seccomp;
+pub mod store;
 pub mod uring;
 pub mod wrap;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bulla_engine::{Batch, Receipt, Store, StoreOptions, Token};
+use bulla_engine::{Batch, Quota, Receipt, Store, StoreOptions, Token};
 
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
@@ -104,7 +104,8 @@ impl Opened {
     fn open(args: &Args) -> Result<Self> {
         let log = args.log.options();
         let is_new = place::is_new(&args.dir, &log)?;
-        let options = StoreOptions::new().log(log).level(args.level.level());
+        let options =
+            StoreOptions::new().log(log).level(args.level.level()).quota(Quota::unlimited());
         let store = Store::open(&args.dir, &options)?;
         if is_new {
             place::announce(&args.dir);

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         if shown == args.limit {
             break;
         }
-        rows.push(tokens::row(token, format))?;
+        rows.push(tokens::row(&token, format))?;
         shown += 1;
     }
     rows.end()?;

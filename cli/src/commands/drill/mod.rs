@@ -300,7 +300,7 @@ impl Drill<'_> {
             snapshot => snapshot?,
         };
         let mut findings = Findings::default();
-        if !snapshot.iter().eq(expected.values()) {
+        if !snapshot.iter().eq(expected.values().copied()) {
             findings.store(expected.len(), snapshot.len());
         }
         self.totals.total(&findings);

@@ -1,0 +1,374 @@
+//! How many records and bytes a store may hold, and how many it holds.
+//!
+//! Owns one number: records and pages in use. A write reserves what it adds before it
+//! is logged, and gives it back if it fails: one atomic operation, no system call, and
+//! never above the limit for a moment. What a store does when it is full is not
+//! decided here. Tested by `engine/tests/quota.rs`.
+
+use crate::sync::{AtomicU64, Ordering};
+use crate::table::PAGE_LEN;
+
+/// What a write does that would exceed the quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnExceed {
+    /// It is refused with [`Error::Quota`](crate::Error::Quota).
+    #[default]
+    Reject,
+    /// Records are deleted to make room, never persistent ones: those that have
+    /// expired, then the lightest of a sample, of equal weight the oldest. The deletions
+    /// are logged like any other. Refused is what still does not fit.
+    Reclaim,
+}
+
+/// The most that a store may hold.
+///
+/// Memory is counted in pages of 4 KiB, which hold the records of 64 consecutive ids: a
+/// record alone in its page counts as 4096 bytes. What the log holds in its ring is not
+/// part of it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[must_use]
+pub struct Quota {
+    max_records: u64,
+    max_bytes: u64,
+    warn_at: f64,
+    clean_at: f64,
+    on_exceed: OnExceed,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self {
+            max_records: 10_000_000,
+            max_bytes: 1_024_000_000,
+            warn_at: 0.8,
+            clean_at: 0.95,
+            on_exceed: OnExceed::Reject,
+        }
+    }
+}
+
+impl Quota {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// No limit but those of ids and memory.
+    pub fn unlimited() -> Self {
+        Self::default().max_records(u64::MAX).max_bytes(u64::MAX)
+    }
+
+    /// The most records. Default: 10,000,000.
+    pub fn max_records(mut self, max_records: u64) -> Self {
+        self.max_records = max_records;
+        self
+    }
+
+    /// The most bytes of pages; what is no whole page does not count. Default:
+    /// 1,024,000,000.
+    pub fn max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// The part of either limit, from 0 to 1, above which [`QuotaStats::pressure`] says
+    /// [`Pressure::Warning`]. Default: 0.8.
+    pub fn warn_at(mut self, part: f64) -> Self {
+        self.warn_at = part;
+        self
+    }
+
+    /// The part of either limit, from 0 to 1, above which it says [`Pressure::Cleanup`];
+    /// with [`OnExceed::Reclaim`] a write that ends up there deletes a few records, so that
+    /// later ones need not wait for it. Default: 0.95.
+    pub fn clean_at(mut self, part: f64) -> Self {
+        self.clean_at = part;
+        self
+    }
+
+    /// What a write does that would exceed it. Default: [`OnExceed::Reject`].
+    pub fn on_exceed(mut self, on_exceed: OnExceed) -> Self {
+        self.on_exceed = on_exceed;
+        self
+    }
+
+    /// May records be deleted to make room?
+    pub(crate) fn reclaims(&self) -> bool {
+        self.on_exceed == OnExceed::Reclaim
+    }
+
+    const fn max_pages(&self) -> u64 {
+        self.max_bytes / PAGE_LEN as u64
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a threshold is no exact number")]
+    fn is_above(&self, part: f64, used: Used) -> bool {
+        let above = |used: u64, max: u64| used as f64 > max as f64 * part;
+        above(used.records, self.max_records) || above(used.pages, self.max_pages())
+    }
+
+    fn pressure(&self, used: Used) -> Pressure {
+        if self.is_above(self.clean_at, used) {
+            Pressure::Cleanup
+        } else if self.is_above(self.warn_at, used) {
+            Pressure::Warning
+        } else {
+            Pressure::Normal
+        }
+    }
+}
+
+/// How near a store is to its quota.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Pressure {
+    /// Below both thresholds.
+    #[default]
+    Normal,
+    /// Above [`Quota::warn_at`].
+    Warning,
+    /// Above [`Quota::clean_at`].
+    Cleanup,
+}
+
+/// What a write would have had too much of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resource {
+    /// Records.
+    Records,
+    /// Bytes of pages.
+    Bytes,
+}
+
+/// A write did not fit into the quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{used} of {max} {unit} are in use, {wanted} more don't fit", unit = self.unit())]
+#[non_exhaustive]
+pub struct QuotaError {
+    /// Of what there was not enough.
+    pub resource: Resource,
+    /// How much was in use.
+    pub used: u64,
+    /// How much there may be.
+    pub max: u64,
+    /// How much the write would have added.
+    pub wanted: u64,
+}
+
+impl QuotaError {
+    const fn unit(&self) -> &'static str {
+        match self.resource {
+            Resource::Records => "records",
+            Resource::Bytes => "bytes",
+        }
+    }
+}
+
+/// Numbers of a store's quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct QuotaStats {
+    /// Records in use, those of writes under way among them.
+    pub records: u64,
+    /// The most that there may be.
+    pub max_records: u64,
+    /// The most that there were since the store was opened.
+    pub records_high: u64,
+    /// Bytes of the pages in use.
+    pub bytes: u64,
+    /// The most that there may be.
+    pub max_bytes: u64,
+    /// The most that there were since the store was opened.
+    pub bytes_high: u64,
+    /// Writes that were refused.
+    pub rejected: u64,
+    /// Records that were deleted to make room.
+    pub reclaimed: u64,
+    /// Records that were deleted because their time had come.
+    pub expired: u64,
+    /// How near the quota is.
+    pub pressure: Pressure,
+}
+
+/// What is in use, against a quota.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    quota: Quota,
+    /// Records in the lower half, pages in the upper: there are less than 2^32 of either.
+    used: AtomicU64,
+    records_high: AtomicU64,
+    pages_high: AtomicU64,
+    rejected: AtomicU64,
+    pub(crate) reclaimed: AtomicU64,
+    pub(crate) expired: AtomicU64,
+}
+
+#[derive(Clone, Copy)]
+struct Used {
+    records: u64,
+    pages: u64,
+}
+
+impl Used {
+    const fn of(word: u64) -> Self {
+        Self { records: word & 0xFFFF_FFFF, pages: word >> 32 }
+    }
+
+    const fn word(self) -> u64 {
+        self.records | self.pages << 32
+    }
+}
+
+/// What a change adds to records and pages in use; negative where it takes away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Growth {
+    pub(crate) records: i64,
+    pub(crate) pages: i64,
+}
+
+impl Usage {
+    pub(crate) fn new(quota: Quota) -> Self {
+        Self {
+            quota,
+            used: AtomicU64::new(0),
+            records_high: AtomicU64::new(0),
+            pages_high: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            reclaimed: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) const fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.load().records
+    }
+
+    /// Reserves what a change adds; what it takes away is given back by
+    /// [`commit`](Self::commit), when it is gone.
+    pub(crate) fn reserve(&self, growth: Growth) -> Result<(), QuotaError> {
+        self.add(growth, false)
+    }
+
+    /// Counts a change of the past, whether it fits or not: what the log says is so.
+    pub(crate) fn replay(&self, growth: Growth) {
+        let added = self.add(growth, true);
+        debug_assert!(added.is_ok(), "not checked");
+        self.commit(growth);
+    }
+
+    /// The high-water marks begin where replay has ended.
+    pub(crate) fn replayed(&self) {
+        let used = self.load();
+        self.records_high.store(used.records, Ordering::Relaxed);
+        self.pages_high.store(used.pages, Ordering::Relaxed);
+    }
+
+    /// The change that was reserved for is made.
+    pub(crate) fn commit(&self, growth: Growth) {
+        self.give_back(growth.records.min(0), growth.pages.min(0));
+    }
+
+    /// The change that was reserved for is not made.
+    pub(crate) fn release(&self, growth: Growth) {
+        self.give_back(-growth.records.max(0), -growth.pages.max(0));
+    }
+
+    pub(crate) fn reject(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Is so much in use that a few records should go?
+    pub(crate) fn wants_cleanup(&self) -> bool {
+        self.quota.reclaims() && self.quota.is_above(self.quota.clean_at, self.load())
+    }
+
+    /// Are it the pages that are above the threshold, not the records?
+    pub(crate) fn scarce(&self) -> Resource {
+        let only_records = Used { pages: 0, ..self.load() };
+        if self.quota.is_above(self.quota.clean_at, only_records) {
+            Resource::Records
+        } else {
+            Resource::Bytes
+        }
+    }
+
+    pub(crate) fn stats(&self) -> QuotaStats {
+        let used = self.load();
+        let bytes = |pages: u64| pages * PAGE_LEN as u64;
+        QuotaStats {
+            records: used.records,
+            max_records: self.quota.max_records,
+            records_high: self.records_high.load(Ordering::Relaxed),
+            bytes: bytes(used.pages),
+            max_bytes: self.quota.max_bytes,
+            bytes_high: bytes(self.pages_high.load(Ordering::Relaxed)),
+            rejected: self.rejected.load(Ordering::Relaxed),
+            reclaimed: self.reclaimed.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            pressure: self.quota.pressure(used),
+        }
+    }
+
+    fn load(&self) -> Used {
+        Used::of(self.used.load(Ordering::Relaxed))
+    }
+
+    // Nothing is published by these numbers: Relaxed is enough for each to be exact.
+    fn add(&self, growth: Growth, unchecked: bool) -> Result<(), QuotaError> {
+        let records = growth.records.max(0).unsigned_abs();
+        let pages = growth.pages.max(0).unsigned_abs();
+        let mut word = self.used.load(Ordering::Relaxed);
+        loop {
+            let used = Used::of(word);
+            let next = Used { records: used.records + records, pages: used.pages + pages };
+            if !unchecked {
+                self.check(used, next)?;
+            }
+            let swapped = self.used.compare_exchange_weak(
+                word,
+                next.word(),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match swapped {
+                Ok(_) => {
+                    raise(&self.records_high, next.records);
+                    raise(&self.pages_high, next.pages);
+                    return Ok(());
+                }
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    fn check(&self, used: Used, next: Used) -> Result<(), QuotaError> {
+        let page = PAGE_LEN as u64;
+        let (resource, used, next, max) = if next.records > used.records.max(self.quota.max_records)
+        {
+            (Resource::Records, used.records, next.records, self.quota.max_records)
+        } else if next.pages > used.pages.max(self.quota.max_pages()) {
+            let bytes = (used.pages * page, next.pages * page);
+            (Resource::Bytes, bytes.0, bytes.1, self.quota.max_bytes)
+        } else {
+            return Ok(());
+        };
+        Err(QuotaError { resource, used, max, wanted: next - used })
+    }
+
+    fn give_back(&self, records: i64, pages: i64) {
+        if (records, pages) != (0, 0) {
+            let given = Used { records: records.unsigned_abs(), pages: pages.unsigned_abs() };
+            self.used.fetch_sub(given.word(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Raises a high-water mark without writing to memory that others read, when it holds.
+fn raise(mark: &AtomicU64, to: u64) {
+    if mark.load(Ordering::Relaxed) < to {
+        mark.fetch_max(to, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,83 @@
+//! What a store holds: plain records of 64 bytes, each with an id of its own.
+//!
+//! Owns the contract between the store and a record type. The store knows a record's
+//! bytes and what the methods below tell of it, nothing more. [`Token`](crate::Token) is
+//! the record type that comes with it.
+
+use std::fmt;
+use std::hash::Hash;
+
+/// Bytes of a record.
+pub const RECORD_LEN: usize = 64;
+
+/// A plain record of 64 bytes with an id.
+///
+/// A value is always valid: bytes are checked when they become one. `from_bytes` of
+/// `as_bytes` gives an equal record with the same id; bytes and id of a value never change.
+///
+/// # Examples
+/// ```
+/// use bulla_engine::{RECORD_LEN, Record};
+/// use zerocopy::little_endian::{U32, U64};
+/// use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+///
+/// #[derive(Clone, Copy, PartialEq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// #[repr(C)]
+/// struct Account {
+///     id: U32,
+///     currency: [u8; 4],
+///     cents: U64,
+///     reserved: [u8; 48],
+/// }
+///
+/// impl Record for Account {
+///     type Id = u32;
+///     type Invalid = std::convert::Infallible;
+///
+///     fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
+///         Ok(zerocopy::transmute!(*bytes))
+///     }
+///     fn as_bytes(&self) -> &[u8; RECORD_LEN] {
+///         zerocopy::transmute_ref!(self)
+///     }
+///     fn id(&self) -> u32 {
+///         self.id.get()
+///     }
+/// }
+/// ```
+pub trait Record: Copy + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// Names a record in its store; 0 stands for none. Its order is that of its number.
+    type Id: Copy + Ord + Hash + fmt::Debug + Send + Sync + From<u32> + Into<u32>;
+
+    /// Why bytes are no record.
+    type Invalid: std::error::Error + Send + Sync + 'static;
+
+    /// A record from its bytes.
+    ///
+    /// # Errors
+    /// What is wrong with them. The store refuses id 0 itself.
+    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid>;
+
+    /// Its bytes, as they are logged.
+    fn as_bytes(&self) -> &[u8; RECORD_LEN];
+
+    /// Its id.
+    fn id(&self) -> Self::Id;
+
+    /// Its time in seconds since 1970, if it has one: a store refuses one that is too far
+    /// ahead, and gives up the oldest first among records of equal weight.
+    fn timestamp(&self) -> Option<u32> {
+        None
+    }
+
+    /// How much it is worth keeping: a store that is full and may reclaim gives up the
+    /// lightest first.
+    fn weight(&self) -> f32 {
+        0.0
+    }
+
+    /// Must it never be reclaimed?
+    fn is_persistent(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,124 @@
+//! Walks through all records, while others change them.
+//!
+//! Owns no lock: a page is copied as of one moment, and what is done with its records is
+//! done to the copies.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::record::Record;
+use crate::state::State;
+use crate::store::{Store, decode};
+use crate::table::{Found, PageId};
+use crate::token::Token;
+
+/// Threads of one scan.
+const MAX_THREADS: usize = 64;
+
+impl<R: Record> Store<R> {
+    /// The records in order of their ids. It goes along with concurrent changes: each
+    /// record is shown as it was at some moment of the iteration, and none twice.
+    #[must_use]
+    pub fn iter(&self) -> Records<'_, R> {
+        self.state.iter()
+    }
+
+    /// The records that `fits` says fit, in order of their ids, looked through by so many
+    /// threads (1 to 64). As [`iter`](Self::iter) it goes along with concurrent changes.
+    pub fn scan(&self, threads: usize, fits: impl Fn(&R) -> bool + Sync) -> Vec<R> {
+        let found = self.state.each_slab(threads, |records| {
+            records.filter(|record| fits(record)).collect::<Vec<_>>()
+        });
+        found.into_iter().flatten().collect()
+    }
+
+    /// How many records `fits` says fit; see [`scan`](Self::scan).
+    pub fn count(&self, threads: usize, fits: impl Fn(&R) -> bool + Sync) -> u64 {
+        let counts = self
+            .state
+            .each_slab(threads, |records| records.filter(|record| fits(record)).count() as u64);
+        counts.into_iter().sum()
+    }
+}
+
+impl<'a, R: Record> IntoIterator for &'a Store<R> {
+    type Item = R;
+    type IntoIter = Records<'a, R>;
+
+    fn into_iter(self) -> Records<'a, R> {
+        self.iter()
+    }
+}
+
+impl<R: Record> State<R> {
+    pub(crate) fn iter(&self) -> Records<'_, R> {
+        self.records_of(PageId::of(0), false)
+    }
+
+    fn records_of(&self, from: PageId, only_slab: bool) -> Records<'_, R> {
+        let bound = only_slab.then_some(from);
+        Records { state: self, next: Some(from), bound, page: Vec::new(), at: 0 }
+    }
+
+    /// What `work` makes of the records of each slab, in order of their ids.
+    fn each_slab<T: Send>(
+        &self,
+        threads: usize,
+        work: impl Fn(Records<'_, R>) -> T + Sync,
+    ) -> Vec<T> {
+        let slabs = self.table.slabs(false);
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(Vec::with_capacity(slabs.len()));
+        let run = || {
+            // Each slab is taken by one thread; nothing else is shared by this number.
+            while let Some(slab) = slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let made = work(self.records_of(*slab, true));
+                done.lock().unwrap_or_else(PoisonError::into_inner).push((*slab, made));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(MAX_THREADS).min(slabs.len()) {
+                scope.spawn(run);
+            }
+            run();
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_unstable_by_key(|(slab, _)| *slab);
+        done.into_iter().map(|(_, made)| made).collect()
+    }
+}
+
+/// Iterates over the records of a store; see [`Store::iter`].
+#[derive(Debug)]
+pub struct Records<'a, R = Token> {
+    state: &'a State<R>,
+    /// The page to go on with.
+    next: Option<PageId>,
+    /// Stay in the slab of this page.
+    bound: Option<PageId>,
+    page: Vec<Found>,
+    /// Records of `page` that were given.
+    at: usize,
+}
+
+impl<R: Record> Iterator for Records<'_, R> {
+    type Item = R;
+
+    fn next(&mut self) -> Option<R> {
+        while self.at == self.page.len() {
+            let from = self.next.take()?;
+            let page = self.state.table.copy_from(from, &mut self.page)?;
+            if self.bound.is_some_and(|bound| !bound.is_beside(page)) {
+                self.page.clear();
+                self.at = 0;
+                return None;
+            }
+            self.at = 0;
+            self.next = page.next();
+        }
+        let found = self.page[self.at];
+        self.at += 1;
+        decode(found.bytes)
+    }
+}

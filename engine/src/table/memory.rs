@@ -1,0 +1,146 @@
+//! The memory of one slab: 32,768 records, their pages' headers, their times to live.
+//!
+//! Owns the only `unsafe` of the engine. What makes it sound: the memory is anonymous
+//! (zeros at first, never a SIGBUS), is never moved or unmapped while the slab lives, and
+//! is touched as atomics only. So a race is a wrong value at worst, which the version of
+//! the page finds out; it is never undefined behaviour.
+
+#![expect(unsafe_code, reason = "records live in mapped memory")]
+
+use std::fmt;
+use std::io;
+use std::mem::size_of;
+
+use memmap2::{Advice, MmapMut, MmapRaw, UncheckedAdvice};
+
+use super::version::Version;
+use crate::record::RECORD_LEN;
+use crate::sync::AtomicU64;
+
+/// Records of a page.
+pub(crate) const PAGE_RECORDS: usize = 64;
+/// Bytes of a page's records: a page of the machine, too.
+pub(crate) const PAGE_LEN: usize = PAGE_RECORDS * RECORD_LEN;
+/// Pages of a slab.
+pub(crate) const SLAB_PAGES: usize = 512;
+/// Records of a slab.
+pub(crate) const SLAB_RECORDS: usize = SLAB_PAGES * PAGE_RECORDS;
+
+/// Bytes of a slab's records: a huge page.
+const RECORDS_LEN: usize = SLAB_PAGES * PAGE_LEN;
+const HEADERS_LEN: usize = SLAB_PAGES * size_of::<PageHeader>();
+const EXPIRIES_LEN: usize = SLAB_RECORDS * size_of::<AtomicU64>();
+const HEADERS_AT: usize = RECORDS_LEN;
+const EXPIRIES_AT: usize = HEADERS_AT + HEADERS_LEN;
+const LEN: usize = EXPIRIES_AT + EXPIRIES_LEN;
+
+/// The words of a record.
+pub(crate) type Words = [AtomicU64; RECORD_LEN / size_of::<u64>()];
+
+/// What is kept of a page beside its records. Changed by the holder of the page's lock,
+/// read under its version.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct PageHeader {
+    pub(super) version: Version,
+    /// A bit for each record that is there.
+    pub(super) occupied: AtomicU64,
+    /// Where in the log the page's last change is; 0 for one that was replayed.
+    pub(super) lsn: AtomicU64,
+}
+
+const _: () = {
+    assert!(size_of::<Words>() == RECORD_LEN);
+    assert!(RECORDS_LEN == 2 << 20);
+    // Offsets keep what is mapped at a page's start aligned.
+    assert!(HEADERS_AT.is_multiple_of(align_of::<PageHeader>()));
+    assert!(EXPIRIES_AT.is_multiple_of(PAGE_LEN));
+};
+
+/// The memory of one slab.
+pub(crate) struct SlabMemory {
+    map: MmapRaw,
+    /// Where in the map the slab starts: at a multiple of its records' length in memory.
+    start: usize,
+}
+
+impl SlabMemory {
+    /// Maps it; nothing of it is used before it is written.
+    ///
+    /// # Errors
+    /// When the system has no memory, or no more maps, for it.
+    pub(crate) fn new(dense: bool) -> io::Result<Self> {
+        let map = MmapRaw::from(MmapMut::map_anon(LEN + RECORDS_LEN)?);
+        let start = map.as_ptr().align_offset(RECORDS_LEN);
+        let memory = Self { map, start };
+        memory.ask_for_huge_pages(dense);
+        Ok(memory)
+    }
+
+    /// Asks for a huge page for the records, or for small ones: a huge page is used
+    /// whole by the first record in it. Only a wish: a kernel without huge pages says no.
+    pub(crate) fn ask_for_huge_pages(&self, huge: bool) {
+        let advice = if huge { Advice::HugePage } else { Advice::NoHugePage };
+        let _ = self.map.advise_range(advice, self.start, RECORDS_LEN);
+    }
+
+    /// The words of a record, `slot` below [`SLAB_RECORDS`].
+    pub(crate) fn record(&self, slot: usize) -> &Words {
+        assert!(slot < SLAB_RECORDS);
+        // SAFETY: slots fill the first `RECORDS_LEN` bytes, which the map has from
+        // `start` on and keeps as long as `self`; they are aligned to 64. Anonymous memory
+        // is initialised, every pattern of bits is a valid atomic, and the map is private
+        // and touched as these atomics only (module's documentation).
+        unsafe { &*self.at(slot * RECORD_LEN).cast() }
+    }
+
+    /// The header of a page, `page` below [`SLAB_PAGES`].
+    pub(crate) fn header(&self, page: usize) -> &PageHeader {
+        assert!(page < SLAB_PAGES);
+        // SAFETY: as for `record`: headers fill `HEADERS_LEN` bytes from `HEADERS_AT` on,
+        // aligned to 8, and a header is nothing but atomics, valid as zeros.
+        unsafe { &*self.at(HEADERS_AT + page * size_of::<PageHeader>()).cast() }
+    }
+
+    /// When a record expires, `slot` below [`SLAB_RECORDS`]: ms since 1970, 0 for never.
+    pub(crate) fn expiry(&self, slot: usize) -> &AtomicU64 {
+        assert!(slot < SLAB_RECORDS);
+        // SAFETY: as for `record`: expiries fill `EXPIRIES_LEN` bytes from `EXPIRIES_AT`
+        // on, aligned to 8.
+        unsafe { &*self.at(EXPIRIES_AT + slot * size_of::<AtomicU64>()).cast() }
+    }
+
+    /// Gives the memory of a page's records back; none of them may be in use.
+    pub(crate) fn give_back_page(&self, page: usize) {
+        assert!(page < SLAB_PAGES);
+        self.give_back(page * PAGE_LEN, PAGE_LEN);
+    }
+
+    /// Gives the memory of all expiries back; all of them must be 0.
+    pub(crate) fn give_back_expiries(&self) {
+        self.give_back(EXPIRIES_AT, EXPIRIES_LEN);
+    }
+
+    fn give_back(&self, at: usize, len: usize) {
+        assert!(at + len <= LEN);
+        // SAFETY: the range is inside the map. It becomes zeros, as if another thread had
+        // stored zeros into its atomics: references to them stay valid, and nothing but
+        // atomics lies there. An error leaves the bytes as they are, which is as good:
+        // memory that the process has locked stays with it.
+        let _ = unsafe {
+            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.start + at, len)
+        };
+    }
+
+    /// The address of byte `at`, below `LEN`.
+    fn at(&self, at: usize) -> *const u8 {
+        // SAFETY: the map has `LEN` bytes from `start` on, which is below `RECORDS_LEN`.
+        unsafe { self.map.as_ptr().add(self.start + at) }
+    }
+}
+
+impl fmt::Debug for SlabMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlabMemory").finish_non_exhaustive()
+    }
+}

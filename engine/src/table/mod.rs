@@ -1,0 +1,242 @@
+//! The records in memory, by id.
+//!
+//! Owns where a record is: an id says slab, page and place. A *page* of 64 records (4 KiB)
+//! is the unit of lock and version, a *slab* of 512 pages that of allocation. A function of
+//! the changes applied: reads no clock, runs no policy, knows nothing of the log.
+
+mod memory;
+mod slab;
+mod version;
+
+use std::io;
+use std::sync::OnceLock;
+
+pub(crate) use memory::PAGE_LEN;
+use memory::{PAGE_RECORDS, SLAB_PAGES};
+use slab::Slab;
+pub(crate) use slab::{Bytes, Found, PageGuard};
+
+/// Slabs of a chunk of the directory, and chunks.
+const CHUNK_SLABS: usize = 256;
+const CHUNKS: usize = (1 << 32) / (CHUNK_SLABS * SLAB_PAGES * PAGE_RECORDS);
+
+/// An id without these bits is its page's.
+const PAGE_SHIFT: u32 = PAGE_RECORDS.trailing_zeros();
+
+/// One change of one record, its id told apart from its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Edit<'a> {
+    pub(crate) id: u32,
+    pub(crate) what: What<'a>,
+}
+
+/// What an [`Edit`] does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum What<'a> {
+    /// Insert or replace; the record never expires.
+    Put(&'a Bytes),
+    /// Remove, if it is there.
+    Delete,
+    /// If it is there: let it expire at this time in ms since 1970, 0 for never.
+    Expire(u64),
+}
+
+/// A page of 64 records: the number of its first id, divided by 64.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct PageId(u32);
+
+impl PageId {
+    /// The page of an id.
+    pub(crate) const fn of(id: u32) -> Self {
+        Self(id >> PAGE_SHIFT)
+    }
+
+    pub(crate) const fn first_id(self) -> u32 {
+        self.0 << PAGE_SHIFT
+    }
+
+    const fn slab(self) -> usize {
+        self.0 as usize / SLAB_PAGES
+    }
+
+    const fn in_slab(self) -> usize {
+        self.0 as usize % SLAB_PAGES
+    }
+
+    /// The page after this one, if there is one.
+    pub(crate) fn next(self) -> Option<Self> {
+        let next = Self(self.0 + 1);
+        (next <= Self::of(u32::MAX)).then_some(next)
+    }
+
+    /// Are they in the same slab?
+    pub(crate) const fn is_beside(self, other: Self) -> bool {
+        self.slab() == other.slab()
+    }
+
+    /// The page `count` after this one in the same slab, counted around its end.
+    #[expect(clippy::cast_possible_truncation, reason = "below 512")]
+    pub(crate) const fn around(self, count: u64) -> Self {
+        let page = (self.in_slab() as u64 + count) % SLAB_PAGES as u64;
+        Self((self.slab() * SLAB_PAGES) as u32 + page as u32)
+    }
+}
+
+/// Where in its page an id is.
+pub(crate) const fn index(id: u32) -> usize {
+    id as usize % PAGE_RECORDS
+}
+
+/// The records.
+pub(crate) struct Table {
+    chunks: Box<[OnceLock<Chunk>]>,
+}
+
+type Chunk = Box<[OnceLock<Slab>]>;
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        Self { chunks: std::iter::repeat_with(OnceLock::new).take(CHUNKS).collect() }
+    }
+
+    /// A record, and where in the log the last change of its page is (0: nowhere).
+    pub(crate) fn read(&self, id: u32) -> (Option<Bytes>, u64) {
+        let page = PageId::of(id);
+        self.slab(page.slab()).map_or((None, 0), |slab| slab.read(page.in_slab(), index(id)))
+    }
+
+    /// Locks a page for writing. Whoever locks several does so in order.
+    ///
+    /// # Errors
+    /// When the system has no memory for its slab.
+    pub(crate) fn lock(&self, page: PageId) -> io::Result<PageGuard<'_>> {
+        Ok(self.make_slab(page.slab())?.lock(page.in_slab()))
+    }
+
+    /// Locks a page if it can hold anything.
+    pub(crate) fn lock_existing(&self, page: PageId) -> Option<PageGuard<'_>> {
+        Some(self.slab(page.slab())?.lock(page.in_slab()))
+    }
+
+    /// Gives back what the slab of a page need not have any more. The caller has no page
+    /// locked.
+    pub(crate) fn tidy(&self, page: PageId) {
+        if let Some(slab) = self.slab(page.slab()) {
+            slab.tidy();
+        }
+    }
+
+    /// Copies the first page at or after `from` with a record in it, as of one moment.
+    /// `None` when there is none.
+    pub(crate) fn copy_from(&self, from: PageId, copies: &mut Vec<Found>) -> Option<PageId> {
+        copies.clear();
+        let mut page = from.in_slab();
+        for (number, slab) in self.slabs_from(from.slab()) {
+            if number != from.slab() {
+                page = 0;
+            }
+            while page < SLAB_PAGES && !slab.is_empty() {
+                if !slab.looks_empty(page) {
+                    let found = page_id(number, page);
+                    slab.copy(page, found.first_id(), copies);
+                    if !copies.is_empty() {
+                        return Some(found);
+                    }
+                }
+                page += 1;
+            }
+        }
+        None
+    }
+
+    /// The first pages of the slabs that there are, in order; of those only that may hold
+    /// something that expires, if `expiring`.
+    pub(crate) fn slabs(&self, expiring: bool) -> Vec<PageId> {
+        self.slabs_from(0)
+            .filter(|(_, slab)| !slab.is_empty() && (!expiring || slab.has_expiries()))
+            .map(|(number, _)| page_id(number, 0))
+            .collect()
+    }
+
+    fn slabs_from(&self, first: usize) -> impl Iterator<Item = (usize, &Slab)> {
+        let chunks = self.chunks.iter().enumerate().skip(first / CHUNK_SLABS);
+        chunks
+            .filter_map(|(number, chunk)| Some((number, chunk.get()?)))
+            .flat_map(|(number, chunk)| {
+                let slabs = chunk.iter().enumerate();
+                slabs.filter_map(move |(at, slab)| Some((number * CHUNK_SLABS + at, slab.get()?)))
+            })
+            .skip_while(move |(number, _)| *number < first)
+    }
+
+    fn slab(&self, number: usize) -> Option<&Slab> {
+        self.chunks[number / CHUNK_SLABS].get()?[number % CHUNK_SLABS].get()
+    }
+
+    fn make_slab(&self, number: usize) -> io::Result<&Slab> {
+        let chunk = self.chunks[number / CHUNK_SLABS]
+            .get_or_init(|| std::iter::repeat_with(OnceLock::new).take(CHUNK_SLABS).collect());
+        let cell = &chunk[number % CHUNK_SLABS];
+        if let Some(slab) = cell.get() {
+            return Ok(slab);
+        }
+        let before = number.checked_sub(1).and_then(|before| self.slab(before));
+        let slab = Slab::new(before.is_some_and(Slab::is_dense))?;
+        // Another thread may have made one meanwhile: then this one is unmapped again.
+        Ok(cell.get_or_init(|| slab))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "there are 2^26 pages")]
+const fn page_id(slab: usize, page: usize) -> PageId {
+    PageId((slab * SLAB_PAGES + page) as u32)
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").finish_non_exhaustive()
+    }
+}
+
+/// Applies changes to pages that are locked, in order, and begins to write there.
+/// `guards` are the pages of all of them, sorted by `pages`.
+pub(crate) fn apply(pages: &[PageId], guards: &mut [PageGuard<'_>], edits: &[Edit<'_>], lsn: u64) {
+    // All pages before any change: whoever sees one change of these will see all.
+    for guard in guards.iter_mut() {
+        guard.begin(lsn);
+    }
+    for edit in edits {
+        let guard = guard_of(pages, guards, edit.id);
+        match edit.what {
+            What::Put(bytes) => guard.put(index(edit.id), bytes),
+            What::Delete => guard.delete(index(edit.id)),
+            What::Expire(at) => guard.expire_at(index(edit.id), at),
+        }
+    }
+}
+
+/// What the changes will add to records and pages in use.
+pub(crate) fn plan(
+    pages: &[PageId],
+    guards: &mut [PageGuard<'_>],
+    edits: &[Edit<'_>],
+) -> (i64, i64) {
+    for edit in edits {
+        let guard = guard_of(pages, guards, edit.id);
+        match edit.what {
+            What::Put(_) => guard.plan(index(edit.id), true),
+            What::Delete => guard.plan(index(edit.id), false),
+            What::Expire(_) => {}
+        }
+    }
+    guards.iter().map(PageGuard::growth).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
+fn guard_of<'g, 't>(
+    pages: &[PageId],
+    guards: &'g mut [PageGuard<'t>],
+    id: u32,
+) -> &'g mut PageGuard<'t> {
+    let at = pages.binary_search(&PageId::of(id)).expect("all pages are locked");
+    &mut guards[at]
+}

@@ -1,0 +1,255 @@
+//! A slab and its pages: how records are read while others write.
+//!
+//! Owns the use of the slab's memory: who may touch what, and when memory is given back.
+//! A page whose last record goes gives its 4 KiB back at once, so that what the quota
+//! counts is what is in use. Tested by `engine/tests/threads.rs`.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words};
+use crate::record::RECORD_LEN;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The bytes of a record.
+pub(crate) type Bytes = [u8; RECORD_LEN];
+
+/// A copy of a record that is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) id: u32,
+    pub(crate) bytes: Bytes,
+    /// When it expires, in ms since 1970; 0 for never.
+    pub(crate) expiry: u64,
+}
+
+/// A slab of which so many records are there is dense: huge pages are asked for.
+const DENSE_RECORDS: u32 = 16_384;
+
+/// Memory for 32,768 records with consecutive ids.
+#[derive(Debug)]
+pub(super) struct Slab {
+    memory: SlabMemory,
+    /// Records that are there.
+    live: AtomicU32,
+    is_dense: AtomicBool,
+    /// Was any expiry set since the expiries' memory was last given back?
+    has_expiries: AtomicBool,
+}
+
+impl Slab {
+    /// # Errors
+    /// When the system has no memory for it.
+    pub(super) fn new(dense: bool) -> io::Result<Self> {
+        Ok(Self {
+            memory: SlabMemory::new(dense)?,
+            live: AtomicU32::new(0),
+            is_dense: AtomicBool::new(dense),
+            has_expiries: AtomicBool::new(false),
+        })
+    }
+
+    /// Are so many records there that the next slab will likely fill, too?
+    pub(super) fn is_dense(&self) -> bool {
+        self.live.load(Ordering::Relaxed) >= DENSE_RECORDS
+    }
+
+    pub(super) fn has_expiries(&self) -> bool {
+        self.has_expiries.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.live.load(Ordering::Relaxed) == 0
+    }
+
+    /// Is there nothing in the page right now? Only a hint.
+    pub(super) fn looks_empty(&self, page: usize) -> bool {
+        self.memory.header(page).occupied.load(Ordering::Relaxed) == 0
+    }
+
+    /// A record, and where in the log the last change of its page is.
+    pub(super) fn read(&self, page: usize, index: usize) -> (Option<Bytes>, u64) {
+        let header = self.memory.header(page);
+        let words = self.memory.record(page * PAGE_RECORDS + index);
+        header.version.read(|| {
+            let there = header.occupied.load(Ordering::Relaxed) & bit(index) != 0;
+            (there.then(|| load(words)), header.lsn.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Copies the records of a page that are there, as of one moment, in order. `first` is
+    /// the id of the page's first place.
+    pub(super) fn copy(&self, page: usize, first: u32, copies: &mut Vec<Found>) {
+        let header = self.memory.header(page);
+        header.version.read(|| {
+            copies.clear();
+            let occupied = header.occupied.load(Ordering::Relaxed);
+            let expires = self.has_expiries();
+            for (index, id) in (first..).take(PAGE_RECORDS).enumerate() {
+                if occupied & bit(index) != 0 {
+                    let slot = page * PAGE_RECORDS + index;
+                    let expiry =
+                        if expires { self.memory.expiry(slot).load(Ordering::Relaxed) } else { 0 };
+                    copies.push(Found { id, bytes: load(self.memory.record(slot)), expiry });
+                }
+            }
+        });
+    }
+
+    /// Locks a page for writing.
+    pub(super) fn lock(&self, page: usize) -> PageGuard<'_> {
+        let header = self.memory.header(page);
+        header.version.lock();
+        let occupied = header.occupied.load(Ordering::Relaxed);
+        PageGuard { slab: self, page, header, planned: occupied, has_begun: false }
+    }
+
+    /// Gives back what an empty slab need not have. No page of it may be locked by the
+    /// caller.
+    pub(super) fn tidy(&self) {
+        if !self.is_empty() || !self.has_expiries() {
+            return;
+        }
+        // With all pages locked nobody sets an expiry; writers lock in this order, too.
+        let _guards: Vec<_> = (0..SLAB_PAGES).map(|page| self.lock(page)).collect();
+        if self.is_empty() {
+            self.has_expiries.store(false, Ordering::Relaxed);
+            self.memory.give_back_expiries();
+        }
+    }
+
+    fn inserted(&self) {
+        let live = self.live.fetch_add(1, Ordering::Relaxed) + 1;
+        if live == DENSE_RECORDS && !self.is_dense.swap(true, Ordering::Relaxed) {
+            self.memory.ask_for_huge_pages(true);
+        }
+    }
+
+    fn removed(&self) {
+        let live = self.live.fetch_sub(1, Ordering::Relaxed) - 1;
+        if live == 0 && self.is_dense.swap(false, Ordering::Relaxed) {
+            self.memory.ask_for_huge_pages(false);
+        }
+    }
+}
+
+/// A page that nobody else writes to. Readers go on until [`begin`](Self::begin), and
+/// wait from then on until it is dropped.
+#[derive(Debug)]
+pub(crate) struct PageGuard<'a> {
+    slab: &'a Slab,
+    page: usize,
+    header: &'a PageHeader,
+    /// The records that will be there.
+    planned: u64,
+    has_begun: bool,
+}
+
+impl PageGuard<'_> {
+    fn occupied(&self) -> u64 {
+        self.header.occupied.load(Ordering::Relaxed)
+    }
+
+    /// A record, if it is there.
+    pub(crate) fn read(&self, index: usize) -> Option<Bytes> {
+        (self.occupied() & bit(index) != 0).then(|| load(self.words(index)))
+    }
+
+    /// When it expires; 0 for never, and where there is no record.
+    pub(crate) fn expiry(&self, index: usize) -> u64 {
+        if self.slab.has_expiries() { self.expiry_of(index).load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Says that a record will be there, or not.
+    pub(crate) fn plan(&mut self, index: usize, there: bool) {
+        self.planned = if there { self.planned | bit(index) } else { self.planned & !bit(index) };
+    }
+
+    /// What the plan adds to the records and to the pages that are in use.
+    pub(crate) fn growth(&self) -> (i64, i64) {
+        let occupied = self.occupied();
+        let records = i64::from(self.planned.count_ones()) - i64::from(occupied.count_ones());
+        (records, i64::from(self.planned != 0) - i64::from(occupied != 0))
+    }
+
+    /// From now on the page is changed, and readers wait. `lsn` is where the log says so.
+    pub(crate) fn begin(&mut self, lsn: u64) {
+        self.header.version.begin();
+        self.has_begun = true;
+        self.header.lsn.store(lsn, Ordering::Relaxed);
+    }
+
+    /// Inserts or replaces a record, which will never expire.
+    pub(crate) fn put(&mut self, index: usize, bytes: &Bytes) {
+        let occupied = self.occupied();
+        for (word, bytes) in self.words(index).iter().zip(bytes.as_chunks().0) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        if occupied & bit(index) == 0 {
+            self.header.occupied.store(occupied | bit(index), Ordering::Relaxed);
+            self.slab.inserted();
+        } else {
+            self.never_expires(index);
+        }
+    }
+
+    /// Removes a record, if it is there.
+    pub(crate) fn delete(&mut self, index: usize) {
+        let occupied = self.occupied();
+        if occupied & bit(index) == 0 {
+            return;
+        }
+        self.never_expires(index);
+        self.header.occupied.store(occupied & !bit(index), Ordering::Relaxed);
+        self.slab.removed();
+    }
+
+    /// Says when a record expires, if it is there: in ms since 1970, 0 for never.
+    pub(crate) fn expire_at(&mut self, index: usize, expiry: u64) {
+        if self.occupied() & bit(index) == 0 || (expiry == 0 && !self.slab.has_expiries()) {
+            return;
+        }
+        self.slab.has_expiries.store(true, Ordering::Relaxed);
+        self.expiry_of(index).store(expiry, Ordering::Relaxed);
+    }
+
+    fn never_expires(&self, index: usize) {
+        if self.expiry(index) != 0 {
+            self.expiry_of(index).store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn words(&self, index: usize) -> &Words {
+        self.slab.memory.record(self.page * PAGE_RECORDS + index)
+    }
+
+    fn expiry_of(&self, index: usize) -> &AtomicU64 {
+        self.slab.memory.expiry(self.page * PAGE_RECORDS + index)
+    }
+}
+
+impl Drop for PageGuard<'_> {
+    fn drop(&mut self) {
+        if !self.has_begun {
+            self.header.version.unlock();
+            return;
+        }
+        // Under the lock: nobody else can have put a record there.
+        if self.occupied() == 0 {
+            self.slab.memory.give_back_page(self.page);
+        }
+        self.header.version.finish();
+    }
+}
+
+const fn bit(index: usize) -> u64 {
+    1 << index
+}
+
+fn load(words: &Words) -> Bytes {
+    let mut bytes = [0; RECORD_LEN];
+    for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+        *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+    }
+    bytes
+}

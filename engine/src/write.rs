@@ -1,0 +1,464 @@
+//! How a change gets into the log and the table, as one.
+//!
+//! Owns the order: with the pages of a change locked, what it adds is reserved, then it is
+//! logged, then applied; so for each record the log's order is the table's. Nobody waits
+//! for a disk, for room in the log or for a quota while a page is locked, and no code of
+//! the user runs there.
+
+use std::time::Duration;
+
+use bulla_wal::{Level, Receipt};
+
+use crate::batch::{Batch, non_zero, pages};
+use crate::entries::{DELETE, EXPIRE, PUT, expiry_item};
+use crate::error::{Error, Result};
+use crate::quota::{Growth, QuotaError};
+use crate::record::Record;
+use crate::store::Store;
+use crate::table::{Edit, Found, PageGuard, PageId, What, apply, index, plan};
+
+/// Times that an update looks at its record, before it says that others change it all the
+/// time.
+const MAX_UPDATES: u32 = 1_000;
+/// Times that a write makes room for itself in a full store, while others use it up.
+const MAX_RECLAIMS: u32 = 100;
+
+/// A change of one or several records: what is logged, and what it does.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) entries: &'a [(u16, &'a [u8])],
+    pub(crate) edits: &'a [Edit<'a>],
+    pub(crate) level: Level,
+}
+
+/// How a try to make a change ended.
+enum Attempt {
+    Made(Receipt, Growth),
+    /// What is there is not what was expected.
+    NotAdmitted,
+    /// The log has no room right now.
+    NoRoom,
+    /// The store has none.
+    Exceeded(QuotaError),
+}
+
+impl<R: Record> Store<R> {
+    /// Inserts or replaces a record, and waits until the default level holds. It never
+    /// expires, even if the one that it replaces would have.
+    ///
+    /// # Errors
+    /// As [`put_async`](Self::put_async) and [`wait`](Self::wait).
+    pub fn put(&self, record: &R) -> Result<()> {
+        self.put_with(record, self.level)
+    }
+
+    /// Inserts or replaces a record, and waits until `level` holds.
+    ///
+    /// # Errors
+    /// As [`put_async`](Self::put_async) and [`wait`](Self::wait).
+    pub fn put_with(&self, record: &R, level: Level) -> Result<()> {
+        let receipt = self.put_async(record, level)?;
+        self.wait(receipt)
+    }
+
+    /// Inserts or replaces a record; the receipt tells when `level` holds.
+    ///
+    /// # Errors
+    /// [`Error::TooFarAhead`], [`Error::ZeroId`], [`Error::Quota`], [`Error::Memory`],
+    /// and [`Error::Log`] with `Full` or `NoSpace`: nothing was changed.
+    pub fn put_async(&self, record: &R, level: Level) -> Result<Receipt> {
+        let put = self.put_if(record, level, |_| true)?;
+        Ok(put.expect("a put that expects nothing is made"))
+    }
+
+    /// Inserts a record that is not there yet, and waits until the default level holds.
+    ///
+    /// # Errors
+    /// As [`create_async`](Self::create_async) and [`wait`](Self::wait).
+    pub fn create(&self, record: &R) -> Result<()> {
+        let receipt = self.create_async(record, self.level)?;
+        self.wait(receipt)
+    }
+
+    /// Inserts a record that is not there yet; the receipt tells when `level` holds.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], and as [`put_async`](Self::put_async).
+    pub fn create_async(&self, record: &R, level: Level) -> Result<Receipt> {
+        let id = record.id().into();
+        let created = self.put_if(record, level, |page| page.read(index(id)).is_none())?;
+        created.ok_or(Error::Exists { id })
+    }
+
+    /// Inserts or replaces a record that expires `ttl` from now, and waits until the
+    /// default level holds.
+    ///
+    /// # Errors
+    /// As [`put_for_async`](Self::put_for_async) and [`wait`](Self::wait).
+    pub fn put_for(&self, record: &R, ttl: Duration) -> Result<()> {
+        let receipt = self.put_for_async(record, ttl, self.level)?;
+        self.wait(receipt)
+    }
+
+    /// Inserts or replaces a record that expires `ttl` from now, in whole ms; the receipt
+    /// tells when `level` holds. It stays until [`expire_due`](Self::expire_due) or a
+    /// reclaim deletes it.
+    ///
+    /// # Errors
+    /// As [`put_async`](Self::put_async).
+    pub fn put_for_async(&self, record: &R, ttl: Duration, level: Level) -> Result<Receipt> {
+        self.check(record)?;
+        let (id, at) = (record.id().into(), self.after(ttl));
+        let item = expiry_item(id, at);
+        let request = Request {
+            entries: &[(PUT, record.as_bytes()), (EXPIRE, &item)],
+            edits: &[
+                Edit { id, what: What::Put(record.as_bytes()) },
+                Edit { id, what: What::Expire(at) },
+            ],
+            level,
+        };
+        let put = self.change(&[PageId::of(id)], request, |_| true)?;
+        Ok(put.expect("a put that expects nothing is made"))
+    }
+
+    /// Lets the record with this id expire `ttl` from now, or never, and waits until the
+    /// default level holds. `false`, and nothing logged, when there is none.
+    ///
+    /// # Errors
+    /// As [`expire_in_async`](Self::expire_in_async) and [`wait`](Self::wait).
+    pub fn expire_in(&self, id: R::Id, ttl: Option<Duration>) -> Result<bool> {
+        let receipt = self.expire_in_async(id, ttl, self.level)?;
+        self.finish(receipt)
+    }
+
+    /// Lets the record with this id expire `ttl` from now, in whole ms, or never; the
+    /// receipt tells when `level` holds. `None`, and nothing logged, when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Log`] with `Full` or `NoSpace`: nothing was changed.
+    pub fn expire_in_async(
+        &self,
+        id: R::Id,
+        ttl: Option<Duration>,
+        level: Level,
+    ) -> Result<Option<Receipt>> {
+        let (id, at) = (id.into(), ttl.map_or(0, |ttl| self.after(ttl)));
+        let item = expiry_item(id, at);
+        let edits = [Edit { id, what: What::Expire(at) }];
+        self.change_existing(id, Request { entries: &[(EXPIRE, &item)], edits: &edits, level })
+    }
+
+    /// Replaces a record by what `f` makes of it, and waits until the default level
+    /// holds. Gives the new record; `None`, and nothing logged, when there is none.
+    ///
+    /// # Errors
+    /// As [`update_async`](Self::update_async) and [`wait`](Self::wait).
+    pub fn update<F>(&self, id: R::Id, f: F) -> Result<Option<R>>
+    where
+        F: FnMut(R) -> Result<R, Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Some((record, receipt)) = self.update_async(id, self.level, f)? else {
+            return Ok(None);
+        };
+        self.wait(receipt)?;
+        Ok(Some(record))
+    }
+
+    /// Replaces a record by what `f` makes of it; the receipt tells when `level` holds.
+    /// Gives the new record; `None`, and nothing logged, when there is none. When it
+    /// expires does not change.
+    ///
+    /// `f` gets a copy, with no lock held: it may use the store, and when it panics
+    /// nothing has changed. When the record was changed meanwhile it is called again.
+    ///
+    /// # Errors
+    /// [`Error::Update`] with what `f` returned; [`Error::OtherId`] when it changed the id;
+    /// [`Error::Contended`]; and as [`put_async`](Self::put_async).
+    pub fn update_async<F>(&self, id: R::Id, level: Level, mut f: F) -> Result<Option<(R, Receipt)>>
+    where
+        F: FnMut(R) -> Result<R, Box<dyn std::error::Error + Send + Sync>>,
+    {
+        for _ in 0..MAX_UPDATES {
+            let Some(current) = self.get(id) else { return Ok(None) };
+            let next = f(current).map_err(Error::Update)?;
+            if let Some(receipt) = self.compare_and_swap_async(&current, &next, level)? {
+                return Ok(Some((next, receipt)));
+            }
+        }
+        Err(Error::Contended { id: id.into() })
+    }
+
+    /// Replaces a record if it is still `current`, bit for bit, and waits until the
+    /// default level holds. `false`, and nothing logged, when it is not.
+    ///
+    /// # Errors
+    /// As [`compare_and_swap_async`](Self::compare_and_swap_async) and
+    /// [`wait`](Self::wait).
+    pub fn compare_and_swap(&self, current: &R, next: &R) -> Result<bool> {
+        let receipt = self.compare_and_swap_async(current, next, self.level)?;
+        self.finish(receipt)
+    }
+
+    /// Replaces a record if it is still `current`, bit for bit; the receipt tells when
+    /// `level` holds. `None`, and nothing logged, when it is not. When it expires does not
+    /// change.
+    ///
+    /// # Errors
+    /// [`Error::OtherId`] when the two have different ids, and as
+    /// [`put_async`](Self::put_async).
+    pub fn compare_and_swap_async(
+        &self,
+        current: &R,
+        next: &R,
+        level: Level,
+    ) -> Result<Option<Receipt>> {
+        let (id, other) = (current.id().into(), next.id().into());
+        if id != other {
+            return Err(Error::OtherId { id, other });
+        }
+        // A put clears the time at which a record expires: it is logged again.
+        let bytes = *current.as_bytes();
+        for _ in 0..MAX_UPDATES {
+            let kept = self.expires_at(current.id()).unwrap_or(0);
+            let mut was = kept;
+            let swapped = self.swap(next, kept, level, |guards| {
+                was = guards[0].expiry(index(id));
+                was == kept && guards[0].read(index(id)) == Some(bytes)
+            })?;
+            if swapped.is_some() || was == kept {
+                return Ok(swapped);
+            }
+        }
+        Err(Error::Contended { id })
+    }
+
+    /// Removes a record, and waits until the default level holds. `false`, and nothing
+    /// logged, when there is none.
+    ///
+    /// # Errors
+    /// As [`delete_async`](Self::delete_async) and [`wait`](Self::wait).
+    pub fn delete(&self, id: R::Id) -> Result<bool> {
+        self.delete_with(id, self.level)
+    }
+
+    /// Removes a record, and waits until `level` holds. `false`, and nothing logged, when
+    /// there is none.
+    ///
+    /// # Errors
+    /// As [`delete_async`](Self::delete_async) and [`wait`](Self::wait).
+    pub fn delete_with(&self, id: R::Id, level: Level) -> Result<bool> {
+        let receipt = self.delete_async(id, level)?;
+        self.finish(receipt)
+    }
+
+    /// Removes a record; the receipt tells when `level` holds. `None`, and nothing logged,
+    /// when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Log`]: with `Full` or `NoSpace` nothing was changed.
+    pub fn delete_async(&self, id: R::Id, level: Level) -> Result<Option<Receipt>> {
+        let id = id.into();
+        let edits = [Edit { id, what: What::Delete }];
+        let entries: [(u16, &[u8]); 1] = [(DELETE, &id.to_le_bytes())];
+        self.change_existing(id, Request { entries: &entries, edits: &edits, level })
+    }
+
+    /// Makes all changes of a batch or none, and waits until the default level holds.
+    ///
+    /// # Errors
+    /// As [`apply_async`](Self::apply_async) and [`wait`](Self::wait).
+    pub fn apply(&self, batch: &Batch<R>) -> Result<()> {
+        self.apply_with(batch, self.level)
+    }
+
+    /// Makes all changes of a batch or none, and waits until `level` holds.
+    ///
+    /// # Errors
+    /// As [`apply_async`](Self::apply_async) and [`wait`](Self::wait).
+    pub fn apply_with(&self, batch: &Batch<R>, level: Level) -> Result<()> {
+        let receipt = self.apply_async(batch, level)?;
+        self.wait(receipt)
+    }
+
+    /// Makes all changes of a batch or none, also across a crash; the receipt tells when
+    /// `level` holds for all of them. A thread that has seen one of them sees all.
+    ///
+    /// # Errors
+    /// As [`put_async`](Self::put_async), and [`Error::Log`] with `EmptyBatch` or
+    /// `TooLarge`: nothing was changed.
+    pub fn apply_async(&self, batch: &Batch<R>, level: Level) -> Result<Receipt> {
+        batch.records().try_for_each(|record| self.check(record))?;
+        let (entries, edits) = (batch.entries(), batch.edits());
+        let request = Request { entries: &entries, edits: &edits, level };
+        let applied = self.change(&pages(&edits), request, |_| true)?;
+        Ok(applied.expect("a batch expects nothing"))
+    }
+
+    /// Deletes a record if it is still what was found, at the level Relaxed.
+    pub(crate) fn delete_found(&self, found: &Found) -> Result<bool> {
+        let id = found.id;
+        let edits = [Edit { id, what: What::Delete }];
+        let entries: [(u16, &[u8]); 1] = [(DELETE, &id.to_le_bytes())];
+        let request = Request { entries: &entries, edits: &edits, level: Level::Relaxed };
+        let deleted = self.change(&[PageId::of(id)], request, |guards| {
+            guards[0].read(index(id)) == Some(found.bytes)
+                && guards[0].expiry(index(id)) == found.expiry
+        })?;
+        Ok(deleted.is_some())
+    }
+
+    fn put_if(
+        &self,
+        record: &R,
+        level: Level,
+        admit: impl Fn(&PageGuard<'_>) -> bool,
+    ) -> Result<Option<Receipt>> {
+        self.check(record)?;
+        let id = record.id().into();
+        let request = Request {
+            entries: &[(PUT, record.as_bytes())],
+            edits: &[Edit { id, what: What::Put(record.as_bytes()) }],
+            level,
+        };
+        self.change(&[PageId::of(id)], request, |guards| admit(&guards[0]))
+    }
+
+    /// Puts a record that expires at a given time (0: never).
+    fn swap(
+        &self,
+        next: &R,
+        expiry: u64,
+        level: Level,
+        admit: impl FnMut(&[PageGuard<'_>]) -> bool,
+    ) -> Result<Option<Receipt>> {
+        self.check(next)?;
+        let id = next.id().into();
+        let item = expiry_item(id, expiry);
+        let entries: [(u16, &[u8]); 2] = [(PUT, next.as_bytes()), (EXPIRE, &item)];
+        let edits = [
+            Edit { id, what: What::Put(next.as_bytes()) },
+            Edit { id, what: What::Expire(expiry) },
+        ];
+        let count = if expiry == 0 { 1 } else { 2 };
+        let request = Request { entries: &entries[..count], edits: &edits[..count], level };
+        self.change(&[PageId::of(id)], request, admit)
+    }
+
+    /// A change of one record that must be there.
+    fn change_existing(&self, id: u32, request: Request<'_>) -> Result<Option<Receipt>> {
+        non_zero(id)?;
+        // So that no memory is mapped for a record that is not there.
+        if self.state.table.read(id).0.is_none() {
+            return Ok(None);
+        }
+        self.change(&[PageId::of(id)], request, |guards| guards[0].read(index(id)).is_some())
+    }
+
+    /// Makes a change if `admit` finds what it expects on the locked pages (those of all
+    /// edits, in order); else gives `None`, and nothing is logged.
+    fn change(
+        &self,
+        pages: &[PageId],
+        request: Request<'_>,
+        mut admit: impl FnMut(&[PageGuard<'_>]) -> bool,
+    ) -> Result<Option<Receipt>> {
+        let mut reclaims = 0;
+        loop {
+            match self.attempt(pages, request, &mut admit)? {
+                Attempt::Made(receipt, growth) => {
+                    self.state.usage.commit(growth);
+                    self.made(pages, request);
+                    return Ok(Some(receipt));
+                }
+                Attempt::NotAdmitted => return Ok(None),
+                Attempt::NoRoom => self.log.wait_for_room()?,
+                Attempt::Exceeded(error) => {
+                    reclaims += 1;
+                    if reclaims > MAX_RECLAIMS || self.reclaim(error.resource)? == 0 {
+                        self.state.usage.reject();
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        pages: &[PageId],
+        request: Request<'_>,
+        admit: &mut impl FnMut(&[PageGuard<'_>]) -> bool,
+    ) -> Result<Attempt> {
+        let lock = |page: &PageId| self.state.table.lock(*page).map_err(Error::Memory);
+        match pages {
+            [page] => self.attempt_on(pages, &mut [lock(page)?], request, admit),
+            pages => {
+                let mut guards = pages.iter().map(lock).collect::<Result<Vec<_>>>()?;
+                self.attempt_on(pages, &mut guards, request, admit)
+            }
+        }
+    }
+
+    fn attempt_on(
+        &self,
+        pages: &[PageId],
+        guards: &mut [PageGuard<'_>],
+        request: Request<'_>,
+        admit: &mut impl FnMut(&[PageGuard<'_>]) -> bool,
+    ) -> Result<Attempt> {
+        if !admit(guards) {
+            return Ok(Attempt::NotAdmitted);
+        }
+        let (records, pages_in_use) = plan(pages, guards, request.edits);
+        let growth = Growth { records, pages: pages_in_use };
+        let usage = &self.state.usage;
+        if let Err(exceeded) = usage.reserve(growth) {
+            return Ok(Attempt::Exceeded(exceeded));
+        }
+        match self.log.try_append_batch(request.entries, request.level) {
+            Ok(receipt) => {
+                apply(pages, guards, request.edits, receipt.lsn.0);
+                Ok(Attempt::Made(receipt, growth))
+            }
+            Err(error) => {
+                usage.release(growth);
+                match error {
+                    bulla_wal::Error::Full => Ok(Attempt::NoRoom),
+                    error => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// What is to be done after a change, with no page locked.
+    fn made(&self, pages: &[PageId], request: Request<'_>) {
+        let mut grows = false;
+        let mut shrinks = false;
+        for edit in request.edits {
+            match edit.what {
+                What::Put(_) => grows = true,
+                What::Delete => shrinks = true,
+                What::Expire(at) => self.reclaimer.expires(at),
+            }
+        }
+        if shrinks {
+            pages.iter().for_each(|page| self.state.table.tidy(*page));
+        }
+        if grows {
+            self.relieve();
+        }
+    }
+
+    fn after(&self, ttl: Duration) -> u64 {
+        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.now_ms().saturating_add(ttl).max(1)
+    }
+
+    fn finish(&self, receipt: Option<Receipt>) -> Result<bool> {
+        match receipt {
+            Some(receipt) => self.wait(receipt).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The quota: never exceeded, exact under threads, and what is reclaimed to keep it.
+
+mod common;
+
+use std::time::Duration;
+
+use bulla_engine::{
+    Batch, Error, Flags, Level, OnExceed, Pressure, Quota, Resource, Store, Token, TokenId,
+};
+use common::{Dir, options, token};
+
+fn open(dir: &Dir, quota: Quota) -> Store {
+    Store::open(&dir.0, &options().quota(quota)).expect("opened")
+}
+
+fn put(store: &Store, token: &Token) -> Result<(), Error> {
+    store.put_with(token, Level::Relaxed)
+}
+
+fn ids(store: &Store) -> Vec<u32> {
+    store.iter().map(|token| token.id().0).collect()
+}
+
+#[test]
+fn write_that_exceeds_the_quota_is_refused_by_name_and_changes_nothing() {
+    let dir = Dir::new("quota-reject");
+    let store = open(&dir, Quota::new().max_records(3).max_bytes(2 * 4096 + 4095));
+    for id in [1, 2] {
+        put(&store, &token(id, 1.0)).expect("fits");
+    }
+    put(&store, &token(1, 2.0)).expect("a replacement adds nothing");
+    let mut batch = Batch::new();
+    batch.put(&token(3, 1.0)).put(&token(4, 1.0));
+    let Err(Error::Quota(error)) = store.apply(&batch) else { panic!("4 of 3 records") };
+    assert_eq!((error.resource, error.used, error.max, error.wanted), (Resource::Records, 2, 3, 2));
+    batch.delete(TokenId(1)).expect("an id");
+    store.apply(&batch).expect("what it deletes counts");
+    assert_eq!(ids(&store), [2, 3, 4]);
+    assert!(store.delete(TokenId(4)).expect("deleted"));
+    put(&store, &token(1_000, 1.0)).expect("the second page");
+    assert!(store.delete(TokenId(3)).expect("deleted"));
+    let Err(Error::Quota(error)) = put(&store, &token(2_000, 1.0)) else { panic!("3 of 2 pages") };
+    assert_eq!((error.resource, error.used, error.wanted), (Resource::Bytes, 8192, 4096));
+    assert!(store.delete(TokenId(1_000)).expect("deleted"));
+    put(&store, &token(2_000, 1.0)).expect("an empty page counts no more");
+    let quota = store.stats().quota;
+    assert_eq!((quota.records, quota.bytes, quota.rejected), (2, 8192, 2));
+    assert_eq!((quota.records_high, quota.bytes_high), (3, 8192));
+}
+
+#[test]
+fn store_that_holds_more_than_its_quota_opens_and_takes_no_more() {
+    let dir = Dir::new("quota-lowered");
+    let store = open(&dir, Quota::new());
+    for id in 1..=10 {
+        put(&store, &token(id, 1.0)).expect("fits");
+    }
+    store.close().expect("closed");
+    let store = open(&dir, Quota::new().max_records(5));
+    assert_eq!((store.len(), store.stats().quota.pressure), (10, Pressure::Cleanup));
+    put(&store, &token(1, 2.0)).expect("a replacement adds nothing");
+    assert!(matches!(put(&store, &token(11, 1.0)), Err(Error::Quota(_))));
+}
+
+#[test]
+fn pressure_follows_the_thresholds() {
+    let dir = Dir::new("quota-pressure");
+    let store = open(&dir, Quota::new().max_records(10).warn_at(0.5).clean_at(0.8));
+    let mut seen = Vec::new();
+    for id in 1..=10 {
+        put(&store, &token(id, 1.0)).expect("fits");
+        seen.push(store.stats().quota.pressure);
+    }
+    let expected = [(5, Pressure::Normal), (3, Pressure::Warning), (2, Pressure::Cleanup)];
+    let expected: Vec<_> =
+        expected.iter().flat_map(|(count, one)| std::iter::repeat_n(*one, *count)).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn quota_is_never_exceeded_and_fully_used_by_many_threads() {
+    let dir = Dir::new("quota-threads");
+    let quota = Quota::new().max_records(1_000).max_bytes(40 * 4096);
+    let store = open(&dir, quota);
+    let made: usize = std::thread::scope(|scope| {
+        let put_all = |thread: u32| {
+            // Dense ids, so that both limits are met, and threads meet on pages.
+            let mine = (0..800).map(|index| index * 4 + thread + 1);
+            mine.filter(|id| put(&store, &token(*id, 1.0)).is_ok()).count()
+        };
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || put_all(thread))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+    });
+    let quota = store.stats().quota;
+    assert_eq!((made, store.iter().count(), quota.records), (1_000, 1_000, 1_000));
+    assert_eq!((quota.records_high, quota.rejected), (1_000, 2_200));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                for token in store.iter().filter(|token| token.id().0 % 4 == thread) {
+                    store.delete_with(token.id(), Level::Relaxed).expect("deleted");
+                }
+            });
+        }
+    });
+    let quota = store.stats().quota;
+    assert_eq!((quota.records, quota.bytes), (0, 0));
+}
+
+#[test]
+fn expired_go_first_then_the_lightest_then_the_oldest_and_never_the_persistent() {
+    let dir = Dir::new("quota-order");
+    let quota = Quota::new().max_records(4).clean_at(1.0).on_exceed(OnExceed::Reclaim);
+    let store = open(&dir, quota);
+    let at = |id, weight: f32, flags, seconds| {
+        let token = Token::builder(TokenId(id)).weight(weight).flags(flags).timestamp(seconds);
+        token.build().expect("valid")
+    };
+    put(&store, &at(1, 0.0, Flags::PERSISTENT, 0)).expect("fits");
+    put(&store, &at(2, 2.0, Flags::NONE, 20)).expect("fits");
+    put(&store, &at(3, 2.0, Flags::NONE, 10)).expect("fits");
+    store.put_for(&at(4, 50.0, Flags::NONE, 30), Duration::ZERO).expect("fits");
+    std::thread::sleep(Duration::from_millis(2));
+    put(&store, &at(5, 1.0, Flags::NONE, 40)).expect("4 has expired");
+    assert_eq!(ids(&store), [1, 2, 3, 5]);
+    put(&store, &at(6, 9.0, Flags::PERSISTENT, 50)).expect("5 is lightest");
+    assert_eq!(ids(&store), [1, 2, 3, 6]);
+    put(&store, &at(7, 9.0, Flags::PERSISTENT, 50)).expect("3 is older than 2");
+    assert_eq!(ids(&store), [1, 2, 6, 7]);
+    put(&store, &at(8, 9.0, Flags::PERSISTENT, 50)).expect("2 is the last that may go");
+    assert!(matches!(put(&store, &at(9, 99.0, Flags::NONE, 60)), Err(Error::Quota(_))));
+    let before: Vec<_> = store.iter().collect();
+    assert_eq!(before.iter().map(|token| token.id().0).collect::<Vec<_>>(), [1, 6, 7, 8]);
+    let quota = store.stats().quota;
+    assert_eq!((quota.reclaimed, quota.rejected), (4, 1));
+    store.close().expect("closed");
+    // Replay runs no policy: a store with room for everything comes to the same.
+    let store = open(&dir, Quota::new());
+    assert_eq!(store.iter().collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn reclaiming_for_bytes_frees_whole_pages() {
+    let dir = Dir::new("quota-bytes");
+    let quota = Quota::new().max_bytes(4 * 4096).clean_at(1.0).on_exceed(OnExceed::Reclaim);
+    let store = open(&dir, quota);
+    // Pages 0 to 3, of 10 records each; page 2 is worth least.
+    for (page, weight) in [(0, 5.0), (1, 7.0), (2, 3.0), (3, 9.0)] {
+        for index in 1..=10 {
+            put(&store, &token(page * 64 + index, weight)).expect("fits");
+        }
+    }
+    put(&store, &token(400, 1.0)).expect("a page makes way");
+    let quota = store.stats().quota;
+    assert_eq!((quota.bytes, quota.reclaimed, quota.records), (4 * 4096, 10, 31));
+    assert!(!ids(&store).iter().any(|id| id / 64 == 2));
+}

@@ -1,0 +1,202 @@
+//! The store with many threads: whole records, whole batches, no lost update, and a log
+//! whose order is the table's.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bulla_engine::{Batch, Level, RECORD_LEN, Record, Store, StoreOptions, TokenId};
+use common::{Dir, options, token};
+
+/// A record that shows when it is torn: an id, and fifteen times the same number.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Stripes([u8; RECORD_LEN]);
+
+impl Stripes {
+    fn new(id: u32, number: u32) -> Self {
+        let mut words = [number.to_le_bytes(); RECORD_LEN / 4];
+        words[0] = id.to_le_bytes();
+        Self(words.as_flattened().try_into().expect("64 bytes"))
+    }
+
+    fn number(&self) -> u32 {
+        let [id, words @ ..] = self.0.as_chunks::<4>().0 else { panic!("16 words") };
+        assert!(words.iter().all(|word| word == &words[0]), "torn: {id:?} {words:?}");
+        u32::from_le_bytes(words[0])
+    }
+}
+
+impl Record for Stripes {
+    type Id = u32;
+    type Invalid = std::convert::Infallible;
+
+    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
+        Ok(Self(*bytes))
+    }
+
+    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
+        &self.0
+    }
+
+    fn id(&self) -> u32 {
+        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+}
+
+fn stripes(dir: &Dir, options: &StoreOptions) -> Store<Stripes> {
+    Store::open_records(&dir.0, options).expect("opened")
+}
+
+/// Runs `write` to its end while `read` runs over and over.
+fn while_writing(write: impl FnOnce() + Send, read: impl Fn() + Sync) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    read();
+                }
+            });
+        }
+        write();
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn reader_never_sees_a_torn_record() {
+    let dir = Dir::new("torn");
+    let store = stripes(&dir, &options());
+    let write = || {
+        for number in 0..100_000 {
+            store.put_with(&Stripes::new(1, number), Level::Relaxed).expect("put");
+            // The page empties now and then: its memory goes and comes back.
+            if number % 16 == 0 {
+                store.delete_with(1, Level::Relaxed).expect("deleted");
+            }
+        }
+    };
+    while_writing(write, || {
+        if let Some(record) = store.get(1) {
+            record.number();
+        }
+        store.iter().for_each(|record| {
+            record.number();
+        });
+    });
+}
+
+#[test]
+fn batch_is_seen_whole_or_not_at_all() {
+    let dir = Dir::new("whole");
+    let store = stripes(&dir, &options());
+    // On three pages of two slabs.
+    let ids = [1, 100, 40_000];
+    let put = |number| {
+        let mut batch = Batch::new();
+        ids.iter().for_each(|id| {
+            batch.put(&Stripes::new(*id, number));
+        });
+        store.apply_with(&batch, Level::Relaxed).expect("applied");
+    };
+    put(0);
+    let write = || (1..20_000).for_each(put);
+    while_writing(write, || {
+        let many = store.get_many(&ids);
+        let many: Vec<_> = many.iter().flatten().map(Stripes::number).collect();
+        assert!(many.len() == 3 && many.iter().all(|number| *number == many[0]), "{many:?}");
+        // Whoever has seen one change of a batch sees all, in any order of looking.
+        let one_by_one = [40_000, 1, 100].map(|id| store.get(id).expect("there").number());
+        assert!(one_by_one.is_sorted(), "{one_by_one:?}");
+    });
+}
+
+#[test]
+fn no_update_is_lost_and_the_log_tells_the_same() {
+    let dir = Dir::new("updates");
+    let store = stripes(&dir, &options());
+    store.create(&Stripes::new(9, 0)).expect("created");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    let (_, receipt) = store
+                        .update_async(9, Level::Relaxed, |now| {
+                            Ok(Stripes::new(9, now.number() + 1))
+                        })
+                        .expect("updated")
+                        .expect("there");
+                    assert_eq!(receipt.level, Level::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(store.get(9).map(|record| record.number()), Some(8_000));
+    store.close().expect("closed");
+    assert_eq!(stripes(&dir, &options()).get(9), Some(Stripes::new(9, 8_000)));
+}
+
+#[test]
+fn one_thread_of_many_creates_a_record() {
+    let dir = Dir::new("create");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    for id in 1..500 {
+        let created: usize = std::thread::scope(|scope| {
+            let create = |weight: u8| store.create_async(&token(id, weight.into()), Level::Relaxed);
+            let threads: Vec<_> =
+                (0..3).map(|weight| scope.spawn(move || create(weight).is_ok())).collect();
+            threads.into_iter().map(|thread| usize::from(thread.join().expect("no panic"))).sum()
+        });
+        assert_eq!(created, 1);
+    }
+    assert_eq!(store.stats().log.entries, 499);
+}
+
+#[test]
+fn log_order_is_the_order_of_the_table_for_every_operation() {
+    let dir = Dir::new("mixed-order");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    std::thread::scope(|scope| {
+        for client in 0_u32..4 {
+            let store = &store;
+            scope.spawn(move || {
+                for step in 0..3_000_u32 {
+                    // Ten records on three pages, of two slabs.
+                    let id = |number: u32| number % 10 * 31 + number % 2 * 100_000 + 1;
+                    let (one, two) = (id(step * 7 + client), id(step * 3 + client * 5));
+                    let weight = (step % 100) as f32;
+                    let level = Level::Relaxed;
+                    match step % 4 {
+                        0 => store.put_async(&token(one, weight), level).map(drop),
+                        1 => store.delete_async(TokenId(one), level).map(drop),
+                        2 => {
+                            let mut batch = Batch::new();
+                            batch.put(&token(one, weight)).put(&token(two, weight));
+                            batch.expire_at(TokenId(two), step.into()).expect("an id");
+                            store.apply_async(&batch, level).map(drop)
+                        }
+                        _ => {
+                            let add = |now: bulla_engine::Token| {
+                                Ok(now.to_builder().weight(now.weight() / 2.0).build()?)
+                            };
+                            store.update_async(TokenId(one), level, add).map(drop)
+                        }
+                    }
+                    .expect("made");
+                }
+            });
+        }
+    });
+    let with_expiry = |store: &Store| -> Vec<_> {
+        store.iter().map(|token| (token, store.expires_at(token.id()))).collect()
+    };
+    let before = with_expiry(&store);
+    let quota = store.stats().quota;
+    store.close().expect("closed");
+    let store = Store::open(&dir.0, &options()).expect("opened");
+    assert_eq!(with_expiry(&store), before);
+    assert_eq!(
+        (store.stats().quota.records, store.stats().quota.bytes),
+        (quota.records, quota.bytes)
+    );
+}

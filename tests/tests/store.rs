@@ -1,0 +1,42 @@
+//! The store's campaign. `BULLA_STORE_SEEDS` sets how many seeds (default 500).
+
+use bulla_tests::store::{self, Tally};
+
+#[test]
+fn store_is_what_its_log_says_under_crashes_and_quotas() {
+    // Updates panic on purpose: nobody needs to read of each.
+    std::panic::set_hook(Box::new(|info| {
+        if info.payload_as_str() != Some("on purpose") {
+            eprintln!("{info}");
+        }
+    }));
+    let seeds = std::env::var("BULLA_STORE_SEEDS").ok().and_then(|text| text.parse().ok());
+    let seeds = seeds.unwrap_or(500_u64);
+    let mut total = Tally::default();
+    for seed in 0..seeds {
+        match store::run(seed) {
+            Ok(tally) => total.add(&tally),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    println!("{total:#?}");
+    // A campaign that never meets what it is for proves nothing.
+    if seeds >= 500 {
+        let rarest = [
+            total.crashes,
+            total.lost_operations,
+            total.acknowledged,
+            total.changes,
+            total.batches,
+            total.swaps,
+            total.swaps_refused,
+            total.updates_that_panicked,
+            total.expired,
+            total.refused_for_records,
+            total.refused_for_bytes,
+            total.reclaimed,
+            total.refused_by_the_ring,
+        ];
+        assert!(rarest.iter().all(|count| *count > seeds / 20), "{total:#?}");
+    }
+}
