@@ -201,7 +201,8 @@ impl std::fmt::Debug for Table {
 /// Applies changes to pages that are locked, in order, and begins to write there.
 /// `guards` are the pages of all of them, sorted by `pages`.
 pub(crate) fn apply(pages: &[PageId], guards: &mut [PageGuard<'_>], edits: &[Edit<'_>], lsn: u64) {
-    // All pages before any change: whoever sees one change of these will see all.
+    // Readers wait from here until the guards are dropped, after the last change: whoever
+    // sees one of these changes will see all.
     for guard in guards.iter_mut() {
         guard.begin(lsn);
     }
