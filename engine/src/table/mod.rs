@@ -92,7 +92,8 @@ pub(crate) struct Table {
     chunks: Box<[OnceLock<Chunk>]>,
 }
 
-type Chunk = Box<[OnceLock<Slab>]>;
+/// Slabs are boxed: most places of a chunk are empty when ids are sparse.
+type Chunk = Box<[OnceLock<Box<Slab>>]>;
 
 impl Table {
     pub(crate) fn new() -> Self {
@@ -164,13 +165,16 @@ impl Table {
             .filter_map(|(number, chunk)| Some((number, chunk.get()?)))
             .flat_map(|(number, chunk)| {
                 let slabs = chunk.iter().enumerate();
-                slabs.filter_map(move |(at, slab)| Some((number * CHUNK_SLABS + at, slab.get()?)))
+                slabs.filter_map(move |(at, slab)| {
+                    Some((number * CHUNK_SLABS + at, slab.get()?.as_ref()))
+                })
             })
             .skip_while(move |(number, _)| *number < first)
     }
 
     fn slab(&self, number: usize) -> Option<&Slab> {
-        self.chunks[number / CHUNK_SLABS].get()?[number % CHUNK_SLABS].get()
+        let chunk = self.chunks[number / CHUNK_SLABS].get()?;
+        chunk[number % CHUNK_SLABS].get().map(Box::as_ref)
     }
 
     fn make_slab(&self, number: usize) -> io::Result<&Slab> {
@@ -181,7 +185,7 @@ impl Table {
             return Ok(slab);
         }
         let before = number.checked_sub(1).and_then(|before| self.slab(before));
-        let slab = Slab::new(before.is_some_and(Slab::is_dense))?;
+        let slab = Box::new(Slab::new(before.is_some_and(Slab::is_dense))?);
         // Another thread may have made one meanwhile: then this one is unmapped again.
         Ok(cell.get_or_init(|| slab))
     }

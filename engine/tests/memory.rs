@@ -1,0 +1,44 @@
+//! What a store takes of the machine's memory. Alone in its process: it reads `VmRSS`.
+
+mod common;
+
+use bulla_engine::{Level, Store, TokenId};
+use common::{Dir, options, token};
+
+/// Bytes of this process that are in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let kib = line.split_whitespace().next().expect("a number");
+    kib.parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn sparse_ids_cost_the_pages_that_they_touch_and_give_their_records_back() {
+    const IDS: u32 = 4_000;
+    const PAGE: u64 = 4096;
+    let dir = Dir::new("memory");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    // All of the ring is touched, and little of the table.
+    for _ in 0..50_000 {
+        store.put_with(&token(1, 1.0), Level::Relaxed).expect("put");
+    }
+    store.sync().expect("synced");
+    let start = resident();
+    // Each alone in its slab.
+    let ids = (1..=IDS).map(|number| number * 1_000_000);
+    for id in ids.clone() {
+        store.put_with(&token(id, 1.0), Level::Relaxed).expect("put");
+    }
+    let full = resident().saturating_sub(start) / u64::from(IDS);
+    assert!(full >= PAGE, "{full} bytes: is this measuring anything?");
+    // Its records, its header, and a little for maps and the directory of slabs.
+    assert!(full <= 2 * PAGE + 1024, "{full} bytes for each id");
+    assert_eq!(store.stats().quota.bytes, (u64::from(IDS) + 1) * PAGE);
+    for id in ids {
+        assert!(store.delete_with(TokenId(id), Level::Relaxed).expect("deleted"));
+    }
+    let empty = resident().saturating_sub(start) / u64::from(IDS);
+    assert!(empty + PAGE <= full + 64, "of {full} bytes for each id {empty} are left");
+    assert_eq!(store.stats().quota.bytes, PAGE);
+}
