@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bulla_engine::entries::{Change, EntryError};
 use bulla_engine::{Batch, Error, Level, RECORD_LEN, Record, Store, StoreInspection, TokenId};
-use bulla_wal::{Log, Lsn, Options};
+use bulla_wal::{Log, Lsn, Options, Overflow};
 use common::{Dir, options, token};
 
 #[test]
@@ -146,6 +146,28 @@ fn update_that_panics_changes_nothing_and_locks_nothing() {
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(update)).is_err());
     assert_eq!(store.get(TokenId(1)), Some(token(1, 1.0)));
     store.put(&token(1, 2.0)).expect("the page is free");
+}
+
+#[test]
+fn write_that_finds_no_room_in_the_ring_changes_nothing_and_leaves_its_page_free() {
+    let dir = Dir::new("no-room");
+    // Nobody writes the ring out, and no append waits for it.
+    let log = Options::new().ring_len(1 << 16).overflow(Overflow::Full).manual();
+    let store = Store::open(&dir.0, &options().log(log)).expect("created");
+    let mut last = 0_u16;
+    let refused = loop {
+        match store.put_with(&token(1, f32::from(last + 1) / 100.0), Level::Relaxed) {
+            Ok(()) => last += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::Log(bulla_wal::Error::Full)), "{refused}");
+    let kept = token(1, f32::from(last) / 100.0);
+    assert_eq!(store.get_many(&[TokenId(1), TokenId(2)]), [Some(kept), None], "takes the lock");
+    assert!(store.put_with(&token(2, 1.0), Level::Relaxed).is_err(), "still no room");
+    assert_eq!((store.len(), store.stats().quota.bytes), (1, 4096));
+    store.sync().expect("synced");
+    store.put_with(&token(2, 1.0), Level::Relaxed).expect("there is room");
 }
 
 #[test]
