@@ -9,7 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use bulla_engine::entries::{Change, EntryError};
-use bulla_engine::{Batch, Error, Level, RECORD_LEN, Record, Store, StoreInspection, TokenId};
+use bulla_engine::{
+    Batch, Error, Level, RECORD_LEN, Record, Store, StoreInspection, StoreOptions, TokenId,
+};
 use bulla_wal::{Log, Lsn, Options, Overflow};
 use common::{Dir, options, token};
 
