@@ -698,11 +698,16 @@ fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
     }
 }
 
-/// Makes spare segments, so that nobody waits for them.
+/// Makes spare segments and the ring's memory, so that nobody waits for them.
 fn run_preparer(shared: &Shared, maker: &SpareMaker) {
+    let mut populate = shared.ring.populate();
     while !shared.is_stopped() {
         match shared.take_spare_wanted() {
-            None => park(None),
+            None => {
+                if populate.next().is_none() {
+                    park(None);
+                }
+            }
             Some(wanted) => {
                 // Appends that need the segment must not wait for a thread that is gone.
                 let made = catch_unwind(AssertUnwindSafe(|| maker.make(wanted)))

@@ -136,7 +136,8 @@ setters! {
     /// Default: 64 MiB.
     segment_len: u64,
     /// Bytes of the ring in memory: a power of two from 16 KiB to 256 MiB.
-    /// It bounds what a crash of the process can take from Relaxed entries.
+    /// It bounds what a crash of the process can take from Relaxed entries. All of it is
+    /// taken from the system in the background, soon after the log is started.
     /// Default: 32 MiB.
     ring_len: u64,
     /// A write starts so long after the first unwritten entry. Default: 10 ms.

@@ -13,6 +13,9 @@ use memmap2::{Advice, MmapMut, MmapRaw};
 
 use crate::position::Lsn;
 
+/// Bytes of the ring that are populated at a time: a huge page.
+pub(super) const POPULATED: u64 = 2 * 1024 * 1024;
+
 /// A circular buffer addressed by LSN.
 pub(crate) struct RingMemory {
     map: MmapRaw,
@@ -37,6 +40,18 @@ impl RingMemory {
 
     pub(crate) const fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Has the system find the memory for [`POPULATED`] bytes around `at` now, so that no
+    /// append waits for it: for a huge page that takes as long as dozens of commits. What
+    /// lies there stays as it is, and others may be writing it. Only a wish: a kernel
+    /// before Linux 5.14 says no.
+    pub(crate) fn populate(&self, at: Lsn) {
+        let start = at.0 & (self.len - 1) & !(POPULATED - 1);
+        let len = POPULATED.min(self.len);
+        #[expect(clippy::cast_possible_truncation, reason = "bounded by the map's length")]
+        let (start, len) = (start as usize, len as usize);
+        let _ = self.map.advise_range(Advice::PopulateWrite, start, len);
     }
 
     /// Index and length of the first part of `len` bytes at `at`; the second part, if

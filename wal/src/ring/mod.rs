@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub use memory::RingBytes;
 
-use self::memory::RingMemory;
+use self::memory::{POPULATED, RingMemory};
 use self::open::{Addition, MAX_OPEN_LEN, NewFrame, Open, Reserved};
 use self::slots::{Mine, Slots};
 use crate::format::{
@@ -478,6 +478,14 @@ impl Ring {
         let mut state = lock(&self.state);
         state.flusher_asleep = !state.is_open && state.closed.is_empty();
         state.flusher_asleep
+    }
+
+    /// Has the system find memory for the whole ring, a part with each step, in the order
+    /// in which appends will come to it.
+    pub(crate) fn populate(&self) -> impl Iterator<Item = ()> {
+        let (end, len) = (self.end(), self.memory.len());
+        (0..len.div_ceil(POPULATED))
+            .map(move |part| self.memory.populate(end.plus(part * POPULATED)))
     }
 
     /// Did the last append find no room in memory, and is it still so? Takes the largest
