@@ -4,16 +4,21 @@
 
 #[cfg(loom)]
 pub(crate) use loom::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     sync::{Mutex, MutexGuard},
     thread::{self, Thread},
 };
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
     sync::{Mutex, MutexGuard},
     thread::{self, Thread},
 };
+
+#[cfg(not(loom))]
+pub(crate) use futex::Futex;
+#[cfg(loom)]
+pub(crate) use loom_futex::Futex;
 
 use std::sync::TryLockError;
 use std::time::Duration;
@@ -64,6 +69,124 @@ pub(crate) fn pause(round: &mut u32) {
 #[cfg(loom)]
 pub(crate) fn pause(_round: &mut u32) {
     thread::yield_now();
+}
+
+/// A word that threads sleep on: `futex(2)`. Unlike with parking, one system call wakes any
+/// number of them.
+#[cfg(not(loom))]
+mod futex {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use rustix::thread::futex::{Flags, wait_bitset, wake_bitset};
+    use rustix::time::{ClockId, Timespec, clock_gettime};
+
+    use super::{AtomicU32, Ordering};
+
+    #[derive(Debug)]
+    pub(crate) struct Futex(AtomicU32);
+
+    impl Futex {
+        pub(crate) const fn new() -> Self {
+            Self(AtomicU32::new(0))
+        }
+
+        pub(crate) fn load(&self) -> u32 {
+            // Acquire pairs with the Release in `bump`.
+            self.0.load(Ordering::Acquire)
+        }
+
+        /// Keeps those from sleeping who have seen the word, but do not sleep yet.
+        pub(crate) fn bump(&self) {
+            self.0.fetch_add(1, Ordering::Release);
+        }
+
+        /// Sleeps until it is woken by one of these bits or the time has passed; not at all
+        /// when the word is no longer as it was seen. May wake early.
+        pub(crate) fn sleep(&self, seen: u32, bits: NonZeroU32, timeout: Option<Duration>) {
+            let until = timeout.map(after);
+            // Whatever it says, the caller looks again.
+            let _ = wait_bitset(&self.0, Flags::PRIVATE, seen, until.as_ref(), bits);
+        }
+
+        /// Wakes those that sleep with one of these bits, so many at most; gives how many.
+        pub(crate) fn wake(&self, most: u32, bits: NonZeroU32) -> usize {
+            wake_bitset(&self.0, Flags::PRIVATE, most, bits).unwrap_or(0)
+        }
+    }
+
+    fn after(timeout: Duration) -> Timespec {
+        let now = clock_gettime(ClockId::Monotonic);
+        let timeout = Timespec::try_from(timeout).unwrap_or(NEVER);
+        now.checked_add(timeout).unwrap_or(NEVER)
+    }
+
+    const NEVER: Timespec = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+}
+
+/// The same for loom, which knows no system calls.
+#[cfg(loom)]
+mod loom_futex {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use loom::sync::Condvar;
+
+    use super::{AtomicU32, Mutex, Ordering, lock, thread};
+
+    #[derive(Debug)]
+    pub(crate) struct Futex {
+        word: AtomicU32,
+        /// Number and bits of those that sleep, in the order in which they came.
+        sleepers: Mutex<(u32, Vec<(u32, u32)>)>,
+        woken: Condvar,
+    }
+
+    impl Futex {
+        pub(crate) fn new() -> Self {
+            Self {
+                word: AtomicU32::new(0),
+                sleepers: Mutex::new((0, Vec::new())),
+                woken: Condvar::new(),
+            }
+        }
+
+        pub(crate) fn load(&self) -> u32 {
+            self.word.load(Ordering::Acquire)
+        }
+
+        pub(crate) fn bump(&self) {
+            self.word.fetch_add(1, Ordering::Release);
+        }
+
+        pub(crate) fn sleep(&self, seen: u32, bits: NonZeroU32, timeout: Option<Duration>) {
+            if timeout.is_some() {
+                return thread::yield_now();
+            }
+            let mut sleepers = lock(&self.sleepers);
+            if self.word.load(Ordering::Acquire) != seen {
+                return;
+            }
+            sleepers.0 += 1;
+            let number = sleepers.0;
+            sleepers.1.push((number, bits.get()));
+            while sleepers.1.iter().any(|sleeper| sleeper.0 == number) {
+                sleepers = self.woken.wait(sleepers).expect("no model panics");
+            }
+        }
+
+        pub(crate) fn wake(&self, most: u32, bits: NonZeroU32) -> usize {
+            let mut sleepers = lock(&self.sleepers);
+            let mut woken = 0;
+            sleepers.1.retain(|(_, mask)| {
+                let wakes = woken < most && mask & bits.get() != 0;
+                woken += u32::from(wakes);
+                !wakes
+            });
+            self.woken.notify_all();
+            woken as usize
+        }
+    }
 }
 
 #[cfg(loom)]

@@ -196,40 +196,30 @@ impl Shared {
             {
                 return Ok(ready);
             }
-            let registration = self.waiters.register(mark, lsn);
-            // Who held the lock just now may have left before we registered: look again.
+            let entered = self.waiters.enter(mark, lsn);
+            // Who held the lock just now may have left before we entered: look again.
             // From here on a driver that leaves finds us.
             match self.check(mark, lsn) {
                 Ok(false) => {}
                 result => {
-                    self.waiters.cancel(registration);
+                    drop(entered);
                     // Who left in between may have handed the lead to us.
                     self.waiters.wake_next_driver();
                     return result;
                 }
             }
-            let led = match self.try_driver() {
-                Some(mut driver) => driver.lead(mark, lsn, deadline),
-                None => Ok(None),
-            };
-            match led {
-                // Another thread has the driver, or does the operation that we wait for
-                // and will drive on. It finds us.
-                Ok(None) => {}
-                Ok(Some(ready)) => {
-                    self.waiters.cancel(registration);
-                    return Ok(ready);
-                }
-                Err(error) => {
-                    self.waiters.cancel(registration);
-                    return Err(error);
-                }
+            if let Some(mut driver) = self.try_driver()
+                && let Some(ready) = driver.lead(mark, lsn, deadline)?
+            {
+                return Ok(ready);
             }
-            // What we wait for may have come about while we tried: that saves a park.
+            // Another thread has the driver, or does the operation that we wait for and
+            // will drive on. It finds us. What we wait for may have come about while we
+            // tried: that saves a sleep.
             if let Ok(false) = self.check(mark, lsn) {
-                park(deadline.map(Deadline::left));
+                entered.sleep(deadline.map(Deadline::left));
             }
-            self.waiters.cancel(registration);
+            drop(entered);
             if self.check(mark, lsn)? {
                 return Ok(true);
             }

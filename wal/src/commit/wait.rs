@@ -1,18 +1,22 @@
-//! Who waits for what: parked threads and tasks, released by position.
+//! Who waits for what: threads that sleep and tasks, released by position.
 //!
-//! Owns the lists of waiters and wakes exactly those whose watermark has passed them.
-//! Never decides whether something is durable: it compares with what it is given. A
-//! waiter registers, looks at the watermark again, and only then parks: so either the
-//! waiter sees the advance, or the advance sees the waiter (loom checks this).
+//! Owns where threads sleep and the list of tasks, and wakes those whose watermark has
+//! passed them. Threads sleep on one word for each watermark, so that a group is woken by
+//! one system call; bits keep the threads of the next group asleep. Never decides whether
+//! something is durable: it compares with what it is given. A waiter enters, looks at the
+//! watermark again, and only then sleeps: so either the waiter sees the advance, or the
+//! advance finds the waiter (loom checks this).
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+use std::time::Duration;
 
 use super::core::Watermarks;
 use crate::position::Lsn;
 use crate::reader::Visibility;
-use crate::sync::{Mutex, Thread, lock, thread};
+use crate::sync::{AtomicU32, AtomicU64, Futex, Mutex, Ordering, Thread, fence, lock, thread};
 
 /// Which watermark somebody waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,19 +26,13 @@ pub(crate) enum Mark {
 }
 
 #[derive(Debug)]
-enum Who {
-    Thread(Thread),
-    Task(Waker),
-}
-
-#[derive(Debug)]
 struct Parked {
     lsn: Lsn,
     id: u64,
-    who: Who,
+    waker: Waker,
 }
 
-/// Identifies a registration.
+/// Identifies a task's registration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
     mark: Mark,
@@ -44,26 +42,103 @@ pub(crate) struct Registration {
 
 /// Waiters for whom there is memory from the start.
 const WAITERS: usize = 256;
-/// So many are woken at once.
+/// So many tasks are woken at once.
 const WAKE_BATCH: usize = 32;
+
+/// As many as there are; the kernel takes it as a signed number.
+const ALL: u32 = i32::MAX as u32;
+/// Who sleeps for any position.
+const ANYONE: NonZeroU32 = NonZeroU32::MAX;
+/// Positions in the same block are woken together. Frames begin at multiples of it, so
+/// those who wait for the next one sleep on, unless it is [`BLOCKS`] blocks ahead.
+const BLOCK_SHIFT: u32 = 12;
+const BLOCKS: u64 = 32;
+
+/// Where threads sleep until a watermark has passed them.
+#[derive(Debug)]
+struct Gate {
+    futex: Futex,
+    /// Threads between entering and leaving, asleep or not.
+    threads: AtomicU32,
+    /// What was released already; written by the driver alone.
+    released: AtomicU64,
+}
+
+impl Gate {
+    fn new() -> Self {
+        Self { futex: Futex::new(), threads: AtomicU32::new(0), released: AtomicU64::new(0) }
+    }
+
+    /// Wakes those whose position is below `upto`.
+    fn release(&self, upto: Lsn) {
+        let from = self.released.load(Ordering::Relaxed);
+        if upto.0 > from {
+            self.released.store(upto.0, Ordering::Relaxed);
+            self.wake(ALL, blocks(from, upto.0));
+        }
+    }
+
+    /// Wakes so many at most; gives whether any slept.
+    fn wake(&self, most: u32, bits: NonZeroU32) -> bool {
+        self.futex.bump();
+        // Pairs with the fence of `enter`: either this sees the thread that entered, or
+        // that sees the word bumped, and all that was done before.
+        fence(Ordering::SeqCst);
+        self.threads.load(Ordering::Relaxed) > 0 && self.futex.wake(most, bits) > 0
+    }
+}
+
+/// A bit for each block of the positions from `from` to below `upto`, which is above it.
+fn blocks(from: u64, upto: u64) -> NonZeroU32 {
+    let (first, last) = (from >> BLOCK_SHIFT, (upto - 1) >> BLOCK_SHIFT);
+    if last - first >= BLOCKS - 1 {
+        return ANYONE;
+    }
+    let count = last - first + 1;
+    let run = (1_u32 << count) - 1;
+    NonZeroU32::new(run.rotate_left((first % BLOCKS) as u32)).unwrap_or(ANYONE)
+}
+
+/// This thread waits, until it is dropped. Whoever changes what is waited for from here
+/// on, or gives the driver's lock back, keeps it from sleeping, or wakes it.
+#[derive(Debug)]
+pub(crate) struct Entered<'a> {
+    gate: &'a Gate,
+    lsn: Lsn,
+    seen: u32,
+}
+
+impl Entered<'_> {
+    /// Sleeps until the watermark has passed, somebody is to drive, or the time has
+    /// passed; may come back early.
+    pub(crate) fn sleep(&self, timeout: Option<Duration>) {
+        self.gate.futex.sleep(self.seen, blocks(self.lsn.0, self.lsn.0 + 1), timeout);
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.gate.threads.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Waiters {
+    balanced: Gate,
+    synced: Gate,
     lists: Mutex<Lists>,
 }
 
 #[derive(Debug, Default)]
 struct Lists {
     next_id: u64,
-    /// Ordered by LSN; their memory is reused.
+    /// Tasks, ordered by LSN; their memory is reused.
     balanced: VecDeque<Parked>,
     synced: VecDeque<Parked>,
     /// Appenders that wait for room, in no order.
     room: Vec<Thread>,
     /// Readers that wait for entries, in no order. They never drive.
     readers: Vec<(Visibility, Lsn, Thread)>,
-    /// How many of those in the two ordered lists are threads.
-    threads: usize,
     /// Tasks that are ready, to be woken when nothing is locked.
     ready: VecDeque<Waker>,
 }
@@ -71,21 +146,29 @@ struct Lists {
 impl Waiters {
     pub(crate) fn new() -> Self {
         Self {
+            balanced: Gate::new(),
+            synced: Gate::new(),
             lists: Mutex::new(Lists {
                 next_id: 0,
                 balanced: VecDeque::with_capacity(WAITERS),
                 synced: VecDeque::with_capacity(WAITERS),
                 room: Vec::with_capacity(WAITERS),
                 readers: Vec::new(),
-                threads: 0,
                 ready: VecDeque::with_capacity(WAITERS),
             }),
         }
     }
 
-    /// Registers this thread as waiting until `lsn` is below the watermark.
-    pub(crate) fn register(&self, mark: Mark, lsn: Lsn) -> Registration {
-        lock(&self.lists).insert(mark, lsn, Who::Thread(thread::current()))
+    /// This thread begins to wait until `lsn` is below the watermark.
+    pub(crate) fn enter(&self, mark: Mark, lsn: Lsn) -> Entered<'_> {
+        let gate = match mark {
+            Mark::Balanced => &self.balanced,
+            Mark::Synced => &self.synced,
+        };
+        gate.threads.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence of `Gate::wake`.
+        fence(Ordering::SeqCst);
+        Entered { gate, lsn, seen: gate.futex.load() }
     }
 
     /// Registers a task, or renews its waker.
@@ -96,18 +179,18 @@ impl Waiters {
         waker: &Waker,
         earlier: Option<Registration>,
     ) -> Registration {
-        let who = Who::Task(waker.clone());
+        let waker = waker.clone();
         let mut lists = lock(&self.lists);
         if let Some((earlier, parked)) =
             earlier.and_then(|earlier| Some((earlier, lists.find(earlier)?)))
         {
-            let stale = std::mem::replace(&mut parked.who, who);
+            let stale = std::mem::replace(&mut parked.waker, waker);
             // Dropped only when the lists are free, as in `wake_tasks`.
             drop(lists);
             drop(stale);
             return earlier;
         }
-        lists.insert(mark, lsn, who)
+        lists.insert(mark, lsn, waker)
     }
 
     /// Takes a registration back; it may be gone already.
@@ -115,7 +198,6 @@ impl Waiters {
         let mut lists = lock(&self.lists);
         let index = lists.index(registration);
         let parked = index.and_then(|index| lists.list(registration.mark).remove(index));
-        lists.removed(parked.as_ref());
         drop(lists);
         drop(parked);
     }
@@ -173,19 +255,13 @@ impl Waiters {
     /// Wakes the threads whose watermark has passed them, and no one else. Such tasks
     /// are left to [`wake_tasks`](Self::wake_tasks); gives whether there are any.
     pub(crate) fn release(&self, marks: &Watermarks) -> bool {
-        let mut tasks = false;
-        for (mark, upto) in [(Mark::Synced, marks.synced), (Mark::Balanced, marks.balanced)] {
-            let mut full = true;
-            while full {
-                // Woken when the lists are free: each thread goes to them first.
-                let mut batch = [const { None }; WAKE_BATCH];
-                let mut lists = lock(&self.lists);
-                full = lists.take_below(mark, upto, &mut batch);
-                tasks |= !lists.ready.is_empty();
-                drop(lists);
-                batch.iter().flatten().for_each(Thread::unpark);
-            }
-        }
+        self.synced.release(marks.synced);
+        self.balanced.release(marks.balanced);
+        let mut lists = lock(&self.lists);
+        lists.take_below(Mark::Synced, marks.synced);
+        lists.take_below(Mark::Balanced, marks.balanced);
+        let tasks = !lists.ready.is_empty();
+        drop(lists);
         self.release_readers(marks);
         tasks
     }
@@ -193,15 +269,12 @@ impl Waiters {
     /// Wakes every thread; gives whether there are tasks to be woken, as
     /// [`release`](Self::release) does.
     pub(crate) fn release_all(&self) -> bool {
-        let mut lists = lock(&self.lists);
-        let Lists { balanced, synced, room, readers, ready, threads, .. } = &mut *lists;
-        for parked in balanced.drain(..).chain(synced.drain(..)) {
-            match parked.who {
-                Who::Thread(thread) => thread.unpark(),
-                Who::Task(waker) => ready.push_back(waker),
-            }
+        for gate in [&self.synced, &self.balanced] {
+            gate.wake(ALL, ANYONE);
         }
-        *threads = 0;
+        let mut lists = lock(&self.lists);
+        let Lists { balanced, synced, room, readers, ready, .. } = &mut *lists;
+        ready.extend(balanced.drain(..).chain(synced.drain(..)).map(|parked| parked.waker));
         let readers = readers.drain(..).map(|(_, _, thread)| thread);
         for thread in room.drain(..).chain(readers) {
             thread.unpark();
@@ -230,18 +303,13 @@ impl Waiters {
         }
     }
 
-    /// Wakes one parked thread to drive what is left; it stays registered.
+    /// Wakes one thread that sleeps to drive what is left; it waits on. One that is about
+    /// to sleep is kept from it, and looks for the driver's lock itself.
     pub(crate) fn wake_next_driver(&self) -> Left {
-        let lists = lock(&self.lists);
-        // With futures alone, of which there may be many, there is nobody to look for.
-        if lists.threads > 0 {
-            for parked in [&lists.synced, &lists.balanced].into_iter().flatten() {
-                if let Who::Thread(thread) = &parked.who {
-                    thread.unpark();
-                    return Left::Woken;
-                }
-            }
+        if [&self.synced, &self.balanced].into_iter().any(|gate| gate.wake(1, ANYONE)) {
+            return Left::Woken;
         }
+        let lists = lock(&self.lists);
         if let Some(thread) = lists.room.first() {
             thread.unpark();
         }
@@ -261,22 +329,13 @@ pub(crate) enum Left {
 }
 
 impl Lists {
-    /// Takes out waiters below `upto`: threads into `batch`, tasks to those that are
-    /// ready. Gives whether there may be more.
-    fn take_below(&mut self, mark: Mark, upto: Lsn, batch: &mut [Option<Thread>]) -> bool {
-        for slot in batch {
-            if self.list(mark).front().is_none_or(|parked| parked.lsn >= upto) {
-                return false;
-            }
-            let parked = self.list(mark).pop_front();
-            self.removed(parked.as_ref());
-            match parked.map(|parked| parked.who) {
-                Some(Who::Thread(thread)) => *slot = Some(thread),
-                Some(Who::Task(waker)) => self.ready.push_back(waker),
-                None => {}
-            }
+    /// Finds the tasks below `upto` ready.
+    fn take_below(&mut self, mark: Mark, upto: Lsn) {
+        while self.list(mark).front().is_some_and(|parked| parked.lsn < upto)
+            && let Some(parked) = self.list(mark).pop_front()
+        {
+            self.ready.push_back(parked.waker);
         }
-        true
     }
 
     fn list(&mut self, mark: Mark) -> &mut VecDeque<Parked> {
@@ -286,17 +345,12 @@ impl Lists {
         }
     }
 
-    fn removed(&mut self, parked: Option<&Parked>) {
-        self.threads -= usize::from(parked.is_some_and(|p| matches!(p.who, Who::Thread(_))));
-    }
-
-    fn insert(&mut self, mark: Mark, lsn: Lsn, who: Who) -> Registration {
+    fn insert(&mut self, mark: Mark, lsn: Lsn, waker: Waker) -> Registration {
         self.next_id += 1;
         let id = self.next_id;
-        self.threads += usize::from(matches!(who, Who::Thread(_)));
         let list = self.list(mark);
         let index = list.partition_point(|parked| parked.lsn <= lsn);
-        list.insert(index, Parked { lsn, id, who });
+        list.insert(index, Parked { lsn, id, waker });
         Registration { mark, lsn, id }
     }
 
@@ -312,5 +366,45 @@ impl Lists {
     fn find(&mut self, registration: Registration) -> Option<&mut Parked> {
         let index = self.index(registration)?;
         self.list(registration.mark).get_mut(index)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_a_range_hold_its_positions_and_not_the_next_block() {
+        const BLOCK: u64 = 1 << BLOCK_SHIFT;
+        for (from, upto) in [(0, 1), (0, BLOCK), (1, BLOCK + 1), (40 * BLOCK, 71 * BLOCK)] {
+            let bits = blocks(from, upto).get();
+            for lsn in [from, from.midpoint(upto - 1), upto - 1] {
+                assert_ne!(bits & blocks(lsn, lsn + 1).get(), 0, "{lsn} in {from}..{upto}");
+            }
+            let next = upto.next_multiple_of(BLOCK);
+            assert_eq!(bits & blocks(next, next + 1).get(), 0, "{next} after {from}..{upto}");
+        }
+        for upto in [32, 33, 1000] {
+            assert_eq!(blocks(5, upto * BLOCK), ANYONE, "{upto} blocks");
+        }
+        assert_eq!(blocks(0, u64::MAX), ANYONE);
+    }
+
+    #[test]
+    fn release_wakes_every_thread_that_sleeps_below() {
+        let waiters = Waiters::new();
+        let net = Duration::from_secs(60);
+        let start = std::time::Instant::now();
+        std::thread::scope(|scope| {
+            for lsn in 0..8 {
+                let entered = waiters.enter(Mark::Synced, Lsn(lsn));
+                scope.spawn(move || entered.sleep(Some(net)));
+            }
+            // Those that sleep by now must be woken, the others kept from sleeping.
+            std::thread::sleep(Duration::from_millis(100));
+            waiters.synced.release(Lsn(8));
+        });
+        assert!(start.elapsed() < net, "a thread slept on");
+        assert_eq!(waiters.synced.threads.load(Ordering::Relaxed), 0);
     }
 }
