@@ -177,7 +177,7 @@ impl Options {
     }
 
     /// Writes in flight at once, from 1 to 1024; a backend may do fewer. Default: what
-    /// suits the backend, 1 for `std`.
+    /// suits the backend, 2 for `std`, 8 for `io_uring`.
     pub fn depth(mut self, depth: usize) -> Self {
         self.depth = Some(depth);
         self

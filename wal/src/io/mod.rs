@@ -232,7 +232,13 @@ pub struct Fallback {
 
 /// Operations in flight. Dropping it waits for them (or, in a simulated crash,
 /// leaves them to their fate).
-pub trait Queue: fmt::Debug + Send {
+///
+/// # Safety
+/// The bytes of a write lie in the ring, where an appender writes again once the write is
+/// reported. So before [`complete`](Self::complete) reports that a write was done, all of its
+/// [`RingBytes`] are dropped, and nobody else (a kernel, a device, another thread) reads what
+/// they point to. Only after an error may that go on: the log then uses none of it again.
+pub unsafe trait Queue: fmt::Debug + Send {
     /// How many operations may be in flight.
     fn depth(&self) -> usize;
 

@@ -301,7 +301,9 @@ impl Drop for StdQueue {
     }
 }
 
-impl Queue for StdQueue {
+// SAFETY: a request is given out by `take`, or done in `complete` by a call that has returned
+// and dropped there; no other one is ever reported.
+unsafe impl Queue for StdQueue {
     fn depth(&self) -> usize {
         self.depth
     }

@@ -204,7 +204,7 @@ impl RingBytes {
     /// A sealed range of the ring.
     ///
     /// # Safety
-    /// Nobody writes the range before the write that gets it has completed.
+    /// Once it is given to others, nobody writes the range while it, or a clone of it, exists.
     pub(crate) unsafe fn from_ring(memory: Arc<RingMemory>, at: Lsn, len: usize) -> Self {
         Self(Source::Ring { memory, at, len })
     }

@@ -428,8 +428,8 @@ impl Ring {
         let len = usize::try_from(closed.end.distance_from(closed.start)).unwrap_or(0);
         let at = closed.start;
         // SAFETY: the frame is closed and all copied (`take_frame`), and it is not freed
-        // before its write has completed: nobody writes it but we, below, before the
-        // bytes are handed out.
+        // before its write has completed, when by the contract of `Queue` nobody has the
+        // bytes any more: nobody writes it but we, below, before they are handed out.
         let bytes = unsafe { RingBytes::from_ring(Arc::clone(&self.memory), at, len) };
         let body = bytes.clone().skip(FRAME_HEADER_BYTES);
         let (header, chain) = frame(seed.body_crc(&body.pieces())).encode(seed);

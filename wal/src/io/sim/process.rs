@@ -302,7 +302,9 @@ fn open_file(disk: &Disk, file: &Arc<dyn File>) -> io::Result<OpenFile> {
     })
 }
 
-impl Queue for SimQueue {
+// SAFETY: the disk holds a write's bytes in its `FlightBody`, which `finish_one` takes out and
+// drops before its completion is reported; what a write leaves on the disk is a copy.
+unsafe impl Queue for SimQueue {
     fn depth(&self) -> usize {
         self.depth
     }
