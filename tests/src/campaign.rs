@@ -39,6 +39,9 @@ pub struct Tally {
     pub balanced: u64,
     /// Segments filled.
     pub rotations: u64,
+    /// Of the crashes, those that struck a log that had rotated into a segment without zeros
+    /// written ahead.
+    pub crashes_after_reserved: u64,
     /// Purges that removed something.
     pub purges: u64,
     /// Logs poisoned by an injected fault.
@@ -66,6 +69,7 @@ impl Tally {
         self.strict += other.strict;
         self.balanced += other.balanced;
         self.rotations += other.rotations;
+        self.crashes_after_reserved += other.crashes_after_reserved;
         self.purges += other.purges;
         self.poisoned += other.poisoned;
         self.no_space += other.no_space;
@@ -175,6 +179,9 @@ impl World {
             .balanced_max_unsynced(bound)
             .lock_timeout(Duration::ZERO)
             .manual();
+        // A bound that no sync, some, or every sync of so short segments exceeds.
+        let zeros_pay_below = [u64::MAX, rng.below(4 * 1024), 0][rng.below(3) as usize];
+        let options = options.zeros_pay_below(zeros_pay_below);
         Self {
             rng,
             disk,
@@ -410,7 +417,9 @@ impl World {
                 }
             }
         }
-        self.tally.rotations += log.stats().rotations;
+        let stats = log.stats();
+        self.tally.rotations += stats.rotations;
+        let reserved = u64::from(stats.reserved_rotations > 0);
         if !self.disk.is_crashed() {
             match self.rng.below(4) {
                 0 => self.close(log)?,
@@ -421,11 +430,16 @@ impl World {
                         CrashKind::Kill => self.disk.kill(),
                         CrashKind::PowerLoss => self.disk.power_loss(),
                     }
+                    self.tally.crashes_after_reserved += reserved;
                     return Ok(End::Crashed(kind));
                 }
             }
         }
-        Ok(if self.disk.is_crashed() { End::Crashed(self.armed) } else { End::Left })
+        if !self.disk.is_crashed() {
+            return Ok(End::Left);
+        }
+        self.tally.crashes_after_reserved += reserved;
+        Ok(End::Crashed(self.armed))
     }
 
     fn close(&mut self, log: Log) -> Result<(), Violation> {

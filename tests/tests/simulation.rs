@@ -42,6 +42,7 @@ fn every_promise_holds_under_crashes_and_faults() {
             total.strict,
             total.balanced,
             total.rotations,
+            total.crashes_after_reserved,
             total.purges,
             total.poisoned,
             total.no_space,

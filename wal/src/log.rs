@@ -135,6 +135,7 @@ impl Log {
             wall_ns: recovered.wall_ns,
             next_seq: recovered.next_seq,
             inline_spares: options.background == Background::Manual,
+            zeros_pay_below: options.zeros_pay_below,
             lock,
         });
         let shared = Arc::new(Shared::new(ring, driver, start.lsn));

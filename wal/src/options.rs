@@ -72,6 +72,7 @@ pub struct Options {
     pub(crate) idle_promise: Duration,
     pub(crate) lock_timeout: Duration,
     pub(crate) background: Background,
+    pub(crate) zeros_pay_below: u64,
 }
 
 /// Frames are closed at this length when their entries allow it.
@@ -81,6 +82,8 @@ const OPENING_ROOM: u64 = 4 * 1024 * 1024;
 const MIN_SEGMENT: u64 = 16 * 1024;
 const MIN_RING: u64 = 16 * 1024;
 const MAX_RING: u64 = 4 * format::MAX_FRAME_LEN;
+/// About what a disk writes in the time that a sync into reserved space takes longer.
+const ZEROS_PAY_BELOW: u64 = 256 * 1024;
 
 impl Default for Options {
     fn default() -> Self {
@@ -102,6 +105,7 @@ impl Default for Options {
             idle_promise: Duration::from_millis(50),
             lock_timeout: Duration::from_secs(5),
             background: Background::default(),
+            zeros_pay_below: ZEROS_PAY_BELOW,
         }
     }
 }
@@ -192,6 +196,14 @@ impl Options {
     #[doc(hidden)]
     pub fn manual(mut self) -> Self {
         self.background = Background::Manual;
+        self
+    }
+
+    /// Zeros are written ahead, into the next segment, while a sync makes at most so many
+    /// bytes durable on average: short segments never see more, and tests want both.
+    #[doc(hidden)]
+    pub fn zeros_pay_below(mut self, zeros_pay_below: u64) -> Self {
+        self.zeros_pay_below = zeros_pay_below;
         self
     }
 

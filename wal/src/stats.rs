@@ -35,6 +35,8 @@ pub struct Stats {
     pub short_writes: u64,
     /// Segments that were filled.
     pub rotations: u64,
+    /// Of these, into segments whose space was only reserved: no zeros were written ahead.
+    pub reserved_rotations: u64,
     /// Entries per frame.
     pub group_size: Percentiles,
     /// Nanoseconds from sealing a frame until it is durable.

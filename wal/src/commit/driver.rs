@@ -26,9 +26,6 @@ use crate::stats::Counters;
 const MAX_STALLS: u32 = 16;
 /// Completions handled before the driver's lock is given up for a moment.
 const MAX_ROUNDS: usize = 32;
-/// Zeros are written ahead when a sync makes fewer bytes durable than this, on average:
-/// about what a disk writes in the time that a sync into reserved space takes longer.
-const ZEROS_PAY_BELOW: u64 = 256 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -60,6 +57,8 @@ pub(crate) struct Driver {
     /// Bytes written, and operations that made them durable, when the last spare was
     /// asked for.
     prepared_at: (u64, u64),
+    /// Zeros are written ahead when a sync makes at most so many bytes durable, on average.
+    zeros_pay_below: u64,
     /// Operations that threads do without the driver's lock.
     outside: usize,
     /// Tasks wait to be woken, which must not be done under the driver's lock.
@@ -77,6 +76,8 @@ struct OpenSegment {
     seed: Seed,
     room: u64,
     base: Lsn,
+    /// Was it written with zeros ahead?
+    zeroed: bool,
     /// Chain and Seq at its end, once its successor has a frame.
     end: Option<(u32, Seq)>,
 }
@@ -109,6 +110,7 @@ pub(crate) struct Parts {
     pub(crate) wall_ns: u64,
     pub(crate) next_seq: Seq,
     pub(crate) inline_spares: bool,
+    pub(crate) zeros_pay_below: u64,
     pub(crate) lock: Box<dyn Lock>,
 }
 
@@ -159,6 +161,7 @@ impl SpareMaker {
             seed: header.seed(),
             room: self.len - 2 * sector,
             base: Lsn::ZERO,
+            zeroed,
             end: None,
         }))
     }
@@ -180,6 +183,7 @@ impl Driver {
                 seed: parts.header.seed(),
                 room: parts.room,
                 base,
+                zeroed: true,
                 end: None,
             }]),
             spares: VecDeque::new(),
@@ -193,6 +197,7 @@ impl Driver {
             next_seq: parts.next_seq,
             inline_spares: parts.inline_spares,
             prepared_at: (0, 0),
+            zeros_pay_below: parts.zeros_pay_below,
             outside: 0,
             tasks_ready: false,
             retried: false,
@@ -353,8 +358,9 @@ impl Driver {
                 wall_ns: self.wall_ns,
             },
         });
-        self.open.push_back(segment);
         self.counters.stats.rotations += 1;
+        self.counters.stats.reserved_rotations += u64::from(!segment.zeroed);
+        self.open.push_back(segment);
     }
 
     fn write(&mut self, op: Op, dsync: bool) {
@@ -456,7 +462,7 @@ impl Driver {
         let now = (stats.written_bytes, stats.durable_operations());
         let before = std::mem::replace(&mut self.prepared_at, now);
         let (bytes, syncs) = (now.0 - before.0, now.1 - before.1);
-        bytes <= syncs.max(1).saturating_mul(ZEROS_PAY_BELOW)
+        bytes <= syncs.max(1).saturating_mul(self.zeros_pay_below)
     }
 
     /// A spare was made, or could not be.
