@@ -113,6 +113,8 @@ fn readers_show_what_was_appended_and_never_more_than_their_watermark() {
     // A campaign that never meets what it is for proves nothing.
     if seeds >= 1_000 {
         assert!(total.rarest() > seeds / 100, "{total:#?}");
+    } else {
+        println!("SKIPPED: what the campaign met is judged from 1,000 seeds on");
     }
 }
 

@@ -51,5 +51,7 @@ fn every_promise_holds_under_crashes_and_faults() {
             total.refused,
         ];
         assert!(rarest.iter().all(|count| *count > seeds / 500), "{total:#?}");
+    } else {
+        println!("SKIPPED: what the campaign met is judged from 1,000 seeds on");
     }
 }
