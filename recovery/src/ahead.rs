@@ -3,12 +3,14 @@
 //! Owns the threads and the bounded set of batches that go round between them. One at a
 //! time reads the next batch and follows the chain of its headers; bodies are checked side
 //! by side; the caller alone is given frames, in order, and reads and checks too when it
-//! would wait. With one thread (as in a simulation) it does all, one batch after the
+//! would wait. What they hold together is bounded. With one thread (as in a simulation) it does all, one batch after the
 //! other. What is wrong with the log is told in its place, after the frames before it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use bulla_wal::format::MAX_FRAME_LEN;
 
 use crate::analysis::{LogDir, Piece};
 use crate::error::{Error, Result};
@@ -20,6 +22,9 @@ use crate::window::WINDOW_LEN;
 const MAX_THREADS: usize = 4;
 /// Batches for each thread. A batch is at most a window's chunk and one frame long.
 const BATCHES_PER_THREAD: usize = 3;
+/// The next batch is read while all batches together hold no more than this: two with the
+/// longest frame, then, or all that there are with usual ones.
+const MAX_HELD: u64 = MAX_FRAME_LEN + 2 * WINDOW_LEN;
 
 /// Gives every frame of `pieces`, in order, with its body and padding; each was validated
 /// before, and is again.
@@ -40,6 +45,7 @@ pub(crate) fn frames(
             spare: (0..threads * BATCHES_PER_THREAD).map(|_| Checked::default()).collect(),
             ready: BTreeMap::new(),
             working: 0,
+            held: 0,
             over: false,
         }),
         changed: Condvar::new(),
@@ -97,8 +103,28 @@ struct State<'a> {
     ready: BTreeMap<u64, Checked<'a>>,
     /// So many are being read or checked.
     working: usize,
+    /// Bytes of memory of all batches, the spare ones included.
+    held: u64,
     /// There is no more to be read, or no need for it.
     over: bool,
+}
+
+impl<'a> State<'a> {
+    /// Must nobody read now? When nothing is ready and nobody works, all batches were given
+    /// back, and so this is false: the caller always finds something to do.
+    fn is_full(&self) -> bool {
+        self.held > MAX_HELD
+    }
+
+    /// A batch to be read into and checked.
+    fn take_spare(&mut self) -> Option<Checked<'a>> {
+        if self.is_full() {
+            return None;
+        }
+        let checked = self.spare.pop()?;
+        self.working += 1;
+        Some(checked)
+    }
 }
 
 struct Ahead<'a> {
@@ -136,8 +162,7 @@ impl<'a> Ahead<'a> {
                         return Err(error);
                     }
                     next += 1;
-                    self.state().spare.push(checked);
-                    self.changed.notify_all();
+                    self.give_back(checked);
                 }
             }
         }
@@ -150,9 +175,8 @@ impl<'a> Ahead<'a> {
                 return Turn::Give(checked);
             }
             if !state.over
-                && let Some(checked) = state.spare.pop()
+                && let Some(checked) = state.take_spare()
             {
-                state.working += 1;
                 return Turn::Work(checked);
             }
             if state.over && state.working == 0 {
@@ -166,11 +190,10 @@ impl<'a> Ahead<'a> {
     fn help(&self) {
         let mut state = self.state();
         while !state.over {
-            let Some(checked) = state.spare.pop() else {
+            let Some(checked) = state.take_spare() else {
                 state = self.wait(state);
                 continue;
             };
-            state.working += 1;
             drop(state);
             self.work(checked);
             state = self.state();
@@ -180,7 +203,17 @@ impl<'a> Ahead<'a> {
     fn work(&self, mut checked: Checked<'a>) {
         // A panic in here is one of the caller, too: it must not wait for this batch.
         let working = Working(self);
-        let number = lock(&self.source).read(&mut checked);
+        let before = checked.batch.memory_len();
+        let mut source = lock(&self.source);
+        // Others may have read since the batch was taken; only one reads at a time.
+        if self.state().is_full() {
+            drop(source);
+            self.state().spare.push(checked);
+            return;
+        }
+        let number = source.read(&mut checked);
+        self.state().held += checked.batch.memory_len() - before;
+        drop(source);
         if number.is_some() {
             checked.check();
         }
@@ -191,6 +224,20 @@ impl<'a> Ahead<'a> {
         }
         drop(state);
         drop(working);
+    }
+
+    /// Takes back a batch that was given, but not its memory when all hold too much.
+    fn give_back(&self, mut checked: Checked<'a>) {
+        let mut state = self.state();
+        let mut given_up = None;
+        if state.is_full() {
+            state.held -= checked.batch.memory_len();
+            given_up = Some(std::mem::take(&mut checked.batch));
+        }
+        state.spare.push(checked);
+        drop(state);
+        self.changed.notify_all();
+        drop(given_up);
     }
 
     fn state(&self) -> MutexGuard<'_, State<'a>> {

@@ -129,6 +129,13 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Bytes of memory for its frames' bytes, used or not. Never less after a
+    /// [`Walk::gather`].
+    #[must_use]
+    pub fn memory_len(&self) -> u64 {
+        self.buffer.memory_len()
+    }
+
     /// The body of one of its frames, and the padding; checked as [`Walk::step`] does.
     ///
     /// # Errors

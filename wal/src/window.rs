@@ -47,6 +47,12 @@ impl Buffer {
         Self { bytes: AlignedBuf::zeroed(0), start: 0, filled: 0 }
     }
 
+    /// Bytes of memory, used or not.
+    #[must_use]
+    pub fn memory_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// `len` bytes of the file at `offset`; fewer where no more of them are here.
     #[must_use]
     pub fn get(&self, offset: u64, len: u64) -> &[u8] {
