@@ -44,7 +44,7 @@ pub const CAMPAIGN_SEEDS: u64 = 10_000;
 #[must_use]
 pub fn not_here(point: Point) -> Option<&'static str> {
     match point {
-        Point::UringErrorCheck | Point::UringShortCheck => UringIo::refusal().ok().flatten(),
+        Point::UringErrorCheck | Point::UringShortCheck => UringIo::refusal(),
         _ => None,
     }
 }

@@ -2,10 +2,11 @@
 //! real threads.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bulla_wal::io::{
@@ -29,6 +30,28 @@ pub struct Knobs {
     read_cached: Mutex<BTreeSet<PathBuf>>,
     /// Read through the page cache, the first file is like the second.
     pub stale: Mutex<Option<(PathBuf, PathBuf)>>,
+    /// What takes the place of each new file.
+    pub replace: Replace,
+}
+
+/// Makes a file that stands before another.
+pub type ReplaceFile = dyn Fn(Arc<dyn File>) -> Arc<dyn File> + Send + Sync;
+
+/// Nothing, until it is set.
+#[derive(Default)]
+pub struct Replace(OnceLock<Box<ReplaceFile>>);
+
+impl Replace {
+    /// Replaces every file that is created from now on. Only the first call counts.
+    pub fn by(&self, replace: Box<ReplaceFile>) {
+        let _ = self.0.set(replace);
+    }
+}
+
+impl fmt::Debug for Replace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replace({})", self.0.get().is_some())
+    }
 }
 
 impl Knobs {
@@ -91,7 +114,11 @@ impl Io for WrapIo {
         if self.knobs.no_space.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.inner.create(path, direct)
+        let file = self.inner.create(path, direct)?;
+        Ok(match self.knobs.replace.0.get() {
+            Some(replace) => replace(file),
+            None => file,
+        })
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {

@@ -2,10 +2,13 @@
 //! flight, and who holds the lock. The suite of all backends is `wal/tests/io_conformance.rs`.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bulla_tests::wrap::{TempDir, WrapIo};
 use bulla_tests::{page_cache, seccomp, uring};
@@ -13,12 +16,13 @@ use bulla_wal::io::std::StdIo;
 use bulla_wal::io::uring::UringIo;
 use bulla_wal::io::{AlignedBuf, File, Io, Queue, Request, Ticket, write_full};
 use bulla_wal::{Level, Log, Method, Options, RingBytes};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 const BLOCK: usize = 4096;
 
 /// A queue that puts everything into the ring, or a line that says why there is none.
 fn queue(depth: usize) -> Option<Box<dyn Queue>> {
-    if let Some(reason) = UringIo::refusal().unwrap() {
+    if let Some(reason) = UringIo::refusal() {
         println!("SKIPPED: {reason}");
         return None;
     }
@@ -156,6 +160,103 @@ fn logs_of_both_backends_are_the_same_bytes() {
     }
 }
 
+/// A file of which one write in the ring goes into a pipe, as far as it has room. Nothing
+/// else makes the kernel tell of a short write and then take the rest.
+#[derive(Debug)]
+struct ShortFile {
+    file: Arc<dyn File>,
+    pipe: Arc<OwnedFd>,
+    /// After so many looks at the descriptor it is the pipe's, once.
+    looks: Arc<AtomicU64>,
+}
+
+impl File for ShortFile {
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        let looks = self.looks.load(Ordering::Relaxed);
+        self.looks.store(looks.saturating_sub(1), Ordering::Relaxed);
+        if looks == 1 { Some(self.pipe.as_fd()) } else { self.file.as_fd() }
+    }
+
+    fn is_direct(&self) -> bool {
+        self.file.is_direct()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
+        self.file.write_pieces_at(pieces, offset, dsync)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.file.preallocate(len)
+    }
+}
+
+#[test]
+fn log_goes_on_after_a_short_write_in_the_ring() {
+    if queue(1).is_none() {
+        return;
+    }
+    let dir = TempDir::new("short");
+    let path = dir.path().join("log");
+    let (reader, pipe) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).unwrap();
+    let (pipe, looks) = (Arc::new(pipe), Arc::new(AtomicU64::new(0)));
+    let (io, knobs) = WrapIo::over(Arc::new(UringIo::eager()));
+    let left = Arc::clone(&looks);
+    knobs.replace.by(Box::new(move |file| {
+        Arc::new(ShortFile { file, pipe: Arc::clone(&pipe), looks: Arc::clone(&left) })
+    }));
+    // Plain writes: a pipe knows no DSYNC.
+    let options = Options::new().io(io).method(Method::Buffered).manual();
+    let options = options.idle_promise(Duration::from_secs(3600));
+    let log = Log::create(&path, &options).unwrap();
+    let payload: Vec<u8> = (0..700_000_u32).map(|at| at as u8 ^ (at >> 9) as u8).collect();
+    // The queue looks whether there is one, then takes it.
+    looks.store(2, Ordering::Relaxed);
+    for len in [payload.len(), 10] {
+        let receipt = log.append_with(1, &payload[..len], Level::Strict).unwrap();
+        log.wait(receipt).unwrap();
+    }
+    let stats = log.stats();
+    assert_eq!((stats.short_writes, stats.writes), (1, 3));
+    log.close().unwrap();
+
+    // What the pipe took is what the rest was written after.
+    let mut taken = vec![0; 1 << 20];
+    let count = rustix::io::read(&reader, &mut taken).unwrap();
+    assert!((BLOCK..payload.len()).contains(&count));
+    let segment = bulla_wal::dir::segment_path(&path, bulla_wal::SegmentNumber(1));
+    let segment = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&segment, &taken[..count], BLOCK as u64).unwrap();
+    let inspection = bulla_recovery::Inspection::read(&path, &Options::new()).unwrap();
+    let mut entries = Vec::new();
+    inspection
+        .replay(bulla_recovery::Range::ALL, |entry| {
+            entries.push(entry.payload.to_vec());
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(entries == [&payload[..], &payload[..10]], "not what was appended");
+}
+
 /// Runs itself in children in which the kernel refuses a ring, in each way it can.
 #[test]
 fn log_without_a_ring_is_one_of_std_and_says_so() {
@@ -164,7 +265,9 @@ fn log_without_a_ring_is_one_of_std_and_says_so() {
         log_without_a_ring();
         return;
     }
-    for errno in [libc::EPERM, libc::ENOSYS, libc::EINVAL, libc::ENOMEM] {
+    // No memory, no descriptor, and whatever else a kernel may say.
+    let lacks = [libc::ENOMEM, libc::EMFILE, libc::ENFILE, libc::EIO];
+    for errno in [libc::EPERM, libc::ENOSYS, libc::EINVAL].into_iter().chain(lacks) {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "log_without_a_ring_is_one_of_std_and_says_so"]).env(CHILD, "1");
         seccomp::refuse_io_uring(&mut child, errno);
@@ -181,7 +284,7 @@ fn log_without_a_ring_is_one_of_std_and_says_so() {
 
 fn log_without_a_ring() {
     let dir = TempDir::new("no-ring");
-    assert!(UringIo::refusal().unwrap().is_some(), "the filter does nothing");
+    assert!(UringIo::refusal().is_some(), "the filter does nothing");
     let options = Options::new().io(Arc::new(UringIo::new())).segment_len(256 * 1024);
     let log = Log::create(&dir.path().join("log"), &options).unwrap();
     for level in Level::ALL {

@@ -80,7 +80,8 @@ impl Log {
     /// Starts a log that was recovered.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is no memory for the ring, or no thread.
+    /// [`Error::Io`] when there is no memory for the ring, or no thread. A kernel that gives no
+    /// `io_uring` is no error: see [`Stats::fallback`].
     pub fn start(recovered: Recovered) -> Result<Self> {
         let Recovered { options, dir, lock, control, header, file, file_len, .. } = recovered;
         let io = Arc::clone(&options.io);

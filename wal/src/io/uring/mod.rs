@@ -1,8 +1,8 @@
 //! Linux's `io_uring` for the log's data; all else is done by [`StdIo`].
 //!
 //! Owns the probe of whether there is a ring. Where there is none (an old kernel, a
-//! container's seccomp filter, no memory to lock), the queue is that of `std` and says
-//! why: it must never fail an open that `std` could do. Tested by
+//! container's seccomp filter, no memory to lock, no descriptor left), the queue is that of
+//! `std` and says why: it must never fail an open that `std` could do. Tested by
 //! `wal/tests/io_conformance.rs` and `tests/tests/uring.rs`.
 
 mod queue;
@@ -52,28 +52,24 @@ impl UringIo {
         Self { long_write: 0, ..Self::default() }
     }
 
-    /// Why there is no ring here; `None` when there is.
-    ///
-    /// # Errors
-    /// When it could not be found out: no descriptor was left, for example.
-    pub fn refusal() -> io::Result<Option<&'static str>> {
-        match UringQueue::new(1, LONG_WRITE) {
-            Ok(_) => Ok(None),
-            Err(error) => reason(&error).map(Some).ok_or(error),
-        }
+    /// Why there is no ring here, now; `None` when there is.
+    #[must_use]
+    pub fn refusal() -> Option<&'static str> {
+        UringQueue::new(1, LONG_WRITE).err().map(|error| reason(&error))
     }
 }
 
-/// Why the kernel gives no ring, when the error says that it won't give one later.
-fn reason(error: &io::Error) -> Option<&'static str> {
-    match Errno::from_io_error(error)? {
-        Errno::NOSYS => Some("this kernel has no io_uring"),
-        Errno::PERM | Errno::ACCESS => {
-            Some("io_uring is forbidden here (a seccomp filter, or kernel.io_uring_disabled)")
+/// Why the kernel gives no ring.
+fn reason(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSYS) => "this kernel has no io_uring",
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "io_uring is forbidden here (a seccomp filter, or kernel.io_uring_disabled)"
         }
-        Errno::INVAL | Errno::OPNOTSUPP => Some("this kernel's io_uring is too old"),
-        Errno::NOMEM => Some("io_uring gets no memory (RLIMIT_MEMLOCK)"),
-        _ => None,
+        Some(Errno::INVAL | Errno::OPNOTSUPP) => "this kernel's io_uring is too old",
+        Some(Errno::NOMEM) => "io_uring gets no memory (RLIMIT_MEMLOCK)",
+        Some(Errno::MFILE | Errno::NFILE) => "no descriptor is left for io_uring",
+        _ => "io_uring fails when it is tried out",
     }
 }
 
@@ -117,10 +113,7 @@ impl Io for UringIo {
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
         match UringQueue::new(depth, self.long_write) {
             Ok(queue) => Ok(Box::new(queue)),
-            Err(error) => match reason(&error) {
-                Some(reason) => Ok(Box::new(StdQueue::instead(depth, reason))),
-                None => Err(error),
-            },
+            Err(error) => Ok(Box::new(StdQueue::instead(depth, reason(&error)))),
         }
     }
 
