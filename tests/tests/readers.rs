@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bulla_recovery::{Range, Recovery, RepairPlan};
+use bulla_recovery::{Evidence, Range, Recovery, RepairPlan};
 use bulla_tests::reading::{self, Tally};
 use bulla_tests::wrap::{TempDir, WrapIo};
 use bulla_wal::io::sim::{FaultOp, SimDisk};
@@ -115,6 +115,42 @@ fn readers_show_what_was_appended_and_never_more_than_their_watermark() {
         assert!(total.rarest() > seeds / 100, "{total:#?}");
     } else {
         println!("SKIPPED: what the campaign met is judged from 1,000 seeds on");
+    }
+}
+
+/// Fills the last segment to its last sector.
+fn fill(log: &Log) -> u64 {
+    let mut entries = 0;
+    // Less than a sector each: 30 fit between a header and the place of a seal.
+    while log.end() < Lsn(30 * 512) {
+        strict(log, &[]);
+        entries += 1;
+    }
+    entries
+}
+
+#[test]
+fn log_whose_segment_is_full_to_its_last_sector_says_all_the_same_that_all_is_durable() {
+    for close in [false, true] {
+        let disk = SimDisk::new(5);
+        let log = open(&disk);
+        let entries = fill(&log);
+        assert_eq!(log.stats().rotations, 0, "the segment holds just that");
+        let mut reader = elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap();
+        if close {
+            log.close().unwrap();
+        } else {
+            idle(&disk, &log);
+        }
+        let shown = std::iter::from_fn(|| reader.next().unwrap().map(|_| ())).count() as u64;
+        assert_eq!(shown, entries, "closed: {close}");
+        disk.drop_pending();
+        let options = small().io(disk.process());
+        let recovery = Recovery::run(Path::new(DIR), &options).unwrap();
+        assert_eq!(recovery.report().entries, entries);
+        assert!(recovery.report().durable_lsn >= Lsn(30 * 512));
+        let closed = |e: &Evidence| matches!(e, Evidence::Closed { .. });
+        assert_eq!(recovery.report().evidence.iter().any(closed), close);
     }
 }
 

@@ -171,7 +171,7 @@ pub(crate) struct Core {
     wanted_synced: Lsn,
     /// The highest durable position that is written down on disk.
     promised: Lsn,
-    /// No room for a promise in this segment.
+    /// A promise is on its way, or waits for a segment that has room for it.
     promise_pending: bool,
     last_work: Nanos,
     spares: usize,
@@ -275,10 +275,7 @@ impl Core {
         if kind == FrameKind::SealClosed {
             self.phase = Phase::Closed;
         }
-        // A later promise in this segment would find no room either: what is durable now
-        // counts as promised, and the next segment's frames say the rest.
-        self.promised = self.marks.synced;
-        self.promise_pending = false;
+        // A promise waits for the next segment: nothing else goes into this one either.
     }
 
     /// An operation completed well.
@@ -322,6 +319,10 @@ impl Core {
     }
 
     pub(crate) fn spare_ready(&mut self) {
+        if self.is_settled() {
+            // None is on its way.
+            self.promise_pending = false;
+        }
         self.spares += 1;
         self.preparing = false;
     }

@@ -430,6 +430,22 @@ fn idle_log_promises_once_and_sleeps() {
 }
 
 #[test]
+fn promise_without_room_waits_for_the_next_segment() {
+    let mut world = World::new(config(true, 1));
+    let lsn = world.append(1, false);
+    world.want(lsn);
+    world.finish();
+    world.now = 50 * MS;
+    world.core.tick(world.now, Tail { end: world.end, ..Tail::default() });
+    let promise = Some(Action::SealEmpty(FrameKind::Promise));
+    assert_eq!(world.core.next(), promise);
+    world.core.no_room_for(FrameKind::Promise);
+    assert_eq!((world.core.next(), world.core.deadline()), (None, None));
+    world.core.spare_ready();
+    assert_eq!(world.core.next(), promise);
+}
+
+#[test]
 fn close_makes_everything_durable_and_seals_last() {
     for fua in [true, false] {
         let mut world = World::new(config(fua, 2));

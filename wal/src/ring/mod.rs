@@ -387,19 +387,15 @@ impl Ring {
         Some(closed)
     }
 
-    /// Takes a frame without entries, one sector long; `None` when there is an entry
-    /// before it, or no room.
+    /// Takes a frame without entries, one sector long, in the next segment if need be;
+    /// `None` when there is an entry before it, or no room.
     pub(crate) fn take_empty_frame(&self, kind: FrameKind) -> Option<Closed> {
         let mut state = lock(&self.state);
-        let start = state.start;
-        let end = start.plus(self.sector);
-        if state.is_open
-            || !state.closed.is_empty()
-            || end > state.room_end
-            || end.distance_from(state.freed) > self.memory.len()
-        {
+        if state.is_open || !state.closed.is_empty() || state.make_room(self, 0).is_err() {
             return None;
         }
+        let start = state.start;
+        let end = start.plus(self.sector);
         // SAFETY: no frame is open, and none can be before the lock is free: nobody writes
         // from `start` on. It is inside the free part.
         unsafe { self.memory.zero(start, self.sector_len()) };

@@ -138,6 +138,9 @@ fn empty_frame_is_taken_only_when_nothing_is_before_it() {
     let promise = ring.take_empty_frame(FrameKind::Promise).unwrap();
     assert_eq!(promise.end.distance_from(promise.start), SECTOR);
     assert_eq!(ring.take_empty_frame(FrameKind::Promise), None, "the segment is full");
+    ring.add_spare(Spare { number: SegmentNumber(2), room: 8 * SECTOR });
+    let promise = ring.take_empty_frame(FrameKind::Promise).unwrap();
+    assert_eq!((promise.segment, promise.base), (SegmentNumber(2), Lsn(2 * SECTOR)));
 }
 
 #[test]
