@@ -16,8 +16,9 @@
 //! history  what later epochs cut    reader   entries in order, tailed and followed
 //! ```
 //!
-//! `control`, `dir`, `recovered` and `segment` are public for the recovery crate alone, and
-//! hidden here: they may change with any version.
+//! `control`, `dir`, `history`, `recovered`, `segment`, `walk` and `window` are public for the
+//! recovery crate alone, `omit` for the tests, and hidden here: they may change with any
+//! version.
 
 mod commit;
 #[doc(hidden)]
@@ -30,6 +31,7 @@ pub mod format;
 pub mod history;
 pub mod io;
 mod log;
+#[doc(hidden)]
 pub mod omit;
 mod options;
 mod position;

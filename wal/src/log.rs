@@ -166,6 +166,11 @@ impl Log {
     /// On return the entry has its place in the log and is in memory; give the receipt
     /// to [`wait`](Self::wait) to learn when its level holds.
     ///
+    /// The payload is copied after the entry has its place, and whoever writes the frame
+    /// waits for the copy. So a payload whose pages must be fetched first (a mapped file,
+    /// swapped memory) holds up all whose entries are in the same frame, or after it: copy
+    /// such bytes before.
+    ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Full`], [`Error::NoSpace`]: nothing was appended.
     /// [`Error::Poisoned`], [`Error::Closed`].

@@ -167,8 +167,10 @@ impl Ring {
         let max_frame = options.frame_limit();
         let soft_frame = SOFT_FRAME_LEN.min(max_frame);
         const { assert!(SOFT_FRAME_LEN <= MAX_OPEN_LEN, "longer frames are never open") };
-        // Of two frames that follow one another, one is at least half as long as the soft
-        // bound (or ends a segment): so many at most are closed and not yet taken.
+        // A frame is closed because the next entry would make it longer than the soft bound,
+        // so it and the one after it are together longer; or because its segment ends, or
+        // the ring is shut, of which there are few. So many at most are closed and not yet
+        // taken.
         let most_closed = usize::try_from(2 * options.ring_len / soft_frame).unwrap_or(0) + 8;
         Ok(Self {
             memory: RingMemory::new(options.ring_len)?,
