@@ -8,6 +8,7 @@
 
 pub mod campaign;
 pub mod fuzzing;
+pub mod instructions;
 mod model;
 pub mod omissions;
 pub mod opening;

@@ -5,18 +5,23 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use bulla_tests::instructions::Instructions;
+use bulla_tests::seccomp;
 use bulla_tests::wrap::{TempDir, WrapIo};
-use bulla_wal::io::Io;
 use bulla_wal::io::sim::SimDisk;
 use bulla_wal::io::std::StdIo;
 use bulla_wal::io::uring::UringIo;
+use bulla_wal::io::{File, Io};
 use bulla_wal::{Level, Log, Method, Options};
+
+const METHODS: [Method; 2] = [Method::Direct, Method::Buffered];
 
 struct Counting;
 
@@ -65,6 +70,28 @@ fn append_allocates_nothing() {
 }
 
 #[test]
+fn append_takes_few_instructions() {
+    const APPENDS: u64 = 10_000;
+    // Twice what it took with the checks of a test build, by valgrind.
+    const MOST: u64 = 850;
+    let instructions = match Instructions::count() {
+        Ok(instructions) => instructions,
+        Err(error) => {
+            println!("SKIPPED: instructions can't be counted here: {error}");
+            return;
+        }
+    };
+    let dir = TempDir::new("instructions");
+    let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
+    let before = instructions.so_far().unwrap();
+    for _ in 0..APPENDS {
+        log.append_with(1, &[1; 64], Level::Relaxed).unwrap();
+    }
+    let count = (instructions.so_far().unwrap() - before) / APPENDS;
+    assert!((1..=MOST).contains(&count), "{count} instructions");
+}
+
+#[test]
 fn waiting_alone_allocates_nothing() {
     let dir = TempDir::new("wait-allocations");
     // Stays within the opening segment: making spares is not what is counted.
@@ -82,8 +109,7 @@ fn waiting_alone_allocates_nothing() {
 fn lone_strict_writer_syncs_exactly_once_per_commit() {
     let backends: [fn() -> Arc<dyn Io>; 2] =
         [|| Arc::new(StdIo::new()), || Arc::new(UringIo::new())];
-    let methods = [Method::Direct, Method::Buffered];
-    for (backend, method) in backends.iter().flat_map(|io| methods.map(|method| (io, method))) {
+    for (backend, method) in backends.iter().flat_map(|io| METHODS.map(|method| (io, method))) {
         let dir = TempDir::new("lone");
         let options = Options::new()
             .io(backend())
@@ -102,6 +128,170 @@ fn lone_strict_writer_syncs_exactly_once_per_commit() {
             println!("SKIPPED: counted {} and {} instead: {reason}", after.backend, after.method);
         }
     }
+}
+
+/// Every backend, and the one that puts all writes into the ring. Without `io_uring` two are
+/// `std` under another name, and a line says so.
+fn backends() -> Vec<Arc<dyn Io>> {
+    if let Some(reason) = UringIo::refusal() {
+        println!("SKIPPED: io_uring: {reason}");
+        return vec![Arc::new(StdIo::new())];
+    }
+    vec![Arc::new(StdIo::new()), Arc::new(UringIo::new()), Arc::new(UringIo::eager())]
+}
+
+/// A log that does nothing by itself.
+fn still_log(dir: &Path, io: Arc<dyn Io>, method: Method) -> Log {
+    let options = Options::new().io(io).method(method).segment_len(8 << 20).manual();
+    let log = Log::create(dir, &options.idle_promise(Duration::from_secs(3600))).unwrap();
+    // The spare segment is made now.
+    five_commits(&log, 1, 64);
+    log
+}
+
+/// Bytes of a frame: its header, each entry with header and padding, whole sectors.
+fn frame_len(entries: u64, payload: u64) -> u64 {
+    (64 + entries * (8 + payload.next_multiple_of(8))).next_multiple_of(4096)
+}
+
+/// Writes, syncs and bytes of five commits of `entries` each.
+fn five_commits(log: &Log, entries: u64, payload: u64) -> (u64, u64, u64) {
+    let payload = vec![1; payload as usize];
+    let before = log.stats();
+    for _ in 0..5 {
+        let append = || log.append_with(1, &payload, Level::Strict).unwrap();
+        for _ in 1..entries {
+            append();
+        }
+        log.wait(append()).unwrap();
+    }
+    let after = log.stats();
+    assert_eq!(after.rotations, 0, "all is in the first segment");
+    let durable = after.durable_operations() - before.durable_operations();
+    (after.writes - before.writes, durable, after.written_bytes - before.written_bytes)
+}
+
+const GROUPS: [u64; 4] = [1, 8, 32, 128];
+
+#[test]
+fn commit_is_one_write_of_what_the_format_takes_however_many_share_it() {
+    for (io, method) in backends().iter().flat_map(|io| METHODS.map(|method| (io, method))) {
+        let dir = TempDir::new("bytes");
+        let log = still_log(&dir.path().join("log"), Arc::clone(io), method);
+        for (entries, payload) in GROUPS.into_iter().flat_map(|group| [(group, 64), (group, 1024)])
+        {
+            let expected = (5, 5, 5 * frame_len(entries, payload));
+            let found = five_commits(&log, entries, payload);
+            assert_eq!(found, expected, "{entries} of {payload}: {} {method:?}", io.name());
+        }
+    }
+}
+
+#[test]
+fn disk_is_given_no_byte_that_the_log_does_not_count() {
+    let disk = SimDisk::new(1);
+    let log = still_log(Path::new("/log"), disk.process(), Method::Direct);
+    for (entries, payload) in GROUPS.into_iter().flat_map(|group| [(group, 64), (group, 1024)]) {
+        let before = disk.counts();
+        five_commits(&log, entries, payload);
+        let after = disk.counts();
+        let bytes = after.written_bytes - before.written_bytes;
+        assert_eq!(bytes, 5 * frame_len(entries, payload), "{entries} of {payload}");
+        assert_eq!(after.dsync_writes - before.dsync_writes, 5);
+        let others = (after.writes - before.writes, after.syncs - before.syncs);
+        assert_eq!((others, after.reads - before.reads), ((0, 0), 0));
+    }
+}
+
+#[test]
+fn writers_side_by_side_allocate_nothing_in_an_append_and_next_to_nothing_in_a_wait() {
+    for (io, writers) in backends().iter().flat_map(|io| [1, 8, 32].map(|many| (io, many))) {
+        let dir = TempDir::new("writers");
+        let options = Options::new().io(Arc::clone(io)).idle_promise(Duration::from_secs(3600));
+        let log = Log::create(&dir.path().join("log"), &options).unwrap();
+        let (in_appends, in_waits) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..writers {
+                scope.spawn(|| {
+                    for commit in 0..60 {
+                        let mut receipt = None;
+                        let append = || Some(log.append_with(1, &[1; 64], Level::Strict).unwrap());
+                        let appending = allocations(|| receipt = append());
+                        let waiting = allocations(|| log.wait(receipt.unwrap()).unwrap());
+                        // Lists grow to what so many writers need, once.
+                        if commit >= 20 {
+                            in_appends.fetch_add(appending, Ordering::Relaxed);
+                            in_waits.fetch_add(waiting, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let counts = (in_appends.into_inner(), in_waits.into_inner());
+        assert_eq!(counts.0, 0, "{writers} on {}", io.name());
+        assert!(counts.1 <= writers * 40 / 20, "{counts:?}: {writers} on {}", io.name());
+    }
+}
+
+/// A file that notes which memory is written to it.
+#[derive(Debug)]
+struct Noting(Arc<dyn File>, Arc<Mutex<Vec<usize>>>);
+
+impl File for Noting {
+    fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
+        self.1.lock().unwrap().push(pieces[0].as_ptr().addr());
+        self.0.write_pieces_at(pieces, offset, dsync)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.0.is_direct()
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.0.preallocate(len)
+    }
+}
+
+#[test]
+fn entry_is_copied_once_and_written_from_there() {
+    const RING: usize = 64 * 1024;
+    let dir = TempDir::new("copies");
+    let (io, knobs) = WrapIo::new(StdIo::new());
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&noted);
+    knobs.replace.by(Box::new(move |file| Arc::new(Noting(file, Arc::clone(&notes)))));
+    let options = Options::new().io(io).ring_len(RING as u64).manual();
+    let log = Log::create(&dir.path().join("log"), &options).unwrap();
+    for _ in 0..50 {
+        let receipt = log.append_with(1, &[1; 64], Level::Strict).unwrap();
+        log.wait(receipt).unwrap();
+    }
+    // Frame after frame lies where the ring goes on: what is written is the ring itself, into
+    // which the append has copied.
+    let noted = noted.lock().unwrap();
+    assert!(noted.len() >= 50);
+    let step = |pair: &[usize]| (pair[1] + RING - pair[0]) % RING;
+    assert!(noted.windows(2).all(|pair| step(pair) == 4096), "{noted:x?}");
 }
 
 #[test]
@@ -149,6 +339,71 @@ fn zeros_are_written_ahead_while_commits_are_small_and_only_then() {
     let (small, large) = (write_amplification(Level::Strict), write_amplification(Level::Relaxed));
     assert!((1.9..2.2).contains(&small), "{small}");
     assert!((1.0..1.2).contains(&large), "{large}");
+}
+
+/// Runs itself in children, in which one thread may make just the calls of a commit.
+#[test]
+fn lone_commit_makes_no_other_system_call_than_its_write_and_sync() {
+    const CHILD: &str = "BULLA_COUNTS_COMMIT_CHILD";
+    const WAYS: [&str; 3] = ["direct", "buffered", "ring"];
+    if let Ok(way) = std::env::var(CHILD) {
+        commit_under_seccomp(&way);
+    }
+    for way in WAYS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "lone_commit_makes_no_other_system_call_than_its_write_and_sync"])
+            .args(["--nocapture"])
+            .env(CHILD, way)
+            .spawn()
+            .unwrap();
+        let status = child.wait().unwrap();
+        match status.code() {
+            Some(77) => println!("SKIPPED: {way}: this machine refuses seccomp or io_uring"),
+            _ => assert!(status.success(), "{way}: {status}"),
+        }
+    }
+}
+
+fn commit_under_seccomp(way: &str) -> ! {
+    let (io, method, calls): (Arc<dyn Io>, _, &[_]) = match way {
+        "direct" => (Arc::new(StdIo::new()), Method::Direct, &[libc::SYS_pwritev2]),
+        "buffered" => {
+            let calls = &[libc::SYS_pwritev2, libc::SYS_fdatasync];
+            (Arc::new(StdIo::new()), Method::Buffered, calls)
+        }
+        _ => (Arc::new(UringIo::eager()), Method::Direct, &[libc::SYS_io_uring_enter]),
+    };
+    if way == "ring" && UringIo::refusal().is_some() {
+        std::process::exit(77);
+    }
+    let dir = TempDir::new("seccomp-commit");
+    let log = still_log(&dir.path().join("log"), io, method);
+    let before = log.stats();
+    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let calls: Vec<_> = calls.iter().copied().chain([libc::SYS_write]).collect();
+            if seccomp::allow_only(&calls).is_err() {
+                std::process::exit(77);
+            }
+            for _ in 0..100 {
+                let receipt = log.append_with(1, &[1; 64], Level::Strict).unwrap();
+                log.wait(receipt).unwrap();
+            }
+            let _ = writer.write_all(&[1]);
+            // Leaving the thread would take system calls: the process ends it.
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+        let read = reader.read_exact(&mut [0]);
+        let after = log.stats();
+        let _ = std::fs::remove_dir_all(dir.path());
+        // Each write and each sync is one call.
+        let once = (after.writes - before.writes, after.syncs - before.syncs)
+            == (100, if after.method == "buffered" { 100 } else { 0 });
+        std::process::exit(if read.is_ok() && once { 0 } else { 1 })
+    })
 }
 
 /// Runs itself in a child, in which one thread may do nothing but write to a pipe.
