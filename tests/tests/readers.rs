@@ -155,6 +155,29 @@ fn log_whose_segment_is_full_to_its_last_sector_says_all_the_same_that_all_is_du
 }
 
 #[test]
+fn log_that_was_given_up_can_be_opened_while_a_reader_of_it_lives() {
+    for end in ["close", "drop", "fail"] {
+        let disk = SimDisk::new(5);
+        let log = open(&disk);
+        strict(&log, b"an entry");
+        let mut reader = log.reader(ReadFrom::Start, Visibility::Durable).unwrap();
+        match end {
+            "close" => log.close().unwrap(),
+            "drop" => drop(log),
+            _ => {
+                disk.fail_next(FaultOp::Write, std::io::ErrorKind::Other, "", 0);
+                let receipt = log.append_with(1, b"another", Level::Strict).unwrap();
+                log.wait(receipt).unwrap_err();
+                drop(log);
+            }
+        }
+        let log = open(&disk);
+        assert_eq!(reader.next().unwrap().unwrap().payload, b"an entry", "{end}");
+        drop((log, reader));
+    }
+}
+
+#[test]
 fn every_start_gives_the_same_entries_as_a_whole_read() {
     let disk = SimDisk::new(7);
     let log = some_log(&disk);

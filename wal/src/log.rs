@@ -395,7 +395,8 @@ impl Log {
     /// A reader of this log's entries, also while it is written.
     ///
     /// Its bound is the log's own watermark: nothing above it is read. It holds no lock and
-    /// may outlive the log.
+    /// may outlive the log, which can be opened again meanwhile; only the ring's memory is
+    /// kept as long.
     ///
     /// # Errors
     /// [`Error::Purged`] when `from` is below the log's start; [`Error::Diverged`] when
@@ -462,6 +463,7 @@ impl Log {
                 let _ = thread.join();
             }
         }
+        self.shared.driver().let_go();
         if closed { Ok(()) } else { Err(self.shared.poison_error()) }
     }
 

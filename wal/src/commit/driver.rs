@@ -33,8 +33,9 @@ pub(crate) struct Driver {
     pub(crate) counters: Counters,
     /// Where purging can cut, oldest first; the last is the active segment.
     pub(crate) live: Vec<LiveSegment>,
-    /// Dropped before the lock: a dying queue may still write.
-    queue: Box<dyn Queue>,
+    /// There until the log is given up. Dropped before the lock: a dying queue may still
+    /// write.
+    queue: Option<Box<dyn Queue>>,
     io: Arc<dyn Io>,
     maker: SpareMaker,
     /// Segments that are written to, oldest first; at most three.
@@ -66,7 +67,7 @@ pub(crate) struct Driver {
     /// A failed sync was tried again, which only the omission campaign does.
     retried: bool,
     /// Held as long as anything can be written.
-    _lock: Box<dyn Lock>,
+    lock: Option<Box<dyn Lock>>,
 }
 
 #[derive(Debug)]
@@ -174,7 +175,7 @@ impl Driver {
             core: parts.core,
             counters: parts.counters,
             live: parts.live,
-            queue: parts.queue,
+            queue: Some(parts.queue),
             io: parts.io,
             maker: parts.maker,
             open: VecDeque::from([OpenSegment {
@@ -201,7 +202,7 @@ impl Driver {
             outside: 0,
             tasks_ready: false,
             retried: false,
-            _lock: parts.lock,
+            lock: Some(parts.lock),
         }
     }
 
@@ -219,7 +220,7 @@ impl Driver {
                     return true;
                 }
             }
-            match self.queue.complete(false) {
+            match self.queue.as_mut().and_then(|queue| queue.complete(false)) {
                 Some(completion) => self.complete(shared, completion),
                 None => break,
             }
@@ -230,7 +231,7 @@ impl Driver {
 
     /// Waits for one completion; `false` when nothing is in flight.
     pub(crate) fn reap(&mut self, shared: &Shared) -> bool {
-        match self.queue.complete(true) {
+        match self.queue.as_mut().and_then(|queue| queue.complete(true)) {
             Some(completion) => {
                 self.complete(shared, completion);
                 true
@@ -242,7 +243,7 @@ impl Driver {
     /// Takes an operation that blocks, to do it without the driver's lock. It must be
     /// given to [`returned`](Self::returned) when it is done.
     pub(crate) fn take_out(&mut self) -> Option<(Ticket, Request)> {
-        let taken = self.queue.take();
+        let taken = self.queue.as_mut()?.take();
         self.outside += usize::from(taken.is_some());
         taken
     }
@@ -264,8 +265,9 @@ impl Driver {
     }
 
     fn submit(&mut self, op: Op, request: Request) {
+        let Some(queue) = &mut self.queue else { return };
         self.in_flight += 1;
-        self.queue.submit(Ticket(op.0), request);
+        queue.submit(Ticket(op.0), request);
     }
 
     /// Tells the core the time, the ring's tail and the waiters' wishes.
@@ -561,6 +563,16 @@ impl Driver {
                 self.fail(shared, PoisonCause::Segment { operation: "sync", segment, source });
             }
         }
+    }
+
+    /// Lets go of files and lock, when the log is closed or failed and nobody drives any
+    /// more: readers may keep the rest of it for long.
+    pub(crate) fn let_go(&mut self) {
+        self.queue = None;
+        self.pending.clear();
+        self.open.clear();
+        self.spares.clear();
+        self.lock = None;
     }
 
     /// Poisons the log: the driver does nothing more.
