@@ -461,8 +461,10 @@ impl Core {
     /// Is a plain write on its way, to this segment, that a sync is wanted for?
     fn demanded_in_flight(&self, number: SegmentNumber) -> bool {
         let wanted = self.wanted_synced();
+        // What is below the watermark is written: only the last frames, at most the depth and
+        // those completed out of order, can be in flight.
         self.segments.iter().any(|s| s.number == number && s.plain_in_flight > 0)
-            && self.frames.iter().any(|state| {
+            && self.frames.range(self.written_frames..).any(|state| {
                 state.frame.segment == number
                     && state.frame.start < wanted
                     && state.status == (Status::InFlight { dsync: false })
