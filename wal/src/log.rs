@@ -485,6 +485,16 @@ impl Log {
         self.shared.ring.end()
     }
 
+    /// Ends the frame that is being filled, and gives its end: every entry so far is below
+    /// it, every later one at or after it. Nothing is written, and no append waits for more
+    /// than the moment it takes.
+    ///
+    /// A thread whose append is at or after the cut sees all that this one did before it;
+    /// this one then sees all that threads did before their appends below it.
+    pub fn cut(&self) -> Lsn {
+        self.shared.ring.cut()
+    }
+
     /// The first position that is not purged.
     #[must_use]
     pub fn low_water(&self) -> Lsn {

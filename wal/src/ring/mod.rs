@@ -169,8 +169,8 @@ impl Ring {
         const { assert!(SOFT_FRAME_LEN <= MAX_OPEN_LEN, "longer frames are never open") };
         // A frame is closed because the next entry would make it longer than the soft bound,
         // so it and the one after it are together longer; or because its segment ends, or
-        // the ring is shut, of which there are few. So many at most are closed and not yet
-        // taken.
+        // the ring is shut or cut, of which there are few. So many at most are closed and not
+        // yet taken.
         let most_closed = usize::try_from(2 * options.ring_len / soft_frame).unwrap_or(0) + 8;
         Ok(Self {
             memory: RingMemory::new(options.ring_len)?,
@@ -357,6 +357,17 @@ impl Ring {
 
     fn end_of(&self, state: &State) -> Lsn {
         Lsn(align_up(self.tail_of(state).0, self.sector))
+    }
+
+    /// Ends the open frame; gives its end. What is appended from now on is at or after it,
+    /// by a thread that sees what ours did before.
+    pub(crate) fn cut(&self) -> Lsn {
+        let mut state = lock(&self.state);
+        // A read-modify-write of the word in which entries are reserved: who reserves after
+        // it has to open a frame, or finds one that was opened after it. Both begin with
+        // the lock that we hold.
+        self.close_open(&mut state);
+        state.start
     }
 
     /// Where entries end.

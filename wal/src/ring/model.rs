@@ -4,6 +4,7 @@
 use super::*;
 use crate::format::LogId;
 use crate::position::Epoch;
+use crate::sync::{AtomicU64, Ordering};
 use loom::thread;
 
 const SECTOR: u64 = 512;
@@ -141,6 +142,29 @@ fn nothing_is_appended_once_the_ring_is_shut() {
         }
         assert_eq!(sealed, 1 + usize::from(other.join().unwrap()));
         assert!(seal(&ring).is_none());
+    });
+}
+
+#[test]
+fn cut_parts_what_threads_did_before_and_after_it() {
+    model(|| {
+        let ring = ring(4 * SECTOR);
+        ring.append(&[(1, &[b'f'; 8])], Level::Relaxed).unwrap();
+        let marks = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+        let appender = {
+            let (ring, marks) = (Arc::clone(&ring), Arc::clone(&marks));
+            thread::spawn(move || {
+                marks[0].store(1, Ordering::Relaxed);
+                let appended = ring.append(&[(1, &[b'a'; 8])], Level::Relaxed).unwrap();
+                (appended.lsn, marks[1].load(Ordering::Relaxed))
+            })
+        };
+        marks[1].store(1, Ordering::Relaxed);
+        let cut = ring.cut();
+        let before = marks[0].load(Ordering::Relaxed);
+        let (lsn, after) = appender.join().unwrap();
+        let seen = if lsn < cut { before } else { after };
+        assert_eq!(seen, 1, "{lsn} {cut}");
     });
 }
 

@@ -144,6 +144,20 @@ fn empty_frame_is_taken_only_when_nothing_is_before_it() {
 }
 
 #[test]
+fn cut_is_after_every_earlier_entry_and_before_every_later_one() {
+    let ring = ring(8 * 1024);
+    assert_eq!(ring.cut(), Lsn(0));
+    append(&ring, 10).unwrap();
+    let before = append(&ring, 10).unwrap().lsn;
+    let cut = ring.cut();
+    assert!(before < cut && cut == ring.cut(), "{before} {cut}");
+    let after = append(&ring, 10).unwrap();
+    assert!(after.lsn >= cut && after.seq == Seq(3), "{after:?}");
+    let (first, second) = (ring.take_frame().unwrap(), ring.take_frame().unwrap());
+    assert_eq!((first.entries, first.end, second.start), (2, cut, cut));
+}
+
+#[test]
 fn nothing_is_appended_after_the_ring_is_shut() {
     let ring = ring(8 * 1024);
     append(&ring, 1).unwrap();
