@@ -4,6 +4,7 @@ use bulla_wal::{Lsn, Seq};
 
 use crate::entries::EntryError;
 use crate::quota::QuotaError;
+use crate::snapshot::Expired;
 use crate::token::TokenError;
 
 /// The result of a store's operation.
@@ -60,6 +61,15 @@ pub enum Error {
     /// The system has no memory for the records; nothing was changed.
     #[error("map memory for records")]
     Memory(#[source] std::io::Error),
+    /// There are as many snapshots as there may be; drop one.
+    #[error("there are {max} snapshots, and there may not be more")]
+    TooManySnapshots {
+        /// How many there may be.
+        max: usize,
+    },
+    /// A snapshot had to make way for changes; take a new one.
+    #[error(transparent)]
+    Expired(#[from] Expired),
     /// The log refused or failed; see [`bulla_wal::Error`] for what may be done.
     #[error(transparent)]
     Log(#[from] bulla_wal::Error),

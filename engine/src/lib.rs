@@ -34,11 +34,13 @@ mod quota;
 mod reclaim;
 mod record;
 mod scan;
+mod snapshot;
 mod state;
 mod store;
 mod sync;
 mod table;
 pub mod token;
+mod views;
 mod write;
 
 pub use batch::Batch;
@@ -48,6 +50,7 @@ pub use inspect::StoreInspection;
 pub use quota::{OnExceed, Pressure, Quota, QuotaError, QuotaStats, Resource};
 pub use record::{RECORD_LEN, Record};
 pub use scan::Records;
+pub use snapshot::{Expired, Snapshot, SnapshotRecords};
 pub use store::{Store, StoreOptions, StoreStats};
 pub use token::{
     Axis, EntityType, Flags, SPACES, Space, TOKEN_LEN, Token, TokenBuilder, TokenError, TokenId,

@@ -23,8 +23,9 @@ pub enum OnExceed {
 /// The most that a store may hold.
 ///
 /// Memory is counted in pages of 4 KiB, which hold the records of 64 consecutive ids: a
-/// record alone in its page counts as 4096 bytes. What the log holds in its ring is not
-/// part of it.
+/// record alone in its page counts as 4096 bytes. Pages that are kept for a
+/// [`Snapshot`](crate::Snapshot) count, too, and make way for those of records. What the
+/// log holds in its ring is not part of it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[must_use]
 pub struct Quota {
@@ -173,8 +174,10 @@ pub struct QuotaStats {
     pub max_records: u64,
     /// The most that there were since the store was opened.
     pub records_high: u64,
-    /// Bytes of the pages in use.
+    /// Bytes of the pages in use, those kept for snapshots among them.
     pub bytes: u64,
+    /// Bytes of the pages that are kept for snapshots.
+    pub kept_bytes: u64,
     /// The most that there may be.
     pub max_bytes: u64,
     /// The most that there were since the store was opened.
@@ -185,7 +188,7 @@ pub struct QuotaStats {
     pub reclaimed: u64,
     /// Records that were deleted because their time had come.
     pub expired: u64,
-    /// How near the quota is.
+    /// How near the quota is, without what is kept for snapshots.
     pub pressure: Pressure,
 }
 
@@ -193,8 +196,11 @@ pub struct QuotaStats {
 #[derive(Debug)]
 pub(crate) struct Usage {
     quota: Quota,
-    /// Records in the lower half, pages in the upper: there are less than 2^32 of either.
+    /// Records in the lower half, pages in the upper: there are less than 2^32 of either,
+    /// with 2^26 pages in the table, and as many at most for each snapshot.
     used: AtomicU64,
+    /// Pages of them that are kept for snapshots, or that are about to be.
+    kept: AtomicU64,
     records_high: AtomicU64,
     pages_high: AtomicU64,
     rejected: AtomicU64,
@@ -230,6 +236,7 @@ impl Usage {
         Self {
             quota,
             used: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
             records_high: AtomicU64::new(0),
             pages_high: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -276,13 +283,36 @@ impl Usage {
         self.give_back(-growth.records.max(0), -growth.pages.max(0));
     }
 
+    /// Reserves a page to be kept for snapshots; `false` if it does not fit.
+    pub(crate) fn keep(&self) -> bool {
+        // First, and taken back last: where none is kept, none takes room.
+        self.kept.fetch_add(1, Ordering::Relaxed);
+        let fits = self.add(Growth { records: 0, pages: 1 }, false).is_ok();
+        if !fits {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// A page is kept no more.
+    pub(crate) fn unkeep(&self) {
+        self.give_back(0, -1);
+        self.kept.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Could a write that was refused fit now, because of pages that were kept then?
+    pub(crate) fn may_fit(&self, refused: &QuotaError) -> bool {
+        refused.resource == Resource::Bytes
+            && (self.kept.load(Ordering::Relaxed) > 0 || self.stats().bytes < refused.used)
+    }
+
     pub(crate) fn reject(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Is so much in use that a few records should go?
     pub(crate) fn wants_cleanup(&self) -> bool {
-        self.quota.reclaims() && self.quota.is_above(self.quota.clean_at, self.load())
+        self.quota.reclaims() && self.quota.is_above(self.quota.clean_at, self.of_records())
     }
 
     /// Are it the pages that are above the threshold, not the records?
@@ -303,17 +333,25 @@ impl Usage {
             max_records: self.quota.max_records,
             records_high: self.records_high.load(Ordering::Relaxed),
             bytes: bytes(used.pages),
+            kept_bytes: bytes(self.kept.load(Ordering::Relaxed)),
             max_bytes: self.quota.max_bytes,
             bytes_high: bytes(self.pages_high.load(Ordering::Relaxed)),
             rejected: self.rejected.load(Ordering::Relaxed),
             reclaimed: self.reclaimed.load(Ordering::Relaxed),
             expired: self.expired.load(Ordering::Relaxed),
-            pressure: self.quota.pressure(used),
+            pressure: self.quota.pressure(self.of_records()),
         }
     }
 
     fn load(&self) -> Used {
         Used::of(self.used.load(Ordering::Relaxed))
+    }
+
+    /// Without what is kept for snapshots. What is about to be kept may be left out twice.
+    fn of_records(&self) -> Used {
+        let used = self.load();
+        let kept = self.kept.load(Ordering::Relaxed);
+        Used { pages: used.pages.saturating_sub(kept), ..used }
     }
 
     // Nothing is published by these numbers: Relaxed is enough for each to be exact.

@@ -5,6 +5,7 @@
 
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bulla_recovery::{EntryView, ReplayStats};
 
@@ -13,8 +14,10 @@ use crate::entries::Changes;
 use crate::error::{Error, Result};
 use crate::quota::{Growth, Quota, Usage};
 use crate::record::Record;
+use crate::snapshot::Kept;
 use crate::store::decode;
 use crate::table::{Edit, PageId, Table, What, apply, plan};
+use crate::views::Views;
 
 /// Replay's changes have no position of their own: all of them are durable.
 const REPLAYED: u64 = 0;
@@ -22,13 +25,15 @@ const REPLAYED: u64 = 0;
 #[derive(Debug)]
 pub(crate) struct State<R> {
     pub(crate) table: Table,
-    pub(crate) usage: Usage,
+    pub(crate) usage: Arc<Usage>,
+    pub(crate) views: Views<Kept>,
     records: PhantomData<R>,
 }
 
 impl<R: Record> State<R> {
     pub(crate) fn new(quota: Quota) -> Self {
-        Self { table: Table::new(), usage: Usage::new(quota), records: PhantomData }
+        let usage = Arc::new(Usage::new(quota));
+        Self { table: Table::new(), usage, views: Views::new(), records: PhantomData }
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<R> {

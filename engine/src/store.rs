@@ -275,6 +275,7 @@ impl<R: Record> Store<R> {
             tokens: quota.records,
             token_bytes: quota.records * RECORD_LEN as u64,
             quota,
+            snapshots: self.state.views.len() as u64,
             log: self.log.stats(),
         }
     }
@@ -323,6 +324,8 @@ pub struct StoreStats {
     pub token_bytes: u64,
     /// What is in use of the quota.
     pub quota: QuotaStats,
+    /// Snapshots that were taken and not yet dropped.
+    pub snapshots: u64,
     /// The log's counters.
     pub log: Stats,
 }

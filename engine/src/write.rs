@@ -375,7 +375,8 @@ impl<R: Record> Store<R> {
                 Attempt::NoRoom => self.log.wait_for_room()?,
                 Attempt::Exceeded(error) => {
                     reclaims += 1;
-                    if reclaims > MAX_RECLAIMS || self.reclaim(error.resource)? == 0 {
+                    let has_room = self.state.make_way(&error) || self.reclaim(error.resource)? > 0;
+                    if reclaims > MAX_RECLAIMS || !has_room {
                         self.state.usage.reject();
                         return Err(error.into());
                     }
@@ -418,6 +419,7 @@ impl<R: Record> Store<R> {
         }
         match self.log.try_append_batch(request.entries, request.level) {
             Ok(receipt) => {
+                self.state.keep(pages, guards, receipt.lsn);
                 apply(pages, guards, request.edits, receipt.lsn.0);
                 Ok(Attempt::Made(receipt, growth))
             }

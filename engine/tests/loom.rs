@@ -1,8 +1,8 @@
 //! Every interleaving (within a preemption bound) of readers and writers of one page.
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p bulla-engine --release --test loom`
-//! The lock and version of a page are compiled here a second time, over loom's atomics;
-//! the table itself needs memory that loom can't make.
+//! The lock and version of a page and the views are compiled here a second time, over
+//! loom's atomics; the table itself needs memory that loom can't make.
 #![cfg(loom)]
 
 use std::sync::Arc;
@@ -11,7 +11,20 @@ use loom::thread;
 
 /// What `version.rs` takes from the engine's `sync.rs`.
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap()
+    }
+
+    pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+        lock.read().unwrap()
+    }
+
+    pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+        lock.write().unwrap()
+    }
 
     pub(crate) fn pause(_: &mut u32) {
         loom::thread::yield_now();
@@ -20,9 +33,13 @@ mod sync {
 
 #[path = "../src/table/version.rs"]
 mod version;
+#[path = "../src/views.rs"]
+#[expect(dead_code, reason = "the models use what a race could be in")]
+mod views;
 
 use sync::{AtomicU64, Ordering};
 use version::Version;
+use views::{View, Views};
 
 /// Two words that are always the same when nobody writes.
 #[derive(Default)]
@@ -97,5 +114,112 @@ fn reader_goes_on_while_a_writer_only_holds_the_lock() {
         };
         assert_eq!(reader.join().unwrap(), [0, 0]);
         page.version.unlock();
+    });
+}
+
+/// A page of a store: what was written last is where in the log it is.
+struct Store {
+    page: Page,
+    /// Where in the log the page's last change is.
+    last: AtomicU64,
+    /// The log: where the next change will be.
+    tail: AtomicU64,
+    views: Views<[u64; 2]>,
+}
+
+impl Store {
+    fn new() -> Self {
+        let (last, tail) = (AtomicU64::new(0), AtomicU64::new(1));
+        Self { page: Page::default(), last, tail, views: Views::new() }
+    }
+
+    fn words(&self) -> [u64; 2] {
+        [0, 1].map(|at| self.page.words[at].load(Ordering::Relaxed))
+    }
+
+    fn write(&self) {
+        self.page.version.lock();
+        let lsn = self.tail.fetch_add(1, Ordering::AcqRel);
+        let last = self.last.load(Ordering::Relaxed);
+        // The page is empty before its first change.
+        if self.views.want(last) && last > 0 {
+            self.views.keep(0, last, lsn, || Some(Arc::new(self.words())));
+        }
+        self.page.version.begin();
+        self.last.store(lsn, Ordering::Relaxed);
+        self.page.words.iter().for_each(|word| word.store(lsn, Ordering::Relaxed));
+        self.page.version.finish();
+    }
+
+    fn take(&self) -> Arc<View<[u64; 2]>> {
+        self.views.take(|| self.tail.fetch_add(0, Ordering::AcqRel)).unwrap()
+    }
+
+    fn read(&self, view: &View<[u64; 2]>) -> [u64; 2] {
+        let now = self.page.version.read_before(&self.last, view.lsn(), || self.words());
+        now.unwrap_or_else(|| view.kept(0).map_or([0, 0], |words| *words))
+    }
+}
+
+#[test]
+fn view_has_what_was_logged_before_it_and_nothing_after() {
+    model(|| {
+        let store = Arc::new(Store::new());
+        store.write();
+        let writer = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                store.write();
+                store.write();
+            })
+        };
+        let view = store.take();
+        // The last change below it.
+        let expected = [view.lsn() - 1; 2];
+        assert_eq!(store.read(&view), expected);
+        assert_eq!(store.read(&view), expected);
+        writer.join().unwrap();
+        assert_eq!(store.read(&view), expected);
+        store.views.end(&view);
+        assert!(!store.views.want(0));
+    });
+}
+
+#[test]
+fn two_views_and_a_writer_do_not_disturb_each_other() {
+    model(|| {
+        let store = Arc::new(Store::new());
+        store.write();
+        let other = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                let view = store.take();
+                assert_eq!(store.read(&view), [view.lsn() - 1; 2]);
+                store.views.end(&view);
+            })
+        };
+        let view = store.take();
+        store.write();
+        assert_eq!(store.read(&view), [view.lsn() - 1; 2]);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn view_that_gives_way_says_so_before_it_shows_anything_else() {
+    model(|| {
+        let store = Arc::new(Store::new());
+        store.write();
+        let view = store.take();
+        let writer = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                store.write();
+                store.views.give_way()
+            })
+        };
+        let read = store.read(&view);
+        assert!(read == [1, 1] || view.has_expired(), "{read:?}");
+        assert!(writer.join().unwrap() && view.has_expired());
     });
 }

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 pub(crate) use memory::PAGE_LEN;
 use memory::{PAGE_RECORDS, SLAB_PAGES};
 use slab::Slab;
-pub(crate) use slab::{Bytes, Found, PageGuard};
+pub(crate) use slab::{Bytes, Found, PageGuard, PageImage};
 
 /// Slabs of a chunk of the directory, and chunks.
 const CHUNK_SLABS: usize = 256;
@@ -148,6 +148,28 @@ impl Table {
             }
         }
         None
+    }
+
+    /// Copies a page as [`copy_from`](Self::copy_from) does, with every change of it that was
+    /// logged before this call, if its last change is before `lsn` in the log; else `false`.
+    pub(crate) fn copy_before(&self, page: PageId, lsn: u64, copies: &mut Vec<Found>) -> bool {
+        copies.clear();
+        let slab = self.slab(page.slab());
+        slab.is_none_or(|slab| slab.copy_before(page.in_slab(), page.first_id(), lsn, copies))
+    }
+
+    /// As [`copy_before`](Self::copy_before), of one record; `None` where that is `false`.
+    pub(crate) fn find_before(&self, id: u32, lsn: u64) -> Option<Option<Found>> {
+        let page = PageId::of(id);
+        self.slab(page.slab()).map_or(Some(None), |slab| slab.find_before(page.in_slab(), id, lsn))
+    }
+
+    /// The first page at or after `from` that was ever written, or that is beside one.
+    pub(crate) fn existing_from(&self, from: PageId) -> Option<PageId> {
+        if self.slab(from.slab()).is_some() {
+            return Some(from);
+        }
+        self.slabs_from(from.slab()).next().map(|(number, _)| page_id(number, 0))
     }
 
     /// The first pages of the slabs that there are, in order; of those only that may hold

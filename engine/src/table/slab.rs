@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
+use super::index;
 use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words};
 use crate::record::RECORD_LEN;
 use crate::sync::{AtomicU64, Ordering};
@@ -80,20 +81,51 @@ impl Slab {
     /// Copies the records of a page that are there, as of one moment, in order. `first` is
     /// the id of the page's first place.
     pub(super) fn copy(&self, page: usize, first: u32, copies: &mut Vec<Found>) {
+        self.memory.header(page).version.read(|| self.copy_now(page, first, copies));
+    }
+
+    /// As [`copy`](Self::copy), with every change that was logged before this call, if the
+    /// page's last change is before `lsn` in the log; else `false`.
+    pub(super) fn copy_before(
+        &self,
+        page: usize,
+        first: u32,
+        lsn: u64,
+        copies: &mut Vec<Found>,
+    ) -> bool {
+        self.before(page, lsn, || self.copy_now(page, first, copies)).is_some()
+    }
+
+    /// As [`copy_before`](Self::copy_before), of one record; `None` where that is `false`.
+    pub(super) fn find_before(&self, page: usize, id: u32, lsn: u64) -> Option<Option<Found>> {
+        let occupied = &self.memory.header(page).occupied;
+        let slot = page * PAGE_RECORDS + index(id);
+        self.before(page, lsn, || {
+            let there = occupied.load(Ordering::Relaxed) & bit(index(id)) != 0;
+            there.then(|| self.found(slot, id, self.has_expiries()))
+        })
+    }
+
+    fn before<T>(&self, page: usize, lsn: u64, copy: impl FnMut() -> T) -> Option<T> {
         let header = self.memory.header(page);
-        header.version.read(|| {
-            copies.clear();
-            let occupied = header.occupied.load(Ordering::Relaxed);
-            let expires = self.has_expiries();
-            for (index, id) in (first..).take(PAGE_RECORDS).enumerate() {
-                if occupied & bit(index) != 0 {
-                    let slot = page * PAGE_RECORDS + index;
-                    let expiry =
-                        if expires { self.memory.expiry(slot).load(Ordering::Relaxed) } else { 0 };
-                    copies.push(Found { id, bytes: load(self.memory.record(slot)), expiry });
-                }
+        header.version.read_before(&header.lsn, lsn, copy)
+    }
+
+    /// Copies what is there right now, torn if others change it.
+    fn copy_now(&self, page: usize, first: u32, copies: &mut Vec<Found>) {
+        copies.clear();
+        let occupied = self.memory.header(page).occupied.load(Ordering::Relaxed);
+        let expires = self.has_expiries();
+        for (index, id) in (first..).take(PAGE_RECORDS).enumerate() {
+            if occupied & bit(index) != 0 {
+                copies.push(self.found(page * PAGE_RECORDS + index, id, expires));
             }
-        });
+        }
+    }
+
+    fn found(&self, slot: usize, id: u32, expires: bool) -> Found {
+        let expiry = if expires { self.memory.expiry(slot).load(Ordering::Relaxed) } else { 0 };
+        Found { id, bytes: load(self.memory.record(slot)), expiry }
     }
 
     /// Locks a page for writing.
@@ -158,6 +190,31 @@ impl PageGuard<'_> {
     /// When it expires; 0 for never, and where there is no record.
     pub(crate) fn expiry(&self, index: usize) -> u64 {
         if self.slab.has_expiries() { self.expiry_of(index).load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// Where in the log the page's last change is; 0 for one that was replayed.
+    pub(crate) fn lsn(&self) -> u64 {
+        self.header.lsn.load(Ordering::Relaxed)
+    }
+
+    /// Is no record there?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.occupied() == 0
+    }
+
+    /// A copy of the page, if there is memory for it.
+    pub(crate) fn image(&self) -> Option<PageImage> {
+        let occupied = self.occupied();
+        let mut image = PageImage { occupied, records: Vec::new(), expiries: Vec::new() };
+        let count = occupied.count_ones() as usize;
+        image.records.try_reserve_exact(count).ok()?;
+        let there = || (0..PAGE_RECORDS).filter(|index| occupied & bit(*index) != 0);
+        image.records.extend(there().map(|index| load(self.words(index))));
+        if self.slab.has_expiries() {
+            image.expiries.try_reserve_exact(count).ok()?;
+            image.expiries.extend(there().map(|index| self.expiry(index)));
+        }
+        Some(image)
     }
 
     /// Says that a record will be there, or not.
@@ -235,10 +292,40 @@ impl Drop for PageGuard<'_> {
             return;
         }
         // Under the lock: nobody else can have put a record there.
-        if self.occupied() == 0 {
+        if self.is_empty() {
             self.slab.memory.give_back_page(self.page);
         }
         self.header.version.finish();
+    }
+}
+
+/// A copy of a page: of the records that are there, in order.
+#[derive(Debug)]
+pub(crate) struct PageImage {
+    occupied: u64,
+    records: Vec<Bytes>,
+    /// When they expire; empty if none does.
+    expiries: Vec<u64>,
+}
+
+impl PageImage {
+    /// A record of it, if it is there.
+    pub(crate) fn find(&self, id: u32) -> Option<Found> {
+        let bit = bit(index(id));
+        let before = (self.occupied & (bit - 1)).count_ones() as usize;
+        (self.occupied & bit != 0).then(|| self.found(id, before))
+    }
+
+    /// Copies its records, of which `first` is the first place's id.
+    pub(crate) fn copy(&self, first: u32, copies: &mut Vec<Found>) {
+        copies.clear();
+        let ids = (first..).take(PAGE_RECORDS).filter(|id| self.occupied & bit(index(*id)) != 0);
+        copies.extend(ids.enumerate().map(|(at, id)| self.found(id, at)));
+    }
+
+    fn found(&self, id: u32, at: usize) -> Found {
+        let expiry = self.expiries.get(at).copied().unwrap_or(0);
+        Found { id, bytes: self.records[at], expiry }
     }
 }
 

@@ -26,12 +26,36 @@ pub(crate) struct Version(AtomicU64);
 impl Version {
     /// Gives what `copy` gave while the page did not change. It may run several times, and
     /// what it reads in vain may be torn.
-    pub(crate) fn read<T>(&self, mut copy: impl FnMut() -> T) -> T {
+    pub(crate) fn read<T>(&self, copy: impl FnMut() -> T) -> T {
+        self.read_without(WRITING, copy)
+    }
+
+    /// As [`read`](Self::read), if the page's last change, which is where `last` says, is
+    /// before `lsn` in the log. What was logged before `lsn` is in the copy if the caller
+    /// came to know `lsn` when it was logged.
+    pub(crate) fn read_before<T>(
+        &self,
+        last: &AtomicU64,
+        lsn: u64,
+        mut copy: impl FnMut() -> T,
+    ) -> Option<T> {
+        // Acquire pairs with the fence of `begin`, after which `last` is stored: who sees a
+        // change sees what its writer did before, which is to keep a copy.
+        let is_before = || last.load(Ordering::Acquire) < lsn;
+        // So that nobody waits for a page that is changed all the time.
+        if !is_before() {
+            return None;
+        }
+        // A writer that only holds the lock may have logged its change, and not made it.
+        self.read_without(LOCKED | WRITING, || is_before().then(&mut copy))
+    }
+
+    fn read_without<T>(&self, busy: u64, mut copy: impl FnMut() -> T) -> T {
         let mut round = 0;
         for _ in 0..MAX_LOOKS {
             // Acquire pairs with the Release of `finish`: that version's words are seen.
             let before = self.0.load(Ordering::Acquire);
-            if before & WRITING == 0 {
+            if before & busy == 0 {
                 let copied = copy();
                 // Pairs with the fence of `begin`: whoever saw a word of a later version
                 // sees here that its writing had begun.
