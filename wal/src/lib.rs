@@ -14,11 +14,12 @@
 //! control  the two slots            omit     what a test build can leave out
 //! window   bounded reads of a file  walk     frames of one segment, validated
 //! history  what later epochs cut    reader   entries in order, tailed and followed
+//! landmark a boundary, known again
 //! ```
 //!
-//! `control`, `dir`, `history`, `recovered`, `segment`, `walk` and `window` are public for the
-//! recovery crate alone, `omit` for the tests, and hidden here: they may change with any
-//! version.
+//! `control`, `dir`, `history`, `landmark`, `recovered`, `segment`, `walk` and `window` are
+//! public for the crates above alone, `omit` for the tests, and hidden here: they may change
+//! with any version.
 
 mod commit;
 #[doc(hidden)]
@@ -30,6 +31,8 @@ pub mod format;
 #[doc(hidden)]
 pub mod history;
 pub mod io;
+#[doc(hidden)]
+pub mod landmark;
 mod log;
 #[doc(hidden)]
 pub mod omit;

@@ -18,6 +18,7 @@ use crate::dir;
 use crate::error::{Error, PoisonCause, Result};
 use crate::format::{Control, FIRST_INTERNAL_KIND, LogId, entry_len};
 use crate::io::Io;
+use crate::landmark::{self, Landmark};
 use crate::omit::Point;
 use crate::options::{Background, Method, Options, Overflow};
 use crate::position::{Epoch, Level, Lsn, Receipt, SegmentNumber};
@@ -60,6 +61,8 @@ pub struct Log {
 
 /// The flusher looks no more often than this.
 const SHORTEST_TICK: Duration = Duration::from_micros(100);
+/// Turns in which a promise comes to be durable: of its frame, or of one that is on its way.
+const SECURE_ROUNDS: usize = 8;
 /// Spare segments kept ready.
 const SPARES: usize = 1;
 
@@ -348,6 +351,61 @@ impl Log {
             self.shared.wait(Mark::Synced, Lsn(end.0 - 1), None)?;
         }
         Ok(self.shared.synced())
+    }
+
+    /// Makes everything appended so far durable, and then a promise of what is below `upto`:
+    /// no recovery moves a frame below the position that it gives. That is below `upto` only
+    /// where the last segment has no room for a promise, and nobody appends.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    #[doc(hidden)]
+    pub fn secure(&self, upto: Lsn) -> Result<Lsn> {
+        for _ in 0..SECURE_ROUNDS {
+            self.sync()?;
+            let mut driver = self.shared.driver();
+            if driver.core.secured() >= upto {
+                break;
+            }
+            // Either others append, and their next frame promises it, or nobody does, and
+            // there is a frame for the promise alone.
+            driver.core.want_promise();
+            driver.pump(&self.shared);
+        }
+        self.sync()?;
+        Ok(self.shared.driver().core.secured())
+    }
+
+    /// The landmark of a position of this epoch that is [secured](Self::secure). Reads the
+    /// headers of the frames before it in its segment.
+    ///
+    /// # Errors
+    /// [`Error::Purged`] when its segment is not there any more; [`Error::Corrupt`],
+    /// [`Error::Io`].
+    #[doc(hidden)]
+    pub fn landmark(&self, upto: Lsn) -> Result<Landmark> {
+        let starts: Vec<_> = {
+            let driver = self.shared.driver();
+            let ours = driver.live.iter().filter(|live| live.start.epoch == self.epoch);
+            ours.map(|live| live.start).take_while(|start| start.lsn <= upto).collect()
+        };
+        let find = |segment, ceiling| {
+            landmark::find(self.io.as_ref(), &self.dir, segment, ceiling, upto, self.direct)
+        };
+        // A boundary at a segment's start is the end of the one before it, too, and that one
+        // has a frame that ends there.
+        match starts[..] {
+            [] => {
+                let position = ReadFrom::Lsn { epoch: Some(self.epoch), lsn: upto };
+                Err(Error::Purged { position, low_water: self.low_water() })
+            }
+            [first] => find(first, upto),
+            [.., before, last] if last.lsn == upto => find(before, last.lsn),
+            [.., before, last] => match find(last, upto)? {
+                Landmark { last: None, .. } => find(before, last.lsn),
+                found => Ok(found),
+            },
+        }
     }
 
     /// Gives up entries below `keep_from`: removes whole segments that hold nothing at or

@@ -100,6 +100,8 @@ struct FrameState {
     status: Status,
     /// A sync of it starts by then.
     due: Nanos,
+    /// What it says is durable.
+    promise: Lsn,
 }
 
 /// A segment with frames that are not synced, or whose seal is not written.
@@ -171,6 +173,11 @@ pub(crate) struct Core {
     wanted_synced: Lsn,
     /// The highest durable position that is written down on disk.
     promised: Lsn,
+    /// The highest promise of a frame that is durable itself: no recovery moves what is
+    /// below it.
+    secured: Lsn,
+    /// Somebody waits for a promise: it is not put off until the log is idle.
+    promise_wanted: bool,
     /// A promise is on its way, or waits for a segment that has room for it.
     promise_pending: bool,
     last_work: Nanos,
@@ -203,6 +210,8 @@ impl Core {
             wanted_synced: Lsn::ZERO,
             // The opening segment's `cut_at` promises all that was recovered.
             promised: start,
+            secured: start,
+            promise_wanted: false,
             promise_pending: false,
             last_work: now,
             spares: 0,
@@ -266,7 +275,8 @@ impl Core {
             self.segments.push_back(SegmentState::new(frame.segment));
             self.spares = self.spares.saturating_sub(1);
         }
-        self.frames.push_back(FrameState { op, frame, status: Status::Queued, due });
+        let promise = self.marks.synced;
+        self.frames.push_back(FrameState { op, frame, status: Status::Queued, due, promise });
         op
     }
 
@@ -276,6 +286,12 @@ impl Core {
             self.phase = Phase::Closed;
         }
         // A promise waits for the next segment: nothing else goes into this one either.
+        self.promise_wanted |= kind == FrameKind::Promise;
+    }
+
+    /// Write down that all is durable as soon as it is, without waiting for an idle moment.
+    pub(crate) fn want_promise(&mut self) {
+        self.promise_wanted = true;
     }
 
     /// An operation completed well.
@@ -376,6 +392,11 @@ impl Core {
     /// Everything below it is durable.
     pub(crate) fn synced(&self) -> Lsn {
         self.marks.synced
+    }
+
+    /// Everything below it is durable, and so is the promise that it is.
+    pub(crate) fn secured(&self) -> Lsn {
+        self.secured
     }
 
     // Decisions.
@@ -587,7 +608,8 @@ impl Core {
         self.phase == Phase::Running
             && !self.promise_pending
             && self.is_settled()
-            && self.promised < self.marks.synced
+            && (self.promised < self.marks.synced
+                || (self.promise_wanted && self.secured < self.marks.synced))
     }
 
     /// Is everything that was appended durable?
@@ -597,10 +619,11 @@ impl Core {
 
     fn next_promise(&mut self) -> Option<Action> {
         let idle = self.last_work.saturating_add(self.config.idle_promise) <= self.now;
-        if !self.promise_is_due_later() || !idle {
+        if !self.promise_is_due_later() || !(idle || self.promise_wanted) {
             return None;
         }
         self.promise_pending = true;
+        self.promise_wanted = false;
         Some(Action::SealEmpty(FrameKind::Promise))
     }
 
@@ -693,14 +716,15 @@ impl Core {
             self.written_frames += 1;
         }
         while let Some(state) = self.frames.front().filter(|s| s.status == Status::Synced) {
-            self.advance_synced(state.frame);
+            self.advance_synced(state.frame, state.promise);
             self.frames.pop_front();
             self.written_frames -= 1;
         }
     }
 
-    fn advance_synced(&mut self, frame: Closed) {
+    fn advance_synced(&mut self, frame: Closed, promise: Lsn) {
         self.marks.synced = frame.end;
+        self.secured = self.secured.max(promise);
         if frame.kind == FrameKind::Promise {
             self.promised = frame.end;
             self.promise_pending = false;
@@ -721,8 +745,8 @@ impl Core {
             self.marks.synced = self.marks.synced.max(state.frame.end);
         }
         while let Some(state) = self.frames.front().filter(|s| s.status == Status::Synced) {
-            let (frame, synced) = (state.frame, self.marks.synced);
-            self.advance_synced(frame);
+            let (frame, promise, synced) = (state.frame, state.promise, self.marks.synced);
+            self.advance_synced(frame, promise);
             self.marks.synced = synced;
             self.frames.pop_front();
         }

@@ -412,6 +412,31 @@ fn write_above_a_plain_one_of_the_segment_before_is_durable_by_itself() {
 }
 
 #[test]
+fn secured_is_only_what_a_durable_frame_promises() {
+    for fua in [false, true] {
+        let mut world = World::new(config(fua, 2));
+        let mut secured = Lsn(0);
+        for _ in 0..2 {
+            let lsn = world.append(1, false);
+            world.want(lsn);
+            world.finish();
+            assert_eq!(world.core.secured(), secured, "its own frame does not promise it");
+            secured = world.marks.synced;
+        }
+        for _ in 0..2 {
+            // Without an idle moment, and again for the frame of the promise itself.
+            world.core.want_promise();
+            world.finish();
+            assert_eq!(world.core.secured(), secured);
+            assert_eq!(world.marks.synced, secured.plus(SECTOR));
+            secured = world.marks.synced;
+        }
+        world.finish();
+        assert_eq!(world.marks.synced, secured, "a promise does not call for another");
+    }
+}
+
+#[test]
 fn idle_log_promises_once_and_sleeps() {
     for fua in [true, false] {
         let mut world = World::new(config(fua, 1));

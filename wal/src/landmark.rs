@@ -1,0 +1,130 @@
+//! Landmarks: frame boundaries that stay where they are, for whoever keeps a state of its
+//! own and wants to replay only what came after it.
+//!
+//! Owns how a boundary is found from a position, and how it is known again: the frame that
+//! ends there must still have the CRC that it had. Never says that what lies below is
+//! durable; [`Log::secure`](crate::Log::secure) does. Tested by `recovery/tests/with_log.rs`.
+
+use std::path::Path;
+
+use crate::dir;
+use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
+use crate::format::{Frame, Header, LogId, LowWater, MAX_SECTOR};
+use crate::io::Io;
+use crate::position::{Epoch, Lsn};
+use crate::walk::{Cursor, End, Start, Walk};
+use crate::window::Window;
+
+/// Headers are read in pieces of so many bytes.
+const CHUNK: u64 = 64 * 1024;
+
+/// The last frame boundary at or below a position, and all that is needed to know it again
+/// and to read on from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Landmark {
+    /// Which log it is in.
+    pub log_id: LogId,
+    /// The epoch that wrote the frame before it, and the entries up to `upto`.
+    pub epoch: Epoch,
+    /// That epoch's nonce.
+    pub nonce: u64,
+    /// The position that it was made for.
+    pub upto: Lsn,
+    /// Where its segment starts: what the low-water mark becomes when everything before
+    /// that is purged.
+    pub segment: LowWater,
+    /// The boundary: what the frame there continues.
+    pub at: Cursor,
+    /// Where the frame starts that ends there; none at the start of a segment that opens
+    /// an epoch.
+    pub last: Option<Lsn>,
+}
+
+/// Finds the landmark of a position in the segment that starts at `segment`, at or below
+/// `ceiling`.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Corrupt`] when a frame below the position is not intact.
+pub(crate) fn find(
+    io: &dyn Io,
+    dir: &Path,
+    segment: LowWater,
+    ceiling: Lsn,
+    upto: Lsn,
+    direct: bool,
+) -> Result<Landmark> {
+    let path = dir::segment_path(dir, segment.segment);
+    let mut window = Window::open(io, &path, direct)?.with_chunk(CHUNK);
+    let header = Header::decode(window.bytes(0, u64::from(MAX_SECTOR))?)
+        .map_err(|damage| fault(segment, 0, CorruptionKind::SegmentHeader(damage)))?;
+    let start = Start::At { base: segment.lsn, cursor: Cursor::from(&segment) };
+    let mut walk = Walk::new(window, &header, start, ceiling);
+    let mut last = None;
+    let end = loop {
+        match walk.skip()? {
+            Ok(located) => last = Some(located.frame.lsn),
+            Err(end) => break end,
+        }
+    };
+    match end {
+        // The position is a boundary itself, or inside the frame that comes next.
+        End::Ceiling | End::Damage(FrameDamage::Boundary) => {}
+        End::Damage(damage) => {
+            return Err(fault(segment, walk.offset(), CorruptionKind::Frame(damage)));
+        }
+        End::Rotated | End::Closed => {
+            let kind = CorruptionKind::Frame(FrameDamage::Boundary);
+            return Err(fault(segment, walk.offset(), kind));
+        }
+    }
+    let at = walk.at().unwrap_or(Cursor::from(&segment));
+    let (log_id, epoch, nonce) = (header.log_id, header.epoch, header.nonce);
+    Ok(Landmark { log_id, epoch, nonce, upto, segment, at, last })
+}
+
+impl Landmark {
+    /// Is it still there, in the segment with this header? Looks at no other frame than the
+    /// one that ends there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_in(&self, header: &Header, window: &mut Window) -> Result<bool> {
+        let Self { segment, at, .. } = self;
+        let same = header.log_id == self.log_id
+            && header.number == segment.segment
+            && (header.epoch, header.nonce) == (self.epoch, self.nonce)
+            && segment.epoch == self.epoch
+            && segment.lsn <= at.lsn
+            && at.lsn <= self.upto;
+        let Some(last) = self.last.filter(|_| same) else {
+            let opens = header.opening.as_ref().is_some_and(|opening| {
+                opening.base == at.lsn && opening.first_seq == at.seq && segment.lsn == at.lsn
+            });
+            return Ok(same && opens);
+        };
+        if last < segment.lsn || last >= at.lsn {
+            return Ok(false);
+        }
+        let sector = u64::from(header.sector);
+        let offset = sector.saturating_add(last.distance_from(segment.lsn));
+        let bytes = window.bytes(offset, sector)?;
+        let Ok((frame, crc)) = Frame::decode(bytes, header.seed(), header.epoch, header.sector)
+        else {
+            return Ok(false);
+        };
+        Ok(crc == at.chain
+            && frame.lsn == last
+            && frame.end(header.sector) == at.lsn
+            && frame.next_seq() == at.seq)
+    }
+}
+
+fn fault(segment: LowWater, offset: u64, kind: CorruptionKind) -> Error {
+    Error::from(Box::new(Corruption {
+        segment: Some(segment.segment),
+        offset: Some(offset),
+        lsn: None,
+        durable: None,
+        kind,
+    }))
+}
