@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use bulla_wal::dir::{self, Listing, SegmentFile};
 use bulla_wal::format::{Control, FormatError, Header, LowWater, MAX_SECTOR};
 use bulla_wal::io::{FileKind, Io};
+use bulla_wal::landmark::Landmark;
 use bulla_wal::{
     Corruption, CorruptionKind, Epoch, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber,
 };
@@ -114,7 +115,16 @@ pub(crate) struct Analysis {
 
 impl Analysis {
     /// Looks at everything.
-    pub(crate) fn read(log: &mut LogDir, mut control: Control) -> Result<Self> {
+    pub(crate) fn read(log: &mut LogDir, control: Control) -> Result<Self> {
+        Self::read_from(log, control, None)
+    }
+
+    /// Looks at everything from a landmark on; at everything when it does not stand.
+    pub(crate) fn read_from(
+        log: &mut LogDir,
+        mut control: Control,
+        landmark: Option<&Landmark>,
+    ) -> Result<Self> {
         let listing = dir::list(log.io.as_ref(), &log.path)?;
         if log.written_from < SegmentNumber::MAX {
             let next = listing.segments.last().map_or(0, |last| last.number.next().0);
@@ -146,7 +156,12 @@ impl Analysis {
         if live.is_empty() && !unfinished {
             plan.fault.get_or_insert(whole_segment(low_water, CorruptionKind::SegmentMissing));
         }
-        let scans = scan_all(log, &plan.segments)?;
+        if let Some(landmark) = landmark
+            && let Some(index) = stands(log, &plan, landmark)?
+        {
+            plan.start_at(index, landmark);
+        }
+        let scans = scan_all(log, &plan)?;
         let chain = chain::join(&plan, &scans, control.sector);
         let mut analysis =
             Self { control, listing, plan, scans, chain, status: Status::Clean, unfinished };
@@ -249,9 +264,14 @@ impl Analysis {
         self.chain.spans.iter().filter_map(|span| self.piece(span)).collect()
     }
 
-    /// Where the log starts.
+    /// Where the frames that were looked at start.
     pub(crate) fn start(&self) -> Cursor {
-        Cursor::from(&self.plan.low_water)
+        self.plan.start
+    }
+
+    /// Is the landmark in this log, and everything up to what it was made for?
+    pub(crate) fn holds(&self, log: &LogDir, landmark: &Landmark) -> Result<bool> {
+        Ok(self.chain.end.lsn >= landmark.upto && stands(log, &self.plan, landmark)?.is_some())
     }
 
     pub(crate) fn history(&self) -> History {
@@ -298,6 +318,7 @@ impl Analysis {
             sector: self.control.sector,
             epoch: self.control.epoch,
             first_lsn: self.plan.low_water.lsn,
+            looked_from: self.plan.start.lsn,
             last_lsn: chain.end.lsn,
             durable_lsn: chain.durable,
             first_seq: self.plan.low_water.seq,
@@ -386,6 +407,7 @@ impl Analysis {
         let span = self.chain.spans.iter().find(|span| span.index == index);
         let active = self.chain.place.is_some_and(|place| place.index == index);
         let state = match span {
+            _ if index < self.plan.first => SegmentState::Covered,
             Some(span) if span.start.lsn < span.end.lsn => SegmentState::Live,
             _ if segment.newest && active => SegmentState::Live,
             _ if segment.newest => SegmentState::Spare,
@@ -463,10 +485,19 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<Result<Header, Corrup
     }
 }
 
-fn scan_all(log: &LogDir, segments: &[Segment]) -> Result<Vec<Option<Scan>>> {
+/// The index of a landmark's segment, if it is still what it was.
+fn stands(log: &LogDir, plan: &Plan, landmark: &Landmark) -> Result<Option<usize>> {
+    let Some((index, segment)) = plan.place_of(landmark) else { return Ok(None) };
+    // It may lie in the segment that was written last: the disk knows it.
+    let mut window = log.segment(segment.number, log.options.is_direct())?;
+    Ok(landmark.is_in(&segment.header, &mut window)?.then_some(index))
+}
+
+fn scan_all(log: &LogDir, plan: &Plan) -> Result<Vec<Option<Scan>>> {
+    let segments = &plan.segments;
     let threads = log.threads().min(MAX_SCAN_THREADS).min(segments.len());
-    let one = |segment: &Segment| -> Result<Option<Scan>> {
-        if segment.superseded {
+    let one = |(index, segment): (usize, &Segment)| -> Result<Option<Scan>> {
+        if segment.superseded || index < plan.first {
             return Ok(None);
         }
         let Segment { number, header, start, ceiling, newest, .. } = segment;
@@ -483,7 +514,7 @@ fn scan_all(log: &LogDir, segments: &[Segment]) -> Result<Vec<Option<Scan>>> {
         }
     };
     if threads <= 1 {
-        return segments.iter().map(one).collect();
+        return segments.iter().enumerate().map(one).collect();
     }
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
@@ -495,7 +526,7 @@ fn scan_all(log: &LogDir, segments: &[Segment]) -> Result<Vec<Option<Scan>>> {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     segments.get(index).map(|segment| (index, segment))
                 } {
-                    let result = one(segment);
+                    let result = one((index, segment));
                     found.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
                 }
             });

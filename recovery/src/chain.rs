@@ -9,8 +9,10 @@ use std::ops::Range;
 use bulla_wal::dir::SegmentFile;
 use bulla_wal::format::{Control, Header, LowWater, Opening};
 use bulla_wal::io::FileKind;
+use bulla_wal::landmark::Landmark;
 use bulla_wal::{Corruption, CorruptionKind, Epoch, FrameDamage, Lsn, SegmentNumber};
 
+use crate::history::History;
 use crate::report::Proof;
 use crate::scan::{Promise, Scan};
 use crate::verdict::Rest;
@@ -35,6 +37,12 @@ pub(crate) struct Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) low_water: LowWater,
+    /// Where the frames are looked at from: the low-water mark, or a landmark above it.
+    pub(crate) start: Cursor,
+    /// Index of the segment in which that is.
+    pub(crate) first: usize,
+    /// Where that segment starts.
+    pub(crate) first_start: LowWater,
     /// The segments from the low-water mark on, to the first that does not fit.
     pub(crate) segments: Vec<Segment>,
     /// What does not fit.
@@ -98,7 +106,35 @@ pub(crate) fn plan(
     for segment in &mut segments {
         segment.newest = Some(segment.header.epoch) == newest;
     }
-    Plan { low_water, segments, fault }
+    let start = Cursor::from(&low_water);
+    Plan { low_water, start, first: 0, first_start: low_water, segments, fault }
+}
+
+impl Plan {
+    /// The segment of a landmark, if the headers say nothing against it.
+    pub(crate) fn place_of(&self, landmark: &Landmark) -> Option<(usize, &Segment)> {
+        let number = landmark.segment.segment;
+        let index = self.segments.iter().position(|segment| segment.number == number)?;
+        let segment = self.segments.get(index)?;
+        let headers = self.segments.iter().map(|segment| &segment.header);
+        let history = History::new(self.low_water, headers);
+        let stands = landmark.at.lsn >= self.low_water.lsn
+            && landmark.at.lsn <= segment.ceiling
+            && history.check_read(landmark.epoch, landmark.upto).is_ok();
+        stands.then_some((index, segment))
+    }
+
+    /// Leaves out what is below a landmark in the segment with this index.
+    pub(crate) fn start_at(&mut self, index: usize, landmark: &Landmark) {
+        (self.first, self.first_start, self.start) = (index, landmark.segment, landmark.at);
+        let rest = self.segments.iter_mut().skip(index);
+        for segment in rest.take_while(|segment| segment.header.epoch == landmark.epoch) {
+            segment.superseded |= landmark.at.lsn >= segment.ceiling;
+        }
+        if let Some(segment) = self.segments.get_mut(index) {
+            segment.start = Start::At { base: landmark.segment.lsn, cursor: landmark.at };
+        }
+    }
 }
 
 fn segment_fault(number: SegmentNumber, kind: CorruptionKind) -> Corruption {
@@ -247,21 +283,21 @@ pub(crate) struct Chain {
 
 /// Joins the scans. `scans` go with the plan's segments; wholly superseded ones have none.
 pub(crate) fn join(plan: &Plan, scans: &[Option<Scan>], sector: u32) -> Chain {
-    let start = Cursor::from(&plan.low_water);
+    let start = plan.start;
     let mut chain = Chain {
         spans: Vec::new(),
         end: start,
         place: None,
         damage: FrameDamage::EndOfFile,
         durable: start.lsn,
-        proof: Proof::LowWater,
+        proof: if start.lsn > plan.low_water.lsn { Proof::Landmark } else { Proof::LowWater },
         rest: Rest::Zeros,
         closed: false,
         ignored: Vec::new(),
         fault: plan.fault.clone(),
     };
     let joint = Joint { plan, scans, sector };
-    let groups = groups(&plan.segments);
+    let groups = groups(&plan.segments, plan.first);
     let newest = groups.len().saturating_sub(1);
     for (index, group) in groups.into_iter().enumerate() {
         if !joint.group(&mut chain, group, index == newest) {
@@ -271,10 +307,12 @@ pub(crate) fn join(plan: &Plan, scans: &[Option<Scan>], sector: u32) -> Chain {
     chain
 }
 
-/// The plan's segments by epoch.
-fn groups(segments: &[Segment]) -> Vec<Range<usize>> {
-    let mut at = 0;
+/// The plan's segments from `first` on by epoch.
+fn groups(segments: &[Segment], first: usize) -> Vec<Range<usize>> {
+    let mut at = first;
     segments
+        .get(first..)
+        .unwrap_or(&[])
         .chunk_by(|left, right| left.header.epoch == right.header.epoch)
         .map(|group| {
             let start = at;

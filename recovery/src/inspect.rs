@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_wal::format::Control;
+use bulla_wal::landmark::Landmark;
 use bulla_wal::{Corruption, CorruptionKind, Error as LogError, Options, control, dir};
 
 use crate::analysis::{Analysis, LogDir, Piece};
@@ -24,6 +25,7 @@ const MAX_LOOKS: u32 = 8;
 #[derive(Debug)]
 pub struct Inspection {
     log: LogDir,
+    analysis: Analysis,
     report: Report,
     pieces: Vec<Piece>,
     start: Cursor,
@@ -43,6 +45,7 @@ impl Inspection {
             pieces: analysis.pieces(),
             start: analysis.start(),
             log,
+            analysis,
         })
     }
 
@@ -76,6 +79,15 @@ impl Inspection {
                 map::measure(&self.log, &self.report.status, open, segment, piece)
             })
             .collect()
+    }
+
+    /// Is the landmark in this log, and everything up to what it was made for?
+    ///
+    /// # Errors
+    /// [`Io`](LogError::Io).
+    #[doc(hidden)]
+    pub fn holds(&self, landmark: &Landmark) -> Result<bool> {
+        self.analysis.holds(&self.log, landmark)
     }
 
     /// Gives the entries in `range` that can be read in order (of a corrupt log: up to

@@ -14,12 +14,14 @@ use bulla_wal::control::ControlFile;
 use bulla_wal::dir;
 use bulla_wal::format::{Control, Frame, FrameKind, Header, LowWater, Opening, Seed};
 use bulla_wal::io::{Access, AlignedBuf, File, FileKind, Lock, write_full};
+use bulla_wal::landmark::Landmark;
 use bulla_wal::omit::{Point, skip};
 use bulla_wal::recovered::{LiveSegment, begin, check_device, create, random_nonce};
 use bulla_wal::segment::{self, NewSegment};
 use bulla_wal::{Epoch, Error as LogError, Lsn, Options, Recovered, SegmentNumber};
 
 use crate::analysis::{Analysis, LogDir, Piece};
+use crate::chain::{Plan, Segment};
 use crate::error::{Error, Result};
 use crate::inspect::read_control;
 use crate::quarantine::Quarantine;
@@ -39,6 +41,8 @@ pub struct Recovery {
     report: Report,
     pieces: Vec<Piece>,
     start: Cursor,
+    landmark: Option<Landmark>,
+    standing: Vec<Landmark>,
 }
 
 impl Recovery {
@@ -55,7 +59,23 @@ impl Recovery {
     /// [`Options`](LogError::Options), [`Io`](LogError::Io) (free space or mend the device,
     /// and try again).
     pub fn run(dir: &Path, options: &Options) -> Result<Self> {
-        let Entered { log, lock, control, analysis } = Entered::enter(dir, options)?;
+        Self::run_above(dir, options, || Ok(Vec::new()))
+    }
+
+    /// As [`run`](Self::run), but looks at no frame below the first landmark that still
+    /// stands: then entries below it can't be replayed, and the report counts none.
+    /// `landmarks` is asked once the lock is held.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and those of `landmarks`.
+    #[doc(hidden)]
+    pub fn run_above(
+        dir: &Path,
+        options: &Options,
+        landmarks: impl FnOnce() -> Result<Vec<Landmark>>,
+    ) -> Result<Self> {
+        let entered = Entered::enter_above(dir, options, landmarks)?;
+        let Entered { log, lock, control, analysis, landmark, standing } = entered;
         if let Status::Corrupt(corruption) = &analysis.status {
             return Err(corruption.clone().into());
         }
@@ -63,7 +83,8 @@ impl Recovery {
         if analysis.unfinished {
             let recovered = begin(&log.path, log.options.clone(), lock, control)?;
             let start = analysis.start();
-            return Ok(Self { log, recovered, report, pieces: Vec::new(), start });
+            let pieces = Vec::new();
+            return Ok(Self { log, recovered, report, pieces, start, landmark, standing });
         }
         let durable = cursor_at(&analysis, &log, analysis.chain.durable)?;
         let cut = Cut { durable, end: analysis.chain.end };
@@ -83,13 +104,28 @@ impl Recovery {
         report.history.push(report.epoch, cut.end.lsn);
         report.rehomed = (durable.lsn < cut.end.lsn).then_some((durable.lsn, cut.end.lsn));
         report.quarantine = (!copies.is_empty()).then(|| log.path.join(dir::QUARANTINE));
-        Ok(Self { start: analysis.start(), log, recovered, report, pieces })
+        let start = analysis.start();
+        Ok(Self { log, recovered, report, pieces, start, landmark, standing })
     }
 
     /// What was found, and done.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
+    }
+
+    /// The landmark below which nothing was looked at.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn landmark(&self) -> Option<&Landmark> {
+        self.landmark.as_ref()
+    }
+
+    /// The landmarks that stand, that one first.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn standing(&self) -> &[Landmark] {
+        &self.standing
     }
 
     /// Gives the entries in `range` to `visitor`, which may break off.
@@ -150,6 +186,7 @@ fn created_report(recovered: &Recovered) -> Report {
         sector: control.sector,
         epoch: control.epoch,
         first_lsn: low_water.lsn,
+        looked_from: low_water.lsn,
         last_lsn: low_water.lsn,
         durable_lsn: low_water.lsn,
         first_seq: low_water.seq,
@@ -172,10 +209,22 @@ pub(crate) struct Entered {
     pub(crate) lock: Box<dyn Lock>,
     pub(crate) control: ControlFile,
     pub(crate) analysis: Analysis,
+    /// The landmark that the look began at.
+    pub(crate) landmark: Option<Landmark>,
+    /// The landmarks that stand, that one first.
+    pub(crate) standing: Vec<Landmark>,
 }
 
 impl Entered {
     pub(crate) fn enter(path: &Path, options: &Options) -> Result<Self> {
+        Self::enter_above(path, options, || Ok(Vec::new()))
+    }
+
+    fn enter_above(
+        path: &Path,
+        options: &Options,
+        landmarks: impl FnOnce() -> Result<Vec<Landmark>>,
+    ) -> Result<Self> {
         // Looked for before the lock, which leaves a file behind.
         let sector = read_control(path, options)?.sector;
         let options = options.checked(sector)?;
@@ -189,8 +238,30 @@ impl Entered {
         if !skip(Point::OpenDirSync) {
             io.sync_dir(path).map_err(LogError::io("sync", path))?;
         }
-        let analysis = Analysis::read(&mut log, *control.current())?;
-        Ok(Self { log, lock, control, analysis })
+        let control_now = *control.current();
+        let mut landmarks = landmarks()?;
+        for (index, landmark) in landmarks.iter().enumerate() {
+            let analysis = Analysis::read_from(&mut log, control_now, Some(landmark))?;
+            // What contradicts it is for a look at the whole log to name.
+            let is_sound = !matches!(analysis.status, Status::Corrupt(_));
+            if is_sound && analysis.start() == landmark.at && analysis.holds(&log, landmark)? {
+                let (landmark, standing) = (Some(*landmark), landmarks.split_off(index));
+                return Self { log, lock, control, analysis, landmark, standing }.sifted();
+            }
+        }
+        let analysis = Analysis::read(&mut log, control_now)?;
+        let entered = Self { log, lock, control, analysis, landmark: None, standing: landmarks };
+        entered.sifted()
+    }
+
+    /// Leaves out the landmarks that do not stand.
+    fn sifted(mut self) -> Result<Self> {
+        for landmark in std::mem::take(&mut self.standing) {
+            if self.analysis.holds(&self.log, &landmark)? {
+                self.standing.push(landmark);
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -264,7 +335,7 @@ pub(crate) fn commit(
         next_seq: end.seq,
         chain: end.chain,
         wall_ns: end.wall_ns,
-        live: pieces.iter().map(live_segment).collect(),
+        live: pieces.iter().map(|piece| live_segment(piece, &analysis.plan)).collect(),
         header,
     };
     Ok(Committed { recovered, pieces })
@@ -284,7 +355,11 @@ fn clip(pieces: &[Piece], from: Cursor, to: Cursor) -> Vec<Piece> {
         .collect()
 }
 
-fn live_segment(piece: &Piece) -> LiveSegment {
+fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
+    if piece.header.number == plan.first_start.segment {
+        // It is looked at from the middle, perhaps.
+        return LiveSegment { start: plan.first_start };
+    }
     let start = piece.start;
     LiveSegment {
         start: LowWater {
@@ -459,6 +534,21 @@ impl<'a> TailWriter<'a> {
     }
 }
 
+/// File offset after what the segment with this index in the plan keeps: all of it below
+/// what was looked at.
+fn kept_len(analysis: &Analysis, pieces: &[Piece], index: usize, segment: &Segment) -> u64 {
+    let (plan, sector) = (&analysis.plan, analysis.control.sector);
+    let keep = keep_len(pieces, segment.number, sector);
+    match index.cmp(&plan.first) {
+        std::cmp::Ordering::Less => segment.file_len,
+        std::cmp::Ordering::Equal => {
+            let unseen = plan.start.lsn.distance_from(plan.first_start.lsn);
+            keep.max(u64::from(sector).saturating_add(unseen))
+        }
+        std::cmp::Ordering::Greater => keep,
+    }
+}
+
 /// File offset after what a segment keeps: at least its header.
 pub(crate) fn keep_len(pieces: &[Piece], number: SegmentNumber, sector: u32) -> u64 {
     pieces
@@ -472,7 +562,7 @@ pub(crate) fn keep_len(pieces: &[Piece], number: SegmentNumber, sector: u32) -> 
 fn keep_cut_bytes(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Result<Vec<PathBuf>> {
     let mut quarantine = Quarantine::new(log);
     for (index, segment) in analysis.plan.segments.iter().enumerate() {
-        let keep = keep_len(pieces, segment.number, analysis.control.sector);
+        let keep = kept_len(analysis, pieces, index, segment);
         let from = analysis.cut_from(index).map_or(keep, |from| from.max(keep));
         if segment.file_len > from {
             let path = dir::segment_path(&log.path, segment.number);
@@ -486,8 +576,8 @@ fn keep_cut_bytes(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Result
 /// Cuts older segments down to what counts of them. Only purge removes one: a
 /// superseded segment keeps its number in the chain.
 pub(crate) fn trim(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Result<()> {
-    for segment in &analysis.plan.segments {
-        let keep = keep_len(pieces, segment.number, analysis.control.sector);
+    for (index, segment) in analysis.plan.segments.iter().enumerate() {
+        let keep = kept_len(analysis, pieces, index, segment);
         if segment.file_len > keep {
             let path = dir::segment_path(&log.path, segment.number);
             let file = log.io.open(&path, Access::WRITE).map_err(LogError::io("open", &path))?;

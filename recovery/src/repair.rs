@@ -121,7 +121,7 @@ pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Resul
 /// [`Cut`](Error::Cut) when the log can't be cut there: nothing was changed. Those of
 /// [`Recovery::run`](crate::Recovery::run), but for corruption of segments.
 pub fn repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<RepairReport> {
-    let Entered { log, lock, control, analysis } = Entered::enter(path, options)?;
+    let Entered { log, lock, control, analysis, .. } = Entered::enter(path, options)?;
     let cut = checked_cut(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
     if analysis.unfinished {

@@ -47,6 +47,8 @@ impl fmt::Display for Status {
 pub enum Proof {
     /// The low-water mark in CONTROL.
     LowWater,
+    /// What a checkpoint of the log's user remembers.
+    Landmark,
     /// The cut of the recovery that opened the newest epoch.
     Opening {
         /// The opening segment.
@@ -74,6 +76,7 @@ impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LowWater => f.write_str("the low-water mark"),
+            Self::Landmark => f.write_str("the checkpoint"),
             Self::Opening { segment } => {
                 write!(f, "the cut recorded in the opening of segment {segment}")
             }
@@ -181,6 +184,8 @@ pub enum SegmentState {
     Spare,
     /// Everything in it was superseded by a later epoch.
     Superseded,
+    /// A checkpoint stands for its frames: they were not looked at.
+    Covered,
     /// It does not fit into the log, or lies behind one that does not.
     Unread,
 }
@@ -194,6 +199,7 @@ impl SegmentState {
             Self::Dead => "dead",
             Self::Spare => "spare",
             Self::Superseded => "superseded",
+            Self::Covered => "covered",
             Self::Unread => "unread",
         }
     }
@@ -256,6 +262,9 @@ pub struct Report {
     pub epoch: Epoch,
     /// The log's first live position, its low-water mark.
     pub first_lsn: Lsn,
+    /// Frames below it were not looked at: a checkpoint stands for them. Otherwise the same
+    /// as `first_lsn`.
+    pub looked_from: Lsn,
     /// The exclusive end of what can be read in order, X.
     pub last_lsn: Lsn,
     /// Everything below it was durable for certain, D (before this recovery).
@@ -266,7 +275,7 @@ pub struct Report {
     pub next_seq: Seq,
     /// Position and number of the last entry, when its segment holds one.
     pub last_entry: Option<(Lsn, Seq)>,
-    /// Live user entries.
+    /// User entries from `looked_from` on.
     pub entries: u64,
     /// Wall time of the last frame, in ns since 1970; 0 when there is none.
     pub wall_ns: u64,

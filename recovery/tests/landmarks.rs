@@ -1,0 +1,243 @@
+//! Landmarks: recovery above one that stands is recovery of the whole log, and one that does
+//! not stand is not used.
+
+#![expect(clippy::cast_possible_truncation, reason = "logs of a few KiB")]
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bulla_recovery::{
+    Bound, Inspection, Range, Recovery, RepairPlan, Report, Status, open, repair,
+};
+use bulla_wal::dir::segment_path;
+use bulla_wal::io::sim::{CrashKind, SimDisk};
+use bulla_wal::landmark::Landmark;
+use bulla_wal::{Level, Log, Lsn, Method, Options};
+
+const DIR: &str = "/log";
+
+type Entries = Vec<(u64, u64, Vec<u8>)>;
+
+fn options(disk: &SimDisk, seed: u64) -> Options {
+    let method = if seed.is_multiple_of(2) { Method::Direct } else { Method::Buffered };
+    Options::new()
+        .io(disk.process())
+        .method(method)
+        .sector(512)
+        .segment_len(16 * 1024)
+        .ring_len(16 * 1024)
+        .manual()
+}
+
+/// Steele, Lea and Flood's `SplitMix64`.
+fn random(state: &mut u64, below: u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let bits = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    (bits ^ (bits >> 27)) % below
+}
+
+fn above(disk: &SimDisk, seed: u64, landmarks: Vec<Landmark>) -> Recovery {
+    let run = Recovery::run_above(Path::new(DIR), &options(disk, seed), || Ok(landmarks));
+    run.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"))
+}
+
+fn entries(recovery: &Recovery, from: Lsn) -> Entries {
+    let mut found = Vec::new();
+    let range = Range { from: Bound::Lsn(from), to: Bound::Unbounded };
+    let replayed = recovery.replay(range, |entry| {
+        found.push((entry.lsn.0, entry.seq.0, entry.payload.to_vec()));
+        ControlFlow::Continue(())
+    });
+    replayed.expect("replay");
+    found
+}
+
+/// Appends at random; gives the landmarks that it took, the newest first.
+fn live(log: &Log, state: &mut u64) -> Vec<Landmark> {
+    let mut landmarks = Vec::new();
+    for _ in 0..random(state, 60) {
+        let payload = vec![random(state, 256) as u8; random(state, 1500) as usize];
+        let level = Level::ALL[random(state, 3) as usize];
+        let Ok(receipt) = log.append_with(1, &payload, level) else { break };
+        if random(state, 2) == 0 && log.wait(receipt).is_err() {
+            break;
+        }
+        if random(state, 8) == 0 {
+            // At the end, or inside the last frame.
+            let upto = if random(state, 2) == 0 { log.end() } else { receipt.lsn };
+            let Ok(secured) = log.secure(upto) else { break };
+            if secured < upto {
+                // The segment is full to its last sector: there is no room for a promise.
+                continue;
+            }
+            let Ok(landmark) = log.landmark(upto) else { break };
+            assert!(landmark.at.lsn <= upto);
+            landmarks.insert(0, landmark);
+            if let Some(older) = landmarks.get(1)
+                && log.purge(older.upto).is_err()
+            {
+                break;
+            }
+        }
+    }
+    landmarks
+}
+
+#[test]
+fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
+    let mut used = [0; 3];
+    for seed in 0..300 {
+        let mut state = seed;
+        let disk = SimDisk::new(seed);
+        let mut kept: Vec<Landmark> = Vec::new();
+        for life in 0..4 {
+            let log = if life == 0 {
+                let (recovered, _) = open(Path::new(DIR), &options(&disk, seed)).expect("open");
+                Log::start(recovered).expect("start")
+            } else {
+                let fork = disk.fork(seed);
+                let whole = Recovery::run(Path::new(DIR), &options(&fork, seed)).expect("whole");
+                let recovery = above(&disk, seed, kept.clone());
+                let newest = kept.first().copied();
+                assert_eq!(recovery.landmark(), newest.as_ref(), "seed {seed}, life {life}");
+                let start = recovery.report().first_lsn;
+                let from = newest.map_or(start, |landmark| landmark.upto);
+                assert_eq!(entries(&recovery, from), entries(&whole, from), "seed {seed}");
+                let end = |report: &Report| (report.last_lsn, report.next_seq);
+                assert_eq!(end(recovery.report()), end(whole.report()), "seed {seed}");
+                // What was not looked at is still there.
+                let look = Inspection::read(Path::new(DIR), &options(&disk, seed)).expect("look");
+                assert!(!matches!(look.report().status, Status::Corrupt(_)), "seed {seed}");
+                let fork = disk.fork(1);
+                fork.kill();
+                let again = Recovery::run(Path::new(DIR), &options(&fork, seed)).expect("again");
+                assert_eq!(entries(&again, start), entries(&whole, start), "seed {seed}");
+                used[usize::from(newest.is_some())] += 1;
+                Log::start(recovery.into_recovered()).expect("start")
+            };
+            let kind = if seed % 3 == 0 { CrashKind::Kill } else { CrashKind::PowerLoss };
+            if random(&mut state, 3) > 0 {
+                disk.crash_after(random(&mut state, 150), kind);
+            }
+            let mut taken = live(&log, &mut state);
+            taken.append(&mut kept);
+            kept = taken;
+            let closes = random(&mut state, 2) == 0;
+            let closed = closes && log.close().is_ok();
+            disk.disarm();
+            if !closed {
+                disk.power_loss();
+                used[2] += 1;
+            }
+        }
+    }
+    assert!(used.iter().all(|count| *count > 50), "{used:?}");
+}
+
+/// A log with some segments, and a landmark in the middle of it.
+fn with_landmark(disk: &SimDisk) -> Landmark {
+    let (recovered, _) = open(Path::new(DIR), &options(disk, 0)).expect("open");
+    let log = Log::start(recovered).expect("start");
+    let append = |count| {
+        for number in 0..count {
+            let receipt = log.append_with(1, &[number; 900], Level::Strict).expect("append");
+            log.wait(receipt).expect("wait");
+        }
+    };
+    append(40);
+    let upto = log.end();
+    assert!(log.secure(upto).expect("secure") >= upto);
+    let landmark = log.landmark(upto).expect("landmark");
+    append(20);
+    log.close().expect("close");
+    landmark
+}
+
+fn is_used(disk: &SimDisk, landmark: Landmark) -> bool {
+    let recovery = above(disk, 0, vec![landmark]);
+    let used = recovery.landmark().is_some();
+    assert_eq!(recovery.standing().contains(&landmark), used);
+    assert_eq!(recovery.report().looked_from > recovery.report().first_lsn, used);
+    used
+}
+
+#[test]
+fn landmark_that_does_not_stand_is_not_used() {
+    let disk = SimDisk::new(1);
+    let landmark = with_landmark(&disk);
+    assert!(is_used(&disk.fork(1), landmark));
+    let mut wrong = vec![landmark; 9];
+    wrong[0].at.chain ^= 1;
+    wrong[1].at.seq.0 += 1;
+    wrong[2].nonce ^= 1;
+    wrong[3].log_id.0[0] ^= 1;
+    wrong[4].segment.segment = wrong[4].segment.segment.next();
+    wrong[5].last = wrong[5].last.map(|last| Lsn(last.0 - 512));
+    wrong[6].at.lsn.0 += 512;
+    wrong[7].upto.0 += 1 << 20;
+    wrong[8].last = None;
+    for landmark in wrong {
+        assert!(!is_used(&disk.fork(1), landmark), "{landmark:?}");
+    }
+}
+
+#[test]
+fn landmark_of_a_history_that_was_cut_is_not_used() {
+    let disk = SimDisk::new(1);
+    let landmark = with_landmark(&disk);
+    let look = Inspection::read(Path::new(DIR), &options(&disk, 0)).expect("look");
+    let mut cuts = Vec::new();
+    look.replay(Range::ALL, |entry| {
+        cuts.push(entry.lsn);
+        ControlFlow::Continue(())
+    })
+    .expect("replay");
+    // Frames begin a header before their first entry.
+    for entry in cuts.into_iter().step_by(5) {
+        let cut_at = Lsn(entry.0 / 512 * 512);
+        let disk = disk.fork(1);
+        repair(Path::new(DIR), &options(&disk, 0), RepairPlan { cut_at }).expect("repair");
+        let (recovered, _) = open(Path::new(DIR), &options(&disk, 0)).expect("open");
+        let log = Log::start(recovered).expect("start");
+        for number in 0..60 {
+            let receipt = log.append_with(1, &[number; 900], Level::Strict).expect("append");
+            log.wait(receipt).expect("wait");
+        }
+        log.close().expect("close");
+        assert_eq!(is_used(&disk, landmark), cut_at >= landmark.upto, "cut at {cut_at}");
+    }
+}
+
+#[test]
+fn landmark_ahead_of_an_older_copy_of_the_log_is_not_used() {
+    let disk = SimDisk::new(1);
+    let (recovered, _) = open(Path::new(DIR), &options(&disk, 0)).expect("open");
+    let log = Log::start(recovered).expect("start");
+    let receipt = log.append_with(1, &[1; 900], Level::Strict).expect("append");
+    log.wait(receipt).expect("wait");
+    let older = disk.fork(1);
+    let receipt = log.append_with(1, &[2; 900], Level::Strict).expect("append");
+    log.wait(receipt).expect("wait");
+    log.secure(log.end()).expect("secure");
+    let landmark = log.landmark(log.end()).expect("landmark");
+    older.kill();
+    assert!(!is_used(&older, landmark));
+    disk.kill();
+    drop(log);
+    assert!(is_used(&disk, landmark));
+}
+
+#[test]
+fn damage_below_a_landmark_is_found_by_a_look_at_the_whole_log() {
+    let disk = SimDisk::new(1);
+    let landmark = with_landmark(&disk);
+    disk.flip(segment_path(Path::new(DIR), landmark.segment.segment), 700, 1);
+    assert!(is_used(&disk.fork(1), landmark), "what is below is not looked at");
+    let look = Inspection::read(Path::new(DIR), &options(&disk, 0)).expect("look");
+    assert!(matches!(look.report().status, Status::Corrupt(_)));
+    // Above it nothing is taken for the end of the log.
+    let offset = 512 + landmark.at.lsn.distance_from(landmark.segment.lsn);
+    disk.flip(segment_path(Path::new(DIR), landmark.segment.segment), offset + 20, 1);
+    let run = Recovery::run_above(Path::new(DIR), &options(&disk, 0), || Ok(vec![landmark]));
+    assert!(run.expect_err("refused").corruption().is_some());
+}
