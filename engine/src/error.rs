@@ -2,6 +2,7 @@
 
 use bulla_wal::{Lsn, Seq};
 
+use crate::checkpoint::CheckpointError;
 use crate::entries::EntryError;
 use crate::quota::QuotaError;
 use crate::snapshot::Expired;
@@ -70,6 +71,9 @@ pub enum Error {
     /// A snapshot had to make way for changes; take a new one.
     #[error(transparent)]
     Expired(#[from] Expired),
+    /// A checkpoint could not be taken, or not be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The log refused or failed; see [`bulla_wal::Error`] for what may be done.
     #[error(transparent)]
     Log(#[from] bulla_wal::Error),

@@ -3,16 +3,22 @@
 //! Owns nothing on disk: takes no lock and changes no byte.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use bulla_recovery::{Inspection, Range, Report};
-use bulla_wal::Options;
+use bulla_recovery::{Bound, Inspection, Range, Report};
+use bulla_wal::{Options, Seq};
 
-use crate::error::Result;
+use crate::checkpoint::{Base, Candidates, CheckpointError, Choice, Folder, OpenReport};
+use crate::error::{Error, Result};
 use crate::quota::Quota;
 use crate::record::Record;
 use crate::scan::Records;
 use crate::state::State;
+use crate::store::{LOAD_THREADS, decode};
 use crate::token::Token;
+
+/// A store that is open is looked at so often at most.
+const MAX_LOOKS: u32 = 4;
 
 /// A read-only look at a store.
 ///
@@ -22,6 +28,7 @@ use crate::token::Token;
 pub struct StoreInspection<R: Record = Token> {
     state: State<R>,
     report: Report,
+    opened: OpenReport,
 }
 
 impl StoreInspection {
@@ -32,6 +39,8 @@ impl StoreInspection {
     /// [`Error::Recovery`](crate::Error::Recovery) when there is no log, or it can't be
     /// read; [`Error::Entry`](crate::Error::Entry)
     /// when it holds something else than changes of tokens;
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) when the log was purged, and no
+    /// checkpoint can be read that stands for what is gone;
     /// [`Error::Memory`](crate::Error::Memory).
     pub fn read(dir: &Path, options: &Options) -> Result<Self> {
         Self::read_records(dir, options)
@@ -45,10 +54,46 @@ impl<R: Record> StoreInspection<R> {
     /// # Errors
     /// As [`read`](StoreInspection::read).
     pub fn read_records(dir: &Path, options: &Options) -> Result<Self> {
+        let mut looks = 1;
+        loop {
+            match Self::look(dir, options) {
+                // A running store has purged what this look had not come to yet.
+                Err(error) if looks < MAX_LOOKS && is_of_purge(&error) => looks += 1,
+                looked => return looked,
+            }
+        }
+    }
+
+    fn look(dir: &Path, options: &Options) -> Result<Self> {
+        let io = options.file_system();
+        let candidates = Candidates::look(&Folder::of(io, dir))?;
         let inspection = Inspection::read(dir, options)?;
+        let mut standing = Vec::new();
+        for landmark in candidates.landmarks() {
+            if inspection.holds(&landmark)? {
+                standing.push(landmark);
+            }
+        }
+        let report = inspection.report().clone();
+        let from_start = report.first_seq == Seq(1);
+        let choice = candidates.choose(&standing, report.first_lsn, from_start)?;
+        let Choice { newest, older, report: mut opened, .. } = choice;
         let state = State::new(Quota::unlimited());
-        state.replay(|visitor| inspection.replay(Range::ALL, visitor))?;
-        Ok(Self { state, report: inspection.report().clone() })
+        let mut from = Bound::Unbounded;
+        if let Some(newest) = newest {
+            from = Bound::Lsn(newest.head.landmark.upto);
+            state.begin(Base { newest, older, io: Arc::clone(io), store: dir.to_owned() });
+            state.load_all(LOAD_THREADS)?;
+        }
+        let range = Range { from, to: Bound::Unbounded };
+        opened.replayed = state.replay(|visitor| inspection.replay(range, visitor))?;
+        Ok(Self { state, report, opened })
+    }
+
+    /// What the records were read from: the checkpoint, and how much of the log.
+    #[must_use]
+    pub fn opened_from(&self) -> &OpenReport {
+        &self.opened
     }
 
     /// What was found of the log.
@@ -60,7 +105,8 @@ impl<R: Record> StoreInspection<R> {
     /// The record with this id, if there is one.
     #[must_use]
     pub fn get(&self, id: R::Id) -> Option<R> {
-        self.state.get(id.into())
+        // Everything is in the table.
+        self.state.table.read(id.into()).0.and_then(decode)
     }
 
     /// How many records there are.
@@ -89,5 +135,16 @@ impl<'a, R: Record> IntoIterator for &'a StoreInspection<R> {
 
     fn into_iter(self) -> Records<'a, R> {
         self.iter()
+    }
+}
+
+fn is_of_purge(error: &Error) -> bool {
+    use bulla_recovery::Error::{Log, Purged};
+    match error {
+        Error::Checkpoint(CheckpointError::Missing { .. }) | Error::Recovery(Purged { .. }) => true,
+        Error::Recovery(Log(bulla_wal::Error::Io { source, .. })) => {
+            source.kind() == std::io::ErrorKind::NotFound
+        }
+        _ => false,
     }
 }

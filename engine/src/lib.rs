@@ -18,7 +18,7 @@
 //!     .weight(28.0)
 //!     .build()?;
 //! store.put_with(&token, Level::Strict)?; // from here on no crash loses it
-//! assert_eq!(store.get(id), Some(token));
+//! assert_eq!(store.get(id)?, Some(token));
 //! store.close()?;
 //! # std::fs::remove_dir_all(&dir).unwrap();
 //! # Ok::<(), bulla_engine::Error>(())
@@ -27,9 +27,11 @@
 #![deny(unsafe_code)]
 
 mod batch;
+mod checkpoint;
 pub mod entries;
 mod error;
 mod inspect;
+mod options;
 mod quota;
 mod reclaim;
 mod record;
@@ -45,13 +47,18 @@ mod write;
 
 pub use batch::Batch;
 pub use bulla_wal::{Level, Receipt};
+pub use checkpoint::{
+    CheckpointDamage, CheckpointError, CheckpointFault, CheckpointInfo, CheckpointStats,
+    OpenReport, Refusal, RefusedCheckpoint,
+};
 pub use error::{Error, Result};
 pub use inspect::StoreInspection;
+pub use options::StoreOptions;
 pub use quota::{OnExceed, Pressure, Quota, QuotaError, QuotaStats, Resource};
 pub use record::{RECORD_LEN, Record};
 pub use scan::Records;
 pub use snapshot::{Expired, Snapshot, SnapshotRecords};
-pub use store::{Store, StoreOptions, StoreStats};
+pub use store::{Store, StoreStats};
 pub use token::{
     Axis, EntityType, Flags, SPACES, Space, TOKEN_LEN, Token, TokenBuilder, TokenError, TokenId,
 };

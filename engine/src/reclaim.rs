@@ -9,7 +9,7 @@ use std::cmp::Ordering as Order;
 use crate::error::Result;
 use crate::quota::Resource;
 use crate::record::Record;
-use crate::store::{Store, decode};
+use crate::store::{LOAD_THREADS, Store, decode};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::{Found, PageId};
 
@@ -86,6 +86,8 @@ impl<R: Record> Store<R> {
         if !self.state.usage.quota().reclaims() {
             return Ok(0);
         }
+        // What may go is chosen among all.
+        self.state.load_all(LOAD_THREADS)?;
         let may_go = |found: &Found| decode::<R>(found.bytes).is_some_and(|r| !r.is_persistent());
         let mut reclaimed = self.delete_due(BATCH, may_go)?;
         // Records that expired may leave their pages in use.
@@ -130,6 +132,7 @@ impl<R: Record> Store<R> {
         limit: usize,
         may_go: impl Fn(&Found) -> bool,
     ) -> Result<usize> {
+        self.state.load_expiring()?;
         let mut deleted = 0;
         let mut page = Vec::with_capacity(BATCH);
         for slab in self.state.table.slabs(true) {

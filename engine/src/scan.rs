@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::error::Result;
 use crate::record::Record;
 use crate::state::State;
 use crate::store::{Store, decode};
@@ -17,37 +18,49 @@ use crate::token::Token;
 const MAX_THREADS: usize = 64;
 
 impl<R: Record> Store<R> {
+    /// Reads now what is still in the checkpoint that the store was opened from, with so many
+    /// threads (1 to 64). Without it each part is read when it is first touched.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) when a part of it is damaged, and can't
+    /// be built again: the others can still be read. [`Error::Memory`](crate::Error::Memory).
+    pub fn load(&self, threads: usize) -> Result<()> {
+        self.state.load_all(threads.clamp(1, MAX_THREADS))
+    }
+
     /// The records in order of their ids. It goes along with concurrent changes: each
     /// record is shown as it was at some moment of the iteration, and none twice.
-    #[must_use]
-    pub fn iter(&self) -> Records<'_, R> {
-        self.state.iter()
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn iter(&self) -> Result<Records<'_, R>> {
+        self.load(1)?;
+        Ok(self.state.iter())
     }
 
     /// The records that `fits` says fit, in order of their ids, looked through by so many
     /// threads (1 to 64). As [`iter`](Self::iter) it goes along with concurrent changes.
-    pub fn scan(&self, threads: usize, fits: impl Fn(&R) -> bool + Sync) -> Vec<R> {
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn scan(&self, threads: usize, fits: impl Fn(&R) -> bool + Sync) -> Result<Vec<R>> {
+        self.load(threads)?;
         let found = self.state.each_slab(threads, |records| {
             records.filter(|record| fits(record)).collect::<Vec<_>>()
         });
-        found.into_iter().flatten().collect()
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// How many records `fits` says fit; see [`scan`](Self::scan).
-    pub fn count(&self, threads: usize, fits: impl Fn(&R) -> bool + Sync) -> u64 {
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn count(&self, threads: usize, fits: impl Fn(&R) -> bool + Sync) -> Result<u64> {
+        self.load(threads)?;
         let counts = self
             .state
             .each_slab(threads, |records| records.filter(|record| fits(record)).count() as u64);
-        counts.into_iter().sum()
-    }
-}
-
-impl<'a, R: Record> IntoIterator for &'a Store<R> {
-    type Item = R;
-    type IntoIter = Records<'a, R>;
-
-    fn into_iter(self) -> Records<'a, R> {
-        self.iter()
+        Ok(counts.into_iter().sum())
     }
 }
 

@@ -8,13 +8,13 @@
 
 use std::sync::Arc;
 
-use bulla_wal::Lsn;
+use bulla_wal::{Log, Lsn};
 
 use crate::error::{Error, Result};
 use crate::quota::{QuotaError, Usage};
 use crate::record::Record;
 use crate::state::State;
-use crate::store::{Store, decode};
+use crate::store::{LOAD_THREADS, Store, decode};
 use crate::table::{Found, PageGuard, PageId, PageImage};
 use crate::token::Token;
 use crate::views::{MAX_VIEWS, View};
@@ -41,12 +41,23 @@ impl<R: Record> Store<R> {
     /// It can show changes that a crash can still undo: after a [`sync`](Self::sync) that
     /// begins after it was taken, it shows none.
     ///
+    /// Reads what is still in the checkpoint that the store was opened from.
+    ///
     /// # Errors
-    /// [`Error::TooManySnapshots`].
+    /// [`Error::TooManySnapshots`], and as [`load`](Self::load).
     pub fn snapshot(&self) -> Result<Snapshot<'_, R>> {
-        let view = self.state.views.take(|| self.log.cut().0);
+        self.state.load_all(LOAD_THREADS)?;
+        self.state.snapshot(&self.log)
+    }
+}
+
+impl<R: Record> State<R> {
+    /// The state as of now in this log. Everything is in the table.
+    pub(crate) fn snapshot(&self, log: &Log) -> Result<Snapshot<'_, R>> {
+        debug_assert!(self.lazy.is_done(), "a snapshot shows what is in the table");
+        let view = self.views.take(|| log.cut().0);
         let view = view.ok_or(Error::TooManySnapshots { max: MAX_VIEWS })?;
-        Ok(Snapshot { state: &self.state, view })
+        Ok(Snapshot { state: self, view })
     }
 }
 

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bulla_recovery::{EntryView, ReplayStats};
 
 use crate::batch::edit;
+use crate::checkpoint::{Base, Lazy};
 use crate::entries::Changes;
 use crate::error::{Error, Result};
 use crate::quota::{Growth, Quota, Usage};
 use crate::record::Record;
 use crate::snapshot::Kept;
-use crate::store::decode;
-use crate::table::{Edit, PageId, Table, What, apply, plan};
+use crate::table::{Bytes, Edit, PageId, Table, What, apply, plan};
 use crate::views::Views;
 
 /// Replay's changes have no position of their own: all of them are durable.
@@ -27,28 +27,58 @@ pub(crate) struct State<R> {
     pub(crate) table: Table,
     pub(crate) usage: Arc<Usage>,
     pub(crate) views: Views<Kept>,
+    /// What is not in the table yet.
+    pub(crate) lazy: Lazy,
     records: PhantomData<R>,
 }
 
 impl<R: Record> State<R> {
     pub(crate) fn new(quota: Quota) -> Self {
         let usage = Arc::new(Usage::new(quota));
-        Self { table: Table::new(), usage, views: Views::new(), records: PhantomData }
+        let (table, views, lazy) = (Table::new(), Views::new(), Lazy::default());
+        Self { table, usage, views, lazy, records: PhantomData }
     }
 
-    pub(crate) fn get(&self, id: u32) -> Option<R> {
-        self.table.read(id).0.and_then(decode)
+    /// A state that begins with what a checkpoint holds, and with none of it in the table.
+    pub(crate) fn begin(&self, base: Base) {
+        let head = &base.newest.head;
+        // Bounded by the number of ids.
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.usage.replay(Growth { records: count(head.records), pages: count(head.pages) });
+        self.lazy.begin(base);
     }
 
-    /// Applies every entry that `replay` gives to its visitor.
+    /// A record, and where in the log the last change of its page is (0: nowhere).
+    pub(crate) fn read(&self, id: u32) -> Result<(Option<Bytes>, u64)> {
+        self.touch(PageId::of(id))?;
+        Ok(self.table.read(id))
+    }
+
+    /// Sees to it that what there is of a page's slab is in the table. The caller has no
+    /// page locked.
+    pub(crate) fn touch(&self, page: PageId) -> Result<()> {
+        if self.lazy.is_done() { Ok(()) } else { self.lazy.touch::<R>(&self.table, page) }
+    }
+
+    /// Sees to it that everything is in the table; so many threads read.
+    pub(crate) fn load_all(&self, threads: usize) -> Result<()> {
+        self.lazy.load_all::<R>(&self.table, threads, |_| true)
+    }
+
+    /// Sees to it that everything that expires is in the table.
+    pub(crate) fn load_expiring(&self) -> Result<()> {
+        self.lazy.load_all::<R>(&self.table, 1, |place| place.expires)
+    }
+
+    /// Applies every entry that `replay` gives to its visitor; gives how many.
     pub(crate) fn replay(
         &self,
         replay: impl FnOnce(
             &mut dyn FnMut(&EntryView<'_>) -> ControlFlow<()>,
         ) -> bulla_recovery::Result<ReplayStats>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let mut refused = None;
-        replay(&mut |entry| match self.replay_entry(entry) {
+        let stats = replay(&mut |entry| match self.replay_entry(entry) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 refused = Some(error);
@@ -56,7 +86,7 @@ impl<R: Record> State<R> {
             }
         })?;
         self.usage.replayed();
-        refused.map_or(Ok(()), Err)
+        refused.map_or(Ok(stats.entries), Err)
     }
 
     fn replay_entry(&self, entry: &EntryView<'_>) -> Result<()> {
@@ -68,6 +98,7 @@ impl<R: Record> State<R> {
     /// Nobody else has the table yet: one change after the other.
     fn replay_edit(&self, edit: Edit<'_>) -> Result<()> {
         let page = PageId::of(edit.id);
+        self.touch(page)?;
         let guard = match edit.what {
             What::Put(_) => Some(self.table.lock(page).map_err(Error::Memory)?),
             // There is nothing to delete where there is no slab.

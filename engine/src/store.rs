@@ -7,84 +7,26 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bulla_recovery::{Range, Recovery, Report};
+use bulla_recovery::{Bound, Range, Recovery, Report};
 use bulla_wal::io::Io;
 use bulla_wal::{Level, Log, Lsn, Options, Ready, Receipt, Seq, Stats};
 
+use crate::checkpoint::{
+    Background, Base, Candidates, CheckpointError, CheckpointInfo, CheckpointStats, Checkpoints,
+    Choice, Folder, Found, OpenReport,
+};
 use crate::error::{Error, Result};
-use crate::quota::{Quota, QuotaStats};
+use crate::options::StoreOptions;
+use crate::quota::QuotaStats;
 use crate::reclaim::Reclaimer;
 use crate::record::{RECORD_LEN, Record};
 use crate::state::State;
 use crate::table::{Bytes, PageId, index};
 use crate::token::Token;
 
-/// Options of a store.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct StoreOptions {
-    log: Options,
-    level: Level,
-    create: bool,
-    quota: Quota,
-    max_ahead: Duration,
-}
-
-/// A day.
-const MAX_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            log: Options::new(),
-            level: Level::default(),
-            create: true,
-            quota: Quota::new(),
-            max_ahead: MAX_AHEAD,
-        }
-    }
-}
-
-impl StoreOptions {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Options of the log. Default: the log's defaults.
-    pub fn log(mut self, log: Options) -> Self {
-        self.log = log;
-        self
-    }
-
-    /// Level of a change that names none. Default: [`Level::Balanced`].
-    pub fn level(mut self, level: Level) -> Self {
-        self.level = level;
-        self
-    }
-
-    /// Create the store where there is none. Default: yes.
-    pub fn create(mut self, create: bool) -> Self {
-        self.create = create;
-        self
-    }
-
-    /// The most that the store may hold. What its log holds is opened whether it fits or
-    /// not; then nothing more does. Default: see [`Quota`].
-    pub fn quota(mut self, quota: Quota) -> Self {
-        self.quota = quota;
-        self
-    }
-
-    /// How far ahead of the clock the time of a record may be that is put, in whole
-    /// seconds. Default: one day.
-    pub fn max_ahead(mut self, max_ahead: Duration) -> Self {
-        self.max_ahead = max_ahead;
-        self
-    }
-}
+/// Threads that read a checkpoint where the caller does not say how many.
+pub(crate) const LOAD_THREADS: usize = 2;
 
 /// Records in memory, every change of them in a log. Share it between threads by
 /// reference or `Arc`.
@@ -95,25 +37,33 @@ impl StoreOptions {
 /// poisoned, changes above its durable watermark are in doubt: reopen the store.
 #[derive(Debug)]
 pub struct Store<R: Record = Token> {
-    pub(crate) state: State<R>,
-    pub(crate) log: Log,
+    /// Ended before the log is closed.
+    background: Background<R>,
+    checkpoints: Arc<Checkpoints<R>>,
+    pub(crate) state: Arc<State<R>>,
+    pub(crate) log: Arc<Log>,
     pub(crate) level: Level,
     pub(crate) reclaimer: Reclaimer,
     io: Arc<dyn Io>,
     max_ahead_s: u64,
     recovered: Option<Report>,
+    opened: OpenReport,
 }
 
 impl Store {
-    /// Opens the store of tokens in a directory: recovers its log and replays it, or
-    /// creates it.
+    /// Opens the store of tokens in a directory, or creates it: recovers its log, finds the
+    /// newest checkpoint that is whole and of the log's history, and replays what came after
+    /// it. [`opened_from`](Store::opened_from) tells which that was.
     ///
-    /// On return everything that the store shows is durable.
+    /// On return everything that the store shows is durable. Records in the checkpoint are
+    /// read when they are first touched, or by [`load`](Store::load).
     ///
     /// # Errors
     /// [`Error::Recovery`] when the log is corrupt (nothing was changed), locked or not
     /// there; [`Error::Entry`] when it holds something else than changes of tokens;
-    /// [`Error::Log`] when it can't be created or started; [`Error::Memory`].
+    /// [`Error::Checkpoint`] with [`Missing`](CheckpointError::Missing) when the log was
+    /// purged and no checkpoint stands for what is gone; [`Error::Log`] when it can't be
+    /// created or started; [`Error::Memory`].
     pub fn open(dir: &Path, options: &StoreOptions) -> Result<Self> {
         Self::open_records(dir, options)
     }
@@ -130,57 +80,91 @@ impl<R: Record> Store<R> {
     /// As [`open`](Store::open).
     pub fn open_records(dir: &Path, options: &StoreOptions) -> Result<Self> {
         let log_options = options.log.clone().level(options.level);
-        let state = State::new(options.quota);
-        let (log, recovered) = match Recovery::run(dir, &log_options) {
-            Err(bulla_recovery::Error::Log(bulla_wal::Error::NotALog { .. })) if options.create => {
-                (Log::create(dir, &log_options)?, None)
-            }
-            recovery => {
-                let recovery = recovery?;
-                state.replay(|visitor| recovery.replay(Range::ALL, visitor))?;
-                let report = recovery.report().clone();
-                (Log::start(recovery.into_recovered())?, Some(report))
-            }
+        let io = options.log.file_system();
+        let state = Arc::new(State::new(options.quota));
+        let opened = match recover(dir, &log_options, &state) {
+            Err(error) if options.create && is_not_there(&error) => create(dir, &log_options)?,
+            recovered => recovered?,
         };
+        let Opened { log, recovered, report, found } = opened;
+        let log = Arc::new(log);
+        let direct = options.log.is_direct();
+        let (of, at) = ((&state, &log), (io, dir));
+        let checkpoints = Arc::new(Checkpoints::new(of, at, direct, options.triggers, found));
+        let background = Background::start(&checkpoints, options.log.is_manual())
+            .map_err(CheckpointError::io("start a thread for", dir))?;
         Ok(Self {
+            background,
+            checkpoints,
             state,
             log,
             level: options.level,
             reclaimer: Reclaimer::new(),
-            io: Arc::clone(options.log.file_system()),
+            io: Arc::clone(io),
             max_ahead_s: options.max_ahead.as_secs(),
             recovered,
+            opened: report,
         })
     }
 
-    /// What recovery found when the store was opened; `None` when it was created.
+    /// What the records were read from when the store was opened: the checkpoint, those that
+    /// were refused and why, and how much of the log was replayed.
+    #[must_use]
+    pub fn opened_from(&self) -> &OpenReport {
+        &self.opened
+    }
+
+    /// Takes a checkpoint now, while others read and write; gives the newest one when no
+    /// record was changed since.
+    ///
+    /// On return it is durable, and the log is purged to what it and the one before it need.
+    /// It reads what is still in the checkpoint that the store was opened from, and keeps
+    /// pages as a [`Snapshot`](crate::Snapshot) does.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] and [`Error::Expired`]: none was taken, and the store goes on
+    /// without; [`Error::Log`] with `Poisoned`; and as [`load`](Self::load).
+    pub fn checkpoint(&self) -> Result<CheckpointInfo> {
+        self.checkpoints.take()
+    }
+
+    /// What recovery found in the log when the store was opened, from its checkpoint on;
+    /// `None` when it was created.
     #[must_use]
     pub fn recovered(&self) -> Option<&Report> {
         self.recovered.as_ref()
     }
 
-    /// The record with this id, if there is one. Takes no lock.
-    #[must_use]
-    pub fn get(&self, id: R::Id) -> Option<R> {
-        self.state.get(id.into())
+    /// The record with this id, if there is one. Takes no lock, but for the first touch of
+    /// what is still in a checkpoint.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for the part with this record.
+    pub fn get(&self, id: R::Id) -> Result<Option<R>> {
+        Ok(self.state.read(id.into())?.0.and_then(decode))
     }
 
     /// As [`get`](Self::get), and a position to [`wait_for`](Self::wait_for) before relying
     /// on what was read, also on its absence: none of the changes that made it so is
     /// after it.
-    #[must_use]
-    pub fn get_with_lsn(&self, id: R::Id) -> (Option<R>, Lsn) {
-        let (bytes, lsn) = self.state.table.read(id.into());
-        (bytes.and_then(decode), Lsn(lsn))
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_with_lsn(&self, id: R::Id) -> Result<(Option<R>, Lsn)> {
+        let (bytes, lsn) = self.state.read(id.into())?;
+        Ok((bytes.and_then(decode), Lsn(lsn)))
     }
 
     /// The records with these ids as of one moment, in the ids' order: of a batch all
     /// changes are seen or none. Keeps writers of the same records waiting meanwhile.
-    #[must_use]
-    pub fn get_many(&self, ids: &[R::Id]) -> Vec<Option<R>> {
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_many(&self, ids: &[R::Id]) -> Result<Vec<Option<R>>> {
         let mut pages: Vec<_> = ids.iter().map(|id| PageId::of((*id).into())).collect();
         pages.sort_unstable();
         pages.dedup();
+        pages.iter().try_for_each(|page| self.state.touch(*page))?;
         let guards: Vec<_> = pages
             .iter()
             .filter_map(|page| Some((*page, self.state.table.lock_existing(*page)?)))
@@ -192,16 +176,19 @@ impl<R: Record> Store<R> {
         };
         let found: Vec<_> = ids.iter().map(bytes).collect();
         drop(guards);
-        found.into_iter().map(|bytes| bytes.and_then(decode)).collect()
+        Ok(found.into_iter().map(|bytes| bytes.and_then(decode)).collect())
     }
 
     /// When the record with this id expires, in ms since 1970; `None` for never, and where
     /// there is no record.
-    #[must_use]
-    pub fn expires_at(&self, id: R::Id) -> Option<u64> {
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn expires_at(&self, id: R::Id) -> Result<Option<u64>> {
         let id = id.into();
-        let guard = self.state.table.lock_existing(PageId::of(id))?;
-        Some(guard.expiry(index(id))).filter(|at| *at != 0)
+        self.state.touch(PageId::of(id))?;
+        let guard = self.state.table.lock_existing(PageId::of(id));
+        Ok(guard.map(|guard| guard.expiry(index(id))).filter(|at| *at != 0))
     }
 
     /// How many records there are, those of writes under way among them.
@@ -259,12 +246,18 @@ impl<R: Record> Store<R> {
         Ok(self.log.sync()?)
     }
 
-    /// Makes every change durable and closes the log.
+    /// Makes every change durable and closes the log. Takes a checkpoint before that, if the
+    /// next open would otherwise take long; one that fails is no error.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn close(self) -> Result<()> {
-        Ok(self.log.close()?)
+        let Self { background, checkpoints, log, .. } = self;
+        drop(background);
+        checkpoints.closing();
+        drop(checkpoints);
+        let log = Arc::into_inner(log).expect("nobody else has the log any more");
+        Ok(log.close()?)
     }
 
     /// Numbers of the table and of the log.
@@ -276,6 +269,7 @@ impl<R: Record> Store<R> {
             token_bytes: quota.records * RECORD_LEN as u64,
             quota,
             snapshots: self.state.views.len() as u64,
+            checkpoints: self.checkpoints.stats(),
             log: self.log.stats(),
         }
     }
@@ -283,7 +277,8 @@ impl<R: Record> Store<R> {
     /// Does what the log's background threads would do now; `true` if there was something.
     #[doc(hidden)]
     pub fn step(&self) -> bool {
-        self.log.step()
+        let log = self.log.step();
+        self.checkpoints.step() || log
     }
 
     /// The clock, in ms since 1970.
@@ -307,6 +302,55 @@ impl<R: Record> Store<R> {
     }
 }
 
+/// A store's log, open, and its state, replayed.
+struct Opened {
+    log: Log,
+    recovered: Option<Report>,
+    report: OpenReport,
+    found: Found,
+}
+
+/// Recovers the log, and gives `state` what it and a checkpoint say.
+fn recover<R: Record>(dir: &Path, options: &Options, state: &State<R>) -> Result<Opened> {
+    let io = options.file_system();
+    let folder = Folder::of(io, dir);
+    let mut candidates = Candidates::default();
+    let recovery = Recovery::run_above(dir, options, || {
+        candidates = Candidates::settle(&folder)?;
+        Ok(candidates.landmarks())
+    })?;
+    let log_report = recovery.report().clone();
+    let first = log_report.first_lsn;
+    let choice = candidates.choose(recovery.standing(), first, log_report.first_seq == Seq(1))?;
+    let from = choice.newest.as_ref().map(|newest| newest.head.landmark.upto);
+    let kept = Found::new(&choice, first);
+    let Choice { newest, older, mut report, .. } = choice;
+    if let Some(newest) = newest {
+        state.begin(Base { newest, older, io: Arc::clone(io), store: dir.to_owned() });
+    }
+    let from = from.map_or(Bound::Unbounded, Bound::Lsn);
+    let range = Range { from, to: Bound::Unbounded };
+    report.replayed = state.replay(|visitor| recovery.replay(range, visitor))?;
+    let found = Found { replayed: report.replayed > 0, ..kept };
+    let log = Log::start(recovery.into_recovered())?;
+    Ok(Opened { log, recovered: Some(log_report), report, found })
+}
+
+fn create(dir: &Path, options: &Options) -> Result<Opened> {
+    let folder = Folder::of(options.file_system(), dir);
+    let candidates = Candidates::look(&folder)?;
+    if candidates.highest > 0 {
+        return Err(CheckpointError::WithoutLog { path: folder.path }.into());
+    }
+    let log = Log::create(dir, options)?;
+    Ok(Opened { log, recovered: None, report: OpenReport::default(), found: Found::nothing() })
+}
+
+fn is_not_there(error: &Error) -> bool {
+    use bulla_recovery::Error::Log;
+    matches!(error, Error::Recovery(Log(bulla_wal::Error::NotALog { .. })))
+}
+
 /// A record of the table. What is there was checked before it was put there.
 pub(crate) fn decode<R: Record>(bytes: Bytes) -> Option<R> {
     let record = R::from_bytes(&bytes);
@@ -326,6 +370,8 @@ pub struct StoreStats {
     pub quota: QuotaStats,
     /// Snapshots that were taken and not yet dropped.
     pub snapshots: u64,
+    /// The checkpoints.
+    pub checkpoints: CheckpointStats,
     /// The log's counters.
     pub log: Stats,
 }

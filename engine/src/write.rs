@@ -180,7 +180,7 @@ impl<R: Record> Store<R> {
         F: FnMut(R) -> Result<R, Box<dyn std::error::Error + Send + Sync>>,
     {
         for _ in 0..MAX_UPDATES {
-            let Some(current) = self.get(id) else { return Ok(None) };
+            let Some(current) = self.get(id)? else { return Ok(None) };
             let next = f(current).map_err(Error::Update)?;
             if let Some(receipt) = self.compare_and_swap_async(&current, &next, level)? {
                 return Ok(Some((next, receipt)));
@@ -220,7 +220,7 @@ impl<R: Record> Store<R> {
         // A put clears the time at which a record expires: it is logged again.
         let bytes = *current.as_bytes();
         for _ in 0..MAX_UPDATES {
-            let kept = self.expires_at(current.id()).unwrap_or(0);
+            let kept = self.expires_at(current.id())?.unwrap_or(0);
             let mut was = kept;
             let swapped = self.swap(next, kept, level, |guards| {
                 was = guards[0].expiry(index(id));
@@ -349,7 +349,7 @@ impl<R: Record> Store<R> {
     fn change_existing(&self, id: u32, request: Request<'_>) -> Result<Option<Receipt>> {
         non_zero(id)?;
         // So that no memory is mapped for a record that is not there.
-        if self.state.table.read(id).0.is_none() {
+        if self.state.read(id)?.0.is_none() {
             return Ok(None);
         }
         self.change(&[PageId::of(id)], request, |guards| guards[0].read(index(id)).is_some())
@@ -363,6 +363,8 @@ impl<R: Record> Store<R> {
         request: Request<'_>,
         mut admit: impl FnMut(&[PageGuard<'_>]) -> bool,
     ) -> Result<Option<Receipt>> {
+        // Before a page is locked: it may wait for the disk.
+        pages.iter().try_for_each(|page| self.state.touch(*page))?;
         let mut reclaims = 0;
         loop {
             match self.attempt(pages, request, &mut admit)? {

@@ -215,7 +215,7 @@ fn snapshot_shows_pages_that_were_emptied_and_not_those_that_were_filled() {
     [1, 2, 70, 1_000_000].into_iter().for_each(|id| put(&store, id, 1.0));
     assert!(store.expire_in(TokenId(2), Some(Duration::from_secs(60))).expect("told"));
     let before = store.snapshot().expect("two");
-    let expiry = store.expires_at(TokenId(2));
+    let expiry = store.expires_at(TokenId(2)).expect("read");
     put(&store, 1, 2.0);
     put(&store, 3, 1.0);
     put(&store, 2_000_000, 1.0);

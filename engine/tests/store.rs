@@ -32,8 +32,8 @@ fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
     assert_eq!(snapshot.iter().collect::<Vec<_>>(), [token(1, 1.5)]);
     let store = Store::open(&dir.0, &options()).expect("opened");
     assert_eq!(store.recovered().expect("recovered").entries, 4);
-    assert_eq!(store.iter().collect::<Vec<_>>(), [token(1, 1.5)]);
-    assert_eq!(store.get(TokenId(2)), None);
+    assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), [token(1, 1.5)]);
+    assert_eq!(store.get(TokenId(2)).expect("read"), None);
 }
 
 #[test]
@@ -47,11 +47,11 @@ fn batch_is_applied_in_order_and_survives_whole() {
     assert_eq!(batch.len(), 6);
     store.apply_with(&batch, Level::Strict).expect("applied");
     let expected = [token(2, 2.0), token(4, 4.0)];
-    assert_eq!(store.iter().collect::<Vec<_>>(), expected);
+    assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), expected);
     assert!(matches!(store.apply(&Batch::new()), Err(Error::Log(bulla_wal::Error::EmptyBatch))));
     drop(store);
     let store = Store::open(&dir.0, &options()).expect("opened");
-    assert_eq!(store.iter().collect::<Vec<_>>(), expected);
+    assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -71,10 +71,10 @@ fn log_order_is_the_order_of_the_table() {
             });
         }
     });
-    let before: Vec<_> = store.iter().collect();
+    let before: Vec<_> = store.iter().expect("read").collect();
     store.close().expect("closed");
     let store = Store::open(&dir.0, &options()).expect("opened");
-    assert_eq!(store.iter().collect::<Vec<_>>(), before);
+    assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), before);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn iteration_goes_through_all_pages() {
     for id in 1..=200 {
         store.put_with(&token(id, 0.0), Level::Relaxed).expect("put");
     }
-    let ids: Vec<_> = store.iter().map(|token| token.id().0).collect();
+    let ids: Vec<_> = store.iter().expect("read").map(|token| token.id().0).collect();
     assert_eq!(ids, (1..=200).collect::<Vec<_>>());
     assert_eq!((store.len(), store.stats().token_bytes), (200, 12_800));
 }
@@ -135,7 +135,7 @@ fn each_operation_changes_only_what_it_expects_to_find() {
     assert!(matches!(store.update(id, |_| Err("no".into())), Err(Error::Update(_))));
     assert!(matches!(store.update(id, |_| Ok(token(8, 0.0))), Err(Error::OtherId { .. })));
     assert_eq!(store.update(TokenId(9), Ok).expect("looked"), None);
-    assert_eq!(store.get_many(&[TokenId(9), id]), [None, Some(token(7, 3.0))]);
+    assert_eq!(store.get_many(&[TokenId(9), id]).expect("read"), [None, Some(token(7, 3.0))]);
     assert_eq!(store.stats().log.entries, 3, "refusals are not logged");
 }
 
@@ -146,7 +146,7 @@ fn update_that_panics_changes_nothing_and_locks_nothing() {
     store.put(&token(1, 1.0)).expect("put");
     let update = || store.update(TokenId(1), |_| panic!("on purpose"));
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(update)).is_err());
-    assert_eq!(store.get(TokenId(1)), Some(token(1, 1.0)));
+    assert_eq!(store.get(TokenId(1)).expect("read"), Some(token(1, 1.0)));
     store.put(&token(1, 2.0)).expect("the page is free");
 }
 
@@ -165,7 +165,11 @@ fn write_that_finds_no_room_in_the_ring_changes_nothing_and_leaves_its_page_free
     };
     assert!(matches!(refused, Error::Log(bulla_wal::Error::Full)), "{refused}");
     let kept = token(1, f32::from(last) / 100.0);
-    assert_eq!(store.get_many(&[TokenId(1), TokenId(2)]), [Some(kept), None], "takes the lock");
+    assert_eq!(
+        store.get_many(&[TokenId(1), TokenId(2)]).expect("read"),
+        [Some(kept), None],
+        "takes the lock"
+    );
     assert!(store.put_with(&token(2, 1.0), Level::Relaxed).is_err(), "still no room");
     assert_eq!((store.len(), store.stats().quota.bytes), (1, 4096));
     store.sync().expect("synced");
@@ -187,17 +191,21 @@ fn record_stays_until_it_is_due_and_its_deletion_is_logged() {
     assert!(!store.expire_in(TokenId(5), None).expect("there is none"));
     // A clock of whole ms may not have moved on.
     std::thread::sleep(Duration::from_millis(2));
-    assert_eq!(store.get(TokenId(1)), Some(token(1, 1.0)), "a read looks at no clock");
-    let expiry = store.expires_at(TokenId(3));
-    assert!(expiry.is_some() && store.expires_at(TokenId(4)).is_none());
+    assert_eq!(
+        store.get(TokenId(1)).expect("read"),
+        Some(token(1, 1.0)),
+        "a read looks at no clock"
+    );
+    let expiry = store.expires_at(TokenId(3)).expect("read");
+    assert!(expiry.is_some() && store.expires_at(TokenId(4)).expect("read").is_none());
     assert_eq!(store.expire_due(10).expect("expired"), 1);
     assert_eq!(store.stats().quota.expired, 1);
     let kept = [token(2, 2.0), token(3, 1.0), token(4, 1.0)];
-    assert_eq!(store.iter().collect::<Vec<_>>(), kept);
+    assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), kept);
     store.close().expect("closed");
     let store = Store::open(&dir.0, &options()).expect("opened");
-    assert_eq!(store.iter().collect::<Vec<_>>(), kept);
-    assert_eq!(store.expires_at(TokenId(3)), expiry);
+    assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), kept);
+    assert_eq!(store.expires_at(TokenId(3)).expect("read"), expiry);
     assert_eq!(store.expire_due(10).expect("none is due"), 0);
 }
 
@@ -205,10 +213,10 @@ fn record_stays_until_it_is_due_and_its_deletion_is_logged() {
 fn read_names_the_position_after_which_it_is_durable() {
     let dir = Dir::new("lsn");
     let store = Store::open(&dir.0, &options()).expect("created");
-    assert_eq!(store.get_with_lsn(TokenId(1)), (None, Lsn::ZERO));
+    assert_eq!(store.get_with_lsn(TokenId(1)).expect("read"), (None, Lsn::ZERO));
     store.wait_for(Lsn::ZERO, Level::Strict).expect("nothing to wait for");
     let receipt = store.put_async(&token(1, 1.0), Level::Relaxed).expect("put");
-    let (found, lsn) = store.get_with_lsn(TokenId(1));
+    let (found, lsn) = store.get_with_lsn(TokenId(1)).expect("read");
     assert_eq!((found, lsn), (Some(token(1, 1.0)), receipt.lsn));
     store.wait_for(lsn, Level::Strict).expect("durable");
     assert!(store.stats().log.durable_operations() > 0);
@@ -224,9 +232,12 @@ fn scan_finds_in_order_what_fits_by_any_number_of_threads() {
     }
     let odd: Vec<_> = ids.iter().filter(|id| *id % 2 == 1).copied().collect();
     for threads in [0, 1, 3, 1_000] {
-        let found = store.scan(threads, |token| token.weight() > 0.5);
+        let found = store.scan(threads, |token| token.weight() > 0.5).expect("read");
         assert_eq!(found.iter().map(|token| token.id().0).collect::<Vec<_>>(), odd);
-        assert_eq!(store.count(threads, |token| token.weight() > 0.5), odd.len() as u64);
+        assert_eq!(
+            store.count(threads, |token| token.weight() > 0.5).expect("read"),
+            odd.len() as u64
+        );
     }
 }
 
@@ -288,8 +299,9 @@ fn waker_may_read_the_store() {
             let receipt = store.put_async(&token(1, 1.0), Level::Strict).expect("put");
             let mut future = Box::pin(store.ready(receipt));
             let twin = Arc::clone(&store);
-            let waker =
-                Waker::from(Arc::new(Inline(move || assert!(twin.get(TokenId(1)).is_some()))));
+            let waker = Waker::from(Arc::new(Inline(move || {
+                assert!(matches!(twin.get(TokenId(1)), Ok(Some(_))))
+            })));
             let _ = future.as_mut().poll(&mut Context::from_waker(&waker));
             for id in 1..300 {
                 store.put_async(&token(id, 1.0), Level::Relaxed).expect("put");

@@ -77,10 +77,10 @@ fn reader_never_sees_a_torn_record() {
         }
     };
     while_writing(write, || {
-        if let Some(record) = store.get(1) {
+        if let Some(record) = store.get(1).expect("read") {
             record.number();
         }
-        store.iter().for_each(|record| {
+        store.iter().expect("read").for_each(|record| {
             record.number();
         });
     });
@@ -102,11 +102,11 @@ fn batch_is_seen_whole_or_not_at_all() {
     put(0);
     let write = || (1..20_000).for_each(put);
     while_writing(write, || {
-        let many = store.get_many(&ids);
+        let many = store.get_many(&ids).expect("read");
         let many: Vec<_> = many.iter().flatten().map(Stripes::number).collect();
         assert!(many.len() == 3 && many.iter().all(|number| *number == many[0]), "{many:?}");
         // Whoever has seen one change of a batch sees all: also those that come after it.
-        let one_by_one = ids.map(|id| store.get(id).expect("there").number());
+        let one_by_one = ids.map(|id| store.get(id).expect("read").expect("there").number());
         assert!(one_by_one.is_sorted(), "{one_by_one:?}");
     });
 }
@@ -131,9 +131,9 @@ fn no_update_is_lost_and_the_log_tells_the_same() {
             });
         }
     });
-    assert_eq!(store.get(9).map(|record| record.number()), Some(8_000));
+    assert_eq!(store.get(9).expect("read").map(|record| record.number()), Some(8_000));
     store.close().expect("closed");
-    assert_eq!(stripes(&dir, &options()).get(9), Some(Stripes::new(9, 8_000)));
+    assert_eq!(stripes(&dir, &options()).get(9).expect("read"), Some(Stripes::new(9, 8_000)));
 }
 
 #[test]
@@ -188,7 +188,11 @@ fn log_order_is_the_order_of_the_table_for_every_operation() {
         }
     });
     let with_expiry = |store: &Store| -> Vec<_> {
-        store.iter().map(|token| (token, store.expires_at(token.id()))).collect()
+        store
+            .iter()
+            .expect("read")
+            .map(|token| (token, store.expires_at(token.id()).expect("read")))
+            .collect()
     };
     let before = with_expiry(&store);
     let quota = store.stats().quota;

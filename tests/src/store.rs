@@ -220,7 +220,7 @@ impl World {
 
     /// Compares the whole store with the map.
     fn compare(&mut self, store: &Store) -> Result<(), Violation> {
-        let shown: Vec<_> = store.iter().collect();
+        let shown: Vec<_> = read(store.iter())?.collect();
         if self.reclaims {
             let shown: BTreeSet<_> = shown.iter().map(|token| token.id().0).collect();
             self.take_reclaimed(&shown)?;
@@ -229,7 +229,8 @@ impl World {
             return Err(format!("the store has {shown:?}, the map {:?}", self.map));
         }
         for (id, (token, expiry)) in &self.map {
-            let found = (store.get(TokenId(*id)), store.expires_at(TokenId(*id)).unwrap_or(0));
+            let expires_at = read(store.expires_at(TokenId(*id)))?.unwrap_or(0);
+            let found = (read(store.get(TokenId(*id)))?, expires_at);
             if found != (Some(*token), *expiry) {
                 return Err(format!("{id} is {found:?}, not {:?}", (token, expiry)));
             }
@@ -395,7 +396,7 @@ impl World {
         }
         let ttl = Duration::from_millis(self.rng.within(1, 500));
         let result = store.put_for_async(&token, ttl, level);
-        let at = store.expires_at(token.id()).unwrap_or(0);
+        let at = read(store.expires_at(token.id()))?.unwrap_or(0);
         self.ended(&[Change::Put(token), Change::Expire(token.id(), at)], result.map(Some))
     }
 
@@ -406,7 +407,7 @@ impl World {
         if matches!(result, Ok(made) if made.is_some() != self.map.contains_key(&id.0)) {
             return Err(format!("{id} was told when to expire: {result:?}"));
         }
-        let at = store.expires_at(id).unwrap_or(0);
+        let at = read(store.expires_at(id))?.unwrap_or(0);
         if ttl.is_none() != (at == 0) && matches!(result, Ok(Some(_))) {
             return Err(format!("{id} was told to expire in {ttl:?}, and will at {at}"));
         }
@@ -499,7 +500,11 @@ impl World {
         }
         let ids: Vec<_> = (0..20).map(|_| TokenId(self.id())).collect();
         let expected: Vec<_> = ids.iter().map(|id| Some(self.map.get(&id.0)?.0)).collect();
-        if store.get_many(&ids) == expected { Ok(()) } else { Err(format!("get_many {ids:?}")) }
+        if read(store.get_many(&ids))? == expected {
+            Ok(())
+        } else {
+            Err(format!("get_many {ids:?}"))
+        }
     }
 
     fn expire_due(&mut self, store: &Store) -> Result<(), Violation> {
@@ -522,7 +527,8 @@ impl World {
             }
             // Some may be gone: what is left is told by the store.
             Err(Error::Log(bulla_wal::Error::Full)) => {
-                self.map.retain(|id, value| !due(value) || store.get(TokenId(*id)).is_some());
+                let left: BTreeSet<_> = read(store.iter())?.map(|token| token.id().0).collect();
+                self.map.retain(|id, value| !due(value) || left.contains(id));
                 self.tally.expired += 1;
                 Ok(())
             }
@@ -535,6 +541,11 @@ impl World {
         use bulla_wal::io::Io;
         self.disk.process().wall_ns() / 1_000_000
     }
+}
+
+/// A read that must not fail.
+fn read<T>(result: Result<T, Error>) -> Result<T, Violation> {
+    result.map_err(|error| format!("a read failed: {error:?}"))
 }
 
 /// Pages of 64 ids that have a record.

@@ -42,6 +42,17 @@ pub enum Point {
     QuarantineSync,
     /// The directory sync of the quarantine before the originals are trimmed.
     QuarantineDirSync,
+    /// The sync of a store's directory after the folder of its checkpoints is made.
+    CheckpointFolderSync,
+    /// The sync of a checkpoint before its rename.
+    CheckpointSync,
+    /// The directory sync after that rename, before log and older ones are removed.
+    CheckpointDirSync,
+    /// The sync of the checkpoints' directory at open, before anything is built on what is
+    /// listed.
+    CheckpointOpenDirSync,
+    /// The rule that a checkpoint is named only when a promise of its position is durable.
+    CheckpointPromise,
     /// The check of a write's completion for an error.
     WriteErrorCheck,
     /// The check of a write's completion for a short count.
@@ -80,6 +91,11 @@ impl Point {
         Self::CloseSealSync,
         Self::QuarantineSync,
         Self::QuarantineDirSync,
+        Self::CheckpointFolderSync,
+        Self::CheckpointSync,
+        Self::CheckpointDirSync,
+        Self::CheckpointOpenDirSync,
+        Self::CheckpointPromise,
         Self::WriteErrorCheck,
         Self::WriteShortCheck,
         Self::UringErrorCheck,

@@ -207,6 +207,13 @@ impl Options {
         self
     }
 
+    /// Is work done by `Log::step` alone?
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_manual(&self) -> bool {
+        self.background == Background::Manual
+    }
+
     /// The file system.
     #[must_use]
     pub fn file_system(&self) -> &Arc<dyn Io> {

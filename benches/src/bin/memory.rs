@@ -51,13 +51,13 @@ fn measure(dir: &std::path::Path, records: u32) -> Result<(), Box<dyn std::error
             let id = u32::try_from(local)
                 .ok()
                 .and_then(|id| TokenId::new(id, EntityType::Event, 0).ok());
-            id.and_then(|id| store.get(id)).is_some()
+            id.is_some_and(|id| matches!(store.get(id), Ok(Some(_))))
         })
         .count();
     report("get, scattered", records, start);
     let start = Instant::now();
     let threads = std::thread::available_parallelism()?.get();
-    let counted = store.count(threads, |token| token.weight() > 0.5);
+    let counted = store.count(threads, |token| token.weight() > 0.5)?;
     report("count by a filter, all cores", records, start);
     let per_record = grown as f64 / f64::from(records);
     println!("VmRSS grew by {grown} bytes: {per_record:.2} per record");

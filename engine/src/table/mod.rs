@@ -11,14 +11,15 @@ mod version;
 use std::io;
 use std::sync::OnceLock;
 
-pub(crate) use memory::PAGE_LEN;
-use memory::{PAGE_RECORDS, SLAB_PAGES};
-use slab::Slab;
-pub(crate) use slab::{Bytes, Found, PageGuard, PageImage};
+pub(crate) use memory::{PAGE_LEN, PAGE_RECORDS, SLAB_PAGES, SLAB_RECORDS};
+pub(crate) use slab::{Bytes, Found, PageGuard, PageImage, Slab};
 
 /// Slabs of a chunk of the directory, and chunks.
 const CHUNK_SLABS: usize = 256;
 const CHUNKS: usize = (1 << 32) / (CHUNK_SLABS * SLAB_PAGES * PAGE_RECORDS);
+
+/// Slabs that there can be.
+pub(crate) const SLABS: usize = CHUNKS * CHUNK_SLABS;
 
 /// An id without these bits is its page's.
 const PAGE_SHIFT: u32 = PAGE_RECORDS.trailing_zeros();
@@ -59,7 +60,12 @@ impl PageId {
         self.0 as usize / SLAB_PAGES
     }
 
-    const fn in_slab(self) -> usize {
+    /// The number of its slab.
+    pub(crate) const fn slab_number(self) -> u32 {
+        self.0 >> SLAB_PAGES.trailing_zeros()
+    }
+
+    pub(crate) const fn in_slab(self) -> usize {
         self.0 as usize % SLAB_PAGES
     }
 
@@ -80,6 +86,12 @@ impl PageId {
         let page = (self.in_slab() as u64 + count) % SLAB_PAGES as u64;
         Self((self.slab() * SLAB_PAGES) as u32 + page as u32)
     }
+}
+
+/// The id in place `slot` of a slab.
+#[expect(clippy::cast_possible_truncation, reason = "below 32,768")]
+pub(crate) const fn id_in_slab(slab: u32, slot: usize) -> u32 {
+    slab << SLAB_RECORDS.trailing_zeros() | slot as u32
 }
 
 /// Where in its page an id is.
@@ -104,6 +116,16 @@ impl Table {
     pub(crate) fn read(&self, id: u32) -> (Option<Bytes>, u64) {
         let page = PageId::of(id);
         self.slab(page.slab()).map_or((None, 0), |slab| slab.read(page.in_slab(), index(id)))
+    }
+
+    /// Is there a slab with this number?
+    pub(crate) fn has(&self, slab: u32) -> bool {
+        self.slab(slab as usize).is_some()
+    }
+
+    /// Puts a slab where there is none; `false` when there is one.
+    pub(crate) fn install(&self, number: u32, slab: Slab) -> bool {
+        self.cell(number as usize).set(Box::new(slab)).is_ok()
     }
 
     /// Locks a page for writing. Whoever locks several does so in order.
@@ -199,10 +221,14 @@ impl Table {
         chunk[number % CHUNK_SLABS].get().map(Box::as_ref)
     }
 
-    fn make_slab(&self, number: usize) -> io::Result<&Slab> {
+    fn cell(&self, number: usize) -> &OnceLock<Box<Slab>> {
         let chunk = self.chunks[number / CHUNK_SLABS]
             .get_or_init(|| std::iter::repeat_with(OnceLock::new).take(CHUNK_SLABS).collect());
-        let cell = &chunk[number % CHUNK_SLABS];
+        &chunk[number % CHUNK_SLABS]
+    }
+
+    fn make_slab(&self, number: usize) -> io::Result<&Slab> {
+        let cell = self.cell(number);
         if let Some(slab) = cell.get() {
             return Ok(slab);
         }

@@ -7,8 +7,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use super::index;
 use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words};
+use super::{PAGE_SHIFT, index};
 use crate::record::RECORD_LEN;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -29,7 +29,7 @@ const DENSE_RECORDS: u32 = 16_384;
 
 /// Memory for 32,768 records with consecutive ids.
 #[derive(Debug)]
-pub(super) struct Slab {
+pub(crate) struct Slab {
     memory: SlabMemory,
     /// Records that are there.
     live: AtomicU32,
@@ -41,13 +41,52 @@ pub(super) struct Slab {
 impl Slab {
     /// # Errors
     /// When the system has no memory for it.
-    pub(super) fn new(dense: bool) -> io::Result<Self> {
+    pub(crate) fn new(dense: bool) -> io::Result<Self> {
         Ok(Self {
             memory: SlabMemory::new(dense)?,
             live: AtomicU32::new(0),
             is_dense: AtomicBool::new(dense),
             has_expiries: AtomicBool::new(false),
         })
+    }
+
+    /// A slab with the records that a checkpoint has of it: of each page those with a bit in
+    /// `occupied`, one after the other, and when each expires (nothing if none does).
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    pub(crate) fn restore<'a>(
+        occupied: impl Fn(usize) -> u64,
+        records: impl IntoIterator<Item = &'a Bytes>,
+        expiries: impl IntoIterator<Item = u64>,
+        live: u32,
+    ) -> io::Result<Self> {
+        let slab = Self::new(live >= DENSE_RECORDS)?;
+        let (mut records, mut expiries) = (records.into_iter(), expiries.into_iter());
+        for page in 0..SLAB_PAGES {
+            let occupied = occupied(page);
+            slab.memory.header(page).occupied.store(occupied, Ordering::Relaxed);
+            let mut left = occupied;
+            while left != 0 {
+                let slot = page * PAGE_RECORDS + left.trailing_zeros() as usize;
+                left &= left - 1;
+                if let Some(bytes) = records.next() {
+                    store(slab.memory.record(slot), bytes);
+                }
+                if let Some(expiry) = expiries.next().filter(|expiry| *expiry != 0) {
+                    slab.has_expiries.store(true, Ordering::Relaxed);
+                    slab.memory.expiry(slot).store(expiry, Ordering::Relaxed);
+                }
+            }
+        }
+        // Nobody else has the slab yet: whoever gets it sees all of this.
+        slab.live.store(live, Ordering::Relaxed);
+        Ok(slab)
+    }
+
+    /// How many records are there.
+    pub(crate) fn live(&self) -> u32 {
+        self.live.load(Ordering::Relaxed)
     }
 
     /// Are so many records there that the next slab will likely fill, too?
@@ -116,7 +155,7 @@ impl Slab {
         copies.clear();
         let occupied = self.memory.header(page).occupied.load(Ordering::Relaxed);
         let expires = self.has_expiries();
-        for (index, id) in (first..).take(PAGE_RECORDS).enumerate() {
+        for (index, id) in ids(first).enumerate() {
             if occupied & bit(index) != 0 {
                 copies.push(self.found(page * PAGE_RECORDS + index, id, expires));
             }
@@ -129,7 +168,7 @@ impl Slab {
     }
 
     /// Locks a page for writing.
-    pub(super) fn lock(&self, page: usize) -> PageGuard<'_> {
+    pub(crate) fn lock(&self, page: usize) -> PageGuard<'_> {
         let header = self.memory.header(page);
         header.version.lock();
         let occupied = header.occupied.load(Ordering::Relaxed);
@@ -239,9 +278,7 @@ impl PageGuard<'_> {
     /// Inserts or replaces a record, which will never expire.
     pub(crate) fn put(&mut self, index: usize, bytes: &Bytes) {
         let occupied = self.occupied();
-        for (word, bytes) in self.words(index).iter().zip(bytes.as_chunks().0) {
-            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
-        }
+        store(self.words(index), bytes);
         if occupied & bit(index) == 0 {
             self.header.occupied.store(occupied | bit(index), Ordering::Relaxed);
             self.slab.inserted();
@@ -319,7 +356,7 @@ impl PageImage {
     /// Copies its records, of which `first` is the first place's id.
     pub(crate) fn copy(&self, first: u32, copies: &mut Vec<Found>) {
         copies.clear();
-        let ids = (first..).take(PAGE_RECORDS).filter(|id| self.occupied & bit(index(*id)) != 0);
+        let ids = ids(first).filter(|id| self.occupied & bit(index(*id)) != 0);
         copies.extend(ids.enumerate().map(|(at, id)| self.found(id, at)));
     }
 
@@ -329,8 +366,19 @@ impl PageImage {
     }
 }
 
+/// The ids of the page with this first one; the last page ends with the last id.
+const fn ids(first: u32) -> std::ops::RangeInclusive<u32> {
+    first..=first | ((1 << PAGE_SHIFT) - 1)
+}
+
 const fn bit(index: usize) -> u64 {
     1 << index
+}
+
+fn store(words: &Words, bytes: &Bytes) {
+    for (word, bytes) in words.iter().zip(bytes.as_chunks().0) {
+        word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+    }
 }
 
 fn load(words: &Words) -> Bytes {

@@ -1,0 +1,164 @@
+//! What can go wrong with checkpoints, told apart by what the caller may do next.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use bulla_wal::Lsn;
+
+use super::format::CheckpointDamage;
+use crate::error::Error;
+
+/// Why a checkpoint could not be taken, or what it holds could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// It could not be written, or the log not be purged after it. The store goes on without
+    /// it; with a full disk, free space or set
+    /// [`checkpoint_reserve_bytes`](crate::StoreOptions::checkpoint_reserve_bytes).
+    #[error("{operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The log could not write down that what it contains is durable. Append something, and
+    /// try again.
+    #[error("a promise of LSN {lsn} is not durable yet, only of {promised}")]
+    NotPromised {
+        /// Its position.
+        lsn: Lsn,
+        /// What is promised.
+        promised: Lsn,
+    },
+    /// The log does not begin with its first entry, and no checkpoint stands for what was
+    /// purged. Restore a backup of the directory.
+    #[error(
+        "the log starts at LSN {first}, and no checkpoint stands for what was before{}",
+        Refusals(refused)
+    )]
+    Missing {
+        /// Where the log starts.
+        first: Lsn,
+        /// The checkpoints that there are, and why none of them will do.
+        refused: Vec<RefusedCheckpoint>,
+    },
+    /// Records in a checkpoint are damaged, and could not be built again from the older one
+    /// and the log. All others can be read.
+    #[error(
+        "the records {} to {} in {} can't be read ({fault}), nor built again",
+        u64::from(*slab) << 15,
+        (u64::from(*slab) << 15) + 32_767,
+        path.display()
+    )]
+    Slab {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Which slab: ids divided by 32,768.
+        slab: u32,
+        /// What is wrong with it.
+        fault: CheckpointFault,
+        /// Why it could not be built again.
+        #[source]
+        reason: Box<Error>,
+    },
+    /// There are checkpoints in the directory, but no log. Restore it, or move them away.
+    #[error("there are checkpoints in {}, but no log", path.display())]
+    WithoutLog {
+        /// Where they are.
+        path: PathBuf,
+    },
+    /// The older checkpoint can't be read either.
+    #[error("{} can't be read", path.display())]
+    Unreadable {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        fault: CheckpointFault,
+    },
+    /// There is no older checkpoint, and the log starts too late.
+    #[error("there is no older checkpoint")]
+    NoOlder,
+    /// The log ends before the checkpoint.
+    #[error("the log ends before LSN {upto}")]
+    LogTooShort {
+        /// The checkpoint's position.
+        upto: Lsn,
+    },
+    /// The older checkpoint and the log give other records than the newer one names.
+    #[error("the older checkpoint and the log give other records for slab {slab}")]
+    OtherRecords {
+        /// Which slab.
+        slab: u32,
+    },
+}
+
+impl CheckpointError {
+    /// Wraps a system error with what was tried on which path.
+    pub(crate) fn io(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { operation, path, source }
+    }
+}
+
+/// Why a checkpoint can't be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointFault {
+    /// The system's error.
+    #[error("{0}")]
+    Io(#[source] io::Error),
+    /// Its bytes are not those of a checkpoint.
+    #[error(transparent)]
+    Damage(#[from] CheckpointDamage),
+}
+
+/// A checkpoint that a store was not opened from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RefusedCheckpoint {
+    /// Its number.
+    pub number: u64,
+    /// Its file.
+    pub path: PathBuf,
+    /// Why not.
+    pub reason: Refusal,
+}
+
+/// Why a store was not opened from a checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It can't be read.
+    #[error(transparent)]
+    Unreadable(#[from] CheckpointFault),
+    /// It is ahead of the log, or what it was made from was cut off, or it belongs to another
+    /// log.
+    #[error("it is ahead of the log, or not of its history (it was taken at LSN {lsn})")]
+    OffHistory {
+        /// Its position.
+        lsn: Lsn,
+    },
+}
+
+impl fmt::Display for RefusedCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.reason)
+    }
+}
+
+struct Refusals<'a>(&'a [RefusedCheckpoint]);
+
+impl fmt::Display for Refusals<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|refused| write!(f, "; {refused}"))
+    }
+}

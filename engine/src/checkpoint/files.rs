@@ -1,0 +1,158 @@
+//! The files of checkpoints: their names, how one is read, how one is removed.
+//!
+//! Owns the folder `checkpoints` of a store's directory and the descriptors of what is read
+//! in it. What the bytes mean is in `format.rs`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bulla_wal::io::{Access, AlignedBuf, File, FileKind, Io, read_full};
+
+use super::error::CheckpointFault;
+use super::format::{
+    BLOCK, CheckpointDamage, Head, MAX_SLAB_LEN, Place, SlabView, blocks, decode_index,
+};
+
+/// Name of the folder.
+const FOLDER: &str = "checkpoints";
+/// Name of the file that keeps space for a checkpoint.
+const RESERVE: &str = "RESERVE";
+const SUFFIX: &str = ".ckpt";
+const TEMPORARY_SUFFIX: &str = ".ckpt.tmp";
+/// Digits of a number in a name.
+const DIGITS: usize = 20;
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    pub(crate) io: Arc<dyn Io>,
+    pub(crate) path: PathBuf,
+}
+
+/// What the folder holds.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// The numbers of checkpoints, the newest first.
+    pub(crate) numbers: Vec<u64>,
+    /// What a write that did not end has left.
+    pub(crate) temporaries: Vec<PathBuf>,
+    /// Bytes of the file that keeps space, if there is one.
+    pub(crate) reserve: Option<u64>,
+}
+
+impl Folder {
+    pub(crate) fn of(io: &Arc<dyn Io>, store: &Path) -> Self {
+        Self { io: Arc::clone(io), path: store.join(FOLDER) }
+    }
+
+    /// Lists it; nothing is there when it is not.
+    pub(crate) fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        let entries = match self.io.list_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
+            entries => entries?,
+        };
+        for entry in entries.into_iter().filter(|entry| entry.kind == FileKind::Regular) {
+            if let Some(number) = parse_name(&entry.name) {
+                listing.numbers.push(number);
+            } else if entry.name.ends_with(TEMPORARY_SUFFIX) {
+                listing.temporaries.push(self.path.join(&entry.name));
+            } else if entry.name == RESERVE {
+                listing.reserve = Some(entry.len);
+            }
+        }
+        listing.numbers.sort_unstable_by(|left, right| right.cmp(left));
+        Ok(listing)
+    }
+
+    pub(crate) fn path_of(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:020}{SUFFIX}"))
+    }
+
+    pub(crate) fn temporary_path_of(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:020}{TEMPORARY_SUFFIX}"))
+    }
+
+    pub(crate) fn reserve_path(&self) -> PathBuf {
+        self.path.join(RESERVE)
+    }
+
+    /// Removes a name; that it is not there is fine.
+    pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.io.unlink(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn parse_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let are_digits = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|number| are_digits && *number > 0)
+}
+
+/// A checkpoint whose header and index are whole. Its slabs are read one by one.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) path: PathBuf,
+    pub(crate) head: Head,
+    /// The slabs with a record in them, in order.
+    pub(crate) places: Vec<Place>,
+    file: Arc<dyn File>,
+}
+
+impl Checkpoint {
+    /// Reads header and index of the checkpoint with this number.
+    pub(crate) fn open(folder: &Folder, number: u64) -> Result<Self, CheckpointFault> {
+        let path = folder.path_of(number);
+        let file = folder.io.open(&path, Access::READ).map_err(CheckpointFault::Io)?;
+        let len = file.len().map_err(CheckpointFault::Io)?;
+        let mut block = AlignedBuf::zeroed(BLOCK);
+        let count = read_full(file.as_ref(), &mut block, 0).map_err(CheckpointFault::Io)?;
+        let head = Head::decode(block.get(..count).unwrap_or(&[]), len)?;
+        if head.number != number {
+            return Err(CheckpointDamage::Number.into());
+        }
+        // Bounded by the number of slabs that there can be, which the header's CRC vouches
+        // for and the file's length bears out.
+        let mut index = AlignedBuf::zeroed(blocks(head.index_len()));
+        read_whole(file.as_ref(), &mut index, head.index_offset)?;
+        let places = decode_index(&head, &index)?;
+        Ok(Self { path, head, places, file })
+    }
+
+    /// The place of a slab, if it has records.
+    pub(crate) fn place(&self, slab: u32) -> Option<&Place> {
+        let at = self.places.binary_search_by_key(&slab, |place| place.slab).ok()?;
+        self.places.get(at)
+    }
+
+    /// Reads a slab into `buffer`, whole.
+    pub(crate) fn read<'a>(
+        &self,
+        place: &Place,
+        buffer: &'a mut SlabBuffer,
+    ) -> Result<SlabView<'a>, CheckpointFault> {
+        let len = blocks(place.len());
+        let bytes = buffer.0.get_mut(..len).ok_or(CheckpointDamage::Length)?;
+        read_whole(self.file.as_ref(), bytes, place.offset)?;
+        Ok(SlabView::decode(place, bytes)?)
+    }
+}
+
+/// Memory for the bytes of any one slab.
+#[derive(Debug)]
+pub(crate) struct SlabBuffer(AlignedBuf);
+
+impl SlabBuffer {
+    pub(crate) fn new() -> Self {
+        Self(AlignedBuf::zeroed(blocks(MAX_SLAB_LEN)))
+    }
+}
+
+fn read_whole(file: &dyn File, bytes: &mut [u8], offset: u64) -> Result<(), CheckpointFault> {
+    let count = read_full(file, bytes, offset).map_err(CheckpointFault::Io)?;
+    if count == bytes.len() { Ok(()) } else { Err(CheckpointDamage::Length.into()) }
+}

@@ -1,0 +1,232 @@
+//! Writing a checkpoint: page by page into a temporary file, which becomes one by a rename.
+//!
+//! Owns the order of the writes: slabs, index, header, sync. Until [`Written::publish`] there
+//! is nothing but a temporary file, which the next open removes. Memory is bounded by one
+//! slab.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bulla_wal::io::{AlignedBuf, File, write_full};
+use bulla_wal::landmark::Landmark;
+use bulla_wal::omit::{Point, skip};
+
+use super::files::Folder;
+use super::format::{BLOCK, Head, MAX_SLAB_LEN, Place, blocks, encode_index};
+use crate::record::RECORD_LEN;
+use crate::table::{Found, PageId, SLAB_PAGES, index};
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    folder: Folder,
+    number: u64,
+    temporary: PathBuf,
+    file: Arc<dyn File>,
+    offset: u64,
+    places: Vec<Place>,
+    slab: Gathered,
+    /// Was the space that is kept for a checkpoint taken for it?
+    from_reserve: bool,
+}
+
+/// The pages of the slab that is being written.
+#[derive(Debug)]
+struct Gathered {
+    number: Option<u32>,
+    occupied: [u64; SLAB_PAGES],
+    records: Vec<u8>,
+    expiries: Vec<u64>,
+    buffer: AlignedBuf,
+}
+
+impl Writer {
+    /// Begins a checkpoint in the folder; `direct` past the page cache.
+    pub(crate) fn create(folder: &Folder, number: u64, direct: bool) -> io::Result<Self> {
+        let temporary = folder.temporary_path_of(number);
+        folder.remove(&temporary)?;
+        let file = folder.io.create(&temporary, direct)?;
+        Ok(Self::new(folder, number, temporary, file, false))
+    }
+
+    /// Begins a checkpoint in the space that is kept for one; none where nothing is kept.
+    pub(crate) fn in_reserve(
+        folder: &Folder,
+        number: u64,
+        direct: bool,
+    ) -> io::Result<Option<Self>> {
+        let temporary = folder.temporary_path_of(number);
+        match folder.io.rename(&folder.reserve_path(), &temporary) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            renamed => renamed?,
+        }
+        let access = bulla_wal::io::Access { write: true, direct };
+        let file = folder.io.open(&temporary, access)?;
+        Ok(Some(Self::new(folder, number, temporary, file, true)))
+    }
+
+    fn new(
+        folder: &Folder,
+        number: u64,
+        temporary: PathBuf,
+        file: Arc<dyn File>,
+        from_reserve: bool,
+    ) -> Self {
+        Self {
+            folder: folder.clone(),
+            number,
+            temporary,
+            file,
+            offset: BLOCK as u64,
+            places: Vec::new(),
+            slab: Gathered::new(),
+            from_reserve,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Takes in a page: its records in order. Pages come in order, each once.
+    pub(crate) fn push(&mut self, page: PageId, records: &[Found]) -> io::Result<()> {
+        if self.slab.number.is_some_and(|number| number != page.slab_number()) {
+            self.flush()?;
+        }
+        self.slab.push(page, records);
+        Ok(())
+    }
+
+    /// Writes the slab that was gathered.
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(place) = self.slab.encode(self.offset) else { return Ok(()) };
+        let len = blocks(place.len());
+        write_full(self.file.as_ref(), &self.slab.buffer[..len], self.offset)?;
+        self.offset += len as u64;
+        self.places.push(place);
+        Ok(())
+    }
+
+    /// Writes the rest, and makes all of it durable under its temporary name.
+    pub(crate) fn finish(&mut self, wall_ns: u64, landmark: Landmark) -> io::Result<Written> {
+        self.flush()?;
+        let (index, index_crc) = encode_index(&self.places);
+        write_aligned(self.file.as_ref(), &index, self.offset)?;
+        let sum = |count: fn(&Place) -> u32| self.places.iter().map(count).map(u64::from).sum();
+        let head = Head {
+            number: self.number,
+            landmark,
+            wall_ns,
+            records: sum(|place| place.records),
+            pages: sum(|place| place.pages),
+            slabs: u32::try_from(self.places.len()).map_err(io::Error::other)?,
+            index_crc,
+            index_offset: self.offset,
+        };
+        write_aligned(self.file.as_ref(), &head.encode(), 0)?;
+        // Space that was kept may be more than was needed.
+        if self.file.len()? != head.file_len() {
+            self.file.set_len(head.file_len())?;
+        }
+        if !skip(Point::CheckpointSync) {
+            self.file.sync()?;
+        }
+        Ok(Written { folder: self.folder.clone(), temporary: self.temporary.clone(), head })
+    }
+
+    /// Gives up: what was written is removed, or kept for the next one.
+    pub(crate) fn abandon(self) -> io::Result<()> {
+        if self.from_reserve {
+            self.folder.io.rename(&self.temporary, &self.folder.reserve_path())
+        } else {
+            self.folder.remove(&self.temporary)
+        }
+    }
+}
+
+impl Gathered {
+    fn new() -> Self {
+        Self {
+            number: None,
+            occupied: [0; SLAB_PAGES],
+            records: Vec::new(),
+            expiries: Vec::new(),
+            buffer: AlignedBuf::zeroed(blocks(MAX_SLAB_LEN)),
+        }
+    }
+
+    fn push(&mut self, page: PageId, records: &[Found]) {
+        self.number = Some(page.slab_number());
+        for found in records {
+            self.occupied[page.in_slab()] |= 1 << index(found.id);
+            self.records.extend_from_slice(&found.bytes);
+            self.expiries.push(found.expiry);
+        }
+    }
+
+    /// Puts the slab into the buffer, in whole blocks, and forgets it. None when nothing is
+    /// in it.
+    fn encode(&mut self, offset: u64) -> Option<Place> {
+        let number = self.number.take()?;
+        let expires = self.expiries.iter().any(|expiry| *expiry != 0);
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            self.buffer[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        self.occupied.iter().for_each(|word| put(&word.to_le_bytes()));
+        put(&self.records);
+        if expires {
+            self.expiries.iter().for_each(|expiry| put(&expiry.to_le_bytes()));
+        }
+        let (slab, rest) = self.buffer.split_at_mut(at);
+        rest[..blocks(at) - at].fill(0);
+        let count = self.records.len() / RECORD_LEN;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 32,768")]
+        let place = Place {
+            slab: number,
+            records: count as u32,
+            pages: self.occupied.iter().filter(|word| **word != 0).count() as u32,
+            expires,
+            offset,
+            crc: crc32fast::hash(slab),
+        };
+        debug_assert_eq!(place.len(), at, "the layout is the format's");
+        self.occupied.fill(0);
+        self.records.clear();
+        self.expiries.clear();
+        (count > 0).then_some(place)
+    }
+}
+
+/// A checkpoint that is durable under a temporary name.
+#[derive(Debug)]
+pub(crate) struct Written {
+    folder: Folder,
+    temporary: PathBuf,
+    head: Head,
+}
+
+impl Written {
+    /// Gives it its name. On return it is durable; everything below its position must be,
+    /// and a promise of that.
+    pub(crate) fn publish(self) -> io::Result<Head> {
+        let io = &self.folder.io;
+        if let Err(error) = io.rename(&self.temporary, &self.folder.path_of(self.head.number)) {
+            // The error is what counts; the next open removes what is left.
+            let _ = self.folder.remove(&self.temporary);
+            return Err(error);
+        }
+        if !skip(Point::CheckpointDirSync) {
+            io.sync_dir(&self.folder.path)?;
+        }
+        Ok(self.head)
+    }
+}
+
+fn write_aligned(file: &dyn File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut aligned = AlignedBuf::zeroed(bytes.len());
+    aligned.copy_from_slice(bytes);
+    write_full(file, &aligned, offset)
+}

@@ -1,0 +1,428 @@
+//! Checkpoints: what a store shows never depends on them, and one damaged file costs nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bulla_engine::{
+    Batch, CheckpointError, Error, Level, Store, StoreInspection, StoreOptions, Token, TokenId,
+};
+use bulla_recovery::{RepairPlan, repair};
+use bulla_wal::Options;
+use bulla_wal::io::sim::{FaultOp, SimDisk};
+
+const DIR: &str = "/store";
+
+fn token(id: u32, weight: f32) -> Token {
+    Token::builder(TokenId(id)).weight(weight).build().expect("valid")
+}
+
+/// Records with the times at which they expire (0: never).
+type Model = BTreeMap<u32, (Token, u64)>;
+
+fn log(disk: &SimDisk) -> Options {
+    Options::new()
+        .io(disk.process())
+        .sector(512)
+        .segment_len(16 * 1024)
+        .ring_len(16 * 1024)
+        .lock_timeout(Duration::ZERO)
+        .manual()
+}
+
+fn options(disk: &SimDisk) -> StoreOptions {
+    StoreOptions::new().log(log(disk)).checkpoint_close_bytes(None)
+}
+
+fn try_open(disk: &SimDisk) -> Result<Store, Error> {
+    Store::open(Path::new(DIR), &options(disk))
+}
+
+fn open(disk: &SimDisk) -> Store {
+    try_open(disk).unwrap_or_else(|error| panic!("open: {error:?}"))
+}
+
+/// A store of which nothing is open any more.
+fn end(disk: &SimDisk, store: Store) {
+    disk.power_loss();
+    drop(store);
+}
+
+/// Changes some records, a number that says which.
+fn change(store: &Store, model: &mut Model, round: u32) {
+    let mut batch = Batch::new();
+    for number in 0..40 {
+        // Dense ones, sparse ones, one in the last slab of all.
+        let id = match number % 4 {
+            0 => 1 + number,
+            1 => 200 + (number + round) % 90,
+            2 => number * 40_000,
+            _ => u32::MAX - number,
+        };
+        let kept = token(id, (round % 100) as f32);
+        batch.put(&kept);
+        model.insert(id, (kept, 0));
+        if number % 5 == 0 {
+            let at = u64::from(round + number + 1) << 33;
+            batch.expire_at(TokenId(id), at).expect("not 0");
+            model.insert(id, (kept, at));
+        }
+        if (number + round).is_multiple_of(7) {
+            batch.delete(TokenId(id)).expect("not 0");
+            model.remove(&id);
+        }
+    }
+    store.apply_with(&batch, Level::Strict).expect("applied");
+}
+
+fn shown(store: &Store) -> Result<Model, Error> {
+    let tokens: Vec<_> = store.iter()?.collect();
+    let with_expiry = |token: Token| {
+        let expiry = store.expires_at(token.id())?.unwrap_or(0);
+        assert_eq!(store.get(token.id())?, Some(token));
+        Ok((token.id().0, (token, expiry)))
+    };
+    tokens.into_iter().map(with_expiry).collect()
+}
+
+fn check(store: &Store, model: &Model) {
+    assert_eq!(shown(store).expect("read"), *model);
+    let stats = store.stats();
+    assert_eq!(stats.quota.records, model.len() as u64);
+    let pages: std::collections::BTreeSet<_> = model.keys().map(|id| id / 64).collect();
+    assert_eq!(stats.quota.bytes, pages.len() as u64 * 4096);
+}
+
+/// A store with so many checkpoints and changes after each.
+fn with_checkpoints(disk: &SimDisk, count: u32) -> (Store, Model) {
+    let (store, mut model) = (open(disk), Model::new());
+    for round in 0..count {
+        change(&store, &mut model, 3 * round);
+        change(&store, &mut model, 3 * round + 1);
+        let taken = store.checkpoint().expect("checkpoint");
+        assert_eq!((taken.number, taken.records), (u64::from(round) + 1, model.len() as u64));
+        change(&store, &mut model, 3 * round + 2);
+    }
+    (store, model)
+}
+
+fn files(disk: &SimDisk, suffix: &str) -> Vec<PathBuf> {
+    let mut files = disk.paths();
+    files.retain(|path| path.to_string_lossy().ends_with(suffix));
+    files.sort();
+    files
+}
+
+/// The checkpoints' files, the older first.
+fn checkpoints(disk: &SimDisk) -> Vec<PathBuf> {
+    files(disk, ".ckpt")
+}
+
+#[test]
+fn store_is_opened_from_its_newest_checkpoint_and_the_log_after_it() {
+    for count in 1..5 {
+        let disk = SimDisk::new(u64::from(count));
+        let (store, mut model) = with_checkpoints(&disk, count);
+        check(&store, &model);
+        end(&disk, store);
+        let store = open(&disk);
+        let opened = store.opened_from();
+        assert_eq!(opened.checkpoint.map(|used| used.number), Some(u64::from(count)));
+        assert_eq!(
+            opened.older.map(|older| older.number),
+            (count > 1).then_some(u64::from(count) - 1)
+        );
+        assert!(opened.refused.is_empty() && opened.replayed > 0, "{opened}");
+        check(&store, &model);
+        change(&store, &mut model, 99);
+        check(&store, &model);
+        end(&disk, store);
+        check(&open(&disk), &model);
+    }
+}
+
+#[test]
+fn log_is_purged_to_what_the_last_two_checkpoints_need() {
+    let disk = SimDisk::new(1);
+    let (store, _) = with_checkpoints(&disk, 1);
+    end(&disk, store);
+    let first = |store: &Store| store.recovered().expect("recovered").first_lsn;
+    let store = open(&disk);
+    assert_eq!(first(&store).0, 0, "one checkpoint alone lets nothing go");
+    end(&disk, store);
+    let disk = SimDisk::new(1);
+    let (store, model) = with_checkpoints(&disk, 6);
+    assert_eq!(checkpoints(&disk).len(), 2);
+    end(&disk, store);
+    let store = open(&disk);
+    check(&store, &model);
+    let older = store.opened_from().older.expect("there are two");
+    assert!(first(&store) > bulla_wal::Lsn::ZERO && first(&store) <= older.lsn);
+    assert!(older.lsn.0 - first(&store).0 < 16 * 1024, "no whole segment is kept for nothing");
+}
+
+#[test]
+fn nothing_is_read_before_it_is_touched() {
+    let disk = SimDisk::new(1);
+    let (store, model) = with_checkpoints(&disk, 2);
+    store.checkpoint().expect("of the last changes");
+    end(&disk, store);
+    let store = open(&disk);
+    let waiting = |store: &Store| store.stats().checkpoints.waiting_slabs;
+    let all = waiting(&store);
+    assert!(all > 5, "{all}");
+    assert_eq!(store.len(), model.len());
+    assert_eq!(waiting(&store), all);
+    let (id, (kept, _)) = model.last_key_value().expect("not empty");
+    assert_eq!(store.get(TokenId(*id)).expect("read"), Some(*kept));
+    assert_eq!(store.get(TokenId(77_000_000)).expect("read"), None);
+    assert_eq!(waiting(&store), all - 1);
+    store.delete(TokenId(1)).expect("deleted");
+    assert_eq!(waiting(&store), all - 2);
+    store.load(3).expect("loaded");
+    assert_eq!(waiting(&store), 0);
+}
+
+#[test]
+fn checkpoint_of_nothing_new_is_the_one_before() {
+    let disk = SimDisk::new(1);
+    let (store, mut model) = with_checkpoints(&disk, 1);
+    let taken = store.checkpoint().expect("checkpoint");
+    assert_eq!(store.checkpoint().expect("again"), taken);
+    end(&disk, store);
+    let store = open(&disk);
+    assert_eq!(store.checkpoint().expect("again"), taken);
+    change(&store, &mut model, 9);
+    assert_eq!(store.checkpoint().expect("another").number, taken.number + 1);
+}
+
+#[test]
+fn every_damaged_byte_of_a_checkpoint_is_noticed_and_costs_nothing() {
+    let disk = SimDisk::new(1);
+    let (store, model) = with_checkpoints(&disk, 2);
+    end(&disk, store);
+    let newest = checkpoints(&disk).pop().expect("a file");
+    let len = disk.read_file(&newest).len() as u64;
+    // All of the header and of the first slab's words; then a step that meets every byte of
+    // a word, in every part of every slab and of the index.
+    let offsets = (0..600).chain((600..len).step_by(127)).chain(len - 4096..len);
+    let (mut refused, mut rebuilt) = (0, 0);
+    for offset in offsets {
+        let disk = disk.fork(offset);
+        disk.power_loss();
+        disk.flip(&newest, offset, 1 << (offset % 8));
+        let store = open(&disk);
+        check(&store, &model);
+        let opened = store.opened_from();
+        match (opened.refused.len(), store.stats().checkpoints.rebuilt_slabs) {
+            (1, 0) => {
+                assert_eq!(opened.checkpoint.map(|used| used.number), Some(1), "{opened}");
+                assert!(opened.to_string().contains("not used"), "{opened}");
+                refused += 1;
+            }
+            (0, 1) => rebuilt += 1,
+            other => panic!("byte {offset} of {len}: {other:?}, {opened}"),
+        }
+    }
+    assert!(refused > 500 && rebuilt > 200, "{refused} {rebuilt}");
+}
+
+#[test]
+fn checkpoint_that_is_cut_short_or_too_long_or_gone_costs_nothing() {
+    let disk = SimDisk::new(1);
+    let (store, mut model) = with_checkpoints(&disk, 2);
+    end(&disk, store);
+    let newest = checkpoints(&disk).pop().expect("a file");
+    let bytes = disk.read_file(&newest);
+    for len in [0, 1, 4095, 4096, 4097, bytes.len() / 2, bytes.len() - 1, bytes.len() + 1] {
+        let disk = disk.fork(1);
+        disk.power_loss();
+        let mut other = bytes.clone();
+        other.resize(len, 0);
+        disk.write_file(&newest, &other);
+        let store = open(&disk);
+        check(&store, &model);
+        assert_eq!(store.opened_from().refused.len(), 1, "{len}");
+    }
+    disk.remove_file(&newest);
+    let store = open(&disk);
+    assert_eq!(store.opened_from().checkpoint.map(|used| used.number), Some(1));
+    check(&store, &model);
+    // And it goes on: the next two are the ones that are kept.
+    for round in 50..53 {
+        change(&store, &mut model, round);
+        store.checkpoint().expect("checkpoint");
+    }
+    assert_eq!(checkpoints(&disk).len(), 2);
+    end(&disk, store);
+    check(&open(&disk), &model);
+}
+
+#[test]
+fn any_one_file_may_be_lost_and_of_two_each_is_told() {
+    for count in [1, 2, 4, 6] {
+        let disk = SimDisk::new(1);
+        let (store, model) = with_checkpoints(&disk, count);
+        end(&disk, store);
+        let store = open(&disk.fork(1));
+        let is_purged = store.recovered().is_some_and(|report| report.first_lsn.0 > 0);
+        assert_eq!(is_purged, count > 2);
+        let names = checkpoints(&disk);
+        for name in &names {
+            let disk = disk.fork(1);
+            disk.power_loss();
+            disk.remove_file(name);
+            check(&open(&disk), &model);
+        }
+        for name in &names {
+            disk.flip(name, 100, 1);
+        }
+        match try_open(&disk) {
+            Ok(store) if !is_purged => check(&store, &model),
+            Err(Error::Checkpoint(CheckpointError::Missing { first, refused })) if is_purged => {
+                assert!(first.0 > 0);
+                assert_eq!(refused.len(), names.len());
+            }
+            other => panic!("{count}: {:?}", other.err()),
+        }
+        let look = StoreInspection::read(Path::new(DIR), &log(&disk));
+        assert_eq!(look.is_err(), is_purged, "{look:?}");
+    }
+}
+
+#[test]
+fn slab_that_is_damaged_in_both_checkpoints_is_a_typed_error_and_the_others_are_read() {
+    let disk = SimDisk::new(1);
+    let (store, model) = with_checkpoints(&disk, 3);
+    end(&disk, store);
+    // The first slab lies right behind the header: ids below 32,768.
+    for name in checkpoints(&disk) {
+        disk.flip(name, 4096 + 5000, 1);
+    }
+    let store = match try_open(&disk) {
+        Ok(store) => store,
+        // Replay touches it.
+        Err(Error::Checkpoint(CheckpointError::Slab { slab: 0, .. })) => return,
+        Err(error) => panic!("{error:?}"),
+    };
+    for (id, (kept, _)) in &model {
+        match store.get(TokenId(*id)) {
+            Ok(found) => assert!(*id >= 32_768 && found == Some(*kept)),
+            Err(Error::Checkpoint(CheckpointError::Slab { slab: 0, .. })) => assert!(*id < 32_768),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert!(matches!(store.checkpoint(), Err(Error::Checkpoint(CheckpointError::Slab { .. }))));
+    assert!(store.iter().is_err() && store.count(2, |_| true).is_err());
+    assert_eq!(checkpoints(&disk).len(), 2, "a checkpoint that fails lets nothing go");
+}
+
+#[test]
+fn checkpoint_ahead_of_an_older_log_is_refused() {
+    let disk = SimDisk::new(1);
+    let (store, model) = with_checkpoints(&disk, 1);
+    end(&disk, store);
+    let older = disk.fork(1);
+    let store = open(&disk);
+    let mut later = model.clone();
+    change(&store, &mut later, 70);
+    store.checkpoint().expect("checkpoint");
+    end(&disk, store);
+    let newest = checkpoints(&disk).pop().expect("a file");
+    let bytes = disk.read_file(&newest);
+    older.power_loss();
+    older.write_file(&newest, &bytes);
+    let store = open(&older);
+    check(&store, &model);
+    assert_eq!(store.opened_from().refused.len(), 1, "{}", store.opened_from());
+}
+
+#[test]
+fn checkpoint_of_what_a_repair_cut_off_is_refused() {
+    let disk = SimDisk::new(1);
+    let (store, mut model) = (open(&disk), Model::new());
+    change(&store, &mut model, 1);
+    let kept = model.clone();
+    let cut_at = store.sync().expect("synced");
+    change(&store, &mut model, 2);
+    store.checkpoint().expect("checkpoint");
+    end(&disk, store);
+    repair(Path::new(DIR), &log(&disk), RepairPlan { cut_at }).expect("repaired");
+    let store = open(&disk);
+    check(&store, &kept);
+    assert_eq!(store.opened_from().refused.len(), 1);
+    let mut model = kept;
+    change(&store, &mut model, 3);
+    end(&disk, store);
+    // Also when the log has grown past it again.
+    let store = open(&disk);
+    check(&store, &model);
+    assert_eq!(store.opened_from().refused.len(), 1);
+}
+
+#[test]
+fn checkpoint_of_another_store_is_refused() {
+    let disk = SimDisk::new(1);
+    let (store, model) = with_checkpoints(&disk, 1);
+    end(&disk, store);
+    let other = SimDisk::new(2);
+    let (store, _) = with_checkpoints(&other, 2);
+    end(&other, store);
+    let names = checkpoints(&other);
+    let [_, name] = &names[..] else { panic!("{names:?}") };
+    disk.write_file(name, &other.read_file(name));
+    let store = open(&disk);
+    check(&store, &model);
+    assert_eq!(store.opened_from().refused.len(), 1);
+    assert_eq!(store.opened_from().checkpoint.map(|used| used.number), Some(1));
+}
+
+#[test]
+fn checkpoints_without_a_log_are_not_built_over() {
+    let disk = SimDisk::new(1);
+    let (store, _) = with_checkpoints(&disk, 2);
+    end(&disk, store);
+    for path in disk.paths() {
+        let name = path.to_string_lossy();
+        if name.ends_with(".seg") || name.ends_with("CONTROL") {
+            disk.remove_file(&path);
+        }
+    }
+    let refused = try_open(&disk);
+    assert!(
+        matches!(refused, Err(Error::Checkpoint(CheckpointError::WithoutLog { .. }))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn checkpoint_that_fails_leaves_everything_as_it_was() {
+    let disk = SimDisk::new(1);
+    let (store, mut model) = with_checkpoints(&disk, 2);
+    let ops = [FaultOp::Create, FaultOp::Write, FaultOp::Sync, FaultOp::Rename, FaultOp::SyncDir];
+    for (failed, op) in (1..).zip(ops) {
+        change(&store, &mut model, 60 + failed);
+        let before = checkpoints(&disk);
+        disk.fail_next(op, std::io::ErrorKind::Other, "checkpoints", 0);
+        let refused = store.checkpoint();
+        assert!(
+            matches!(refused, Err(Error::Checkpoint(CheckpointError::Io { .. }))),
+            "{op:?}: {refused:?}"
+        );
+        let stats = store.stats().checkpoints;
+        assert_eq!(stats.failed, u64::from(failed));
+        assert!(stats.last_error.is_some());
+        assert!(before.iter().all(|name| checkpoints(&disk).contains(name)), "{op:?}");
+        check(&store, &model);
+        let fork = disk.fork(1);
+        fork.power_loss();
+        check(&open(&fork), &model);
+    }
+    let taken = store.checkpoint().expect("checkpoint");
+    assert_eq!(store.stats().checkpoints.last_error, None);
+    assert_eq!((checkpoints(&disk).len(), files(&disk, ".tmp").len()), (2, 0));
+    end(&disk, store);
+    let store = open(&disk);
+    assert_eq!(store.opened_from().checkpoint, Some(taken));
+    check(&store, &model);
+}
