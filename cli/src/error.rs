@@ -57,6 +57,16 @@ pub(crate) enum Error {
         #[source]
         source: MappingError,
     },
+    #[error("{option} is for CSV files: a legacy log holds whole tokens")]
+    NotForLegacy { option: &'static str },
+    #[error(
+        "{} is damaged in {places} places that can have held tokens, first at byte {at}; nothing \
+         was loaded",
+        path.display()
+    )]
+    LegacyDamaged { path: PathBuf, places: u64, at: u64 },
+    #[error("{} changed while it was read", path.display())]
+    Changed { path: PathBuf },
     #[error("there is no command {0:?}")]
     NoCommand(String),
     #[error("no token has id {0}")]
@@ -120,9 +130,9 @@ impl Error {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match (self.log(), self) {
-            (Some(bulla_wal::Error::Corrupt(_)), _) => 4,
+            (Some(bulla_wal::Error::Corrupt(_)), _) | (_, Self::LegacyDamaged { .. }) => 4,
             (Some(bulla_wal::Error::Options { .. }), _)
-            | (_, Self::Mapping { .. } | Self::NoCommand(_)) => 2,
+            | (_, Self::Mapping { .. } | Self::NotForLegacy { .. } | Self::NoCommand(_)) => 2,
             _ => 1,
         }
     }
@@ -209,6 +219,15 @@ impl Error {
                 Some("map another column, or make the value empty or NA if it is missing")
             }
             Self::Mapping { .. } => Some("`bulla load --help` shows how columns are mapped"),
+            Self::NotForLegacy { .. } => Some("leave the option out, or --from legacy"),
+            Self::LegacyDamaged { .. } => Some(
+                "load a copy that is whole if there is one. `bulla load --from legacy FILE \
+                 --dry-run` shows what is missing; --skip-damaged loads the rest",
+            ),
+            Self::Changed { .. } => Some(
+                "stop the program that writes to it, then run the command again: what was \
+                 loaded is replaced",
+            ),
             Self::NoParent(_) => Some("check the path, or make the directory above it first"),
             Self::NotEmpty { .. } => {
                 Some("a log needs a directory of its own: name one that is empty or not there yet")

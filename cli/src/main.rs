@@ -11,6 +11,7 @@ mod args;
 mod commands;
 mod error;
 mod input;
+mod legacy;
 mod mapping;
 mod output;
 mod place;

@@ -280,6 +280,21 @@ impl Table {
 }
 
 impl MappingArgs {
+    /// An option that was given, for input that has no columns.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        [
+            ("--preset", self.preset != Preset::Auto),
+            ("--map", !self.map.is_empty()),
+            ("--join", !self.join.is_empty()),
+            ("--clamp", self.clamp),
+            ("--entity-type", self.entity_type != EntityType::Event),
+            ("--domain", self.domain != 0),
+            ("--first-id", self.first_id != 1),
+        ]
+        .into_iter()
+        .find_map(|(option, is_given)| is_given.then_some(option))
+    }
+
     /// Fits the mapping to a file's columns.
     pub(crate) fn resolve(&self, headers: &StringRecord) -> Result<Mapping, MappingError> {
         let mut joins: Vec<(String, usize)> = Vec::new();

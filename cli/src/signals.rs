@@ -39,6 +39,12 @@ impl Interrupt {
         Ok(Self(flag))
     }
 
+    /// # Errors
+    /// [`Error::Interrupted`] once it is set.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_set() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
     pub(crate) fn is_set(&self) -> bool {
         // Pairs with nothing: the flag carries no data.
         self.0.load(Ordering::Relaxed)

@@ -6,3 +6,4 @@ mod damage;
 mod doctor;
 mod drill;
 mod follow;
+mod legacy;

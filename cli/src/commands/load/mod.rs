@@ -1,0 +1,230 @@
+//! `bulla load`: a CSV file, or the log of the store before Bulla, into a store.
+
+mod legacy;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bulla_engine::{Batch, Level, Quota, Receipt, Store, StoreOptions, StoreStats, Token};
+use clap::ValueEnum;
+
+use crate::args::{LevelArg, LogArgs};
+use crate::error::{Error, Result};
+use crate::input;
+use crate::mapping::MappingArgs;
+use crate::output::{Fields, Format, Out, grouped};
+use crate::signals::Interrupt;
+use crate::{Outcome, fields, place};
+
+/// Load the rows of a CSV file (or of the CSV file in a .zip) as tokens.
+///
+/// Ids are the rows' numbers, so that loading a file again replaces its tokens. Rows are
+/// acknowledged in batches; Ctrl-C stops after what was acknowledged.
+///
+/// With `--from legacy` FILE is a write-ahead log of the token store before Bulla. It is
+/// read whole first, and never changed. What is cut short in it (by a crash or a second
+/// writer) is passed over, also where records follow; if a whole token can be missing,
+/// nothing is loaded (exit code 4) unless `--skip-damaged` is given. The report says what
+/// was loaded, and what was not and why. Loading it again replaces its tokens.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  bulla load data/flights-sample.csv /var/lib/flights\n  bulla load flights.csv.zip /var/lib/flights --level strict --batch 500\n  bulla load readings.csv /var/lib/readings --map weight=value:0.1 --map 7.x=seconds:1/3600 --clamp\n  bulla load --from legacy old.wal --dry-run\n  bulla load --from legacy old.wal /var/lib/tokens --level strict"
+)]
+pub(crate) struct Args {
+    /// The file.
+    file: PathBuf,
+    /// The store's directory; made if there is none, in a directory that is there.
+    #[arg(required_unless_present = "dry_run")]
+    dir: Option<PathBuf>,
+    /// What the file is.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    from: From,
+    /// Read and check the whole file, say what would be loaded, and open no store. Exits
+    /// with 3 if the end of a legacy log is torn, with 4 if it is damaged.
+    #[arg(long)]
+    dry_run: bool,
+    /// Load what is intact of a legacy log that is damaged.
+    #[arg(long)]
+    skip_damaged: bool,
+    /// How durable a batch must be before it counts as loaded.
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    level: LevelArg,
+    /// Rows that are logged together or not at all.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "ROWS")]
+    batch: u32,
+    #[command(flatten)]
+    mapping: MappingArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// What a file is.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum From {
+    /// CSV, also in a .zip.
+    #[default]
+    Csv,
+    /// The write-ahead log of the token store before Bulla.
+    Legacy,
+}
+
+pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let interrupt = Interrupt::catch()?;
+    match (args.from, &args.dir) {
+        (From::Legacy, dir) => legacy::run(args, dir.as_deref(), &interrupt, out),
+        (From::Csv, Some(dir)) if !args.dry_run => load_rows(args, dir, &interrupt, out),
+        (From::Csv, _) => check_rows(args, &interrupt, out),
+    }
+}
+
+fn check_rows(args: &Args, interrupt: &Interrupt, out: &mut Out) -> Result<Outcome> {
+    let rows = input::tokens(&args.file, &args.mapping, |_, _| interrupt.check())?;
+    out.report(&fields! { "rows": rows, "complete": true })?;
+    Ok(Outcome::Clean)
+}
+
+fn load_rows(args: &Args, dir: &Path, interrupt: &Interrupt, out: &mut Out) -> Result<Outcome> {
+    let mut loader = Loader::new(args, dir, StoreOptions::new());
+    let rows = input::tokens(&args.file, &args.mapping, |token, _| {
+        interrupt.check()?;
+        loader.put(&token)
+    });
+    let rows = match rows {
+        Err(error) if loader.opened.is_none() => return Err(error),
+        rows => rows,
+    };
+    // What came before an error is loaded too: it is finished, then the error is told.
+    let done = loader.finish()?;
+    let mut summary = fields! { "rows": done.loaded() };
+    summary.extend(done.fields(rows.is_ok()));
+    out.report(&summary)?;
+    done.tell(rows.map(drop), "rows", out)
+}
+
+/// Batches under way before the oldest is waited for.
+const MAX_PENDING: usize = 1024;
+
+/// Puts tokens into a store, in batches.
+struct Loader<'a> {
+    args: &'a Args,
+    dir: &'a Path,
+    options: StoreOptions,
+    start: Instant,
+    /// Opened with the first token, so that a mistyped file or mapping leaves nothing behind.
+    opened: Option<Opened>,
+    batch: Batch,
+    pending: Vec<Receipt>,
+}
+
+struct Opened {
+    store: Store,
+    /// Tokens in it before this load.
+    before: u64,
+}
+
+/// A load that has ended: all of it is durable.
+struct Done<'a> {
+    dir: &'a Path,
+    level: Level,
+    before: u64,
+    stats: StoreStats,
+    time: Duration,
+}
+
+impl<'a> Loader<'a> {
+    fn new(args: &'a Args, dir: &'a Path, options: StoreOptions) -> Self {
+        let (batch, pending) = (Batch::new(), Vec::new());
+        Self { args, dir, options, start: Instant::now(), opened: None, batch, pending }
+    }
+
+    fn put(&mut self, token: &Token) -> Result<()> {
+        if self.opened.is_none() {
+            self.opened = Some(self.open()?);
+        }
+        self.batch.put(token);
+        if self.batch.len() < self.args.batch as usize { Ok(()) } else { self.submit() }
+    }
+
+    fn open(&self) -> Result<Opened> {
+        let log = self.args.log.options();
+        let is_new = place::is_new(self.dir, &log)?;
+        let level = self.args.level.level();
+        let options = self.options.clone().log(log).level(level).quota(Quota::unlimited());
+        let store = Store::open(self.dir, &options)?;
+        if is_new {
+            place::announce(self.dir);
+        }
+        self.args.log.backend.warn_of_fallback(&store.stats().log);
+        Ok(Opened { before: store.len() as u64, store })
+    }
+
+    fn submit(&mut self) -> Result<()> {
+        let Some(Opened { store, .. }) = self.opened.as_ref().filter(|_| !self.batch.is_empty())
+        else {
+            return Ok(());
+        };
+        self.pending.push(store.apply_async(&self.batch, self.args.level.level())?);
+        self.batch.clear();
+        if self.pending.len() < MAX_PENDING { Ok(()) } else { self.drain() }
+    }
+
+    /// Waits for all that is under way: the last receipt covers those before it.
+    fn drain(&mut self) -> Result<()> {
+        let Some((Opened { store, .. }, last)) = self.opened.as_ref().zip(self.pending.last())
+        else {
+            return Ok(());
+        };
+        store.wait(*last)?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Makes all of it durable and closes the store, which is made also for no token.
+    fn finish(mut self) -> Result<Done<'a>> {
+        let finished = self.submit().and_then(|()| self.drain());
+        let Opened { store, before } = match self.opened.take() {
+            Some(opened) => opened,
+            None => self.open()?,
+        };
+        let stats = store.stats();
+        finished?;
+        store.close()?;
+        let level = self.args.level.level();
+        Ok(Done { dir: self.dir, level, before, stats, time: self.start.elapsed() })
+    }
+}
+
+impl Done<'_> {
+    /// Tokens that were put.
+    const fn loaded(&self) -> u64 {
+        self.stats.log.payload_bytes / bulla_engine::TOKEN_LEN as u64
+    }
+
+    fn fields(&self, complete: bool) -> Fields {
+        fields! {
+            "tokens_before": self.before,
+            "tokens": self.stats.tokens,
+            "level": self.level.name(),
+            "batches": self.stats.log.entries,
+            "frames": self.stats.log.frames,
+            "syncs": self.stats.log.durable_operations(),
+            "method": self.stats.log.method,
+            "seconds": (self.time.as_secs_f64() * 1000.0).round() / 1000.0,
+            "complete": complete,
+        }
+    }
+
+    /// Says on standard error how it ended.
+    fn tell(&self, ended: Result<()>, unit: &str, out: &mut Out) -> Result<Outcome> {
+        out.flush()?;
+        if let Err(Error::Interrupted) = ended {
+            let loaded = grouped(self.loaded());
+            eprintln!("bulla: stopped: the first {loaded} {unit} are loaded and durable");
+        }
+        ended?;
+        if out.format() == Format::Table {
+            eprintln!("Loaded and durable in {}.", self.dir.display());
+        }
+        Ok(Outcome::Clean)
+    }
+}
