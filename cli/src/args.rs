@@ -28,6 +28,17 @@ pub(crate) struct LogArgs {
 }
 
 impl LogArgs {
+    /// The command line that says the same, for a child process.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let lens = [
+            ("segment-size", self.segment_size),
+            ("sector", self.sector),
+            ("ring-size", self.ring_size),
+        ];
+        let lens = lens.into_iter().filter_map(|(name, len)| Some(format!("--{name}={}", len?)));
+        std::iter::once(format!("--backend={}", self.backend)).chain(lens).collect()
+    }
+
     /// The log's options.
     pub(crate) fn options(&self) -> Options {
         let mut options = Options::new().method(self.backend.method());
@@ -111,6 +122,11 @@ pub(crate) enum LevelArg {
 }
 
 impl LevelArg {
+    /// As it is given on a command line.
+    pub(crate) const fn name(self) -> &'static str {
+        self.level().name()
+    }
+
     pub(crate) const fn level(self) -> Level {
         match self {
             Self::Relaxed => Level::Relaxed,

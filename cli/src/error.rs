@@ -81,10 +81,14 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("the drill's child ended by itself ({status}); what it said is above")]
+    #[error("the child process ended by itself ({status}); what it said is above")]
     Child { status: std::process::ExitStatus },
-    #[error("the drill's child did not open its log within {seconds} s")]
+    #[error("the child process did not get to work within {seconds} s")]
     ChildStuck { seconds: u64 },
+    #[error("{} is on {kind}, which is memory: nothing there is on a disk", path.display())]
+    InMemory { path: PathBuf, kind: String },
+    #[error("{what}: {needed} bytes are needed, {free} are free")]
+    TooLittle { what: &'static str, needed: u64, free: u64 },
     #[error("interrupted")]
     Interrupted,
 }
@@ -232,6 +236,10 @@ impl Error {
             Self::NotEmpty { .. } => {
                 Some("a log needs a directory of its own: name one that is empty or not there yet")
             }
+            Self::InMemory { .. } => {
+                Some("name a directory on a disk, or measure without one with --allow-tmpfs")
+            }
+            Self::TooLittle { .. } => Some("free some, or use fewer --records"),
             Self::NoCommand(_) => Some("`bulla --help` shows the commands"),
             Self::NoToken(_) => Some("`bulla scan DIR` shows the ids that there are"),
             _ => None,

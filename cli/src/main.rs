@@ -10,6 +10,7 @@
 mod args;
 mod commands;
 mod error;
+mod facts;
 mod input;
 mod legacy;
 mod mapping;
@@ -54,10 +55,13 @@ enum Command {
     Segments(commands::segments::Args),
     Doctor(commands::doctor::Args),
     Drill(commands::drill::Args),
+    Stress(commands::stress::Args),
     Completions(commands::completions::Args),
     Man(commands::completions::ManArgs),
     #[command(hide = true)]
     DrillChild(commands::drill::child::Args),
+    #[command(hide = true)]
+    StressChild(commands::stress::child::Args),
 }
 
 /// What a command that did its work says about the log.
@@ -119,9 +123,11 @@ fn run(command: Command, out: &mut Out) -> Result<Outcome> {
         Command::Segments(args) => commands::segments::run(&args, out),
         Command::Doctor(args) => commands::doctor::run(&args, out),
         Command::Drill(args) => commands::drill::run(&args, out),
+        Command::Stress(args) => commands::stress::run(&args, out),
         Command::Completions(args) => commands::completions::run(&args, out),
         Command::Man(args) => commands::completions::man(&args, out),
         Command::DrillChild(args) => commands::drill::child::run(&args),
+        Command::StressChild(args) => commands::stress::child::run(&args),
     }
 }
 

@@ -13,4 +13,5 @@ mod report;
 pub(crate) mod scan;
 pub(crate) mod segments;
 pub(crate) mod stat;
+pub(crate) mod stress;
 pub(crate) mod verify;

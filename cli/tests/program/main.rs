@@ -7,3 +7,4 @@ mod doctor;
 mod drill;
 mod follow;
 mod legacy;
+mod stress;

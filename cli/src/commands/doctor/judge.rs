@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::facts::Facts;
 use super::measure::{Blocks, Measured, Test};
 use crate::args::{Backend, LevelArg};
+use crate::facts::Facts;
 use crate::output::grouped;
 
 /// A test, and what came of it.
@@ -42,7 +42,6 @@ const CLEARLY_QUICKER: f64 = 1.1;
 /// Where one sync in a hundred takes so many times the median, the disk did other work.
 const NOISY: u64 = 20;
 
-const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 const LAYERED: [&str; 3] = ["overlay", "overlayfs", "aufs"];
 const COPY_ON_WRITE: [&str; 4] = ["btrfs", "zfs", "bcachefs", "nilfs2"];
 /// Served by something else than this kernel: another machine, a host, a program.
@@ -78,7 +77,7 @@ fn judge_file_system(facts: &Facts, verdict: &mut Verdict) {
     };
     let kind = mount.kind.as_str();
     let warnings = &mut verdict.warnings;
-    if IN_MEMORY.contains(&kind) {
+    if facts.is_in_memory() {
         warnings.push(format!("{kind} is memory: nothing on it survives a power loss or reboot"));
     } else if LAYERED.contains(&kind) {
         warnings.push(format!(
@@ -100,7 +99,7 @@ fn judge_file_system(facts: &Facts, verdict: &mut Verdict) {
 
 fn judge_speed(facts: &Facts, outcomes: &[Outcome], verdict: &mut Verdict) {
     let Some(quickest) = quickest_sync(outcomes) else { return };
-    if is_in_memory(facts) {
+    if facts.is_in_memory() {
         return;
     }
     if Duration::from_nanos(quickest.p50_ns) < QUICKEST_SYNC {
@@ -132,12 +131,8 @@ fn quickest_sync(outcomes: &[Outcome]) -> Option<&Measured> {
         .min_by_key(|measured| measured.p50_ns)
 }
 
-fn is_in_memory(facts: &Facts) -> bool {
-    facts.mount.as_ref().is_some_and(|mount| IN_MEMORY.contains(&mount.kind.as_str()))
-}
-
 fn note_device(facts: &Facts, verdict: &mut Verdict) {
-    if is_in_memory(facts) {
+    if facts.is_in_memory() {
         return;
     }
     let Some(device) = &facts.device else {
@@ -224,8 +219,8 @@ fn micros(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::{Device, Facts};
     use super::*;
+    use crate::facts::{Device, Facts};
 
     fn facts(kind: &str, rotational: bool) -> Facts {
         let line = format!("1 0 8:1 / / rw - {kind} /dev/sda1 rw");
@@ -233,7 +228,7 @@ mod tests {
         let rotational = Some(rotational);
         Facts {
             dir: "/".into(),
-            mount: super::super::facts::parse(&line),
+            mount: crate::facts::parse(&line),
             device: Some(Device { rotational, write_cache, ..Device::default() }),
         }
     }

@@ -1,6 +1,5 @@
 //! `bulla doctor`: what a directory's disk does, and what that means for a log on it.
 
-mod facts;
 mod judge;
 mod measure;
 
@@ -11,12 +10,12 @@ use bulla_wal::Options;
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::facts::Facts;
 use crate::input::progress;
 use crate::output::{Fields, Format, Out};
 use crate::signals::Interrupt;
 use crate::{Outcome, fields};
 
-use facts::Facts;
 use judge::{Verdict, judge};
 use measure::{Bench, Measured, Scratch, Test};
 

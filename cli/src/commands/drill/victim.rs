@@ -6,8 +6,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
-
 use super::child;
 use super::ledger::Life;
 use super::wire::{self, Message};
@@ -139,14 +137,10 @@ const SIGKILL: i32 = signal_hook::consts::SIGKILL;
 
 /// The child's command line, but for its paths.
 fn words(args: &child::Args) -> Vec<String> {
-    let name = |value: Option<clap::builder::PossibleValue>| {
-        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
-    };
     let next: Vec<_> = args.next.iter().map(u64::to_string).collect();
     let mut words = vec![
         "drill-child".to_owned(),
-        format!("--level={}", name(args.level.to_possible_value())),
-        format!("--backend={}", args.log.backend),
+        format!("--level={}", args.level.name()),
         format!("--seed={}", args.seed),
         format!("--next={}", next.join(",")),
         format!("--keep={}", args.keep),
@@ -154,12 +148,6 @@ fn words(args: &child::Args) -> Vec<String> {
     if args.only_open {
         words.push("--only-open".to_owned());
     }
-    for (option, len) in [
-        ("segment-size", args.log.segment_size),
-        ("sector", args.log.sector),
-        ("ring-size", args.log.ring_size),
-    ] {
-        words.extend(len.map(|len| format!("--{option}={len}")));
-    }
+    words.extend(args.log.words());
     words
 }

@@ -11,38 +11,40 @@ use crate::output::Fields;
 
 /// A directory and what is below it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Facts {
-    pub(super) dir: PathBuf,
-    pub(super) mount: Option<Mount>,
-    pub(super) device: Option<Device>,
+pub(crate) struct Facts {
+    pub(crate) dir: PathBuf,
+    pub(crate) mount: Option<Mount>,
+    pub(crate) device: Option<Device>,
 }
 
 /// A line of mountinfo.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Mount {
-    pub(super) point: PathBuf,
+pub(crate) struct Mount {
+    pub(crate) point: PathBuf,
     /// Such as `ext4`.
-    pub(super) kind: String,
-    pub(super) source: String,
+    pub(crate) kind: String,
+    pub(crate) source: String,
     /// Major and minor number, as in `254:0`.
     number: String,
 }
 
 /// A block device, as `/sys/block/NAME/queue` describes it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Device {
-    pub(super) name: String,
-    pub(super) model: Option<String>,
-    pub(super) rotational: Option<bool>,
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) model: Option<String>,
+    pub(crate) rotational: Option<bool>,
     /// `write back` or `write through`.
-    pub(super) write_cache: Option<String>,
+    pub(crate) write_cache: Option<String>,
     /// Can it make a single write durable?
-    pub(super) fua: Option<bool>,
-    pub(super) physical_sector: Option<u64>,
+    pub(crate) fua: Option<bool>,
+    pub(crate) physical_sector: Option<u64>,
 }
 
+const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+
 impl Facts {
-    pub(super) fn read(dir: &Path) -> Result<Self> {
+    pub(crate) fn read(dir: &Path) -> Result<Self> {
         let dir = dir.canonicalize().map_err(Error::file("look at", dir))?;
         // Without /proc nothing of this is known, and the measurement still counts.
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -51,7 +53,12 @@ impl Facts {
         Ok(Self { dir, mount, device })
     }
 
-    pub(super) fn fields(&self) -> Fields {
+    /// Is it on a file system that goes with the power?
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.mount.as_ref().is_some_and(|mount| IN_MEMORY.contains(&mount.kind.as_str()))
+    }
+
+    pub(crate) fn fields(&self) -> Fields {
         let mount = self.mount.as_ref();
         let device = self.device.as_ref();
         fields! {
@@ -81,7 +88,7 @@ fn mount_of(mountinfo: &str, dir: &Path) -> Option<Mount> {
 
 /// See `proc_pid_mountinfo(5)`: ID, parent, device, root, mount point, options, optional
 /// fields, a hyphen, type, source, options.
-pub(super) fn parse(line: &str) -> Option<Mount> {
+pub(crate) fn parse(line: &str) -> Option<Mount> {
     let (place, file_system) = line.split_once(" - ")?;
     let mut place = place.split(' ').skip(2);
     let (number, point) = (place.next()?, place.nth(1)?);
