@@ -138,14 +138,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_has_an_example() {
+    fn every_command_has_an_example_and_every_example_is_understood() {
         let command = Cli::command();
         command.clone().debug_assert();
         for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-            let after = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             let name = sub.get_name();
-            let example = after.split_once("Example").map(|(_, example)| example);
-            assert!(example.is_some_and(|text| text.contains(&format!("bulla {name} "))), "{name}");
+            let after = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let (_, text) = after.split_once("Example").unwrap_or_else(|| panic!("{name}"));
+            let examples: Vec<_> =
+                text.lines().filter_map(|line| line.split_once("bulla ")).collect();
+            assert!(!examples.is_empty(), "{name}");
+            for (_, example) in examples {
+                // What follows is the shell's, as are quotes, of which there are none before.
+                let own = example.split(['>', '|', '<', '#']).next().unwrap_or_default();
+                let words = std::iter::once("bulla").chain(own.split_whitespace());
+                let parsed = Cli::try_parse_from(words);
+                assert!(own.starts_with(&format!("{name} ")), "{name}: {example}");
+                assert!(
+                    parsed.is_ok(),
+                    "{example}: {}",
+                    parsed.err().map_or_else(String::new, |error| error.to_string())
+                );
+            }
         }
     }
 }
