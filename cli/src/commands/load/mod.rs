@@ -22,10 +22,11 @@ use crate::{Outcome, fields, place};
 /// acknowledged in batches; Ctrl-C stops after what was acknowledged.
 ///
 /// With `--from legacy` FILE is a write-ahead log of the token store before Bulla. It is
-/// read whole first, and never changed. What is cut short in it (by a crash or a second
-/// writer) is passed over, also where records follow; if a whole token can be missing,
-/// nothing is loaded (exit code 4) unless `--skip-damaged` is given. The report says what
-/// was loaded, and what was not and why. Loading it again replaces its tokens.
+/// read whole first, and never changed. What is torn at its end is passed over, and what
+/// was cut short (by a crash or a second writer) though records follow. If a whole token
+/// can be missing before the last record, nothing is loaded (exit code 4) unless
+/// `--skip-damaged` is given. The report says what was loaded, and what was not and why.
+/// Loading it again replaces its tokens.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla load data/flights-sample.csv /var/lib/flights\n  bulla load flights.csv.zip /var/lib/flights --level strict --batch 500\n  bulla load readings.csv /var/lib/readings --map weight=value:0.1 --map 7.x=seconds:1/3600 --clamp\n  bulla load --from legacy old.wal --dry-run\n  bulla load --from legacy old.wal /var/lib/tokens --level strict"
