@@ -38,6 +38,19 @@ pub(crate) fn tokens(
     read(member, len, path, mapping, &mut each)
 }
 
+/// The same for bytes that are no file.
+pub(crate) fn tokens_of(
+    csv: &[u8],
+    mapping: &MappingArgs,
+    mut each: impl FnMut(Token),
+) -> Result<u64> {
+    let mut each = |token, _| {
+        each(token);
+        Ok(())
+    };
+    read(csv, csv.len() as u64, Path::new("-"), mapping, &mut each)
+}
+
 fn read(
     from: impl Read,
     len: u64,

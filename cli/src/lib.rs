@@ -1,0 +1,190 @@
+//! The command `bulla`: load, look at, verify, repair and drill Bulla logs.
+//!
+//! Owns words and exit codes. Data go to standard output, everything else to standard
+//! error. It knows files and formats of the outside world (CSV, zip, JSON); what a log
+//! is, it leaves to the crates below. One file per command in `commands/`, tested as a
+//! program in `cli/tests/`.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod error;
+mod facts;
+mod input;
+mod legacy;
+mod mapping;
+mod output;
+mod place;
+mod random;
+mod signals;
+mod tokens;
+
+use std::process::ExitCode;
+
+use bulla_engine::Token;
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::output::{Format, Out};
+
+/// Load, look at, verify, repair and drill crash-safe logs of 64-byte tokens.
+///
+/// Exit codes: 0 clean, 1 error, 2 wrong usage, 3 torn tail (bytes at the end that were
+/// never promised to be durable; `verify` and dry runs), 4 corruption (damage to what was).
+#[derive(Parser, Debug)]
+#[command(name = "bulla", version, max_term_width = 100)]
+struct Cli {
+    /// How data are printed: tables for people, JSON for programs.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Load(commands::load::Args),
+    Append(commands::append::Args),
+    Get(commands::get::Args),
+    Scan(commands::scan::Args),
+    Replay(commands::replay::Args),
+    Verify(commands::verify::Args),
+    Repair(commands::repair::Args),
+    Dump(commands::dump::Args),
+    Stat(commands::stat::Args),
+    Segments(commands::segments::Args),
+    Doctor(commands::doctor::Args),
+    Drill(commands::drill::Args),
+    Stress(commands::stress::Args),
+    Completions(commands::completions::Args),
+    Man(commands::completions::ManArgs),
+    #[command(hide = true)]
+    DrillChild(commands::drill::child::Args),
+    #[command(hide = true)]
+    StressChild(commands::stress::child::Args),
+}
+
+/// What a command that did its work says about the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Clean,
+    /// It worked, but not everything is as it must be; the output says what.
+    Failed,
+    TornTail,
+    Corrupt,
+}
+
+impl Outcome {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Failed => 1,
+            Self::TornTail => 3,
+            Self::Corrupt => 4,
+        }
+    }
+}
+
+/// Does what the command line says, and gives the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Out::new(cli.format);
+    let result = run(cli.command, &mut out).and_then(|outcome| {
+        out.flush()?;
+        Ok(outcome)
+    });
+    match result {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            signals::die_of_broken_pipe()
+        }
+        Err(error) => {
+            // What was printed before the error counts; that it can't be printed does not.
+            let _ = out.flush();
+            error.report();
+            if matches!(error, Error::Interrupted) {
+                signals::die_of_interrupt();
+            }
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn run(command: Command, out: &mut Out) -> Result<Outcome> {
+    match command {
+        Command::Load(args) => commands::load::run(&args, out),
+        Command::Append(args) => commands::append::run(&args, out),
+        Command::Get(args) => commands::get::run(&args, out),
+        Command::Scan(args) => commands::scan::run(&args, out),
+        Command::Replay(args) => commands::replay::run(&args, out),
+        Command::Verify(args) => commands::verify::run(&args, out),
+        Command::Repair(args) => commands::repair::run(&args, out),
+        Command::Dump(args) => commands::dump::run(&args, out),
+        Command::Stat(args) => commands::stat::run(&args, out),
+        Command::Segments(args) => commands::segments::run(&args, out),
+        Command::Doctor(args) => commands::doctor::run(&args, out),
+        Command::Drill(args) => commands::drill::run(&args, out),
+        Command::Stress(args) => commands::stress::run(&args, out),
+        Command::Completions(args) => commands::completions::run(&args, out),
+        Command::Man(args) => commands::completions::man(&args, out),
+        Command::DrillChild(args) => commands::drill::child::run(&args),
+        Command::StressChild(args) => commands::stress::child::run(&args),
+    }
+}
+
+/// The tokens that `bulla load` makes of a CSV file with these contents, under these
+/// options of its column mapping (`--map`, `--clamp` and so on).
+///
+/// # Errors
+/// What `bulla load` says of options that are wrong or do not fit the file's columns, and of
+/// the first row that makes no token.
+pub fn tokens_of_csv(
+    options: &[String],
+    csv: &[u8],
+) -> Result<Vec<Token>, Box<dyn std::error::Error>> {
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Line {
+        #[command(flatten)]
+        mapping: mapping::MappingArgs,
+    }
+    let line = Line::try_parse_from(options)?;
+    let mut tokens = Vec::new();
+    input::tokens_of(csv, &line.mapping, |token| tokens.push(token))?;
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_an_example_and_every_example_is_understood() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+            let name = sub.get_name();
+            let after = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let (_, text) = after.split_once("Example").unwrap_or_else(|| panic!("{name}"));
+            let examples: Vec<_> =
+                text.lines().filter_map(|line| line.split_once("bulla ")).collect();
+            assert!(!examples.is_empty(), "{name}");
+            for (_, example) in examples {
+                // What follows is the shell's, as are quotes, of which there are none before.
+                let own = example.split(['>', '|', '<', '#']).next().unwrap_or_default();
+                let words = std::iter::once("bulla").chain(own.split_whitespace());
+                let parsed = Cli::try_parse_from(words);
+                assert!(own.starts_with(&format!("{name} ")), "{name}: {example}");
+                assert!(
+                    parsed.is_ok(),
+                    "{example}: {}",
+                    parsed.err().map_or_else(String::new, |error| error.to_string())
+                );
+            }
+        }
+    }
+}
