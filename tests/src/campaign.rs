@@ -1,11 +1,10 @@
 //! One seed of the campaign: a workload, crashes, recoveries, and the oracle.
 
 use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use bulla_recovery::{Inspection, Range, Recovery};
+use bulla_recovery::{Inspection, Recovery};
 use bulla_wal::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
 use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt};
 
@@ -371,16 +370,7 @@ impl World {
             }
             Err(error) => return Err(error),
         };
-        let mut shown = Shown {
-            first_seq: recovery.report().first_seq,
-            last_lsn: recovery.report().last_lsn,
-            epoch: recovery.report().epoch,
-            ..Shown::default()
-        };
-        recovery.replay(Range::ALL, |entry| {
-            shown.entries.push((entry.seq, entry.lsn, entry.kind, entry.payload.to_vec()));
-            ControlFlow::Continue(())
-        })?;
+        let shown = Shown::read(&recovery)?;
         let report = recovery.report();
         self.tally.torn += u64::from(report.status == bulla_recovery::Status::TornTail);
         self.tally.rehomed += u64::from(report.rehomed.is_some());

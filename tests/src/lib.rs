@@ -7,7 +7,9 @@
 //! for a store: against a plain map, and against what its log says.
 
 pub mod campaign;
+pub mod cuts;
 pub mod fuzzing;
+pub mod image;
 pub mod instructions;
 mod model;
 pub mod omissions;

@@ -1,5 +1,8 @@
 //! What the log must hold, kept apart from the log: the oracle of the campaign.
 
+use std::ops::ControlFlow;
+
+use bulla_recovery::{Range, Recovery};
 use bulla_wal::{Epoch, Level, Lsn, Receipt, Seq};
 
 /// A promise of the contract that was broken.
@@ -40,6 +43,24 @@ pub(crate) struct Shown {
     pub(crate) first_seq: Seq,
     pub(crate) last_lsn: Lsn,
     pub(crate) epoch: Epoch,
+}
+
+impl Shown {
+    /// All that a recovery shows.
+    pub(crate) fn read(recovery: &Recovery) -> Result<Self, bulla_recovery::Error> {
+        let report = recovery.report();
+        let mut shown = Self {
+            first_seq: report.first_seq,
+            last_lsn: report.last_lsn,
+            epoch: report.epoch,
+            ..Self::default()
+        };
+        recovery.replay(Range::ALL, |entry| {
+            shown.entries.push((entry.seq, entry.lsn, entry.kind, entry.payload.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        Ok(shown)
+    }
 }
 
 impl Model {

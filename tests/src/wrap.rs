@@ -22,6 +22,8 @@ pub struct Knobs {
     pub fail: AtomicBool,
     /// The next operation of the queue panics.
     pub panic: AtomicBool,
+    /// No operation of the queue makes anything durable, whatever it says.
+    pub lie: AtomicBool,
     /// No segment can be created.
     pub no_space: AtomicBool,
     /// Clocks stand, and randomness is a sequence: what is done twice is done the same.
@@ -139,7 +141,7 @@ impl Io for WrapIo {
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
         let inner = self.inner.queue(depth)?;
-        Ok(Box::new(WrapQueue { inner, knobs: Arc::clone(&self.knobs), failed: Vec::new() }))
+        Ok(Box::new(WrapQueue { inner, knobs: Arc::clone(&self.knobs), ready: Vec::new() }))
     }
 
     fn usual_depth(&self) -> usize {
@@ -176,7 +178,8 @@ impl Io for WrapIo {
 struct WrapQueue {
     inner: Box<dyn Queue>,
     knobs: Arc<Knobs>,
-    failed: Vec<Completion>,
+    /// Completions that the other backend knows nothing of.
+    ready: Vec<Completion>,
 }
 
 // SAFETY: it keeps no bytes; what it reports as done is what the inner queue does.
@@ -201,7 +204,15 @@ unsafe impl Queue for WrapQueue {
         assert!(!self.knobs.panic.swap(false, Ordering::Relaxed), "injected panic");
         if self.knobs.fail.load(Ordering::Relaxed) {
             let result = Err(io::Error::other("injected failure"));
-            self.failed.push(Completion { ticket, result });
+            self.ready.push(Completion { ticket, result });
+        } else if self.knobs.lie.load(Ordering::Relaxed) {
+            match request {
+                Request::Sync { .. } => self.ready.push(Completion { ticket, result: Ok(0) }),
+                Request::Write { file, offset, bytes, .. } => {
+                    let request = Request::Write { file, offset, bytes, dsync: false };
+                    self.inner.submit(ticket, request);
+                }
+            }
         } else {
             self.inner.submit(ticket, request);
         }
@@ -212,7 +223,7 @@ unsafe impl Queue for WrapQueue {
     }
 
     fn complete(&mut self, wait: bool) -> Option<Completion> {
-        self.failed.pop().or_else(|| self.inner.complete(wait))
+        self.ready.pop().or_else(|| self.inner.complete(wait))
     }
 }
 

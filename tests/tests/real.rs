@@ -1,0 +1,134 @@
+//! A log on real file systems that are cut, full or read-only. `BULLA_CUTS` sets how many
+//! cuts; `cargo run --release -p bulla-tests --bin cuts` makes many.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bulla_recovery::{Inspection, Range, Recovery, Status};
+use bulla_tests::cuts;
+use bulla_tests::image::Image;
+use bulla_wal::{Error, Level, Log, Options};
+
+const MIB: u64 = 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A file system, unless this machine refuses to make one.
+fn image(name: &str, len: u64) -> Option<Image> {
+    Image::new(name, len).inspect_err(|reason| println!("SKIPPED: {reason}")).ok()
+}
+
+fn options() -> Options {
+    Options::new().segment_len(256 * 1024).ring_len(64 * 1024)
+}
+
+#[test]
+fn acknowledged_entries_survive_cuts_of_a_real_file_system() {
+    let Some(mut image) = image("cuts", 64 * MIB) else { return };
+    let cuts = std::env::var("BULLA_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let tally = cuts::run(&mut image, 1, cuts, false).unwrap();
+    println!("{tally:#?}");
+    assert!(tally.strict > 0 && tally.balanced > 0 && tally.lost > 0, "{tally:#?}");
+}
+
+#[test]
+fn syncs_that_are_left_out_do_not_survive_a_cut() {
+    let Some(mut image) = image("lies", 64 * MIB) else { return };
+    let found = cuts::run(&mut image, 1, 100, true).unwrap_err();
+    assert!(found.contains("durable"), "{found}");
+}
+
+#[test]
+fn full_real_file_system_refuses_appends_until_there_is_space_again() {
+    let Some(image) = image("full", 16 * MIB) else { return };
+    let dir = image.root().join("log");
+    let log = Log::create(&dir, &options()).unwrap();
+    let mut appended = 0;
+    let mut append = |log: &Log| {
+        let result = log.append_with(1, &[7; 4096], Level::Strict).map(|receipt| {
+            appended += 1;
+            log.wait(receipt).unwrap();
+        });
+        match result {
+            Ok(()) => true,
+            Err(Error::NoSpace(_)) => false,
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    assert!(append(&log));
+    for frees_by_purge in [false, true] {
+        let filler = image.root().join("filler");
+        fill(&filler);
+        let start = Instant::now();
+        while append(&log) {
+            assert!(start.elapsed() < PATIENCE, "the disk is never full");
+        }
+        let seen = entries(&dir);
+        if frees_by_purge {
+            let before = log.low_water();
+            assert!(log.purge(log.durable()).unwrap() > before);
+        } else {
+            fs::remove_file(&filler).unwrap();
+        }
+        assert!(seen > 0, "a full disk can be read");
+        while !append(&log) {
+            assert!(start.elapsed() < PATIENCE, "space is back, and appends are refused");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = fs::remove_file(&filler);
+    }
+    let next = log.stats().entries;
+    log.close().unwrap();
+    let recovery = Recovery::run(&dir, &options()).unwrap();
+    assert_eq!(recovery.report().next_seq.0, next + 1, "all that was acknowledged is there");
+    assert_eq!(appended, next);
+}
+
+#[test]
+fn read_only_file_system_is_read_and_never_changed() {
+    let Some(mut image) = image("read-only", 16 * MIB) else { return };
+    let dir = image.root().join("log");
+    let log = Log::create(&dir, &options()).unwrap();
+    for _ in 0..10 {
+        let receipt = log.append_with(1, b"kept", Level::Strict).unwrap();
+        log.wait(receipt).unwrap();
+    }
+    log.close().unwrap();
+    image.unmount().unwrap();
+    image.mount(true).unwrap();
+    assert_eq!(entries(&dir), 10);
+    let refused = Recovery::run(&dir, &options()).map(drop).unwrap_err();
+    let is_read_only =
+        |error: &std::io::Error| error.kind() == std::io::ErrorKind::ReadOnlyFilesystem;
+    assert!(
+        matches!(&refused, bulla_recovery::Error::Log(Error::Io { source, .. }) if is_read_only(source)),
+        "{refused:?}"
+    );
+    image.unmount().unwrap();
+    image.mount(false).unwrap();
+    let recovery = Recovery::run(&dir, &options()).unwrap();
+    assert_eq!((recovery.report().entries, &recovery.report().status), (10, &Status::Clean));
+}
+
+/// Writes a file until nothing more fits.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    for len in [256 * 1024, 4096] {
+        while file.write_all(&vec![1; len]).and_then(|()| file.sync_data()).is_ok() {}
+    }
+}
+
+/// How many entries a look shows.
+fn entries(dir: &Path) -> u64 {
+    let inspection = Inspection::read(dir, &options()).unwrap();
+    let mut count = 0;
+    inspection
+        .replay(Range::ALL, |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    count
+}
