@@ -6,14 +6,21 @@
 
 mod damage;
 mod decode;
+mod directory;
 mod logs;
+mod mapping;
 mod repair;
 mod segment;
+mod settings;
 
-pub use decode::{Decoded, decode};
+pub use decode::{Decoded, decode, mend_decoded};
+pub use directory::{directory, directory_seeds, disturb, mend_directory};
+pub use mapping::mapping;
 pub use segment::{Outcome, segment};
+pub use settings::{Settings, Taken, settings};
 
 use crate::campaign::{self, Tally};
+use crate::store;
 
 /// A life of the log with every choice read from the input: appends, waits, syncs,
 /// purges, time, faults, crashes and recoveries, checked against the model.
@@ -22,4 +29,12 @@ use crate::campaign::{self, Tally};
 /// When a promise of the contract is broken, with the steps that led to it.
 pub fn operations(input: &[u8]) -> Tally {
     campaign::run_script(input).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// A life of a store with every choice read from the input, checked against a plain map.
+///
+/// # Panics
+/// When a promise of the store is broken.
+pub fn store_operations(input: &[u8]) -> store::Tally {
+    store::run_script(input).unwrap_or_else(|violation| panic!("{violation}"))
 }

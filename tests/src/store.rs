@@ -80,6 +80,16 @@ pub fn run(seed: u64) -> Result<Tally, String> {
     Ok(world.tally)
 }
 
+/// Plays what a script says instead of a seed: every choice is read from its bytes.
+///
+/// # Errors
+/// The first promise that is broken.
+pub fn run_script(script: &[u8]) -> Result<Tally, String> {
+    let mut world = World::new(Rng::from_script(script));
+    world.play()?;
+    Ok(world.tally)
+}
+
 /// The map after an operation, and the number of the log's last entry then.
 struct Moment {
     seq: u64,

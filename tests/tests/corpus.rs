@@ -3,12 +3,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use arbitrary::{Arbitrary, Unstructured};
 use bulla_tests::campaign::Tally;
-use bulla_tests::fuzzing::{self, Decoded, Outcome};
+use bulla_tests::fuzzing::{self, Decoded, Outcome, Settings, Taken};
+use bulla_tests::{Rng, store};
+
+fn dir_of(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+}
 
 /// The inputs of a target, in the order of their names.
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let dir = dir_of(target);
     let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let mut paths: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
     paths.sort();
@@ -70,4 +76,79 @@ fn every_promise_holds_whatever_bytes_drive_the_log() {
         total.refused,
     ];
     assert!(counts.iter().all(|count| *count > 0), "{total:#?}");
+}
+
+#[test]
+fn directories_of_any_bytes_are_refused_whole_or_opened_for_good() {
+    let seen = replay("directory", fuzzing::directory);
+    for expected in [Outcome::Refused, Outcome::Clean, Outcome::Torn] {
+        assert!(seen.contains(&expected), "no input is {expected:?}: {seen:?}");
+    }
+}
+
+/// `BULLA_BLESS=1` writes them.
+#[test]
+fn seeds_of_directories_are_logs_of_this_format() {
+    for (name, seed) in fuzzing::directory_seeds() {
+        let path = dir_of("directory").join(format!("seed-{name}"));
+        if std::env::var_os("BULLA_BLESS").is_some() {
+            fs::write(&path, &seed).expect("the corpus can be written to");
+        }
+        let committed = fs::read(&path).unwrap_or_default();
+        assert!(committed == seed, "{} is not what is made now", path.display());
+    }
+}
+
+/// What the fuzzer's mutator does, in small: changes, and checksums that fit again.
+#[test]
+fn changed_directories_with_mended_checksums_are_refused_whole_or_opened_for_good() {
+    let (mut refused, mut opened) = (0, 0);
+    for seed in 0..3_000 {
+        let mut rng = Rng::new(seed);
+        let seeds = fuzzing::directory_seeds();
+        let mut input = seeds[rng.below(seeds.len() as u64) as usize].1.clone();
+        fuzzing::disturb(&mut rng, &mut input);
+        fuzzing::mend_directory(&mut input, rng.one_in(2));
+        println!("seed {seed}");
+        match fuzzing::directory(&input) {
+            Outcome::Refused => refused += 1,
+            Outcome::Clean | Outcome::Torn => opened += 1,
+        }
+    }
+    assert!(refused > 300 && opened > 300, "{refused} refused, {opened} opened");
+}
+
+#[test]
+fn store_is_what_its_log_says_whatever_bytes_drive_it() {
+    let mut total = store::Tally::default();
+    for tally in replay("store", fuzzing::store_operations) {
+        total.add(&tally);
+    }
+    let counts = [
+        total.crashes,
+        total.acknowledged,
+        total.batches,
+        total.swaps,
+        total.expired,
+        total.refused_for_records,
+        total.reclaimed,
+    ];
+    assert!(counts.iter().all(|count| *count > 0), "{total:#?}");
+}
+
+#[test]
+fn settings_are_refused_by_name_or_give_a_store_that_keeps_its_promises() {
+    let seen = replay("settings", |input| {
+        let settings = Settings::arbitrary_take_rest(Unstructured::new(input));
+        fuzzing::settings(&settings.expect("no input is invalid"))
+    });
+    for expected in [Taken::Refused, Taken::NoSpace, Taken::Used] {
+        assert!(seen.contains(&expected), "no input is {expected:?}: {seen:?}");
+    }
+}
+
+#[test]
+fn rows_of_any_file_become_valid_tokens_or_are_refused() {
+    let seen = replay("mapping", fuzzing::mapping);
+    assert!(seen.contains(&None) && seen.iter().any(|count| count.is_some_and(|count| count > 0)));
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bulla_wal::format::MAX_FRAME_LEN;
 use bulla_wal::{SegmentNumber, dir};
 
-use super::logs::{DIR, SECTOR, is_segment, sectors_with_a_crc};
+use super::logs::{DIR, SECTOR};
 use super::repair;
 use crate::Rng;
 
@@ -33,22 +33,7 @@ pub(super) fn inflict(rng: &mut Rng, files: &mut Files) {
         edits += 1;
     }
     if mends > 0 {
-        mend(files, mended_sector, mends > 1);
-    }
-}
-
-/// Makes checksums fit, and with `chain` also what frames say of the ones before them.
-fn mend(files: &mut Files, mended_sector: usize, chain: bool) {
-    let mut renewed = repair::Renewed::new();
-    for (path, bytes) in files {
-        for at in sectors_with_a_crc(path) {
-            if let Some(slot) = bytes.get_mut(at..at + mended_sector) {
-                repair::sector(slot);
-            }
-        }
-        if is_segment(path) {
-            repair::frames(bytes, SECTOR, chain.then_some(&mut renewed));
-        }
+        repair::files(files, mended_sector, mends > 1);
     }
 }
 

@@ -26,33 +26,67 @@ pub enum Decoded {
     Entries,
 }
 
-/// Decodes an input: its first byte says as what, and whether the checksum is mended
-/// before; of entries the second one says how many there should be.
+/// Decodes an input: its first byte says as what, of entries the second one how many
+/// there should be. What is missing of a sector reads as zeros.
 ///
 /// # Panics
 /// When what is decoded would not be encoded to the same bytes.
 pub fn decode(input: &[u8]) -> Decoded {
-    let (first, rest) = input.split_first().map_or((0, input), |(first, rest)| (*first, rest));
-    let is_mended = first & 4 != 0;
-    let valid = match first & 3 {
-        0 => control(&sector(rest, is_mended)).map(|()| Decoded::Control),
-        1 => header(&sector(rest, is_mended)).map(|()| Decoded::Header),
-        2 => frame(rest, is_mended).map(|()| Decoded::Frame),
-        _ => entries(rest).map(|()| Decoded::Entries),
+    let Some((kind, bytes)) = input.split_first() else { return Decoded::Refused };
+    let valid = match Kind::of(*kind) {
+        Kind::Control => control(&sector(bytes)).map(|()| Decoded::Control),
+        Kind::Header => header(&sector(bytes)).map(|()| Decoded::Header),
+        Kind::Frame => frame(bytes).map(|()| Decoded::Frame),
+        Kind::Entries => entries(bytes).map(|()| Decoded::Entries),
     };
     valid.unwrap_or(Decoded::Refused)
 }
 
-/// The input as it is, or filled up to a whole sector with a checksum that fits.
-fn sector(input: &[u8], is_mended: bool) -> Vec<u8> {
-    let mut bytes = input.to_vec();
-    if is_mended {
-        let largest = bulla_wal::format::MAX_SECTOR as usize;
-        let len = bytes.len().next_power_of_two().clamp(SECTOR as usize, largest);
-        bytes.resize(len, 0);
-        repair::sector(&mut bytes);
+/// Makes the checksum of an input of [`decode`] fit, so that what it guards is reached.
+pub fn mend_decoded(input: &mut [u8]) {
+    let Some((kind, bytes)) = input.split_first_mut() else { return };
+    match Kind::of(*kind) {
+        Kind::Control | Kind::Header => {
+            let mut whole = sector(bytes);
+            repair::sector(&mut whole);
+            bytes.copy_from_slice(&whole[..bytes.len()]);
+        }
+        Kind::Frame => {
+            repair::frame_header(bytes, seed());
+        }
+        Kind::Entries => {}
     }
-    bytes
+}
+
+enum Kind {
+    Control,
+    Header,
+    Frame,
+    Entries,
+}
+
+impl Kind {
+    const fn of(byte: u8) -> Self {
+        match byte % 4 {
+            0 => Self::Control,
+            1 => Self::Header,
+            2 => Self::Frame,
+            _ => Self::Entries,
+        }
+    }
+}
+
+/// The bytes and zeros after them, up to the end of the shortest sector that holds them.
+fn sector(bytes: &[u8]) -> Vec<u8> {
+    let longest = bulla_wal::format::MAX_SECTOR as usize;
+    let len = bytes.len().next_power_of_two().clamp(SECTOR as usize, longest).max(bytes.len());
+    let mut whole = bytes.to_vec();
+    whole.resize(len, 0);
+    whole
+}
+
+fn seed() -> Seed {
+    Seed::new(LogId([7; 16]), SegmentNumber(1), EPOCH, 9)
 }
 
 fn control(bytes: &[u8]) -> Result<(), FormatError> {
@@ -69,14 +103,9 @@ fn header(bytes: &[u8]) -> Result<(), FormatError> {
     Ok(())
 }
 
-fn frame(input: &[u8], is_mended: bool) -> Result<(), FormatError> {
-    let seed = Seed::new(LogId([7; 16]), SegmentNumber(1), EPOCH, 9);
-    let mut bytes = input.to_vec();
-    if is_mended {
-        repair::frame_header(&mut bytes, seed);
-    }
-    let (frame, crc) = Frame::decode(&bytes, seed, EPOCH, SECTOR)?;
-    let (encoded, encoded_crc) = frame.encode(seed);
+fn frame(bytes: &[u8]) -> Result<(), FormatError> {
+    let (frame, crc) = Frame::decode(bytes, seed(), EPOCH, SECTOR)?;
+    let (encoded, encoded_crc) = frame.encode(seed());
     assert!(bytes.starts_with(&encoded), "{frame:?} is not what was decoded");
     assert_eq!(crc, encoded_crc);
     // What a reader goes on with does not overflow.

@@ -20,7 +20,6 @@ const IDLE_STEPS: u32 = 100;
 /// The files of a log.
 #[derive(Debug)]
 pub(super) struct Files {
-    #[cfg_attr(not(test), expect(dead_code, reason = "named by tests that fail"))]
     pub(super) name: &'static str,
     pub(super) files: Vec<(PathBuf, Vec<u8>)>,
 }
@@ -34,33 +33,61 @@ pub(super) type Entry = (Seq, u16, Vec<u8>);
 pub(super) fn all() -> &'static [Files] {
     static ALL: OnceLock<Vec<Files>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let histories: [History; 5] = [
+        play(&[
             ("killed with a tail that nothing promises", killed),
             ("closed", closed),
             ("taken over by a second epoch", reopened),
             ("purged, in its third epoch", purged),
             ("idle, all of it promised", idle),
-        ];
-        let make = |(name, play): History| {
-            let disk = SimDisk::new(1);
-            play(&disk);
-            disk.kill();
-            Files { name, files: contents(&disk) }
-        };
-        histories.into_iter().map(make).collect()
+        ])
     })
 }
 
+/// Logs of few bytes.
+pub(super) fn small() -> &'static [Files] {
+    static SMALL: OnceLock<Vec<Files>> = OnceLock::new();
+    SMALL.get_or_init(|| {
+        play(&[
+            ("killed", |disk| killed_after(disk, 6)),
+            ("closed", |disk| closed_after(disk, 4)),
+            ("taken over", |disk| {
+                killed_after(disk, 3);
+                append(&reopen(disk), Level::Balanced, 1);
+            }),
+            ("idle", idle),
+            ("created", |disk| drop(Log::create(Path::new(DIR), &options(disk)))),
+        ])
+    })
+}
+
+fn play(histories: &[History]) -> Vec<Files> {
+    let make = |(name, play): &History| {
+        let disk = SimDisk::new(1);
+        play(&disk);
+        disk.kill();
+        Files { name, files: contents(&disk) }
+    };
+    histories.iter().map(make).collect()
+}
+
 fn killed(disk: &SimDisk) {
+    killed_after(disk, 24);
+}
+
+fn killed_after(disk: &SimDisk, rounds: usize) {
     let log = Log::create(Path::new(DIR), &options(disk)).expect("a fresh disk");
-    fill(&log, 24);
-    append(&log, Level::Balanced, 5);
+    fill(&log, rounds);
+    append(&log, Level::Balanced, rounds.min(5));
     disk.kill();
 }
 
 fn closed(disk: &SimDisk) {
+    closed_after(disk, 12);
+}
+
+fn closed_after(disk: &SimDisk, rounds: usize) {
     let log = Log::create(Path::new(DIR), &options(disk)).expect("a fresh disk");
-    fill(&log, 12);
+    fill(&log, rounds);
     log.close().expect("no faults");
 }
 

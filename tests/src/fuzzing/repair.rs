@@ -4,9 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use bulla_wal::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LogId, Seed};
 use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
+
+use super::logs::{SECTOR, is_segment, sectors_with_a_crc};
 
 /// The CRC of CONTROL and of a segment header, and what comes before it.
 const SECTOR_CRC: Range<usize> = 8..12;
@@ -35,11 +38,27 @@ pub(super) fn frame_header(bytes: &mut [u8], seed: Seed) -> Option<u32> {
     Some(crc)
 }
 
+/// Mends the files of a log. CONTROL and segment headers are taken for `header_sector`
+/// bytes long; with `chain` what frames say of the ones before them is mended, too.
+pub(super) fn files(files: &mut [(PathBuf, Vec<u8>)], header_sector: usize, chain: bool) {
+    let mut renewed = Renewed::new();
+    for (path, bytes) in files {
+        for at in sectors_with_a_crc(path) {
+            if let Some(slot) = bytes.get_mut(at..at + header_sector) {
+                sector(slot);
+            }
+        }
+        if is_segment(path) {
+            frames(bytes, SECTOR, chain.then_some(&mut renewed));
+        }
+    }
+}
+
 /// How new header CRCs follow from old ones: what makes the chain fit again.
-pub(super) type Renewed = BTreeMap<u32, u32>;
+type Renewed = BTreeMap<u32, u32>;
 
 /// Mends every frame of a segment, and with `chain` how they follow each other.
-pub(super) fn frames(file: &mut [u8], sector: usize, mut chain: Option<&mut Renewed>) {
+fn frames(file: &mut [u8], sector: usize, mut chain: Option<&mut Renewed>) {
     let Ok(header) = Header::decode(file) else { return };
     let magic = frame_magic();
     for at in (sector..file.len()).step_by(sector) {
@@ -74,7 +93,8 @@ fn is_seal(frame: &[u8]) -> bool {
         .any(|kind| frame.get(KIND) == Some(&(*kind as u16).to_le_bytes()))
 }
 
-fn frame_magic() -> [u8; 4] {
+/// What every frame starts with.
+pub(super) fn frame_magic() -> [u8; 4] {
     let seed = Seed::new(LogId([0; 16]), SegmentNumber(1), Epoch(1), 0);
     let (bytes, _) = any_frame().encode(seed);
     take(&bytes, FRAME_MAGIC).to_le_bytes()

@@ -40,7 +40,12 @@ pub fn segment(input: &[u8]) -> Outcome {
     let mut files = all[rng.below(all.len() as u64) as usize].files.clone();
     let method = if rng.one_in(2) { Method::Direct } else { Method::Buffered };
     damage::inflict(&mut rng, &mut files);
-    let disk = logs::disk(&files);
+    check(&files, method)
+}
+
+/// Looks at a log of these files, and opens it twice.
+pub(super) fn check(files: &[(PathBuf, Vec<u8>)], method: Method) -> Outcome {
+    let disk = logs::disk(files);
     let options = logs::options(&disk).method(method);
     let before = logs::contents(&disk);
     let looked = look(&options);
