@@ -6,7 +6,7 @@
 use std::io;
 
 use super::config::FaultOp;
-use super::disk::{Disk, OpenFile};
+use super::disk::{Disk, OpenFile, Strike, Undecided};
 use super::index;
 use super::inode::Stamp;
 use super::names::NodeId;
@@ -45,8 +45,8 @@ impl Disk {
         Ok(count)
     }
 
-    /// Writes; `torn` leaves it to chance which of the sectors.
-    pub(super) fn write(&mut self, write: &Write<'_>, torn: bool) -> io::Result<usize> {
+    /// Writes; what strikes it leaves open which of the sectors.
+    pub(super) fn write(&mut self, write: &Write<'_>, strike: Option<Strike>) -> io::Result<usize> {
         let Write { file, offset, pieces: [first, second], dsync } = *write;
         if dsync {
             self.counts.dsync_writes += 1;
@@ -59,9 +59,17 @@ impl Disk {
             return Ok(0);
         }
         let offset = index(offset);
-        if torn {
-            self.tear(file.node, offset, [first, second])?;
-            return Ok(0);
+        match strike {
+            None => {}
+            Some(Strike::Crash(_)) => {
+                self.tear(file.node, offset, [first, second])?;
+                return Ok(0);
+            }
+            Some(Strike::Halt { .. }) => {
+                let bytes = [first, second].concat().into();
+                self.undecided.push(Undecided { node: file.node, offset, bytes });
+                return Ok(0);
+            }
         }
         if let Err(error) = self.fail_file(FaultOp::Write, file.node) {
             if error.kind() != io::ErrorKind::Interrupted {
@@ -210,7 +218,12 @@ impl Disk {
     }
 
     /// Takes space for a range of a file; gives how much of it there is space for.
-    fn allocate(&mut self, node: NodeId, offset: usize, len: usize) -> io::Result<usize> {
+    pub(super) fn allocate(
+        &mut self,
+        node: NodeId,
+        offset: usize,
+        len: usize,
+    ) -> io::Result<usize> {
         let size = self.config.sector;
         let named = self.node(node)?.named;
         let free = if named { self.free_sectors() } else { usize::MAX };

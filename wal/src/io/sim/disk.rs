@@ -24,6 +24,7 @@ pub(super) struct OpenFile {
     pub(super) write: bool,
     pub(super) direct: bool,
 }
+
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
     pub(super) ticket: Ticket,
@@ -47,6 +48,23 @@ pub(super) enum FlightBody {
     },
     /// Its process died.
     Dead,
+}
+
+/// What an armed step does to the process that takes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Strike {
+    /// A crash whose ends are drawn.
+    Crash(CrashKind),
+    /// A halt: what it leaves open is decided later. What is struck was done, or not.
+    Halt { done: bool },
+}
+
+/// A write that was in flight when its process died: any subset of its sectors was done.
+#[derive(Clone, Debug)]
+pub(super) struct Undecided {
+    pub(super) node: NodeId,
+    pub(super) offset: usize,
+    pub(super) bytes: Arc<[u8]>,
 }
 
 /// How many writes are among the operations of a queue.
@@ -73,7 +91,9 @@ pub(super) struct Disk {
     pub(super) generation: u64,
     pub(super) crashed: bool,
     pub(super) steps: u64,
-    pub(super) armed: Option<(u64, CrashKind)>,
+    pub(super) armed: Option<(u64, Strike)>,
+    /// Writes that a halt has left open.
+    pub(super) undecided: Vec<Undecided>,
     pub(super) counts: SimCounts,
     pub(super) clock_ns: u64,
     pub(super) wall_offset_ns: i64,
@@ -104,17 +124,22 @@ impl Disk {
             crashed: false,
             steps: 0,
             armed: None,
+            undecided: Vec::new(),
             counts: SimCounts::default(),
             clock_ns: 0,
             wall_offset_ns: 0,
         }
     }
 
-    /// Counts a step; the kind of crash if one strikes now.
-    pub(super) fn step(&mut self) -> Option<CrashKind> {
+    pub(super) fn arm(&mut self, steps: u64, strike: Strike) {
+        self.armed = Some((self.steps.saturating_add(steps).saturating_add(1), strike));
+    }
+
+    /// Counts a step; what strikes now, if anything.
+    pub(super) fn step(&mut self) -> Option<Strike> {
         self.steps += 1;
         self.clock_ns += self.config.step_ns;
-        self.armed.filter(|(at, _)| self.steps >= *at).map(|(_, kind)| kind)
+        self.armed.filter(|(at, _)| self.steps >= *at).map(|(_, strike)| strike)
     }
 
     // In flight.
@@ -132,7 +157,7 @@ impl Disk {
                 let file = OpenFile { direct: false, ..*file };
                 let (offset, dsync) = (*offset, *dsync);
                 let write = Write { file, offset, pieces: [bytes, &[]], dsync };
-                self.write(&write, false).map(|count| count as u64)
+                self.write(&write, None).map(|count| count as u64)
             }
             FlightBody::Sync { file, cover } => self.sync(file.node, *cover).map(|()| 0),
             FlightBody::Dead => Err(super::dead()),
@@ -141,9 +166,17 @@ impl Disk {
 
     // Crashes.
 
+    pub(super) fn strike(&mut self, strike: Strike) {
+        match strike {
+            Strike::Crash(kind) => self.crash(kind),
+            Strike::Halt { .. } => self.end_processes(),
+        }
+    }
+
     /// Every process dies, and perhaps the machine.
     pub(super) fn crash(&mut self, kind: CrashKind) {
         self.end_processes();
+        self.tear_undecided();
         if kind == CrashKind::PowerLoss {
             let survival = self.rng.survival(self.config.lose_all_ppm, self.config.lose_none_ppm);
             self.lose_power(survival);
@@ -157,8 +190,8 @@ impl Disk {
         for operation in queues.values_mut().flatten() {
             let body = std::mem::replace(&mut operation.body, FlightBody::Dead);
             if let FlightBody::Write { file, offset, bytes, .. } = body {
-                // The file may be gone: then so is the write.
-                let _ = self.tear(file.node, index(offset), [&bytes, &[]]);
+                let offset = index(offset);
+                self.undecided.push(Undecided { node: file.node, offset, bytes });
             }
         }
         self.queues = queues;
@@ -167,6 +200,13 @@ impl Disk {
         self.armed = None;
         self.crashed = true;
         self.generation += 1;
+    }
+
+    fn tear_undecided(&mut self) {
+        for Undecided { node, offset, bytes } in std::mem::take(&mut self.undecided) {
+            // The file may be gone: then so is the write.
+            let _ = self.tear(node, offset, [&bytes, &[]]);
+        }
     }
 
     fn lose_power(&mut self, survival: Survival) {
@@ -192,6 +232,7 @@ impl Disk {
     /// A power loss of which nothing survives but what is durable.
     pub(super) fn drop_pending(&mut self) {
         self.end_processes();
+        self.tear_undecided();
         self.lose_power(Survival::None);
     }
 

@@ -6,6 +6,7 @@
 //! Tested by `wal/tests/io_conformance.rs`.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::rng::{Rng, Survival};
@@ -218,6 +219,39 @@ impl Inode {
         self.cached.clone_from(&self.durable);
     }
 
+    /// Decides piece by piece what is left of everything pending: `choose` is told how many
+    /// ends a piece has, and gives one of them.
+    pub(super) fn end(&mut self, choose: &mut dyn FnMut(usize) -> usize) {
+        if self.resizes.is_empty() && self.pending.is_empty() {
+            return;
+        }
+        let resizes = self.resizes.len();
+        self.apply_resizes(if resizes > 0 { choose(resizes + 1) } else { 0 });
+        self.resizes.clear();
+        for (sector, versions) in std::mem::take(&mut self.pending) {
+            let chosen = choose(versions.len() + 1).checked_sub(1);
+            if let Some(version) = chosen.and_then(|chosen| versions.get(chosen)) {
+                put(&mut self.durable, sector * self.sector, self.sector, version.bytes());
+            }
+        }
+        self.cached.clone_from(&self.durable);
+    }
+
+    /// Feeds everything that can still be found out about the file to a hash.
+    pub(super) fn hash(&self, hasher: &mut impl Hasher) {
+        for bytes in [&self.durable, &self.cached] {
+            hash_bytes(bytes, self.sector, hasher);
+        }
+        for (sector, versions) in &self.pending {
+            for version in versions {
+                (sector, version.bytes(), version.stuck).hash(hasher);
+            }
+        }
+        for resize in &self.resizes {
+            resize.len.hash(hasher);
+        }
+    }
+
     /// Makes everything visible durable.
     pub(super) fn settle(&mut self) {
         self.durable.clone_from(&self.cached);
@@ -296,6 +330,17 @@ impl Inode {
     pub(super) fn deallocate_beyond(&mut self, len: usize) -> usize {
         let keep = len.div_ceil(self.sector).min(self.allocated.len());
         self.allocated.drain(keep..).filter(|allocated| *allocated).count()
+    }
+}
+
+/// Most sectors are zeros: they are told by what is missing.
+fn hash_bytes(bytes: &[u8], sector: usize, hasher: &mut impl Hasher) {
+    bytes.len().hash(hasher);
+    for (number, bytes) in bytes.chunks(sector).enumerate() {
+        if bytes.iter().fold(0, |all, byte| all | byte) != 0 {
+            number.hash(hasher);
+            hasher.write(bytes);
+        }
     }
 }
 

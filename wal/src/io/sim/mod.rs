@@ -8,6 +8,7 @@
 mod config;
 mod contents;
 mod disk;
+mod ends;
 mod faults;
 mod inode;
 mod names;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use config::{CrashKind, FaultOp, SimConfig, SimCounts};
 pub use process::SimIo;
 
-use disk::{Disk, FlightBody};
+use disk::{Disk, FlightBody, Strike};
 use rng::Rng;
 
 /// A simulated machine with one disk. Clones are the same machine.
@@ -100,7 +101,56 @@ impl SimDisk {
     /// done or not. Its caller gets the error of a dead process. Any crash disarms it.
     pub fn crash_after(&self, steps: u64, kind: CrashKind) {
         let mut disk = self.lock();
-        disk.armed = Some((disk.steps.saturating_add(steps).saturating_add(1), kind));
+        disk.arm(steps, Strike::Crash(kind));
+    }
+
+    /// Arms a halt: as [`crash_after`](Self::crash_after), but nothing is left to chance.
+    ///
+    /// What is struck was `done` or not, unless it is a write. All else stays open:
+    /// [`open_ends`](Self::open_ends) tells what, [`end`](Self::end) decides it. Until
+    /// then no process must be started.
+    pub fn halt_after(&self, steps: u64, done: bool) {
+        self.lock().arm(steps, Strike::Halt { done });
+    }
+
+    /// All processes die now, as at a halt.
+    pub fn halt(&self) {
+        self.lock().strike(Strike::Halt { done: true });
+    }
+
+    /// The pieces that a halt has left open, and how many ends each of them has, two or
+    /// more.
+    ///
+    /// Of a kill these are the sectors of the writes in flight: left out (0) or done. Of a
+    /// power loss also every sector, change of a length and change of a name that is not
+    /// durable: lost (0), or one of the contents or lengths that were pending, in order.
+    #[must_use]
+    pub fn open_ends(&self, kind: CrashKind) -> Vec<usize> {
+        let mut ends = Vec::new();
+        self.lock().clone().end(kind, &mut |count| {
+            ends.push(count);
+            0
+        });
+        ends
+    }
+
+    /// A copy of the halted machine, as [`fork`](Self::fork) makes it, in which each open
+    /// piece has come to the end that was chosen: one for each of
+    /// [`open_ends`](Self::open_ends), in that order; 0 for those that are missing.
+    #[must_use]
+    pub fn end(&self, seed: u64, kind: CrashKind, ends: &[usize]) -> Self {
+        let copy = self.fork(seed);
+        let mut ends = ends.iter();
+        copy.lock().end(kind, &mut |_| ends.next().copied().unwrap_or(0));
+        copy
+    }
+
+    /// A hash of everything that can still be found out about the files: what processes
+    /// see, what is durable, what is pending, what a halt has left open. Not of clocks,
+    /// chance and counts.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.lock().fingerprint()
     }
 
     /// Takes back [`crash_after`](Self::crash_after).

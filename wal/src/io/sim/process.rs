@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::contents::Write;
 use super::dead;
-use super::disk::{Disk, FlightBody, InFlight, OpenFile, writes_in};
+use super::disk::{Disk, FlightBody, InFlight, OpenFile, Strike, writes_in};
 use super::names::NodeId;
 use crate::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
 
@@ -46,14 +46,17 @@ impl Handle {
         if disk.generation == self.generation { Ok(disk) } else { Err(dead()) }
     }
 
-    /// Does one step. Where a crash strikes, `run` is told to do its work by halves.
-    fn operate<T>(&self, run: impl FnOnce(&mut Disk, bool) -> io::Result<T>) -> io::Result<T> {
+    /// Does one step. Where it is struck, `run` is told to do its work by halves.
+    fn operate<T>(
+        &self,
+        run: impl FnOnce(&mut Disk, Option<Strike>) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut disk = self.alive()?;
-        let Some(kind) = disk.step() else { return run(&mut disk, false) };
+        let Some(strike) = disk.step() else { return run(&mut disk, None) };
         // The process does not live to see the result, which may be a file: closing that
         // takes the lock.
-        let lost = run(&mut disk, true);
-        disk.crash(kind);
+        let lost = run(&mut disk, Some(strike));
+        disk.strike(strike);
         drop(disk);
         drop(lost);
         Err(dead())
@@ -61,7 +64,14 @@ impl Handle {
 
     /// Does one step that happens wholly or not at all.
     fn change<T>(&self, run: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
-        self.operate(|disk, torn| if torn && disk.rng.coin() { Err(dead()) } else { run(disk) })
+        self.operate(|disk, strike| {
+            let done = match strike {
+                None => true,
+                Some(Strike::Crash(_)) => !disk.rng.coin(),
+                Some(Strike::Halt { done }) => done,
+            };
+            if done { run(disk) } else { Err(dead()) }
+        })
     }
 
     fn file(&self, disk: &mut Disk, file: OpenFile) -> Arc<SimFile> {
@@ -224,7 +234,7 @@ impl File for SimFile {
 
     fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
         let write = Write { file: self.file, offset, pieces, dsync };
-        self.handle.operate(|disk, torn| disk.write(&write, torn))
+        self.handle.operate(|disk, strike| disk.write(&write, strike))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -268,9 +278,9 @@ impl SimQueue {
             return None;
         }
         if self.is_alive(disk)
-            && let Some(kind) = disk.step()
+            && let Some(strike) = disk.step()
         {
-            disk.crash(kind);
+            disk.strike(strike);
         }
         let at = disk.rng.below(in_flight);
         let InFlight { ticket, body } = disk.queues.get_mut(&self.id)?.swap_remove(at);
@@ -322,8 +332,8 @@ unsafe impl Queue for SimQueue {
                 let overlaps = matches!(body, FlightBody::Write { .. }) && others > 0;
                 disk.counts.overlapping_writes += u64::from(overlaps);
                 disk.queues.entry(self.id).or_default().push(InFlight { ticket, body });
-                if let Some(kind) = disk.step() {
-                    disk.crash(kind);
+                if let Some(strike) = disk.step() {
+                    disk.strike(strike);
                 }
             }
             Err(error) => self.done.push_back(Completion { ticket, result: Err(error) }),
