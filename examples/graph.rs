@@ -65,7 +65,7 @@ impl Graph {
         let items: Store<Item> = Store::open_records(dir, &StoreOptions::new())?;
         let mut by_name = HashMap::new();
         let (mut next_node, mut next_edge) = (1, FIRST_EDGE);
-        for item in &items {
+        for item in items.iter()? {
             if item.id() < FIRST_EDGE {
                 by_name.insert(item.name, item.id());
                 next_node = next_node.max(item.id() + 1);
@@ -98,7 +98,7 @@ impl Graph {
         if let Some(edge) = found {
             return self.put(&[Item { flights: edge.flights + 1, ..edge }]);
         }
-        let node = self.items.get(from).ok_or("there is no such node")?;
+        let node = self.items.get(from)?.ok_or("there is no such node")?;
         let id = self.next_edge;
         if id == u32::MAX {
             return Err("there are too many edges".into());
@@ -118,9 +118,13 @@ impl Graph {
         Ok(())
     }
 
+    fn item(&self, id: u32) -> Option<Item> {
+        self.items.get(id).expect("opening has looked at all of them: they are in memory")
+    }
+
     fn edges(&self, node: u32) -> impl Iterator<Item = Item> {
-        let first = self.items.get(node).map_or(0, |node| node.next.get());
-        std::iter::successors(self.items.get(first), |edge| self.items.get(edge.next.get()))
+        let first = self.item(node).map_or(0, |node| node.next.get());
+        std::iter::successors(self.item(first), |edge| self.item(edge.next.get()))
     }
 
     /// The shortest way along edges, by their number.
@@ -142,7 +146,7 @@ impl Graph {
     }
 
     fn name(&self, node: u32) -> String {
-        let name = self.items.get(node).map_or([0; 4], |node| node.name);
+        let name = self.item(node).map_or([0; 4], |node| node.name);
         String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned()
     }
 }
@@ -226,11 +230,11 @@ mod tests {
             graph.way(node(b"ALB\0"), node(b"HNL\0")).map(|way| way.len())
         };
         assert_eq!(find(&graph), Some(3), "by way of Newark");
-        let items: Vec<_> = graph.items.iter().collect();
+        let items: Vec<_> = graph.items.iter().unwrap().collect();
         graph.items.close().expect("closed");
         let graph = Graph::open(&dir).expect("opened");
         assert_eq!((&graph.by_name, find(&graph)), (&nodes, Some(3)));
-        assert_eq!(graph.items.iter().collect::<Vec<_>>(), items);
+        assert_eq!(graph.items.iter().unwrap().collect::<Vec<_>>(), items);
         drop(graph);
         std::fs::remove_dir_all(&dir).expect("removed");
     }

@@ -87,7 +87,7 @@ impl Ledger {
             return Err(Refused::SameAccount);
         }
         let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = |id| self.accounts.get(id).ok_or(Refused::NoAccount(id));
+        let account = |id| self.accounts.get(id)?.ok_or(Refused::NoAccount(id));
         let (mut payer, mut payee) = (account(from)?, account(to)?);
         let left = payer.cents.get().checked_sub(cents);
         let grown = payee.cents.get().checked_add(cents);
@@ -102,8 +102,8 @@ impl Ledger {
         Ok(self.accounts.wait(receipt)?)
     }
 
-    fn total(&self) -> u64 {
-        self.accounts.iter().map(|account| account.cents.get()).sum()
+    fn total(&self) -> Result<u64, Refused> {
+        Ok(self.accounts.iter()?.map(|account| account.cents.get()).sum())
     }
 }
 
@@ -118,16 +118,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if ledger.accounts.is_empty() {
         (1..=ACCOUNTS).try_for_each(|id| ledger.account(id, OPENING_CENTS))?;
     }
-    let before = ledger.total();
+    let before = ledger.total()?;
     let start = std::time::Instant::now();
     let refused = work(&ledger)?;
     let (made, seconds) = (THREADS * TRANSFERS - refused, start.elapsed().as_secs_f64());
     println!("{made} transfers in {seconds:.2} s, each durable; {refused} lacked the money");
-    for account in &ledger.accounts {
+    for account in ledger.accounts.iter()? {
         let (id, cents, transfers) = (account.id(), account.cents.get(), account.transfers.get());
         println!("account {id}: {cents:>7} cents after {transfers} transfers");
     }
-    assert_eq!(ledger.total(), before, "money is neither made nor lost");
+    assert_eq!(ledger.total()?, before, "money is neither made nor lost");
     Ok(ledger.accounts.close()?)
 }
 
@@ -169,11 +169,11 @@ mod tests {
         (1..=ACCOUNTS).try_for_each(|id| ledger.account(id, OPENING_CENTS)).expect("accounts");
         let refused = work(&ledger).expect("transfers");
         assert!(refused < THREADS * TRANSFERS);
-        assert_eq!(ledger.total(), u64::from(ACCOUNTS) * OPENING_CENTS);
-        let accounts: Vec<_> = ledger.accounts.iter().collect();
+        assert_eq!(ledger.total().unwrap(), u64::from(ACCOUNTS) * OPENING_CENTS);
+        let accounts: Vec<_> = ledger.accounts.iter().unwrap().collect();
         ledger.accounts.close().expect("closed");
         let ledger = Ledger::open(&dir).expect("opened");
-        assert_eq!(ledger.accounts.iter().collect::<Vec<_>>(), accounts);
+        assert_eq!(ledger.accounts.iter().unwrap().collect::<Vec<_>>(), accounts);
         let made: u64 = accounts.iter().map(|account| account.transfers.get()).sum();
         assert_eq!(made, 2 * u64::from(THREADS * TRANSFERS - refused));
         drop(ledger);
@@ -186,12 +186,12 @@ mod tests {
         let ledger = Ledger::open(&dir).expect("made");
         ledger.account(1, 10).expect("an account");
         ledger.account(2, u64::MAX).expect("an account");
-        let before: Vec<_> = ledger.accounts.iter().collect();
+        let before: Vec<_> = ledger.accounts.iter().unwrap().collect();
         for (from, to, cents) in [(1, 2, 11), (1, 3, 1), (3, 1, 1), (1, 1, 1), (1, 2, 1)] {
             assert!(ledger.transfer(from, to, cents).is_err(), "{from} to {to}");
         }
         assert!(ledger.account(1, 99).is_err(), "it is there");
-        assert_eq!(ledger.accounts.iter().collect::<Vec<_>>(), before);
+        assert_eq!(ledger.accounts.iter().unwrap().collect::<Vec<_>>(), before);
         drop(ledger);
         std::fs::remove_dir_all(&dir).expect("removed");
     }

@@ -166,14 +166,14 @@ pub fn settings(settings: &Settings) -> Taken {
     }
     if settings.reclaims {
         kept.clear();
-        kept.extend(store.iter());
+        kept.extend(store.iter().expect("all is in memory"));
         store.sync().expect("the disk has no faults");
     }
     disk.power_loss();
     drop(store);
     disk.set_capacity(None);
     let store = Store::open(Path::new(DIR), &settings.store(&disk)).expect("it is intact");
-    assert!(store.iter().eq(kept), "{settings:?}");
+    assert!(store.iter().expect("it is whole").eq(kept), "{settings:?}");
     Taken::Used
 }
 

@@ -82,7 +82,7 @@ impl Crash {
             let mut there = 0;
             for number in share {
                 let token = work.token(number)?;
-                let Some(found) = store.get(token.id()) else { break };
+                let Some(found) = store.get(token.id())? else { break };
                 self.wrong += u64::from(found != token);
                 there = number - first + 1;
                 if there.is_multiple_of(1 << 16) {
