@@ -300,7 +300,7 @@ fn waker_may_read_the_store() {
             let mut future = Box::pin(store.ready(receipt));
             let twin = Arc::clone(&store);
             let waker = Waker::from(Arc::new(Inline(move || {
-                assert!(matches!(twin.get(TokenId(1)), Ok(Some(_))))
+                assert!(matches!(twin.get(TokenId(1)), Ok(Some(_))));
             })));
             let _ = future.as_mut().poll(&mut Context::from_waker(&waker));
             for id in 1..300 {
