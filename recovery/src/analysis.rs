@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::history::History;
 use crate::replay;
 use crate::report::{Evidence, Report, Seal, SegmentReport, SegmentState, Status};
-use crate::scan::{Scan, scan};
+use crate::scan::{LongFrames, Scan, scan};
 use crate::verdict::{Rest, Verdict, decide};
 use crate::walk::{Cursor, End, Start, Walk};
 use crate::window::Window;
@@ -496,6 +496,7 @@ fn stands(log: &LogDir, plan: &Plan, landmark: &Landmark) -> Result<Option<usize
 fn scan_all(log: &LogDir, plan: &Plan) -> Result<Vec<Option<Scan>>> {
     let segments = &plan.segments;
     let threads = log.threads().min(MAX_SCAN_THREADS).min(segments.len());
+    let long_frames = LongFrames::default();
     let one = |(index, segment): (usize, &Segment)| -> Result<Option<Scan>> {
         if segment.superseded || index < plan.first {
             return Ok(None);
@@ -503,7 +504,7 @@ fn scan_all(log: &LogDir, plan: &Plan) -> Result<Vec<Option<Scan>>> {
         let Segment { number, header, start, ceiling, newest, .. } = segment;
         let read = |direct, trusted| {
             let window = log.segment(*number, direct)?;
-            Ok(scan(window, header, *start, *ceiling, *newest, trusted)?)
+            Ok(scan(window, header, *start, *ceiling, *newest, trusted, &long_frames)?)
         };
         let direct = log.options.is_direct() && *newest && *number >= log.written_from;
         // A page may be stale where a write failed to replace it. Then the sync after it

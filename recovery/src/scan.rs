@@ -1,8 +1,10 @@
 //! One segment: its frames in order to the first invalid one, then every later sector
 //! boundary probed for headers whose promises still count.
 //!
-//! Owns nothing across segments; `chain` joins what the scans find. Memory is bounded
-//! by the window and by one frame.
+//! Owns nothing across segments; `chain` joins what the scans find. Memory is bounded by the
+//! window, and by one frame for all scans that share `LongFrames`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bulla_wal::format::{Frame, Header, all_zero};
 use bulla_wal::{Lsn, Result, Seq};
@@ -60,6 +62,17 @@ impl Scan {
     }
 }
 
+/// The right to hold a frame in memory that is longer than a window: of scans side by side
+/// only one has it.
+#[derive(Debug, Default)]
+pub(crate) struct LongFrames(Mutex<()>);
+
+impl LongFrames {
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Scans one segment. `probe` is for the newest epoch only: promises of older ones
 /// count no further than what supersedes them, which is reached anyway. None when the
 /// frames end with damage and the file is not `trusted` to be what is on the disk.
@@ -70,6 +83,7 @@ pub(crate) fn scan(
     ceiling: Lsn,
     probe: bool,
     trusted: bool,
+    long_frames: &LongFrames,
 ) -> Result<Option<Scan>> {
     let mut walk = Walk::new(window, header, start, ceiling);
     let mut scan = Scan {
@@ -86,7 +100,10 @@ pub(crate) fn scan(
         nonzero_end: None,
     };
     loop {
-        match walk.step()? {
+        let is_long =
+            matches!(walk.peek()?, Ok(frame) if frame.disk_len(header.sector) > WINDOW_LEN);
+        let turn = is_long.then(|| long_frames.turn());
+        let end = match walk.step()? {
             Step::Frame(found) => {
                 scan.first.get_or_insert(found.before);
                 scan.last = Some(found.after);
@@ -94,9 +111,18 @@ pub(crate) fn scan(
                 scan.entries += u64::from(found.frame.entry_count);
                 scan.last_entry = found.last_entry.or(scan.last_entry);
                 raise(&mut scan.walked, promise_of(&found.frame, found.offset));
+                None
             }
-            Step::End(End::Damage(_)) if !trusted => return Ok(None),
-            Step::End(end) => {
+            Step::End(end) => Some(end),
+        };
+        if turn.is_some() {
+            walk.window.shrink();
+        }
+        drop(turn);
+        match end {
+            None => {}
+            Some(End::Damage(_)) if !trusted => return Ok(None),
+            Some(end) => {
                 scan.stop = end;
                 break;
             }

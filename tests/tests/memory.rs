@@ -1,4 +1,4 @@
-//! What a replay takes of memory, counted by the allocator of this test binary. One test
+//! What a look at a log and a replay take of memory, counted by the allocator of this test binary. One test
 //! only: others beside it would be counted, too.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -41,7 +41,7 @@ const ENTRY: usize = 16 * MIB - 8 * 1024;
 const ENTRIES: u64 = 9;
 
 #[test]
-fn replay_holds_no_more_than_its_bound_however_long_the_frames() {
+fn look_and_replay_hold_no_more_than_their_bound_however_long_the_frames() {
     let dir = TempDir::new("memory");
     let path = dir.path().join("log");
     let options = Options::new().ring_len(64 * MIB as u64).segment_len(33 * MIB as u64);
@@ -51,7 +51,13 @@ fn replay_holds_no_more_than_its_bound_however_long_the_frames() {
     }
     log.close().unwrap();
 
+    let before = HELD.load(Ordering::Relaxed);
+    MOST_HELD.store(before, Ordering::Relaxed);
     let inspection = Inspection::read(&path, &options).unwrap();
+    let most = MOST_HELD.load(Ordering::Relaxed) - before;
+    // One frame, and for each of eight threads a window of 1 MiB.
+    assert!(most <= (16 + 8 + 2) * MIB, "{} MiB", most / MIB);
+
     let before = HELD.load(Ordering::Relaxed);
     MOST_HELD.store(before, Ordering::Relaxed);
     let mut seen = 0;

@@ -146,6 +146,15 @@ impl Window {
         self.buffer.filled = 0;
     }
 
+    /// Forgets what is in memory, and gives the memory back where it is much longer than
+    /// the chunk.
+    pub fn shrink(&mut self) {
+        self.forget();
+        if self.buffer.memory_len() > 2 * self.chunk {
+            self.buffer = Buffer::new();
+        }
+    }
+
     /// Exchanges what is in memory, and the memory itself. The caller gives no buffer of
     /// another file, or forgets its bytes.
     pub fn swap(&mut self, buffer: &mut Buffer) {
