@@ -513,6 +513,164 @@ fn failed_spare_is_not_tried_again_before_there_may_be_space() {
     assert_eq!(core.next(), Some(Action::Prepare));
 }
 
+#[test]
+fn balanced_receipts_are_ready_once_written_and_before_any_sync() {
+    let mut world = World::new(config(true, 1));
+    world.append(1, false);
+    world.now = 10 * MS;
+    world.finish();
+    assert_eq!((world.marks.balanced, world.marks.synced), (Lsn(SECTOR), Lsn(0)));
+}
+
+#[test]
+fn sync_for_the_bound_starts_at_half_of_it() {
+    let config = Config { balanced_max_unsynced: 12 * SECTOR, ..config(false, 1) };
+    let mut world = World::new(config);
+    let half = 6;
+    for frame in 1..=half {
+        assert_eq!(world.count(is_sync), 0, "before frame {frame}");
+        // Relaxed: neither their number nor their time calls for a sync.
+        world.append(1, true);
+        world.now += 10 * MS;
+        world.run();
+        world.complete(0);
+        world.run();
+    }
+    assert_eq!(world.count(is_sync), 1);
+}
+
+#[test]
+fn lateness_is_what_passed_since_a_write_was_due() {
+    let mut world = World::new(config(true, 1));
+    for (at, late) in [(10, 0), (30, 0), (53, 3)] {
+        world.now = at * MS - if late == 0 { 10 * MS } else { 13 * MS };
+        world.run();
+        world.append(1, true);
+        world.now = at * MS;
+        world.finish();
+        assert_eq!(world.core.take_lateness(), late * MS, "at {at} ms");
+        assert_eq!(world.core.take_lateness(), 0, "it is told once");
+    }
+    // A promise is not data: it is written when there is time.
+    world.now = 2000 * MS;
+    world.finish();
+    world.now = 2060 * MS;
+    world.finish();
+    assert_eq!(world.count(|a| matches!(a, Action::SealEmpty(_))), 1);
+    assert_eq!(world.core.take_lateness(), 0);
+}
+
+#[test]
+fn what_came_while_the_flusher_slept_is_as_new_as_its_wake_up() {
+    let mut core = Core::new(config(true, 1), Lsn(0), SegmentNumber(1), 0);
+    assert_eq!(core.next(), Some(Action::Prepare));
+    let tail = Tail { end: Lsn(SECTOR), after_sleep: true, ..Tail::default() };
+    core.tick(1000 * MS, tail);
+    assert_eq!(core.next(), None);
+    assert_eq!(core.deadline(), Some(1010 * MS));
+    core.tick(1010 * MS, Tail { after_sleep: false, ..tail });
+    assert_eq!(core.next(), Some(Action::Seal));
+}
+
+#[test]
+fn interval_of_what_comes_after_a_frame_begins_with_its_seal() {
+    let mut world = World::new(config(true, 4));
+    world.append(1, true);
+    world.now = 10 * MS;
+    world.run();
+    world.append(1, true);
+    world.now = 15 * MS;
+    world.run();
+    assert_eq!((world.count(|a| *a == Action::Seal), world.core.deadline()), (1, Some(20 * MS)));
+}
+
+#[test]
+fn idle_time_begins_with_the_last_data_and_not_with_a_promise() {
+    let mut world = World::new(config(true, 1));
+    for at in [0, 30] {
+        world.now = at * MS;
+        let lsn = world.append(1, false);
+        world.want(lsn);
+        world.finish();
+        assert_eq!(world.core.deadline(), Some((at + 50) * MS));
+    }
+    world.now = 79 * MS;
+    world.finish();
+    assert_eq!(world.count(|a| matches!(a, Action::SealEmpty(_))), 0);
+    world.now = 80 * MS;
+    world.finish();
+    assert_eq!(world.count(|a| matches!(a, Action::SealEmpty(_))), 1);
+}
+
+#[test]
+fn frame_that_nobody_waits_for_does_not_hold_a_group_back() {
+    let mut world = World::new(config(true, 4));
+    // Somebody waits for all below the frame, and for nothing of it.
+    world.core.want(Lsn(0), Lsn(SECTOR));
+    world.append(1, false);
+    world.finish();
+    world.append(2, false);
+    world.now = 10 * MS;
+    world.run();
+    let waited_for = world.append(2, false);
+    world.want(waited_for);
+    world.run();
+    assert_eq!((world.count(|a| *a == Action::Seal), world.in_flight.len()), (3, 2));
+}
+
+#[test]
+fn a_segment_is_prepared_once_for_each_that_is_used() {
+    let mut world = World::new(config(true, 1));
+    let prepared = |world: &World| world.count(|a| *a == Action::Prepare);
+    for frame in 0..3 * SEGMENT_FRAMES {
+        let lsn = world.append(1, false);
+        world.want(lsn);
+        world.finish();
+        assert_eq!(prepared(&world) as u64, 1 + frame / SEGMENT_FRAMES, "after frame {frame}");
+    }
+}
+
+#[test]
+fn closed_frame_is_due_at_once() {
+    let mut core = Core::new(config(true, 1), Lsn(0), SegmentNumber(1), 0);
+    core.tick(3 * MS, Tail { end: Lsn(2 * SECTOR), closed: 1, ..Tail::default() });
+    assert_eq!(core.deadline(), Some(3 * MS));
+    core.tick(3 * MS, Tail { end: Lsn(2 * SECTOR), closed: 0, ..Tail::default() });
+    assert_eq!(core.deadline(), Some(10 * MS));
+}
+
+#[test]
+fn durable_position_is_the_published_one() {
+    let mut world = World::new(config(true, 1));
+    let lsn = world.append(1, false);
+    world.want(lsn);
+    world.finish();
+    assert_eq!((world.core.synced(), world.marks.synced), (Lsn(SECTOR), Lsn(SECTOR)));
+    assert!(!world.core.is_closed());
+}
+
+#[test]
+fn one_sync_is_for_all_writes_that_somebody_waits_for_and_no_other_holds_it_back() {
+    let mut world = World::new(config(false, 4));
+    world.append(2, false);
+    world.append(2, false);
+    // All below the third frame, which is on its way, too.
+    world.core.want(Lsn(0), Lsn(2 * SECTOR));
+    world.append(2, false);
+    world.append(2, false);
+    world.run();
+    assert_eq!(world.in_flight.len(), 3);
+    world.complete(0);
+    world.run();
+    assert_eq!(world.count(is_sync), 0, "the second frame is not written yet");
+    let before = world.log.len();
+    world.complete(0);
+    world.run();
+    assert_eq!(world.count(is_sync), 1, "nobody waits for the third one");
+    let did = &world.log[before..];
+    assert!(matches!(did[0], Action::Advance(_)), "written is told before a sync: {did:?}");
+}
+
 quickcheck::quickcheck! {
     /// Whatever the order of appends, waits, time and completions: watermarks tell the
     /// truth, bounds hold (checked at every step), and in the end all is durable.
