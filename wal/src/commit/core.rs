@@ -225,9 +225,6 @@ impl Core {
 
     /// Time passed, and the ring's tail may have moved.
     pub(crate) fn tick(&mut self, now: Nanos, tail: Tail) {
-        if self.tail.end == self.sealed && tail.end > self.sealed {
-            self.last_work = now;
-        }
         // While the flusher slept nobody looked: what is unsealed is as new as its wake-up.
         if tail.end <= self.sealed || tail.after_sleep {
             self.quiet_at = now;
