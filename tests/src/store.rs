@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -433,7 +433,9 @@ impl World {
             };
         };
         if self.rng.one_in(4) {
-            let update = || store.update_async(TokenId(id), level, |_| panic!("on purpose"));
+            // Without the hook: under a fuzzer it would end the process.
+            let panics = |_| resume_unwind(Box::new("on purpose"));
+            let update = || store.update_async(TokenId(id), level, panics);
             self.tally.updates_that_panicked += 1;
             return match catch_unwind(AssertUnwindSafe(update)) {
                 Err(_) => Ok(()),
