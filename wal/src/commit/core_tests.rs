@@ -671,6 +671,50 @@ fn one_sync_is_for_all_writes_that_somebody_waits_for_and_no_other_holds_it_back
     assert!(matches!(did[0], Action::Advance(_)), "written is told before a sync: {did:?}");
 }
 
+#[test]
+fn two_segments_may_be_unsynced_and_a_third_one_waits() {
+    let mut world = World::new(config(false, 64));
+    for _ in 0..3 * SEGMENT_FRAMES {
+        world.append(1, true);
+    }
+    world.run();
+    let writes = world.count(|action| matches!(action, Action::Write { .. }));
+    assert_eq!(writes as u64, 2 * SEGMENT_FRAMES);
+}
+
+#[test]
+fn no_frame_is_closed_before_it_can_be_written() {
+    let mut world = World::new(config(true, 1));
+    for _ in 0..5 {
+        world.append(1, false);
+    }
+    world.run();
+    assert_eq!(world.count(|action| *action == Action::Seal), 1);
+}
+
+#[test]
+fn without_dsync_a_group_gathers_until_the_write_before_it_landed_or_it_is_due() {
+    let sealed = |world: &World| world.count(|action| *action == Action::Seal);
+    for lands_early in [true, false] {
+        let mut world = World::new(config(false, 4));
+        world.append(2, false);
+        world.now = 10 * MS;
+        world.run();
+        let last = world.append(2, false);
+        world.want(last);
+        world.now = 12 * MS;
+        world.run();
+        assert_eq!(sealed(&world), 1, "its sync comes first");
+        if lands_early {
+            world.complete(0);
+        } else {
+            world.now = 20 * MS;
+        }
+        world.run();
+        assert_eq!(sealed(&world), 2);
+    }
+}
+
 quickcheck::quickcheck! {
     /// Whatever the order of appends, waits, time and completions: watermarks tell the
     /// truth, bounds hold (checked at every step), and in the end all is durable.
