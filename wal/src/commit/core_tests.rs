@@ -715,6 +715,20 @@ fn without_dsync_a_group_gathers_until_the_write_before_it_landed_or_it_is_due()
     }
 }
 
+#[test]
+fn seal_without_room_ends_the_log_and_a_promise_without_room_does_not() {
+    let mut world = World::new(config(true, 1));
+    let lsn = world.append(1, false);
+    world.want(lsn);
+    world.finish();
+    world.core.no_room_for(FrameKind::Promise);
+    assert!(!world.core.is_closed());
+    world.core.close();
+    assert_eq!(world.core.next(), Some(Action::SealEmpty(FrameKind::SealClosed)));
+    world.core.no_room_for(FrameKind::SealClosed);
+    assert_eq!((world.core.next(), world.core.is_closed()), (None, true));
+}
+
 quickcheck::quickcheck! {
     /// Whatever the order of appends, waits, time and completions: watermarks tell the
     /// truth, bounds hold (checked at every step), and in the end all is durable.
