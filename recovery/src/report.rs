@@ -292,3 +292,73 @@ pub struct Report {
     /// Which kept positions are still valid.
     pub history: History,
 }
+
+#[cfg(test)]
+mod tests {
+    use bulla_wal::CorruptionKind;
+
+    use super::*;
+
+    const SEGMENT: SegmentNumber = SegmentNumber(31);
+    const LSN: Lsn = Lsn(4_194_304);
+    const OFFSET: u64 = 77_824;
+
+    fn corruption() -> Corruption {
+        Corruption {
+            segment: Some(SEGMENT),
+            offset: Some(OFFSET),
+            lsn: Some(LSN),
+            durable: None,
+            kind: CorruptionKind::SegmentMissing,
+        }
+    }
+
+    fn assert_says(what: &dyn fmt::Display, places: &[u64]) {
+        let words = what.to_string();
+        for place in places {
+            assert!(words.contains(&place.to_string()), "{words:?} does not name {place}");
+        }
+    }
+
+    #[test]
+    fn every_finding_says_where_it_is() {
+        let (segment, offset, lsn) = (SEGMENT, OFFSET, LSN);
+        let damage = FrameDamage::Zeros;
+        let all = [segment.0, offset, lsn.0];
+        assert_says(&Evidence::OnlyZeros { after: lsn }, &[lsn.0]);
+        assert_says(&Evidence::Closed { at: lsn }, &[lsn.0]);
+        assert_says(&Evidence::Damaged { segment, offset, lsn, damage }, &all);
+        assert_says(&Evidence::Tail { segment, offset, bytes: 512 }, &[segment.0, offset, 512]);
+        assert_says(&Evidence::Ignored { segment, offset, damage }, &[segment.0, offset]);
+        assert_says(&Evidence::Fault(corruption()), &all);
+        let proofs: [(Proof, &[u64]); 5] = [
+            (Proof::LowWater, &[]),
+            (Proof::Opening { segment }, &[segment.0]),
+            (Proof::Superseded { by: Lsn(512) }, &[512]),
+            (Proof::Frame { segment, offset, lsn: Lsn(1024), torn: false }, &[31, offset, 1024]),
+            (Proof::Frame { segment, offset, lsn: Lsn(1024), torn: true }, &[31, offset, 1024]),
+        ];
+        let words: Vec<String> = proofs
+            .into_iter()
+            .map(|(proof, places)| {
+                let evidence = Evidence::Promise { durable: lsn, proof };
+                assert_says(&evidence, &[lsn.0]);
+                assert_says(&evidence, places);
+                evidence.to_string()
+            })
+            .collect();
+        for (at, one) in words.iter().enumerate() {
+            assert!(!words[at + 1..].contains(one), "{one:?} stands for two proofs");
+        }
+    }
+
+    #[test]
+    fn every_verdict_has_a_name_of_its_own_and_a_corruption_says_where() {
+        let corrupt = Status::Corrupt(corruption());
+        let verdicts = [Status::Clean, Status::TornTail, corrupt.clone()];
+        assert_eq!(verdicts.map(|status| status.name()), ["clean", "torn_tail", "corrupt"]);
+        assert_eq!(Status::TornTail.to_string(), "torn tail");
+        assert_eq!(Status::Clean.to_string(), "clean");
+        assert_says(&corrupt, &[SEGMENT.0, OFFSET, LSN.0]);
+    }
+}

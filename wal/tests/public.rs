@@ -1,0 +1,161 @@
+//! What the public face says: refusals of options and directories, words and names.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_wal::format::LogId;
+use bulla_wal::io::sim::SimDisk;
+use bulla_wal::{
+    CorruptionKind, Epoch, Error, Level, Log, Lsn, Options, ReadFrom, Reader, SegmentNumber, Seq,
+    Visibility, dir,
+};
+
+const DIR: &str = "/log";
+
+fn options(disk: &SimDisk) -> Options {
+    Options::new()
+        .io(disk.process())
+        .sector(512)
+        .segment_len(16 * 1024)
+        .ring_len(16 * 1024)
+        .manual()
+}
+
+#[test]
+fn option_out_of_its_range_is_refused_by_its_name() {
+    let small = || Options::new().ring_len(16 * 1024).segment_len(16 * 1024).sector(512);
+    let ms = Duration::from_millis;
+    let refused = [
+        ("sector", small().sector(0)),
+        ("sector", small().sector(768)),
+        ("sector", small().sector(32 * 1024)),
+        ("segment_len", small().segment_len(16 * 1024 - 512)),
+        ("segment_len", small().segment_len(16 * 1024 + 1)),
+        ("ring_len", small().ring_len(8 * 1024)),
+        ("ring_len", small().ring_len(24 * 1024)),
+        ("ring_len", small().ring_len(512 * 1024 * 1024)),
+        ("max_frame_len", small().max_frame_len(64)),
+        ("depth", small().depth(0)),
+        ("depth", small().depth(1025)),
+        ("flush_interval", small().flush_interval(Duration::ZERO)),
+        ("flush_interval", small().flush_interval(ms(21)).balanced_interval(ms(20))),
+        ("balanced_entries", small().balanced_entries(0)),
+        ("balanced_max_unsynced", small().balanced_max_unsynced(4095)),
+    ];
+    for (name, options) in refused {
+        let error = options.checked(options.sector_len()).map(drop).unwrap_err();
+        assert!(
+            matches!(error, Error::Options { option, .. } if option == name),
+            "{name}: {error}"
+        );
+    }
+    let edges = [
+        small().sector(16 * 1024).segment_len(64 * 1024).ring_len(256 * 1024),
+        small().ring_len(256 * 1024 * 1024),
+        small().depth(1),
+        small().depth(1024),
+        small().flush_interval(ms(20)).balanced_interval(ms(20)),
+        small().balanced_entries(1),
+        small().balanced_max_unsynced(4096),
+    ];
+    for options in edges {
+        let _ = options.checked(options.sector_len()).unwrap();
+    }
+}
+
+#[test]
+fn log_is_made_neither_over_another_nor_over_segments_without_control() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Path::new(DIR), &options(&disk)).unwrap();
+    log.close().unwrap();
+    let again = Log::create(Path::new(DIR), &options(&disk)).map(drop).unwrap_err();
+    assert!(matches!(&again, Error::AlreadyExists { path } if path == Path::new(DIR)), "{again}");
+    options(&disk).file_system().unlink(&Path::new(DIR).join(dir::CONTROL)).unwrap();
+    let files = disk.paths();
+    let over = Log::create(Path::new(DIR), &options(&disk)).map(drop).unwrap_err();
+    assert_eq!(kind(&over), Some((CorruptionKind::ControlMissing, Some(SegmentNumber(1)))));
+    assert_eq!(disk.paths(), files, "nothing is made");
+}
+
+#[test]
+fn reader_says_which_segment_is_missing_or_not_its_own() {
+    let made = |seed| {
+        let disk = SimDisk::new(seed);
+        let log = Log::create(Path::new(DIR), &options(&disk)).unwrap();
+        for _ in 0..24 {
+            let receipt = log.append_with(1, &[5; 2000], Level::Strict).unwrap();
+            log.wait(receipt).unwrap();
+        }
+        log.close().unwrap();
+        disk
+    };
+    let segment = |number| dir::segment_path(Path::new(DIR), SegmentNumber(number));
+    let read = |disk: &SimDisk| {
+        let io = Arc::clone(options(disk).file_system());
+        let error = Reader::open(io, Path::new(DIR), ReadFrom::Start, Visibility::Durable);
+        kind(&error.map(drop).unwrap_err())
+    };
+    let other = made(2);
+
+    let disk = made(1);
+    options(&disk).file_system().unlink(&segment(2)).unwrap();
+    assert_eq!(read(&disk), Some((CorruptionKind::SegmentMissing, Some(SegmentNumber(2)))));
+
+    let disk = made(1);
+    disk.write_file(segment(2), &other.read_file(segment(2)));
+    assert_eq!(read(&disk), Some((CorruptionKind::ForeignSegment, Some(SegmentNumber(2)))));
+
+    let disk = made(1);
+    disk.write_file(segment(2), &disk.read_file(segment(3)));
+    assert_eq!(read(&disk), Some((CorruptionKind::SegmentNumber, Some(SegmentNumber(2)))));
+
+    let disk = made(1);
+    for path in disk.paths().iter().filter(|path| path.extension().is_some()) {
+        options(&disk).file_system().unlink(path).unwrap();
+    }
+    assert_eq!(read(&disk), Some((CorruptionKind::SegmentMissing, Some(SegmentNumber(1)))));
+}
+
+fn kind(error: &Error) -> Option<(CorruptionKind, Option<SegmentNumber>)> {
+    match error {
+        Error::Corrupt(corruption) => Some((corruption.kind, corruption.segment)),
+        _ => None,
+    }
+}
+
+#[test]
+fn log_id_reads_as_a_uuid() {
+    let id = LogId(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10");
+    assert_eq!(id.to_string(), "01234567-89ab-cdef-fedc-ba9876543210");
+    assert_eq!(format!("{id:?}"), id.to_string());
+}
+
+#[test]
+fn place_to_read_from_is_named_in_full() {
+    let lsn = Lsn(8192);
+    let places = [
+        (ReadFrom::Start, "the start"),
+        (ReadFrom::End, "the end"),
+        (ReadFrom::Lsn { epoch: Some(Epoch(3)), lsn }, "LSN 8192 of epoch 3"),
+        (ReadFrom::Lsn { epoch: None, lsn }, "LSN 8192"),
+        (ReadFrom::Seq(Seq(17)), "Seq 17"),
+        (ReadFrom::Time(5), "time 5 ns"),
+    ];
+    for (place, words) in places {
+        assert_eq!(place.to_string(), words);
+    }
+}
+
+#[test]
+fn log_says_where_it_is_and_how_far() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Path::new(DIR), &options(&disk)).unwrap();
+    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+    log.wait(receipt).unwrap();
+    let words = format!("{log:?}");
+    for part in [DIR, &log.log_id().to_string(), &format!("{:?}", log.durable())] {
+        assert!(words.contains(part), "{words} does not say {part}");
+    }
+    assert_eq!(log.ring_len(), 16 * 1024);
+}
