@@ -729,6 +729,30 @@ fn seal_without_room_ends_the_log_and_a_promise_without_room_does_not() {
     assert_eq!((world.core.next(), world.core.is_closed()), (None, true));
 }
 
+#[test]
+fn log_is_sealed_only_when_the_segments_before_have_theirs() {
+    let mut world = World::new(config(true, 4));
+    for _ in 0..=SEGMENT_FRAMES {
+        world.append(1, false);
+    }
+    world.core.close();
+    world.run();
+    let is_seal = |action: &Action| matches!(action, Action::SealSegment { .. });
+    while world.count(is_seal) == 0 {
+        world.complete(0);
+        world.run();
+    }
+    let seal = world.in_flight.iter().position(|(action, _)| is_seal(action)).unwrap();
+    while world.in_flight.len() > 1 {
+        world.complete(usize::from(seal == 0));
+        world.run();
+    }
+    assert_eq!(world.count(|action| matches!(action, Action::SealEmpty(_))), 0);
+    world.finish();
+    assert!(world.core.is_closed());
+    assert_eq!(world.count(|action| matches!(action, Action::SealEmpty(_))), 1);
+}
+
 quickcheck::quickcheck! {
     /// Whatever the order of appends, waits, time and completions: watermarks tell the
     /// truth, bounds hold (checked at every step), and in the end all is durable.
