@@ -98,13 +98,14 @@ impl Comparison {
         let mut measured: Vec<Option<Measured>> = self
             .subjects
             .iter()
-            .map(|subject| Measured {
-                name: subject.name,
-                group: subject.group,
-                samples: Vec::new(),
-                failure: None,
+            .map(|subject| {
+                subject.takes(workload).then(|| Measured {
+                    name: subject.name,
+                    group: subject.group,
+                    samples: Vec::new(),
+                    failure: None,
+                })
             })
-            .map(Some)
             .collect();
         for round in 0..rounds {
             for index in shuffled(self.subjects.len(), seed, round) {

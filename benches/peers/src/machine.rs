@@ -148,14 +148,22 @@ fn commit() -> Option<String> {
 
 /// The crates compared, and those that matter to them, as they were locked.
 const NAMED: &[&str] = &[
+    "bulla-engine",
     "bulla-wal",
     "commitlog",
     "crc32c",
     "crc32fast",
+    "fjall",
+    "hashbrown",
+    "heed",
     "io-uring",
+    "libsqlite3-sys",
+    "lmdb-master-sys",
     "nodedb-wal",
     "okaywal",
     "raft-engine",
+    "redb",
+    "rusqlite",
     "wal-db",
 ];
 

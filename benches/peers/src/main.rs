@@ -1,9 +1,11 @@
-//! Compares Bulla with other logs on the same work in the same run.
+//! Compares Bulla with other logs and stores on the same work in the same run.
 //!
 //! ```text
 //! workload    what is done, what is timed      subjects   the logs, one module each
 //! log         what a log must offer            syncs      counts fsync and the like
 //! comparison  rounds, order, one run           report     table, Markdown, JSON
+//! store       what a store must offer          stores     the stores, one module each
+//! store_work  what is done with stores
 //! ```
 //!
 //! Run: `cd benches/peers && cargo run --release --ignore-rust-version -- --dir DIR`; see
@@ -14,6 +16,9 @@ mod log;
 mod machine;
 mod report;
 mod statistics;
+mod store;
+mod store_work;
+mod stores;
 mod subjects;
 mod syncs;
 mod workload;
@@ -26,7 +31,7 @@ use clap::{Parser, ValueEnum};
 use comparison::Comparison;
 use workload::Workload;
 
-/// Compares Bulla with other logs, round by round on the same machine.
+/// Compares Bulla with other logs and stores, round by round on the same machine.
 #[derive(Parser, Debug)]
 #[command(after_help = "Logs and workloads are listed with --list. Exit code 1: a log failed.")]
 struct Arguments {
@@ -45,6 +50,9 @@ struct Arguments {
     /// Where the orders of the rounds come from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Records of the workloads of stores, instead of 9,500,000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=16_000_000))]
+    records: Option<u64>,
     /// A fiftieth of the work: shows that everything works, measures nothing.
     #[arg(long)]
     quick: bool,
@@ -100,7 +108,7 @@ fn compare(arguments: &Arguments) -> log::Result<bool> {
     let comparison = Comparison::new(
         &arguments.dir,
         chosen_subjects(&arguments.only)?,
-        chosen_workloads(&arguments.workload, arguments.quick)?,
+        chosen_workloads(&arguments.workload, arguments.records, arguments.quick)?,
         arguments.allow_tmpfs,
     )?;
     let outcome = comparison.run(arguments.rounds, arguments.seed, arguments.quick)?;
@@ -122,8 +130,7 @@ fn chosen_subjects(only: &[String]) -> log::Result<Vec<subjects::Subject>> {
     }
     if !only.is_empty() {
         chosen.retain(|subject| {
-            let references = [subjects::REFERENCE, subjects::REPLAY_REFERENCE];
-            references.contains(&subject.name)
+            subjects::REFERENCES.contains(&subject.name)
                 || only.iter().any(|name| subject.name.contains(name.as_str()))
         });
     }
@@ -131,7 +138,11 @@ fn chosen_subjects(only: &[String]) -> log::Result<Vec<subjects::Subject>> {
 }
 
 /// A name that is a workload's stands for it alone; others for all that begin with them.
-fn chosen_workloads(names: &[String], quick: bool) -> log::Result<Vec<Workload>> {
+fn chosen_workloads(
+    names: &[String],
+    records: Option<u64>,
+    quick: bool,
+) -> log::Result<Vec<Workload>> {
     let is_exact = |name: &str| workload::ALL.iter().any(|workload| workload.name == name);
     let is_meant = |workload: &Workload, name: &str| {
         workload.name == name || (!is_exact(name) && workload.name.starts_with(name))
@@ -144,7 +155,8 @@ fn chosen_workloads(names: &[String], quick: bool) -> log::Result<Vec<Workload>>
     Ok(workload::ALL
         .iter()
         .filter(|workload| names.is_empty() || names.iter().any(|name| is_meant(workload, name)))
-        .map(|workload| if quick { workload.quick() } else { *workload })
+        .map(|workload| workload.with_records(records))
+        .map(|workload| if quick { workload.quick() } else { workload })
         .collect())
 }
 
@@ -155,11 +167,11 @@ mod tests {
     #[test]
     fn name_of_a_workload_does_not_choose_those_that_begin_with_it() {
         let names = |asked: &str| -> Vec<_> {
-            let chosen = chosen_workloads(&[asked.to_owned()], false).expect("workloads");
+            let chosen = chosen_workloads(&[asked.to_owned()], None, false).expect("workloads");
             chosen.iter().map(|workload| workload.name).collect()
         };
         assert_eq!(names("strict-1"), ["strict-1"]);
         assert_eq!(names("strict"), ["strict-1", "strict-8", "strict-32", "strict-128"]);
-        assert!(chosen_workloads(&["nothing".to_owned()], false).is_err());
+        assert!(chosen_workloads(&["nothing".to_owned()], None, false).is_err());
     }
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::comparison::{Measured, Outcome};
 use crate::statistics::Spread;
-use crate::subjects::{Group, REFERENCE, REPLAY_REFERENCE};
-use crate::workload::{Kind, Sample, Workload};
+use crate::subjects::{Group, reference};
+use crate::workload::{Sample, Workload};
 
 /// A log's line in a workload's table.
 struct Line<'a> {
@@ -24,7 +24,7 @@ struct Line<'a> {
 }
 
 fn lines<'a>(workload: &Workload, logs: &'a [Measured]) -> Vec<Line<'a>> {
-    let reference = if workload.kind == Kind::Replay { REPLAY_REFERENCE } else { REFERENCE };
+    let reference = reference(workload.kind);
     let reference = best_rates(logs, |log| log.name == reference);
     let limit = best_rates(logs, |log| log.group == Group::Limit);
     let mut lines: Vec<_> =
@@ -39,7 +39,7 @@ fn line<'a>(workload: &Workload, log: &'a Measured, reference: &[f64], limit: &[
     let to = |other: &[f64]| {
         Spread::of(log.samples.iter().zip(other).map(|(sample, other)| sample.rate() / other))
     };
-    let is_written = workload.kind != Kind::Replay;
+    let is_written = workload.kind.is_written();
     Line {
         log,
         rate: of(&|sample| Some(sample.rate())),
@@ -65,7 +65,7 @@ fn best_rates(logs: &[Measured], chosen: impl Fn(&Measured) -> bool) -> Vec<f64>
 pub(crate) fn table(outcome: &Outcome) -> String {
     let mut text = about(outcome);
     for (workload, logs) in &outcome.results {
-        let _ = writeln!(text, "\n{}: {}", workload.name, workload.about);
+        let _ = writeln!(text, "\n{}: {}", workload.name, about_workload(workload));
         let _ = writeln!(
             text,
             "  {:<27} {:<16} {:>10} {:>21} {:>8} {:>8} {:>9} {:>9} {:>10}",
@@ -105,7 +105,7 @@ pub(crate) fn table(outcome: &Outcome) -> String {
 pub(crate) fn markdown(outcome: &Outcome) -> String {
     let mut text = about(outcome);
     for (workload, logs) in &outcome.results {
-        let _ = writeln!(text, "\n### {}\n\n{}\n", workload.name, workload.about);
+        let _ = writeln!(text, "\n### {}\n\n{}\n", workload.name, about_workload(workload));
         text.push_str("| log | group | records/s | lowest..highest | / bulla | / limit | p50 | p99 | syncs per record |\n");
         text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|\n");
         for line in lines(workload, logs) {
@@ -128,6 +128,16 @@ pub(crate) fn markdown(outcome: &Outcome) -> String {
         }
     }
     text
+}
+
+/// What is done, and with how many records where that can be chosen.
+fn about_workload(workload: &Workload) -> String {
+    let about = workload.about;
+    if workload.kind.is_of_stores() {
+        format!("{} {about}", workload.records)
+    } else {
+        about.to_owned()
+    }
 }
 
 /// Machine and versions in a few lines that are Markdown, too.

@@ -24,6 +24,28 @@ pub(crate) enum Kind {
     Outstanding(usize),
     /// Read back from a closed log: opened, verified and visited.
     Replay,
+    /// Put into a store by a call of its own; one sync at the end.
+    Put,
+    /// Put into a store in batches of so many; one sync at the end.
+    PutBatch(usize),
+    /// Got from a store, each once, in an order that jumps about.
+    Get,
+    /// A store opened, and one record got.
+    Reopen,
+    /// A store opened, and every record visited.
+    ReadAll,
+}
+
+impl Kind {
+    /// Is it a store's?
+    pub(crate) const fn is_of_stores(self) -> bool {
+        matches!(self, Self::Put | Self::PutBatch(_) | Self::Get | Self::Reopen | Self::ReadAll)
+    }
+
+    /// Is something written in the time?
+    pub(crate) const fn is_written(self) -> bool {
+        !matches!(self, Self::Replay | Self::Get | Self::Reopen | Self::ReadAll)
+    }
 }
 
 /// One workload.
@@ -50,6 +72,12 @@ impl Workload {
     /// A fraction of it that shows that everything works.
     pub(crate) fn quick(self) -> Self {
         Self { records: (self.records / QUICK).max(self.threads * 2), ..self }
+    }
+
+    /// The same with another number of records, if it is one of stores.
+    pub(crate) fn with_records(self, records: Option<u64>) -> Self {
+        let records = records.filter(|_| self.kind.is_of_stores()).unwrap_or(self.records);
+        Self { records, ..self }
     }
 
     /// What the log will hold: the records and the one before the timing.
@@ -83,6 +111,16 @@ pub(crate) const ALL: &[Workload] = &[
         about: "2,000,000 records of 64 B, one thread that keeps up to 10,000 not yet durable" },
     Workload { name: "replay-64", kind: Kind::Replay, threads: 1, record_len: 64, records: 1_000_000,
         about: "1,000,000 records of 64 B read from a closed log: opened, verified, visited" },
+    Workload { name: "store-put", kind: Kind::Put, threads: 1, record_len: 64, records: 9_500_000,
+        about: "records of 64 B with dense ids put one by one, one sync at the end" },
+    Workload { name: "store-put-1000", kind: Kind::PutBatch(1000), threads: 1, record_len: 64, records: 9_500_000,
+        about: "records of 64 B with dense ids put in batches of 1,000, one sync at the end" },
+    Workload { name: "store-get", kind: Kind::Get, threads: 1, record_len: 64, records: 9_500_000,
+        about: "records of 64 B got by id, each once, in an order that jumps about" },
+    Workload { name: "store-reopen", kind: Kind::Reopen, threads: 1, record_len: 64, records: 9_500_000,
+        about: "records in a closed store, which is opened and one of them got: p50 is that time" },
+    Workload { name: "store-read-all", kind: Kind::ReadAll, threads: 1, record_len: 64, records: 9_500_000,
+        about: "records in a closed store, which is opened and every one visited" },
 ];
 
 /// One run of a workload.
@@ -241,17 +279,17 @@ fn warm_up<L: Log>(
     match kind {
         Kind::Strict => return writer.commit(records.next()),
         Kind::Batch(_) => writer.append_batch(&[records.next()])?,
-        Kind::Append | Kind::Replay => writer.append(records.next())?,
         Kind::Outstanding(_) => {
             let ticket = writer.submit(records.next())?;
             return writer.wait(ticket);
         }
+        _ => writer.append(records.next())?,
     }
     log.sync()
 }
 
 /// Makes what went before durable, removals too, so that it does not disturb.
-fn settle(dir: &Path) -> Result<()> {
+pub(crate) fn settle(dir: &Path) -> Result<()> {
     let dir = std::fs::File::open(dir)?;
     Ok(rustix::fs::syncfs(dir)?)
 }
@@ -280,7 +318,7 @@ fn write_share<L: Log>(
             latencies = commits(&mut writer, &mut records, share, group)?;
         }
         Kind::Outstanding(limit) => outstanding(&mut writer, &mut records, share, limit)?,
-        Kind::Replay => {}
+        _ => {}
     }
     writer.finish()?;
     Ok(latencies)

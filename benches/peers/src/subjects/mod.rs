@@ -20,7 +20,9 @@ use ::bulla_wal::io::uring::UringIo;
 use ::nodedb_wal::double_write::DwbMode;
 
 use crate::log::{Log, Open, Replay, Result};
-use crate::workload::{self, Sample, Workload};
+use crate::store::Store;
+use crate::workload::{self, Kind, Sample, Workload};
+use crate::{store_work, stores};
 
 /// What a log promises; figures of different groups are not compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -62,6 +64,7 @@ pub(crate) struct Subject {
     pub(crate) name: &'static str,
     /// With which others it is compared.
     pub(crate) group: Group,
+    is_store: bool,
     run: Box<Run>,
 }
 
@@ -73,7 +76,16 @@ impl Subject {
         replay: Option<Replay>,
     ) -> Self {
         let run = move |workload: &Workload, dir: &Path| workload::run(workload, dir, open, replay);
-        Self { name, group, run: Box::new(run) }
+        Self { name, group, is_store: false, run: Box::new(run) }
+    }
+
+    fn store<S: Store + 'static>(name: &'static str, group: Group) -> Self {
+        Self { name, group, is_store: true, run: Box::new(store_work::run::<S>) }
+    }
+
+    /// Is the workload one of its kind?
+    pub(crate) const fn takes(&self, workload: &Workload) -> bool {
+        self.is_store == workload.kind.is_of_stores()
     }
 
     /// Runs a workload once, in a directory that is empty.
@@ -89,6 +101,21 @@ impl Subject {
 pub(crate) const REFERENCE: &str = "bulla std direct";
 /// The same for replay: direct files are never read through the page cache.
 pub(crate) const REPLAY_REFERENCE: &str = "bulla std buffered";
+
+/// The same for stores.
+pub(crate) const STORE_REFERENCE: &str = "bulla store";
+
+/// Those that run whatever else is chosen.
+pub(crate) const REFERENCES: [&str; 3] = [REFERENCE, REPLAY_REFERENCE, STORE_REFERENCE];
+
+/// The one that ratios of a workload are to.
+pub(crate) const fn reference(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Replay => REPLAY_REFERENCE,
+        _ if kind.is_of_stores() => STORE_REFERENCE,
+        _ => REFERENCE,
+    }
+}
 
 /// All of them. A backend of Bulla is one line.
 #[rustfmt::skip]
@@ -116,6 +143,14 @@ pub(crate) fn all() -> Vec<Subject> {
         Subject::new("bare buffered + fdatasync", Limit, bare::create_buffered, Some(bare::replay)),
         Subject::new("memcpy", Memory, memory::create, None),
         Subject::new("commitlog", AcksBeforeSync, commitlog::create, Some(commitlog::replay)),
+        Subject::store::<stores::bulla::Bulla>(STORE_REFERENCE, Bulla),
+        Subject::store::<stores::lmdb::Lmdb>("LMDB (heed)", Durable),
+        Subject::store::<stores::redb::Redb>("redb", Durable),
+        Subject::store::<stores::fjall::Fjall>("fjall", Durable),
+        Subject::store::<stores::sqlite::Sqlite>("SQLite (rusqlite)", Durable),
+        Subject::store::<stores::naive::Naive>("Vec + naive log", HandMade),
+        Subject::store::<stores::memory::HashMap>("hashbrown", Memory),
+        Subject::store::<stores::memory::Plain>("Vec", Memory),
     ]
 }
 
@@ -137,7 +172,7 @@ mod tests {
         let workload = Workload { records: 200, ..*workload };
         let dir = std::env::temp_dir().join(format!("bulla-peers-{name}-{}", std::process::id()));
         let mut ran = Vec::new();
-        for subject in all() {
+        for subject in all().into_iter().filter(|subject| subject.takes(&workload)) {
             std::fs::create_dir_all(&dir).expect("create the directory");
             let done = subject.run(&workload, &dir);
             std::fs::remove_dir_all(&dir).expect("remove the directory");
@@ -147,7 +182,7 @@ mod tests {
                 Err(error) => panic!("{}: {error}", subject.name),
             }
         }
-        assert!(ran.len() > 5, "only {} logs have it", ran.len());
+        assert!(ran.len() > 4, "only {} logs have it", ran.len());
         ran
     }
 
@@ -168,6 +203,23 @@ mod tests {
                 Group::AcksBeforeSync => {}
                 _ => assert!(sample.syncs >= 1, "{}: {sample:?}", subject.name),
             }
+        }
+    }
+
+    #[test]
+    fn every_store_gives_back_what_was_put_and_syncs_once_at_least() {
+        // Records that are missing or others are an error of the run.
+        for (subject, sample) in run_all(|kind| kind == Kind::Put, "put") {
+            let is_memory = subject.group == Group::Memory;
+            assert_eq!(sample.syncs == 0, is_memory, "{}: {sample:?}", subject.name);
+        }
+        for (name, kind) in [
+            ("put-batch", Kind::PutBatch(1000)),
+            ("get", Kind::Get),
+            ("reopen", Kind::Reopen),
+            ("all", Kind::ReadAll),
+        ] {
+            run_all(|of| of == kind, name);
         }
     }
 

@@ -1,0 +1,83 @@
+//! Bulla's store, with its defaults. A put is an entry of the log and a change of the
+//! table; sync is the log's.
+
+use std::path::Path;
+
+use bulla_engine::{Batch, Level, Quota, RECORD_LEN, Record, StoreOptions};
+
+use crate::log::{Plan, Result};
+use crate::store::{Bytes, Store, missing};
+
+/// A record as it is, with the id in its first bytes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Plain(Bytes);
+
+impl Record for Plain {
+    type Id = u32;
+    type Invalid = std::convert::Infallible;
+
+    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> std::result::Result<Self, Self::Invalid> {
+        Ok(Self(*bytes))
+    }
+
+    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
+        &self.0
+    }
+
+    fn id(&self) -> u32 {
+        self.0.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    }
+}
+
+pub(crate) struct Bulla {
+    store: bulla_engine::Store<Plain>,
+    batch: Batch<Plain>,
+}
+
+impl Store for Bulla {
+    fn open(dir: &Path, _plan: &Plan) -> Result<Self> {
+        let options = StoreOptions::new().quota(Quota::unlimited());
+        let store = bulla_engine::Store::open_records(dir, &options)?;
+        Ok(Self { store, batch: Batch::new() })
+    }
+
+    fn put(&mut self, _id: u32, record: &Bytes) -> Result<()> {
+        let _receipt = self.store.put_async(&Plain(*record), Level::Relaxed)?;
+        Ok(())
+    }
+
+    fn put_batch(&mut self, _first: u32, records: &[Bytes]) -> Result<()> {
+        self.batch.clear();
+        for record in records {
+            self.batch.put(&Plain(*record));
+        }
+        let _receipt = self.store.apply_async(&self.batch, Level::Relaxed)?;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.store.sync()?;
+        Ok(())
+    }
+
+    fn get(&self, ids: impl Iterator<Item = u32>, mut visit: impl FnMut(&[u8])) -> Result<()> {
+        for id in ids {
+            visit(&self.store.get(id).ok_or_else(|| missing(id))?.0);
+        }
+        Ok(())
+    }
+
+    fn scan(&self, mut visit: impl FnMut(&[u8])) -> Result<()> {
+        self.store.iter().for_each(|record| visit(&record.0));
+        Ok(())
+    }
+
+    /// DSYNC writes and syncs of segments; the making of segments ahead is not in them.
+    fn unseen_syncs(&self) -> u64 {
+        self.store.stats().log.durable_operations()
+    }
+
+    fn close(self) -> Result<()> {
+        Ok(self.store.close()?)
+    }
+}
