@@ -32,7 +32,8 @@ pub(super) fn run(
     let before = Stamp::of(&args.file)?;
     let survey = read(&args.file, interrupt, |_| Ok(()))?;
     if survey.records == 0 && survey.gaps([Gap::TornTail]) > 0 {
-        let reason = "this is no log of the token store before Bulla: no record of it is intact";
+        let reason = "this is no log of the token store before Bulla: no record of it is intact \
+                      (leave --from out if it is CSV)";
         return Err(Error::Input { path: args.file.clone(), reason });
     }
     let Some(dir) = dir.filter(|_| !args.dry_run) else {
