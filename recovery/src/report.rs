@@ -348,7 +348,10 @@ mod tests {
             })
             .collect();
         for (at, one) in words.iter().enumerate() {
-            assert!(!words.iter().skip(at + 1).any(|other| other == one), "{one:?} stands for two proofs");
+            assert!(
+                !words.iter().skip(at + 1).any(|other| other == one),
+                "{one:?} stands for two proofs"
+            );
         }
     }
 
