@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulla_wal::RingBytes;
-use bulla_wal::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
+use bulla_wal::io::sim::{CrashKind, FaultOp, Lie, SimConfig, SimDisk};
 use bulla_wal::io::std::StdIo;
 use bulla_wal::io::uring::UringIo;
 use bulla_wal::io::{
@@ -538,6 +538,112 @@ fn a_crash_tears_a_write_in_flight() {
             sectors(&disk)
         });
         assert_eq!(seen.len(), 4, "{kind:?}: {seen:?}");
+    }
+}
+
+/// A machine with something of each kind that is not durable, and writes in flight.
+fn undecided_machine() -> (SimDisk, Box<dyn Queue>) {
+    let (disk, io, file) = machine(3);
+    file.set_len(2 * SECTOR as u64).expect("extend");
+    file.sync().expect("sync");
+    io.sync_dir(Path::new("/")).expect("sync");
+    file.write_at(&[1; 2 * SECTOR], 0).expect("write");
+    file.write_at(&[2; SECTOR], 0).expect("write");
+    file.set_len(3 * SECTOR as u64).expect("extend");
+    io.create(Path::new("/new"), false).expect("create");
+    let mut queue = io.queue(8).expect("queue");
+    queue.submit(Ticket(0), write_request(&file, SECTOR as u64, &[3; 2 * SECTOR], false));
+    (disk, queue)
+}
+
+#[test]
+fn ends_of_a_halt_are_all_that_crashes_leave_and_nothing_else() {
+    for kind in [CrashKind::Kill, CrashKind::PowerLoss] {
+        let (halted, _queue) = undecided_machine();
+        halted.halt();
+        let open = halted.open_ends(kind);
+        let count: usize = open.iter().product();
+        let mut ends = BTreeSet::new();
+        for mut number in 0..count {
+            let chosen: Vec<usize> = open
+                .iter()
+                .map(|count| {
+                    let end = number % count;
+                    number /= count;
+                    end
+                })
+                .collect();
+            ends.insert(halted.end(1, kind, &chosen).fingerprint());
+        }
+        let (disk, _queue) = undecided_machine();
+        let drawn: BTreeSet<u64> = (0..20_000)
+            .map(|seed| {
+                let disk = disk.fork(seed);
+                match kind {
+                    CrashKind::Kill => disk.kill(),
+                    CrashKind::PowerLoss => disk.power_loss(),
+                }
+                disk.fingerprint()
+            })
+            .collect();
+        assert!(ends.len() >= 4, "{kind:?}: {open:?}");
+        assert_eq!(ends, drawn, "{kind:?}: {open:?}");
+    }
+}
+
+#[test]
+fn halt_lets_what_it_strikes_be_done_or_not() {
+    for done in [true, false] {
+        let disk = SimDisk::new(1);
+        let io = disk.process();
+        disk.halt_after(1, done);
+        io.create(Path::new("/first"), false).expect("create");
+        assert!(io.create(Path::new("/second"), false).is_err(), "the process is dead");
+        let killed = disk.end(1, CrashKind::Kill, &[]);
+        assert_eq!(killed.paths().len(), 1 + usize::from(done));
+    }
+}
+
+#[test]
+fn device_lies_once_about_what_it_was_told_to_and_nobody_gets_an_error() {
+    let (disk, io, file) = machine(1);
+    file.write_at(&[1; 2 * SECTOR], 0).expect("write");
+    file.sync().expect("sync");
+    io.sync_dir(Path::new("/")).expect("sync");
+    disk.lie_next(Lie::LostWrite, "/a", 1);
+    file.write_at(&[2; SECTOR], 0).expect("an honest write");
+    assert_eq!(file.write_at(&[3; SECTOR], 0).expect("a lie"), SECTOR);
+    assert_eq!((sectors(&disk), disk.is_honest()), (vec![2, 1], true));
+    disk.lie_next(Lie::MisdirectedWrite, "/a", 0);
+    assert_eq!(file.write_at(&[4; SECTOR], 0).expect("a lie"), SECTOR);
+    assert_eq!(sectors(&disk), [2, 4]);
+    disk.lie_next(Lie::RottenRead, "/a", 0);
+    let mut bytes = [0; SECTOR];
+    file.read_at(&mut bytes, 0).expect("a lie");
+    assert_eq!(bytes.iter().filter(|byte| **byte != 2).count(), 1);
+    file.read_at(&mut bytes, 0).expect("an honest read");
+    assert_eq!(bytes, [2; SECTOR]);
+    disk.lie_next(Lie::LostSync, "/a", 0);
+    file.sync().expect("a lie");
+    disk.drop_pending();
+    assert_eq!(sectors(&disk), [1, 1], "what was synced before is there");
+}
+
+#[test]
+fn reserved_blocks_show_old_content_until_something_written_there_is_durable() {
+    let config = SimConfig { stale_block_ppm: 1_000_000, ..SimConfig::default() };
+    for seed in 0..20 {
+        let disk = SimDisk::with_config(seed, config.clone());
+        disk.write_file("/old", &[9; SECTOR]);
+        let io = disk.process();
+        let file = io.create(Path::new("/a"), false).expect("create");
+        file.preallocate(3 * SECTOR as u64).expect("reserve");
+        file.write_at(&[0; SECTOR], 0).expect("write");
+        file.sync().expect("sync");
+        io.sync_dir(Path::new("/")).expect("sync");
+        file.write_at(&[0; SECTOR], SECTOR as u64).expect("write");
+        disk.drop_pending();
+        assert_eq!(sectors(&disk), [0, 9, 9]);
     }
 }
 

@@ -31,6 +31,19 @@ pub enum FaultOp {
     Preallocate,
 }
 
+/// The ways in which a device deceives: nobody gets an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lie {
+    /// A write is told as done, and nothing is written.
+    LostWrite,
+    /// A write goes astray: it lands one sector behind its place.
+    MisdirectedWrite,
+    /// A read gives a wrong bit, in the middle of what was asked for. The next one does not.
+    RottenRead,
+    /// A sync of a file is told as done, and makes nothing durable.
+    LostSync,
+}
+
 /// What a simulated disk is like. Chances are given per million (`_ppm`).
 #[derive(Clone, Debug)]
 pub struct SimConfig {
@@ -62,9 +75,19 @@ pub struct SimConfig {
     pub short_write_ppm: u32,
     /// A poll of a queue finds nothing although something is in flight.
     pub late_completion_ppm: u32,
+    /// A poll of a queue in which only syncs are left finds none of them done: they take longer
+    /// than writes. A poll that waits is not put off.
+    pub slow_sync_ppm: u32,
     /// A sector that a power loss keeps is shorn: new bytes up to some point in it, old
     /// ones from there on. Devices promise not to; 0 by default.
     pub shorn_sector_ppm: u32,
+    /// Space that was reserved and never written durably shows after a power loss what some
+    /// file held before, not zeros. A file system that does so is out of POSIX's contract, but
+    /// not unheard of; 0 by default.
+    pub stale_block_ppm: u32,
+    /// A sync, or the DSYNC of a write, is told as done and makes nothing durable: a device
+    /// with a volatile cache that it denies. 0 by default.
+    pub lost_sync_ppm: u32,
     /// A power loss loses everything that is not durable.
     pub lose_all_ppm: u32,
     /// A power loss loses nothing.
@@ -89,7 +112,10 @@ impl Default for SimConfig {
             short_read_ppm: 0,
             short_write_ppm: 0,
             late_completion_ppm: 250_000,
+            slow_sync_ppm: 0,
             shorn_sector_ppm: 0,
+            stale_block_ppm: 0,
+            lost_sync_ppm: 0,
             lose_all_ppm: 100_000,
             lose_none_ppm: 100_000,
         }

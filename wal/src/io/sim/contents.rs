@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::config::FaultOp;
+use super::config::{FaultOp, Lie};
 use super::disk::{Disk, OpenFile, Strike, Undecided};
 use super::index;
 use super::inode::Stamp;
@@ -42,6 +42,9 @@ impl Disk {
         let start = index(offset);
         let count = asked.min(cached.len() - start);
         bytes[..count].copy_from_slice(&cached[start..start + count]);
+        if count > 0 && self.lies(Lie::RottenRead, file.node) {
+            bytes[count / 2] ^= 1;
+        }
         Ok(count)
     }
 
@@ -77,6 +80,11 @@ impl Disk {
             }
             return Err(error);
         }
+        if self.lies(Lie::LostWrite, file.node) {
+            return Ok(asked);
+        }
+        let astray = self.lies(Lie::MisdirectedWrite, file.node);
+        let offset = if astray { offset + self.config.sector } else { offset };
         let unit = if file.direct { self.config.sector } else { 1 };
         let cut = self.rng.chance(self.config.short_write_ppm);
         let len = if cut { self.shorten(asked, unit) } else { asked };
@@ -84,6 +92,7 @@ impl Disk {
         let first = &first[..first.len().min(len)];
         let second = &second[..len - first.len()];
         let stamp = self.next_stamp();
+        let dsync = dsync && !self.rng.chance(self.config.lost_sync_ppm);
         let inode = self.file_mut(file.node)?;
         inode.write(offset, [first, second], stamp);
         if dsync && len > 0 {
@@ -152,6 +161,8 @@ impl Disk {
     pub(super) fn sync(&mut self, node: NodeId, cover: Stamp) -> io::Result<()> {
         self.counts.syncs += 1;
         match self.fail_file(FaultOp::Sync, node) {
+            Ok(()) if self.lies(Lie::LostSync, node) => {}
+            Ok(()) if self.rng.chance(self.config.lost_sync_ppm) => {}
             Ok(()) => self.file_mut(node)?.sync(cover),
             Err(error) => {
                 if error.kind() != io::ErrorKind::Interrupted {
@@ -189,8 +200,11 @@ impl Disk {
         }
         self.fail_file(FaultOp::Preallocate, file.node)?;
         let sectors = 0..index(len).div_ceil(self.config.sector);
-        if self.file(file.node)?.unallocated(sectors) > self.free_sectors() {
+        if self.file(file.node)?.unallocated(sectors.clone()) > self.free_sectors() {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        if self.config.stale_block_ppm > 0 {
+            self.file_mut(file.node)?.reserve_raw(sectors.len());
         }
         self.allocate(file.node, 0, index(len))?;
         let stamp = self.next_stamp();

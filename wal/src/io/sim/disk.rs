@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::config::{CrashKind, SimConfig, SimCounts};
 use super::contents::Write;
-use super::faults::Script;
+use super::faults::{LieScript, Script};
 use super::index;
-use super::inode::Stamp;
+use super::inode::{Loss, Stamp};
 use super::names::{Body, Dir, Node, NodeId, ROOT};
 use super::rng::{Rng, Survival};
 use crate::io::Ticket;
@@ -82,6 +82,7 @@ pub(super) struct Disk {
     pub(super) allocated_sectors: usize,
     pub(super) stamp: Stamp,
     pub(super) scripts: Vec<Script>,
+    pub(super) lies: Vec<LieScript>,
     /// The processes' files, by the address of the handle.
     pub(super) open: BTreeMap<usize, OpenFile>,
     pub(super) locks: Vec<NodeId>,
@@ -116,6 +117,7 @@ impl Disk {
             allocated_sectors: 0,
             stamp: 0,
             scripts: Vec::new(),
+            lies: Vec::new(),
             open: BTreeMap::new(),
             locks: Vec::new(),
             queues: BTreeMap::new(),
@@ -210,11 +212,17 @@ impl Disk {
     }
 
     fn lose_power(&mut self, survival: Survival) {
-        let shorn_ppm = self.config.shorn_sector_ppm;
-        let Self { nodes, rng, .. } = self;
+        let stale = self.old_content();
+        let Self { nodes, rng, config, .. } = self;
+        let loss = Loss {
+            survival,
+            shorn_ppm: config.shorn_sector_ppm,
+            stale_ppm: config.stale_block_ppm,
+            stale: &stale,
+        };
         for node in nodes.iter_mut().flatten() {
             match &mut node.body {
-                Body::File(inode) => inode.lose_power(rng, survival, shorn_ppm),
+                Body::File(inode) => inode.lose_power(rng, &loss),
                 Body::Dir(dir) => {
                     for op in std::mem::take(&mut dir.pending) {
                         if rng.survives(survival) {
@@ -227,6 +235,21 @@ impl Disk {
         }
         self.collect_garbage();
         self.name_everything();
+    }
+
+    /// What a block that was never written can show.
+    fn old_content(&self) -> Vec<Vec<u8>> {
+        if self.config.stale_block_ppm == 0 {
+            return Vec::new();
+        }
+        let nodes = self.nodes.iter().flatten();
+        nodes
+            .filter_map(|node| match &node.body {
+                Body::File(inode) => Some(inode.durable_sectors()),
+                Body::Dir(_) => None,
+            })
+            .flatten()
+            .collect()
     }
 
     /// A power loss of which nothing survives but what is durable.

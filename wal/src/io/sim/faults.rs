@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::config::FaultOp;
+use super::config::{FaultOp, Lie};
 use super::disk::Disk;
 use super::names::NodeId;
 
@@ -15,7 +15,34 @@ pub(super) struct Script {
     after: u64,
 }
 
+#[derive(Clone, Debug)]
+pub(super) struct LieScript {
+    lie: Lie,
+    filter: String,
+    after: u64,
+}
+
 impl Disk {
+    pub(super) fn add_lie(&mut self, lie: Lie, filter: &str, after: u64) {
+        self.lies.push(LieScript { lie, filter: filter.to_owned(), after });
+    }
+
+    /// Is this the operation about which the device lies so?
+    pub(super) fn lies(&mut self, lie: Lie, node: NodeId) -> bool {
+        if self.lies.is_empty() {
+            return false;
+        }
+        let path = self.path_of(node);
+        let found =
+            self.lies.iter().position(|script| script.lie == lie && path.contains(&script.filter));
+        let Some(script) = found.and_then(|at| self.lies.get_mut(at)) else { return false };
+        if script.after > 0 {
+            script.after -= 1;
+            return false;
+        }
+        found.map(|at| self.lies.remove(at)).is_some()
+    }
+
     pub(super) fn add_script(
         &mut self,
         op: FaultOp,
@@ -28,6 +55,7 @@ impl Disk {
 
     pub(super) fn clear_scripts(&mut self) {
         self.scripts.clear();
+        self.lies.clear();
     }
 
     pub(super) fn fail_file(&mut self, op: FaultOp, node: NodeId) -> io::Result<()> {

@@ -5,7 +5,7 @@
 //! of changes, which reach the disk in order. Knows neither names nor processes.
 //! Tested by `wal/tests/io_conformance.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -55,6 +55,18 @@ pub(super) struct Inode {
     resizes: Vec<Resize>,
     /// Which sectors take up space.
     allocated: Vec<bool>,
+    /// Sectors that were reserved, and of which nothing written is durable: a power loss may
+    /// show what was there before. Empty unless such blocks are asked for.
+    raw: BTreeSet<usize>,
+}
+
+/// What a power loss is like.
+pub(super) struct Loss<'a> {
+    pub(super) survival: Survival,
+    pub(super) shorn_ppm: u32,
+    pub(super) stale_ppm: u32,
+    /// Sectors that raw ones may show.
+    pub(super) stale: &'a [Vec<u8>],
 }
 
 impl Inode {
@@ -66,6 +78,7 @@ impl Inode {
             pending: BTreeMap::new(),
             resizes: Vec::new(),
             allocated: Vec::new(),
+            raw: BTreeSet::new(),
         }
     }
 
@@ -119,7 +132,11 @@ impl Inode {
             let to = end.min(from + self.sector);
             // A version that equals the durable content of a sector without others
             // makes no difference, unless a pending cut would tell them apart.
-            if !shrinks && !self.pending.contains_key(&sector) && self.is_durable(from, to) {
+            if !shrinks
+                && !self.pending.contains_key(&sector)
+                && !self.raw.contains(&sector)
+                && self.is_durable(from, to)
+            {
                 continue;
             }
             let bytes = Arc::clone(
@@ -162,6 +179,7 @@ impl Inode {
         let from = sectors.start * self.sector;
         for sector in sectors {
             self.pending.remove(&sector);
+            self.raw.remove(&sector);
         }
         self.durable[from..end].copy_from_slice(&self.cached[from..end]);
     }
@@ -169,12 +187,13 @@ impl Inode {
     /// Makes everything up to a stamp durable that no failed sync has let go.
     pub(super) fn sync(&mut self, cover: Stamp) {
         self.apply_resizes(self.resizes.partition_point(|resize| resize.stamp <= cover));
-        let Self { pending, durable, sector: size, .. } = self;
+        let Self { pending, durable, raw, sector: size, .. } = self;
         pending.retain(|sector, versions| {
             let covered =
                 versions.iter().rposition(|version| !version.stuck && version.stamp <= cover);
             if let Some(newest) = covered {
                 put(durable, sector * *size, *size, versions[newest].bytes());
+                raw.remove(sector);
                 versions.drain(..=newest);
             }
             !versions.is_empty()
@@ -192,10 +211,11 @@ impl Inode {
     ///
     /// A sector that is kept may be shorn with a chance of `shorn_ppm`: new bytes up to
     /// some point in it, old ones from there on.
-    pub(super) fn lose_power(&mut self, rng: &mut Rng, survival: Survival, shorn_ppm: u32) {
-        if self.resizes.is_empty() && self.pending.is_empty() {
+    pub(super) fn lose_power(&mut self, rng: &mut Rng, loss: &Loss<'_>) {
+        if self.resizes.is_empty() && self.pending.is_empty() && self.raw.is_empty() {
             return;
         }
+        let Loss { survival, shorn_ppm, .. } = *loss;
         self.apply_resizes(match survival {
             Survival::None => 0,
             Survival::All => self.resizes.len(),
@@ -214,9 +234,41 @@ impl Inode {
                 // Rather early than late: what matters is at a sector's start.
                 let len = if shorn { rng.below(self.sector) >> rng.below(6) } else { self.sector };
                 put(&mut self.durable, sector * self.sector, len, version.bytes());
+                self.raw.remove(&sector);
             }
         }
+        self.expose(rng, loss);
         self.cached.clone_from(&self.durable);
+    }
+
+    /// Raw sectors may show old content; from then on it is their own.
+    fn expose(&mut self, rng: &mut Rng, loss: &Loss<'_>) {
+        let exposed: Vec<usize> = self
+            .raw
+            .iter()
+            .copied()
+            .filter(|sector| (sector + 1) * self.sector <= self.durable.len())
+            .filter(|_| !loss.stale.is_empty() && rng.chance(loss.stale_ppm))
+            .collect();
+        for sector in exposed {
+            let old = &loss.stale[rng.below(loss.stale.len())];
+            put(&mut self.durable, sector * self.sector, self.sector, old);
+            self.raw.remove(&sector);
+        }
+    }
+
+    /// The sectors that hold something, as far as they are durable.
+    pub(super) fn durable_sectors(&self) -> Vec<Vec<u8>> {
+        let sectors = self.durable.chunks_exact(self.sector);
+        let holds = |sector: &&[u8]| sector.iter().fold(0, |all, byte| all | byte) != 0;
+        sectors.filter(holds).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Space is reserved for the first sectors; what of it was not, holds what it held.
+    pub(super) fn reserve_raw(&mut self, sectors: usize) {
+        let new = |sector: &usize| self.allocated.get(*sector) != Some(&true);
+        let new: Vec<usize> = (0..sectors).filter(new).collect();
+        self.raw.extend(new);
     }
 
     /// Decides piece by piece what is left of everything pending: `choose` is told how many
@@ -257,6 +309,7 @@ impl Inode {
         self.durable.clone_from(&self.cached);
         self.pending.clear();
         self.resizes.clear();
+        self.raw.clear();
     }
 
     /// Damages one byte wherever it is stored.
@@ -280,6 +333,7 @@ impl Inode {
     fn apply_resizes(&mut self, count: usize) {
         for resize in self.resizes.drain(..count) {
             if resize.shrinks {
+                self.raw.retain(|sector| sector * self.sector < resize.len);
                 for (sector, versions) in self.pending.range_mut(resize.len / self.sector..) {
                     let left = resize.len.saturating_sub(sector * self.sector);
                     for version in versions {

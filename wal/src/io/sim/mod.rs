@@ -4,6 +4,43 @@
 //! and the same calls give the same bytes, faults and crashes. Sectors, lengths and names
 //! that were not synced are lost one by one at a power loss; a kill loses only what was in
 //! flight. Never does real I/O, starts no thread. Tested by `wal/tests/io_conformance.rs`.
+//!
+//! # For other programs
+//!
+//! Any program that does its I/O through [`Io`](crate::io::Io) can be run on it; nothing here
+//! knows of logs. Give it a [`process`](SimDisk::process), crash it, give it another and see
+//! what it finds. There are two ways to crash:
+//!
+//! - [`crash_after`](SimDisk::crash_after) a number of steps, whose end is drawn from the seed:
+//!   many seeds, each with a long run.
+//! - [`halt_after`](SimDisk::halt_after) a number of steps, whose every
+//!   [`end`](SimDisk::end) can be gone through: a short run, at each of its steps.
+//!
+//! [`SimConfig`] says what the disk is like, [`fail_next`](SimDisk::fail_next) makes operations
+//! fail, and [`lie_next`](SimDisk::lie_next) makes the device deceive. The example `naive_log`
+//! finds the sync that a small program lacks:
+//! `cargo run -p bulla-wal --features sim --example naive_log`.
+//!
+//! # Examples
+//! ```
+//! use std::path::Path;
+//!
+//! use bulla_wal::io::Io;
+//! use bulla_wal::io::sim::{CrashKind, SimDisk};
+//!
+//! let disk = SimDisk::new(7);
+//! let io = disk.process();
+//! let file = io.create(Path::new("/file"), false)?;
+//! file.write_at(b"hello", 0)?;
+//! file.sync()?;
+//! disk.halt();
+//! // The bytes are durable. The name is not: it is there or not.
+//! assert_eq!(disk.open_ends(CrashKind::PowerLoss), [2]);
+//! assert!(disk.end(1, CrashKind::PowerLoss, &[0]).paths().is_empty());
+//! let kept = disk.end(1, CrashKind::PowerLoss, &[1]);
+//! assert_eq!(kept.read_file("/file"), b"hello");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod config;
 mod contents;
@@ -20,7 +57,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use config::{CrashKind, FaultOp, SimConfig, SimCounts};
+pub use config::{CrashKind, FaultOp, Lie, SimConfig, SimCounts};
 pub use process::SimIo;
 
 use disk::{Disk, FlightBody, Strike};
@@ -178,7 +215,20 @@ impl SimDisk {
         self.lock().add_script(op, kind, path_contains, after);
     }
 
-    /// Takes back every [`fail_next`](Self::fail_next) that has not fired.
+    /// Makes the device lie once: of the operations that can be lied about so, on a path that
+    /// contains `path_contains`, `after` more are honest and the next one is not.
+    pub fn lie_next(&self, lie: Lie, path_contains: &str, after: u64) {
+        self.lock().add_lie(lie, path_contains, after);
+    }
+
+    /// Has every lie been told? True when none was armed.
+    #[must_use]
+    pub fn is_honest(&self) -> bool {
+        self.lock().lies.is_empty()
+    }
+
+    /// Takes back every [`fail_next`](Self::fail_next) and [`lie_next`](Self::lie_next) that has
+    /// not fired.
     pub fn clear_faults(&self) {
         self.lock().clear_scripts();
     }

@@ -271,11 +271,19 @@ impl SimQueue {
         disk.generation == self.handle.generation
     }
 
-    /// Ends one operation in flight, any of them.
-    fn finish_one(&self, disk: &mut Disk) -> Option<Completion> {
+    /// Ends one operation in flight, any of them; none that takes longer, unless the caller
+    /// waits.
+    fn finish_one(&self, disk: &mut Disk, wait: bool) -> Option<Completion> {
         let in_flight = disk.queues.get(&self.id).map_or(0, Vec::len);
         if in_flight == 0 {
             return None;
+        }
+        let slow_ppm = disk.config.slow_sync_ppm;
+        if !wait && slow_ppm > 0 && self.is_alive(disk) {
+            let writes = disk.queues.get(&self.id).map_or(0, |queue| writes_in(queue));
+            if writes == 0 && disk.rng.chance(slow_ppm) {
+                return None;
+            }
         }
         if self.is_alive(disk)
             && let Some(strike) = disk.step()
@@ -322,7 +330,7 @@ unsafe impl Queue for SimQueue {
     fn submit(&mut self, ticket: Ticket, request: Request) {
         let mut disk = self.handle.lock();
         if disk.queues.get(&self.id).map_or(0, Vec::len) >= self.depth {
-            let finished = self.finish_one(&mut disk);
+            let finished = self.finish_one(&mut disk, true);
             self.done.extend(finished);
         }
         let body = if self.is_alive(&disk) { in_flight(&disk, &request) } else { Err(dead()) };
@@ -352,7 +360,7 @@ unsafe impl Queue for SimQueue {
         if !wait && self.is_alive(&disk) && disk.rng.chance(late_ppm) {
             return None;
         }
-        self.finish_one(&mut disk)
+        self.finish_one(&mut disk, wait)
     }
 }
 
@@ -361,7 +369,7 @@ impl Drop for SimQueue {
         let mut disk = self.handle.lock();
         // A failed assertion of `perform` would fail again here.
         if self.is_alive(&disk) && !std::thread::panicking() {
-            while self.finish_one(&mut disk).is_some() {}
+            while self.finish_one(&mut disk, true).is_some() {}
         }
         disk.queues.remove(&self.id);
     }
