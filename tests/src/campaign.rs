@@ -1,15 +1,17 @@
 //! One seed of the campaign: a workload, crashes, recoveries, and the oracle.
 
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
 use bulla_recovery::{Inspection, Recovery};
 use bulla_wal::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
-use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt};
+use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt, SegmentNumber};
 
-use crate::model::{Model, Shown, Violation};
+use crate::model::{Model, Opened, Shown, Violation, open};
 use crate::rng::Rng;
+use crate::shrink::shrink;
 
 const DIR: &str = "/log";
 /// Recoveries that crash themselves, one inside the other, before one is let through.
@@ -131,11 +133,31 @@ pub fn trace(seed: u64) -> String {
     format!("{}{end:?}\n{:?}\n", world.trace, world.tally)
 }
 
+/// As [`trace`], of the shortest run that fails and was found by leaving out parts of this one;
+/// `None` when this one does not fail.
+#[must_use]
+pub fn shrunk(seed: u64) -> Option<String> {
+    let mut world = World::new(Rng::new(seed).recording());
+    if !fails(&mut world) {
+        return None;
+    }
+    let tape = shrink(world.rng.tape(), |tape| fails(&mut World::new(Rng::from_tape(tape))));
+    let mut world = World::new(Rng::from_tape(&tape));
+    let end = catch_unwind(AssertUnwindSafe(|| world.play()));
+    Some(format!("{}{end:?}\n", world.trace))
+}
+
+fn fails(world: &mut World) -> bool {
+    !matches!(catch_unwind(AssertUnwindSafe(|| world.play())), Ok(Ok(())))
+}
+
 struct World {
     rng: Rng,
     disk: SimDisk,
     options: Options,
     bound: u64,
+    /// Long entries, and no bound on their number: what binds is the bound in bytes.
+    bulky: bool,
     ring: u64,
     model: Model,
     tally: Tally,
@@ -159,6 +181,8 @@ impl World {
         let config = SimConfig {
             step_ns: rng.within(1_000, 200_000),
             late_completion_ppm: if rng.one_in(2) { 500_000 } else { 0 },
+            slow_sync_ppm: if rng.one_in(3) { 950_000 } else { 0 },
+            stale_block_ppm: if rng.one_in(3) { 300_000 } else { 0 },
             short_write_ppm: if rng.one_in(4) { 50_000 } else { 0 },
             shorn_sector_ppm: if rng.one_in(2) { 200_000 } else { 0 },
             short_read_ppm: if rng.one_in(8) { 50_000 } else { 0 },
@@ -166,7 +190,8 @@ impl World {
         };
         let disk = SimDisk::with_config(rng.bits(), config);
         let ring = [16, 32, 64][rng.below(3) as usize] * 1024;
-        let bound = rng.within(2, 6) * 16 * 1024;
+        let bound = rng.within(1, 6) * 16 * 1024;
+        let bulky = rng.one_in(3);
         let options = Options::new()
             .sector(512)
             .segment_len(16 * 1024)
@@ -174,7 +199,7 @@ impl World {
             .method(if rng.one_in(2) { Method::Direct } else { Method::Buffered })
             .overflow(if rng.one_in(4) { Overflow::Full } else { Overflow::Block })
             .depth(rng.within(1, 6) as usize)
-            .balanced_entries(rng.within(5, 60))
+            .balanced_entries(if bulky { u64::MAX } else { rng.within(5, 60) })
             .balanced_max_unsynced(bound)
             .lock_timeout(Duration::ZERO)
             .manual();
@@ -186,6 +211,7 @@ impl World {
             disk,
             options,
             bound,
+            bulky,
             ring,
             model: Model::default(),
             tally: Tally::default(),
@@ -214,6 +240,11 @@ impl World {
         let mut killed = None;
         for life in 0..lives {
             self.tally.lives += 1;
+            if self.rng.one_in(4) {
+                let jump = self.rng.below(3_600_000_000_000) as i64 - 1_800_000_000_000;
+                self.note(format_args!("the wall clock is off by {jump} ns"));
+                self.disk.set_wall_offset(jump);
+            }
             let last = life + 1 == lives;
             if !last {
                 let kind = self.random_crash();
@@ -237,10 +268,11 @@ impl World {
         self.disk.clear_faults();
         self.disk.set_capacity(None);
         self.faulty = false;
+        let other = self.disk.fork(self.rng.bits());
         let Some(log) = self.open(&mut killed)? else {
             return Err("the log can't be opened in the end".to_owned());
         };
-        self.last_life(log)?;
+        self.last_life(log, &other)?;
         let counts = self.disk.counts();
         self.tally.overlapping_writes = counts.overlapping_writes;
         self.tally.crashes_amid_writes = counts.crashes_amid_writes;
@@ -248,9 +280,11 @@ impl World {
     }
 
     /// In the end the log is closed, or promises and idles: from then on any damage to
-    /// what it holds must be refused.
-    fn last_life(&mut self, log: Log) -> Result<(), Violation> {
-        for _ in 0..self.rng.within(1, 4) {
+    /// what it holds must be refused. `other` is the same disk before this life.
+    fn last_life(&mut self, log: Log, other: &SimDisk) -> Result<(), Violation> {
+        // The steps below are to be enough for a promise and its sync.
+        self.disk.configure(|config| config.slow_sync_ppm = 0);
+        for _ in 0..self.rng.below(4) {
             let receipt =
                 log.append_with(1, b"at last", Level::Strict).map_err(|e| e.to_string())?;
             log.wait(receipt).map_err(|error| error.to_string())?;
@@ -267,7 +301,7 @@ impl World {
             self.disk.kill();
         }
         self.disk.drop_pending();
-        self.damage_is_refused(end)
+        self.damage_is_refused(end, other)
     }
 
     /// Makes some lives meet an I/O error or a full disk.
@@ -276,11 +310,24 @@ impl World {
         self.disk.set_capacity(None);
         self.faulty = false;
         if self.rng.one_in(4) {
-            let op = [FaultOp::Write, FaultOp::Sync, FaultOp::SyncDir, FaultOp::Create]
-                [self.rng.below(4) as usize];
-            let after = self.rng.below(40);
-            self.note(format_args!("fault: {op:?} after {after}"));
-            self.disk.fail_next(op, std::io::ErrorKind::Other, "", after);
+            let op = [
+                FaultOp::Write,
+                FaultOp::Sync,
+                FaultOp::SyncDir,
+                FaultOp::Create,
+                FaultOp::Rename,
+                FaultOp::Read,
+            ][self.rng.below(6) as usize];
+            // Of what is done seldom, one of the first times.
+            let (path, most) = match (op, self.rng.below(4)) {
+                (FaultOp::SyncDir, _) => ("", 4),
+                (_, 0) => (".seg.tmp", 3),
+                (_, 1) => ("CONTROL", 3),
+                _ => ("", 40),
+            };
+            let after = self.rng.below(most);
+            self.note(format_args!("fault: {op:?} of *{path} after {after}"));
+            self.disk.fail_next(op, std::io::ErrorKind::Other, path, after);
             self.faulty = true;
         } else if self.rng.one_in(6) {
             let used: u64 =
@@ -359,22 +406,12 @@ impl World {
     }
 
     fn open_once(&mut self, options: &Options) -> Result<(Log, Shown), bulla_recovery::Error> {
-        let dir = Path::new(DIR);
-        let recovery = match Recovery::run(dir, options) {
-            Ok(recovery) => recovery,
-            Err(bulla_recovery::Error::Log(Error::NotALog { .. })) => {
-                let log = Log::create(dir, options)?;
-                let shown =
-                    Shown { first_seq: bulla_wal::Seq(1), epoch: log.epoch(), ..Shown::default() };
-                return Ok((log, shown));
-            }
-            Err(error) => return Err(error),
-        };
-        let shown = Shown::read(&recovery)?;
-        let report = recovery.report();
-        self.tally.torn += u64::from(report.status == bulla_recovery::Status::TornTail);
-        self.tally.rehomed += u64::from(report.rehomed.is_some());
-        Ok((Log::start(recovery.into_recovered())?, shown))
+        let Opened { log, shown, report } = open(Path::new(DIR), options)?;
+        if let Some(report) = report {
+            self.tally.torn += u64::from(report.status == bulla_recovery::Status::TornTail);
+            self.tally.rehomed += u64::from(report.rehomed.is_some());
+        }
+        Ok((log, shown))
     }
 
     /// Works with the log until it is closed, dropped, or the machine crashes.
@@ -437,8 +474,7 @@ impl World {
         match log.close() {
             Ok(()) => {
                 self.note(format_args!("closed at {end}"));
-                let seq = self.model.entries.len() as u64;
-                self.model.closed(seq, end);
+                self.model.all_durable(end);
                 Ok(())
             }
             Err(_) if self.faulty || self.disk.is_crashed() => Ok(()),
@@ -472,7 +508,8 @@ impl World {
             }
             13 => {
                 self.note(format_args!("sync"));
-                log.sync().map(drop)
+                let end = log.end();
+                log.sync().map(|_| self.model.all_durable(end))
             }
             14 => {
                 self.disk.advance(1_100_000_000);
@@ -490,7 +527,7 @@ impl World {
     ) -> Result<Result<(), Error>, Violation> {
         let level = Level::ALL[self.rng.below(3) as usize];
         let count = if self.rng.one_in(4) { self.rng.within(2, 5) } else { 1 };
-        let longest = if self.rng.one_in(10) { 3_000 } else { 200 };
+        let longest = if self.bulky || self.rng.one_in(10) { 3_000 } else { 200 };
         let batch: Vec<(u16, Vec<u8>)> = (0..count)
             .map(|_| {
                 let len = self.rng.below(longest / count) as usize;
@@ -519,7 +556,8 @@ impl World {
     }
 
     fn purge(&mut self, log: &Log) -> Result<Result<(), Error>, Violation> {
-        let keep = Lsn(log.end().0 * self.rng.below(8) / 6);
+        // Often more than may go.
+        let keep = Lsn(log.end().0 * self.rng.within(1, 6) / 4);
         let before = log.low_water();
         // Whatever happens from here on, entries below may be gone.
         let seq = self.model.first_at_or_after(keep.min(log.durable()));
@@ -580,7 +618,7 @@ impl World {
 
     /// Damage below `durable`, where a promise is on disk, is refused, and the refusal
     /// changes nothing.
-    fn damage_is_refused(&mut self, durable: Lsn) -> Result<(), Violation> {
+    fn damage_is_refused(&mut self, durable: Lsn, other: &SimDisk) -> Result<(), Violation> {
         let options = self.options.clone().io(self.disk.process());
         let Ok(inspection) = Inspection::read(Path::new(DIR), &options) else {
             return Err("the log can't be read in the end".to_owned());
@@ -595,21 +633,21 @@ impl World {
             })
             .collect();
         if live.is_empty() {
-            return Err(format!("nothing is live below {durable}"));
+            // Everything may be purged.
+            return Ok(());
         }
+        let last = live.iter().map(|(number, ..)| *number).max();
         let (number, base, start, end) = live[self.rng.below(live.len() as u64) as usize];
         let at = start.0 + self.rng.below(end.distance_from(start));
-        let offset = 512 + (at - base.0);
-        let path = bulla_wal::dir::segment_path(Path::new(DIR), number);
-        let mask = 1 << self.rng.below(8);
-        self.note(format_args!("damage segment {number} at {offset}"));
-        self.disk.flip(&path, offset, mask);
+        let damaged = (number, 512 + (at - base.0));
+        let damage = self.damage(&inspection, damaged, last, other)?;
+        self.note(format_args!("{damage}"));
         let before = self.image();
         match Recovery::run(Path::new(DIR), &options) {
             Err(error) if is_corruption(&error) => {}
             other => {
                 return Err(format!(
-                    "damage of a durable frame at LSN {at} is not refused: {:?}",
+                    "{damage}, LSN {at}, is not refused: {:?}",
                     other.map(|recovery| recovery.report().status.clone())
                 ));
             }
@@ -619,6 +657,70 @@ impl World {
         }
         self.tally.refused += 1;
         Ok(())
+    }
+
+    /// Damages a segment at an offset, one way or another; says how.
+    fn damage(
+        &mut self,
+        inspection: &Inspection,
+        (number, offset): (SegmentNumber, u64),
+        last: Option<SegmentNumber>,
+        other: &SimDisk,
+    ) -> Result<String, Violation> {
+        let path = |number| bulla_wal::dir::segment_path(Path::new(DIR), number);
+        let bytes = self.disk.read_file(path(number));
+        let others: Vec<SegmentNumber> = inspection
+            .segments()
+            .iter()
+            .map(|segment| segment.number)
+            .filter(|other| *other != number)
+            .collect();
+        let newest = others.iter().all(|other| *other < number);
+        Ok(match self.rng.below(8) {
+            // Of the last one its promises could be lost, too.
+            0 if Some(number) < last => {
+                self.disk.write_file(path(number), &bytes[..offset as usize]);
+                format!("segment {number} ends at {offset}")
+            }
+            // Without the newest segment the log may be an older one.
+            1 if !newest => {
+                self.disk.remove_file(path(number));
+                format!("segment {number} is removed")
+            }
+            2 if !others.is_empty() => {
+                let other = others[self.rng.below(others.len() as u64) as usize];
+                let others = self.disk.read_file(path(other));
+                self.disk.write_file(path(other), &bytes);
+                self.disk.write_file(path(number), &others);
+                format!("segments {number} and {other} are exchanged")
+            }
+            3 => self.exchange_with(other, inspection)?,
+            _ => {
+                self.disk.flip(path(number), offset, 1 << self.rng.below(8));
+                format!("segment {number} has a wrong bit at {offset}")
+            }
+        })
+    }
+
+    /// Puts the segment that opened this epoch in another course of events, which began on the
+    /// same disk, in the place of this one's.
+    fn exchange_with(
+        &mut self,
+        other: &SimDisk,
+        inspection: &Inspection,
+    ) -> Result<String, Violation> {
+        let options = self.options.clone().io(other.process());
+        let opened = open(Path::new(DIR), &options).map_err(|error| error.to_string())?;
+        let receipt =
+            opened.log.append_with(1, b"elsewhere", Level::Strict).map_err(|e| e.to_string())?;
+        opened.log.wait(receipt).map_err(|error| error.to_string())?;
+        opened.log.close().map_err(|error| error.to_string())?;
+        let epoch = inspection.report().epoch;
+        let opening = inspection.segments().iter().find(|segment| segment.epoch == Some(epoch));
+        let number = opening.ok_or("no segment has the newest epoch")?.number;
+        let path = bulla_wal::dir::segment_path(Path::new(DIR), number);
+        self.disk.write_file(&path, &other.read_file(&path));
+        Ok(format!("segment {number} is of another epoch {epoch}"))
     }
 
     fn image(&self) -> Vec<(std::path::PathBuf, Vec<u8>)> {

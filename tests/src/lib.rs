@@ -18,6 +18,7 @@ pub mod page_cache;
 pub mod reading;
 mod rng;
 pub mod seccomp;
+pub mod shrink;
 pub mod store;
 pub mod uring;
 pub mod wrap;

@@ -1,26 +1,28 @@
 //! What the log must hold, kept apart from the log: the oracle of the campaign.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
-use bulla_recovery::{Range, Recovery};
-use bulla_wal::{Epoch, Level, Lsn, Receipt, Seq};
+use bulla_recovery::{History, Range, Recovery, Report};
+use bulla_wal::{Epoch, Error, Level, Log, Lsn, Options, Receipt, Seq};
 
 /// A promise of the contract that was broken.
 pub(crate) type Violation = String;
 
 /// One entry that was appended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Entry {
     pub(crate) kind: u16,
     pub(crate) payload: Vec<u8>,
     /// Of a batch: the number of its last entry.
     pub(crate) batch_end: u64,
-    /// Where it is, when the receipt told (the last of a batch).
-    pub(crate) lsn: Option<Lsn>,
+    /// Where it is, and in which epoch it was appended, when a receipt told (of a batch the
+    /// last one).
+    pub(crate) position: Option<(Epoch, Lsn)>,
 }
 
 /// Everything that was appended and not known to be lost, by number from 1 on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Model {
     pub(crate) entries: Vec<Entry>,
     /// Below this number a power loss may take nothing.
@@ -34,6 +36,10 @@ pub(crate) struct Model {
     pub(crate) purged: u64,
     /// The highest position that an append reported in this life.
     end: Lsn,
+    /// The last epoch that an open reported.
+    epoch: Epoch,
+    /// Positions of entries that a crash took.
+    lost: Vec<(Epoch, Lsn)>,
 }
 
 /// What a recovery showed.
@@ -43,6 +49,34 @@ pub(crate) struct Shown {
     pub(crate) first_seq: Seq,
     pub(crate) last_lsn: Lsn,
     pub(crate) epoch: Epoch,
+    /// None of a log that was created.
+    pub(crate) history: Option<History>,
+    /// An entry that is older than the one before it.
+    pub(crate) older: Option<Seq>,
+}
+
+/// A log that was opened, and everything that it showed.
+pub(crate) struct Opened {
+    pub(crate) log: Log,
+    pub(crate) shown: Shown,
+    /// None when there was no log, and one was created.
+    pub(crate) report: Option<Report>,
+}
+
+/// Recovers a log, or creates it where there is none.
+pub(crate) fn open(dir: &Path, options: &Options) -> Result<Opened, bulla_recovery::Error> {
+    let recovery = match Recovery::run(dir, options) {
+        Ok(recovery) => recovery,
+        Err(bulla_recovery::Error::Log(Error::NotALog { .. })) => {
+            let log = Log::create(dir, options)?;
+            let shown = Shown { first_seq: Seq(1), epoch: log.epoch(), ..Shown::default() };
+            return Ok(Opened { log, shown, report: None });
+        }
+        Err(error) => return Err(error),
+    };
+    let shown = Shown::read(&recovery)?;
+    let report = Some(recovery.report().clone());
+    Ok(Opened { log: Log::start(recovery.into_recovered())?, shown, report })
 }
 
 impl Shown {
@@ -53,9 +87,15 @@ impl Shown {
             first_seq: report.first_seq,
             last_lsn: report.last_lsn,
             epoch: report.epoch,
+            history: Some(report.history.clone()),
             ..Self::default()
         };
+        let mut wall_ns = 0;
         recovery.replay(Range::ALL, |entry| {
+            if entry.wall_ns < wall_ns {
+                shown.older = Some(entry.seq);
+            }
+            wall_ns = entry.wall_ns;
             shown.entries.push((entry.seq, entry.lsn, entry.kind, entry.payload.to_vec()));
             ControlFlow::Continue(())
         })?;
@@ -78,8 +118,8 @@ impl Model {
         }
         let last = batch.len() - 1;
         for (index, (kind, payload)) in batch.into_iter().enumerate() {
-            let lsn = (index == last).then_some(receipt.lsn);
-            self.entries.push(Entry { kind, payload, batch_end, lsn });
+            let position = (index == last).then_some((receipt.epoch, receipt.lsn));
+            self.entries.push(Entry { kind, payload, batch_end, position });
         }
         self.end = self.end.max(receipt.lsn);
         Ok(())
@@ -125,10 +165,10 @@ impl Model {
         self.written_lsn = self.durable_lsn;
     }
 
-    /// The log was closed: all of it is durable.
-    pub(crate) fn closed(&mut self, seq: u64, end: Lsn) {
-        self.durable = seq;
-        self.written = seq;
+    /// The log was closed, or synced: all of it is durable.
+    pub(crate) fn all_durable(&mut self, end: Lsn) {
+        self.durable = self.entries.len() as u64;
+        self.written = self.durable;
         self.durable_lsn = self.durable_lsn.max(end);
         self.written_lsn = self.written_lsn.max(end);
     }
@@ -136,7 +176,8 @@ impl Model {
     /// The number of the first entry that is known to start at or after `lsn`, or of the
     /// next one.
     pub(crate) fn first_at_or_after(&self, lsn: Lsn) -> Seq {
-        let below = self.entries.iter().rposition(|entry| entry.lsn.is_some_and(|at| at < lsn));
+        let below =
+            self.entries.iter().rposition(|entry| entry.position.is_some_and(|(_, at)| at < lsn));
         Seq(below.map_or(1, |index| index as u64 + 2))
     }
 
@@ -163,8 +204,8 @@ impl Model {
             if entry.kind != *kind || entry.payload != *payload {
                 return Err(format!("entry {seq} is not what was appended"));
             }
-            if entry.lsn.is_some_and(|appended| appended != *lsn) {
-                return Err(format!("entry {seq} is at {lsn}, its receipt said {:?}", entry.lsn));
+            if let Some((_, appended)) = entry.position.filter(|(_, appended)| appended != lsn) {
+                return Err(format!("entry {seq} is at {lsn}, its receipt said {appended}"));
             }
         }
         let end = first - 1 + shown.entries.len() as u64;
@@ -205,14 +246,36 @@ impl Model {
                 self.end.distance_from(shown.last_lsn)
             ));
         }
+        if shown.epoch <= self.epoch {
+            return Err(format!("epoch {} after epoch {}", shown.epoch, self.epoch));
+        }
+        self.epoch = shown.epoch;
+        if let Some(seq) = shown.older {
+            return Err(format!("entry {seq} is older than the one before it"));
+        }
         // What was shown is durable, and positions go on from there.
-        self.entries.truncate(index_of(end + 1));
+        let lost = self.entries.drain(index_of(end + 1)..);
+        self.lost.extend(lost.filter_map(|entry| entry.position));
+        self.check_positions(shown)?;
         self.durable = end;
         self.written = end;
         self.durable_lsn = shown.last_lsn;
         self.written_lsn = shown.last_lsn;
         self.end = shown.last_lsn;
         Ok(())
+    }
+
+    /// Positions of what was lost are refused, and those of what is shown are not.
+    fn check_positions(&self, shown: &Shown) -> Result<(), Violation> {
+        let Some(history) = &shown.history else { return Ok(()) };
+        let kept = self.entries.iter().skip(index_of(shown.first_seq.0));
+        for (epoch, lsn) in kept.filter_map(|entry| entry.position) {
+            history.check(epoch, lsn).map_err(|error| format!("a position is refused: {error}"))?;
+        }
+        match self.lost.iter().find(|(epoch, lsn)| history.check(*epoch, *lsn).is_ok()) {
+            Some((epoch, lsn)) => Err(format!("({epoch}, {lsn}) was lost and is not refused")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,45 +2,78 @@
 
 use std::collections::VecDeque;
 
-/// Steele, Lea and Flood's `SplitMix64`, or a script of bytes in its place.
+/// Steele, Lea and Flood's `SplitMix64`, or a script of bytes or a tape of numbers in its place.
 #[derive(Clone, Debug)]
-pub struct Rng(Source);
+pub struct Rng {
+    source: Source,
+    /// Every number that was given, where they are taken down.
+    taken: Option<Vec<u64>>,
+}
 
 #[derive(Clone, Debug)]
 enum Source {
     Seed(u64),
     Script(VecDeque<u8>),
+    Tape(VecDeque<u64>),
 }
 
 impl Rng {
     /// A generator for a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self(Source::Seed(seed))
+        Self { source: Source::Seed(seed), taken: None }
     }
 
     /// Numbers that are read from a script, and zeros after its end. A number takes no
     /// more bytes than its range needs, so that a fuzzer's small changes stay small.
     #[must_use]
     pub fn from_script(script: &[u8]) -> Self {
-        Self(Source::Script(script.iter().copied().collect()))
+        Self { source: Source::Script(script.iter().copied().collect()), taken: None }
+    }
+
+    /// Numbers from a tape, as far as a range allows them, and zeros after its end.
+    #[must_use]
+    pub fn from_tape(tape: &[u64]) -> Self {
+        Self { source: Source::Tape(tape.iter().copied().collect()), taken: None }
+    }
+
+    /// From now on takes down what it gives; [`tape`](Self::tape) gives it.
+    #[must_use]
+    pub fn recording(self) -> Self {
+        Self { taken: Some(Vec::new()), ..self }
+    }
+
+    /// What was taken down: the same numbers again.
+    #[must_use]
+    pub fn tape(&self) -> &[u64] {
+        self.taken.as_deref().unwrap_or(&[])
     }
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        match &mut self.0 {
+        let bits = match &mut self.source {
             Source::Seed(state) => split_mix(state),
             Source::Script(script) => little_endian(script, 8),
-        }
+            Source::Tape(tape) => tape.pop_front().unwrap_or(0),
+        };
+        self.give(bits)
     }
 
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        let bits = match &mut self.0 {
+        let bits = match &mut self.source {
             Source::Seed(state) => split_mix(state),
             Source::Script(script) => little_endian(script, bytes_for(end)),
+            Source::Tape(tape) => tape.pop_front().unwrap_or(0),
         };
-        bits % end
+        self.give(bits % end)
+    }
+
+    fn give(&mut self, number: u64) -> u64 {
+        if let Some(taken) = &mut self.taken {
+            taken.push(number);
+        }
+        number
     }
 
     /// A number from `start` to `end`, both included.
@@ -56,9 +89,10 @@ impl Rng {
     /// Has the script been read to its end? A seed has none.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Seed(_) => false,
             Source::Script(script) => script.is_empty(),
+            Source::Tape(tape) => tape.is_empty(),
         }
     }
 }

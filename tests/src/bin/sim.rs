@@ -1,7 +1,8 @@
 //! The simulator's campaign on demand.
 //!
 //! `cargo run --release -p bulla-tests --bin sim -- --seeds 1000000`
-//! `cargo run -p bulla-tests --bin sim -- --seed 17 --trace`
+//! `cargo run -p bulla-tests --bin sim -- --seed 17 --trace`, `--shrink` for a shorter run that
+//! fails as well.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -11,10 +12,10 @@ use std::time::Instant;
 
 use bulla_tests::campaign::{self, Tally};
 
-const USAGE: &str = "usage: sim [--seeds COUNT] [--start SEED] [--seed SEED [--trace]]";
+const USAGE: &str = "usage: sim [--seeds COUNT] [--start SEED] [--seed SEED [--trace|--shrink]]";
 
 fn main() -> ExitCode {
-    let (mut seeds, mut start, mut trace) = (10_000_u64, 0_u64, false);
+    let (mut seeds, mut start, mut trace, mut shrink) = (10_000_u64, 0_u64, false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
@@ -26,6 +27,10 @@ fn main() -> ExitCode {
                 trace = true;
                 Some(())
             }
+            "--shrink" => {
+                shrink = true;
+                Some(())
+            }
             _ => None,
         };
         if taken.is_none() {
@@ -35,6 +40,11 @@ fn main() -> ExitCode {
     }
     if trace {
         print!("{}", campaign::trace(start));
+        return ExitCode::SUCCESS;
+    }
+    if shrink {
+        std::panic::set_hook(Box::new(|_| {}));
+        println!("{}", campaign::shrunk(start).unwrap_or_else(|| "it does not fail".to_owned()));
         return ExitCode::SUCCESS;
     }
     run(start, seeds)
