@@ -8,6 +8,7 @@
 
 pub mod campaign;
 pub mod cuts;
+pub mod enumeration;
 pub mod fuzzing;
 pub mod image;
 pub mod instructions;
