@@ -5,6 +5,8 @@
 //! never above the limit for a moment. What a store does when it is full is not
 //! decided here. Tested by `engine/tests/quota.rs`.
 
+use bulla_wal::planted::{Bug, either, planted};
+
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::PAGE_LEN;
 
@@ -275,12 +277,17 @@ impl Usage {
 
     /// The change that was reserved for is made.
     pub(crate) fn commit(&self, growth: Growth) {
-        self.give_back(growth.records.min(0), growth.pages.min(0));
+        if !planted(Bug::QuotaNotGivenBack) {
+            self.give_back(growth.records.min(0), growth.pages.min(0));
+        }
     }
 
     /// The change that was reserved for is not made.
     pub(crate) fn release(&self, growth: Growth) {
         self.give_back(-growth.records.max(0), -growth.pages.max(0));
+        if planted(Bug::QuotaReleasedTwice) {
+            self.give_back(-growth.records.max(0), -growth.pages.max(0));
+        }
     }
 
     /// Reserves a page to be kept for snapshots; `false` if it does not fit.
@@ -384,8 +391,8 @@ impl Usage {
 
     fn check(&self, used: Used, next: Used) -> Result<(), QuotaError> {
         let page = PAGE_LEN as u64;
-        let (resource, used, next, max) = if next.records > used.records.max(self.quota.max_records)
-        {
+        let max_records = self.quota.max_records + either(0, Bug::QuotaOffByOne, 1);
+        let (resource, used, next, max) = if next.records > used.records.max(max_records) {
             (Resource::Records, used.records, next.records, self.quota.max_records)
         } else if next.pages > used.pages.max(self.quota.max_pages()) {
             let bytes = (used.pages * page, next.pages * page);

@@ -10,6 +10,7 @@ use bulla_wal::dir::SegmentFile;
 use bulla_wal::format::{Control, Header, LowWater, Opening};
 use bulla_wal::io::FileKind;
 use bulla_wal::landmark::Landmark;
+use bulla_wal::planted::{Bug, either, planted};
 use bulla_wal::{Corruption, CorruptionKind, Epoch, FrameDamage, Lsn, SegmentNumber};
 
 use crate::history::History;
@@ -160,14 +161,16 @@ fn check_header(
     if header.sector != control.sector {
         return Err(CorruptionKind::SectorSize);
     }
-    if header.epoch > control.epoch
-        || (header.epoch == control.epoch && header.nonce != control.nonce)
+    if !planted(Bug::StaleEpochAccepted)
+        && (header.epoch > control.epoch
+            || (header.epoch == control.epoch && header.nonce != control.nonce))
     {
         return Err(CorruptionKind::Epoch);
     }
     let low_water = &control.low_water;
     let fits = match previous {
         None => header.epoch == low_water.epoch,
+        Some(_) if planted(Bug::StaleEpochAccepted) => true,
         Some(previous) if previous.nonce != header.previous_nonce => false,
         Some(previous) if previous.epoch == header.epoch => {
             previous.nonce == header.nonce && header.opening.is_none()
@@ -425,7 +428,8 @@ impl Joint<'_> {
         if let Some(segment) = self.plan.segments.get(group.start)
             && let Some(opening) = &segment.header.opening
         {
-            chain.prove(opening.cut_at, Proof::Opening { segment: segment.number });
+            let cut_at = either(opening.cut_at, Bug::OpeningPromisesNothing, opening.base);
+            chain.prove(cut_at, Proof::Opening { segment: segment.number });
         }
         for index in group {
             let Some((segment, Some(scan))) =

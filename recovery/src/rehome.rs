@@ -16,6 +16,7 @@ use bulla_wal::format::{Control, Frame, FrameKind, Header, LowWater, Opening, Se
 use bulla_wal::io::{Access, AlignedBuf, File, FileKind, Lock, write_full};
 use bulla_wal::landmark::Landmark;
 use bulla_wal::omit::{Point, skip};
+use bulla_wal::planted::{Bug, either, planted};
 use bulla_wal::recovered::{LiveSegment, begin, check_device, create, random_nonce};
 use bulla_wal::segment::{self, NewSegment};
 use bulla_wal::{Epoch, Error as LogError, Lsn, Options, Recovered, SegmentNumber};
@@ -88,8 +89,14 @@ impl Recovery {
         }
         let durable = cursor_at(&analysis, &log, analysis.chain.durable)?;
         let cut = Cut { durable, end: analysis.chain.end };
+        if planted(Bug::TrimBeforeCommit) {
+            trim(&log, &analysis, &clip(&analysis.pieces(), analysis.start(), cut.durable))?;
+        }
         let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, cut)?;
         remove_dead(&log, &analysis)?;
+        if planted(Bug::TrimBeforeQuarantine) {
+            trim(&log, &analysis, &pieces)?;
+        }
         let copies = match keep_cut_bytes(&log, &analysis, &pieces) {
             // A full disk does not stop an open: what was cut stays where it is, ignored,
             // and the next open tries again.
@@ -300,7 +307,10 @@ pub(crate) fn commit(
     cut: Cut,
 ) -> Result<Committed> {
     let mut pieces = analysis.pieces();
-    let tail = clip(&pieces, cut.durable, cut.end);
+    let mut tail = clip(&pieces, cut.durable, cut.end);
+    if planted(Bug::RehomeDropsLastFrame) {
+        tail.pop();
+    }
     pieces = clip(&pieces, analysis.start(), cut.durable);
     let header = new_header(log, analysis, cut)?;
     let low_water = LowWater {
@@ -331,8 +341,8 @@ pub(crate) fn commit(
         control,
         file,
         file_len: new.len,
-        next_lsn: end.lsn,
-        next_seq: end.seq,
+        next_lsn: either(end.lsn, Bug::PositionsReused, base),
+        next_seq: either(end.seq, Bug::NumbersReused, cut.durable.seq),
         chain: end.chain,
         wall_ns: end.wall_ns,
         live: pieces.iter().map(|piece| live_segment(piece, &analysis.plan)).collect(),
@@ -376,7 +386,8 @@ fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
 fn new_header(log: &LogDir, analysis: &Analysis, cut: Cut) -> Result<Header> {
     let last = analysis.plan.segments.last();
     let control = &analysis.control;
-    let epoch = control.epoch.0.checked_add(1).ok_or(Error::EpochsExhausted)?;
+    let one = either(1, Bug::EpochNotRaised, 0);
+    let epoch = control.epoch.0.checked_add(one).ok_or(Error::EpochsExhausted)?;
     Ok(Header {
         log_id: control.log_id,
         number: last.map_or(control.low_water.segment, |last| last.number.next()),
@@ -388,9 +399,9 @@ fn new_header(log: &LogDir, analysis: &Analysis, cut: Cut) -> Result<Header> {
         opening: Some(Opening {
             base: cut.durable.lsn,
             first_seq: cut.durable.seq,
-            supersedes_from: cut.durable.lsn,
+            supersedes_from: either(cut.durable, Bug::SupersedesFromEnd, cut.end).lsn,
             cut_at: cut.end.lsn,
-            cuts: analysis.history().cuts(),
+            cuts: either(analysis.history().cuts(), Bug::CutsForgotten, Vec::new()),
         }),
     })
 }
@@ -412,7 +423,7 @@ fn create_segment(
         let rehomed = rehome(log, tail, |found| {
             let (frame, body_len) = renewed(found, new.header.epoch, cut.durable.lsn, chain, seed);
             let (bytes, crc) = frame.encode(seed);
-            chain = crc;
+            chain = either(crc, Bug::RehomeForgetsChain, chain);
             writer.push(&bytes)?;
             writer.push(found.body.get(..body_len).unwrap_or(&[]))
         });

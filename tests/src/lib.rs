@@ -17,10 +17,12 @@ pub mod omissions;
 pub mod opening;
 pub mod page_cache;
 pub mod reading;
+pub mod real_threads;
 mod rng;
 pub mod seccomp;
 pub mod shrink;
 pub mod store;
+pub mod suites;
 pub mod uring;
 pub mod wrap;
 

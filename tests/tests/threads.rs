@@ -1,61 +1,20 @@
 //! The log with real threads on the real disk: waiting, futures, back-pressure, poison.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::ops::ControlFlow;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use bulla_recovery::{Range, Recovery};
-use bulla_tests::wrap::{Knobs, TempDir, WrapIo};
-use bulla_wal::io::Io;
+use bulla_recovery::Recovery;
+use bulla_tests::real_threads::{self, PATIENCE, backends, block_on, recovered, small, wrapped_on};
+use bulla_tests::wrap::{Knobs, TempDir};
 use bulla_wal::io::std::StdIo;
-use bulla_wal::io::uring::UringIo;
-use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt};
-
-/// Far beyond anything that a healthy log needs, on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn small() -> Options {
-    Options::new().segment_len(256 * 1024).ring_len(64 * 1024)
-}
+use bulla_wal::{Error, Level, Log, Lsn, Options, Overflow, Receipt};
 
 fn wrapped(name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
     wrapped_on(&(Arc::new(StdIo::new()) as _), name, options)
-}
-
-fn wrapped_on(io: &Arc<dyn Io>, name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
-    let dir = TempDir::new(name);
-    let (io, knobs) = WrapIo::over(Arc::clone(io));
-    let log = Log::create(&dir.path().join("log"), &options.io(io)).unwrap();
-    (dir, log, knobs)
-}
-
-/// The backends of this machine; says which one it lacks.
-fn backends() -> Vec<Arc<dyn Io>> {
-    let mut backends: Vec<Arc<dyn Io>> = vec![Arc::new(StdIo::new())];
-    match UringIo::refusal() {
-        None => backends.extend([Arc::new(UringIo::new()) as _, Arc::new(UringIo::eager()) as _]),
-        Some(reason) => println!("SKIPPED: {reason}"),
-    }
-    backends
-}
-
-fn recovered(dir: &Path) -> Vec<(u64, Vec<u8>)> {
-    let recovery = Recovery::run(&dir.join("log"), &small()).unwrap();
-    let mut entries = Vec::new();
-    recovery
-        .replay(Range::ALL, |entry| {
-            entries.push((entry.seq.0, entry.payload.to_vec()));
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    entries
 }
 
 fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -63,28 +22,6 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "never happened: {what}");
         thread::sleep(Duration::from_millis(1));
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// The smallest executor there is.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let start = Instant::now();
-    loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return value;
-        }
-        assert!(start.elapsed() < PATIENCE, "the future was never woken");
-        thread::park_timeout(PATIENCE);
     }
 }
 
@@ -115,50 +52,12 @@ fn append_that_must_not_wait_says_full_and_fits_once_there_is_room() {
 
 #[test]
 fn threads_at_mixed_levels_are_all_recovered_in_order() {
-    for io in backends() {
-        for method in [Method::Direct, Method::Buffered] {
-            let (dir, log, _) = wrapped_on(&io, "mixed", small().method(method));
-            let appended = Mutex::new(HashMap::new());
-            thread::scope(|scope| {
-                for thread in 0..8_u8 {
-                    let (log, appended) = (&log, &appended);
-                    scope.spawn(move || {
-                        for entry in 0..300_u16 {
-                            let level = Level::ALL[usize::from(entry) % 3];
-                            let payload = [&[thread][..], &entry.to_le_bytes(), &[7; 100]].concat();
-                            let receipt = log.append_with(1, &payload, level).unwrap();
-                            if entry % 5 == 0 {
-                                log.wait(receipt).unwrap();
-                                assert!(log.is_ready(receipt).unwrap());
-                            }
-                            appended.lock().unwrap().insert(receipt.seq.0, payload);
-                        }
-                    });
-                }
-            });
-            assert!(log.stats().rotations > 0, "the test is to rotate");
-            log.close().unwrap();
-            let appended = appended.into_inner().unwrap();
-            let recovered = recovered(dir.path());
-            assert_eq!(recovered.len(), appended.len());
-            for (index, (seq, payload)) in recovered.iter().enumerate() {
-                assert_eq!(*seq, index as u64 + 1);
-                assert_eq!(appended.get(seq), Some(payload));
-            }
-        }
-    }
+    real_threads::threads_at_mixed_levels_are_all_recovered_in_order();
 }
 
 #[test]
 fn future_of_a_receipt_is_woken_without_anyone_waiting() {
-    for io in backends() {
-        let (_dir, log, _) = wrapped_on(&io, "future", small());
-        for level in Level::ALL {
-            let receipt = log.append_with(1, b"entry", level).unwrap();
-            block_on(log.ready(receipt)).unwrap();
-            assert!(log.is_ready(receipt).unwrap());
-        }
-    }
+    real_threads::future_of_a_receipt_is_woken_without_anyone_waiting();
 }
 
 #[test]
@@ -253,39 +152,7 @@ fn full_ring_blocks_or_refuses_and_loses_nothing() {
 
 #[test]
 fn failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after() {
-    for io in backends() {
-        let (_dir, log, knobs) = wrapped_on(&io, "poison", small());
-        let good = log.append_with(1, b"good", Level::Strict).unwrap();
-        log.wait(good).unwrap();
-        let durable = log.durable();
-        knobs.delay_us.store(20_000, Ordering::Relaxed);
-        knobs.fail.store(true, Ordering::Relaxed);
-        thread::scope(|scope| {
-            for thread in 0..16 {
-                let log = &log;
-                scope.spawn(move || {
-                    let level = [Level::Balanced, Level::Strict][thread % 2];
-                    let outcome = log.append_with(1, b"bad", level).and_then(|receipt| {
-                        if thread % 4 < 2 {
-                            log.wait(receipt)
-                        } else {
-                            block_on(log.ready(receipt))
-                        }
-                    });
-                    let Err(Error::Poisoned { durable: shown, .. }) = outcome else {
-                        panic!("{outcome:?}")
-                    };
-                    assert_eq!(shown, durable);
-                });
-            }
-        });
-        knobs.fail.store(false, Ordering::Relaxed);
-        assert!(matches!(log.append(b"after"), Err(Error::Poisoned { .. })));
-        assert!(matches!(log.sync(), Err(Error::Poisoned { .. })));
-        assert!(log.is_ready(good).unwrap(), "what was durable stays so");
-        assert_eq!(log.durable(), durable);
-        assert!(matches!(log.close(), Err(Error::Poisoned { .. })));
-    }
+    real_threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after();
 }
 
 #[test]

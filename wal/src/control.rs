@@ -11,6 +11,7 @@ use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{CONTROL_LEN, Control, FormatError, MAX_SECTOR};
 use crate::io::{Access, AlignedBuf, File, Io, read_full, write_full};
 use crate::omit::{Point, skip};
+use crate::planted::{Bug, either};
 
 /// An open CONTROL file and its newest contents.
 #[derive(Debug)]
@@ -49,7 +50,8 @@ fn newest(file: &dyn File, path: &Path) -> Result<Control> {
             Err(reason) => damage = reason,
         }
     }
-    slots.into_iter().max_by_key(|control| control.counter).ok_or_else(|| {
+    let age = |c: &Control| either(c.counter, Bug::ControlOlderSlot, !c.counter);
+    slots.into_iter().max_by_key(age).ok_or_else(|| {
         let kind = CorruptionKind::Control(damage);
         Error::from(Box::new(Corruption {
             segment: None,
@@ -122,7 +124,8 @@ impl ControlFile {
     /// The system's. Then it is unknown which contents a recovery will find: both are
     /// intact, but nothing may be built on the new ones.
     pub fn store(&mut self, control: Control, omission: Point) -> std::io::Result<()> {
-        let next = Control { counter: self.current.counter + 1, ..control };
+        let counter = self.current.counter + either(1, Bug::ControlInOneSlot, 2);
+        let next = Control { counter, ..control };
         self.put(&next, skip(omission))?;
         self.current = next;
         Ok(())

@@ -37,6 +37,8 @@ mod log;
 #[doc(hidden)]
 pub mod omit;
 mod options;
+#[doc(hidden)]
+pub mod planted;
 mod position;
 mod reader;
 #[doc(hidden)]

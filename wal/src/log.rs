@@ -21,6 +21,7 @@ use crate::io::Io;
 use crate::landmark::{self, Landmark};
 use crate::omit::Point;
 use crate::options::{Background, Method, Options, Overflow};
+use crate::planted::{Bug, either, planted};
 use crate::position::{Epoch, Level, Lsn, Receipt, SegmentNumber};
 use crate::reader::{ReadFrom, Reader, Visibility};
 use crate::recovered::{self, Recovered};
@@ -197,6 +198,10 @@ impl Log {
     /// As [`append`](Self::append), [`Error::ReservedKind`], [`Error::EmptyBatch`].
     pub fn append_batch(&self, entries: &[(u16, &[u8])], level: Level) -> Result<Receipt> {
         self.check(entries)?;
+        if planted(Bug::BatchSplit) && entries.len() > 1 {
+            let one = |entry| self.append_batch(std::slice::from_ref(entry), level);
+            return entries.iter().map(one).last().unwrap_or(Err(Error::EmptyBatch));
+        }
         loop {
             match self.append_once(entries, level) {
                 Ok(receipt) => return Ok(receipt),
@@ -347,7 +352,8 @@ impl Log {
     /// [`Error::Poisoned`].
     pub fn sync(&self) -> Result<Lsn> {
         let end = self.shared.ring.end();
-        if end > self.shared.synced() {
+        let early = planted(Bug::SyncStopsAtWritten) && end <= self.shared.written();
+        if end > self.shared.synced() && !early {
             self.shared.wait(Mark::Synced, Lsn(end.0 - 1), None)?;
         }
         Ok(self.shared.synced())
@@ -421,15 +427,20 @@ impl Log {
             return Err(self.shared.poison_error());
         }
         let current = control.current().low_water;
-        let keep_from = keep_from.min(self.shared.synced());
+        let keep_from =
+            keep_from.min(either(self.shared.synced(), Bug::PurgeAboveDurable, Lsn::MAX));
         let start = {
             let driver = self.shared.driver();
+            let keep_from = either(keep_from, Bug::PurgeTooFar, Lsn::MAX);
             driver.live.iter().rev().map(|live| live.start).find(|start| start.lsn <= keep_from)
         };
         let Some(low_water) = start.filter(|start| start.segment > current.segment) else {
             return Ok(current.lsn);
         };
         let next = Control { low_water, ..*control.current() };
+        if planted(Bug::PurgeUnlinksFirst) {
+            self.unlink_segments(current.segment, low_water.segment)?;
+        }
         if let Err(source) = control.store(next, Point::ControlPurgeSync) {
             let mut driver = self.shared.driver();
             driver.fail(&self.shared, PoisonCause::Control(source));
@@ -496,6 +507,9 @@ impl Log {
         let mut driver = self.shared.driver();
         driver.core.close();
         while !driver.core.is_closed() && !self.shared.is_poisoned() {
+            if planted(Bug::CloseDoesNotDrain) {
+                break;
+            }
             if driver.turn() || driver.core.is_closed() {
                 continue;
             }
@@ -509,7 +523,7 @@ impl Log {
                 break;
             }
         }
-        let closed = driver.core.is_closed();
+        let closed = driver.core.is_closed() || planted(Bug::CloseDoesNotDrain);
         drop(driver);
         self.shared.stop();
         let this = thread::current().id();

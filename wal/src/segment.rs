@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::Header;
 use crate::io::{AlignedBuf, File, Io, write_full};
 use crate::omit::{Point, skip};
+use crate::planted::{Bug, unless};
 
 const CHUNK: usize = 1024 * 1024;
 
@@ -63,12 +64,14 @@ pub fn create(
         (Point::SpareSync, Point::SpareDirSync)
     };
     if !skip(sync_point) {
-        file.sync().map_err(Error::io("sync", &temporary))?;
+        let synced = file.sync().map_err(Error::io("sync", &temporary));
+        unless(Bug::SegmentSyncErrorIgnored, synced)?;
     }
     let path = dir::segment_path(dir, number);
     io.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
     if !skip(dir_point) {
-        io.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        let synced = io.sync_dir(dir).map_err(Error::io("sync", dir));
+        unless(Bug::SegmentDirSyncErrorIgnored, synced)?;
     }
     Ok(file)
 }

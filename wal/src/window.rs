@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::align_up;
 use crate::io::{Access, AlignedBuf, DIRECT_ALIGN, File, Io};
+use crate::planted::{Bug, planted};
 
 /// Bytes read at once when nothing longer is asked for.
 pub const WINDOW_LEN: u64 = 1024 * 1024;
@@ -213,6 +214,7 @@ impl Window {
         {
             match self.file.read_at(rest, start + done as u64) {
                 Ok(0) => break,
+                Err(_) if planted(Bug::ReadErrorIsEnd) => break,
                 Ok(count) => {
                     let reached = done + count;
                     if start + reached as u64 >= self.len {

@@ -1,7 +1,7 @@
 //! Leaves out every sync and every completion check, one at a time, and shows which
 //! suite notices.
 //!
-//! `RUSTFLAGS="--cfg bulla_omit" cargo run --release -p bulla-tests --bin omissions`
+//! `RUSTFLAGS="--cfg bulla_omit" cargo run --profile checked -p bulla-tests --bin omissions`
 //! Exit status 1 when one is not noticed.
 
 use std::process::ExitCode;
@@ -14,14 +14,14 @@ fn main() -> ExitCode {
 
 #[cfg(bulla_omit)]
 fn main() -> ExitCode {
-    use bulla_tests::omissions::{self, SUITES};
+    use bulla_tests::{omissions, suites};
     use bulla_wal::omit::{self, Point};
 
     std::panic::set_hook(Box::new(|_| {}));
     let mut missed = 0;
     omit::set(None);
-    for suite in SUITES {
-        if let Some(caught) = omissions::catch(suite) {
+    for suite in suites::ALL {
+        if let Some(caught) = suite.catch() {
             println!("with nothing left out, {} fails: {caught}", suite.name);
             return ExitCode::FAILURE;
         }
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             continue;
         }
         omit::set(Some(*point));
-        let caught = SUITES.iter().find_map(|suite| Some((suite, omissions::catch(suite)?)));
+        let caught = suites::ALL.iter().find_map(|suite| Some((suite, suite.catch()?)));
         match caught {
             Some((suite, how)) => {
                 println!("{:<22} caught by {}: {how}", format!("{point:?}"), suite.name)

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::format::FrameKind;
 use crate::omit::{Point, skip};
+use crate::planted::{Bug, either, planted};
 use crate::position::{Lsn, SegmentNumber};
 use crate::ring::{Closed, Tail};
 
@@ -417,6 +418,7 @@ impl Core {
 
     fn next_advance(&mut self) -> Option<Action> {
         let bound = Lsn(self.marks.synced.0.saturating_add(self.config.balanced_max_unsynced));
+        let bound = either(bound, Bug::BoundIgnored, Lsn::MAX);
         self.marks.balanced = self.marks.written.min(bound);
         let entries: u64 = self.segments.iter().map(|segment| segment.uncovered.entries).sum();
         if entries >= self.config.balanced_entries {
@@ -579,7 +581,7 @@ impl Core {
     }
 
     fn next_seal_of_segment(&mut self) -> Option<Action> {
-        let synced = self.marks.synced;
+        let synced = either(self.marks.synced, Bug::SegmentSealedEarly, self.marks.written);
         let index = self.segments.iter().position(|segment| {
             segment.sealing.is_none() && segment.end.is_some_and(|end| end <= synced)
         })?;
@@ -657,7 +659,8 @@ impl Core {
             state.status = Status::Synced;
             return;
         }
-        state.status = Status::Written { covered: None };
+        let written = Status::Written { covered: None };
+        state.status = either(written, Bug::AckBeforeSync, Status::Synced);
         let (entries, start, due) = (state.frame.bounded_entries(), state.frame.start, state.due);
         if let Some(segment) = self.segments.iter_mut().find(|s| s.number == number) {
             segment.plain_in_flight -= 1;
@@ -712,7 +715,13 @@ impl Core {
             self.marks.written = state.frame.end;
             self.written_frames += 1;
         }
-        while let Some(state) = self.frames.front().filter(|s| s.status == Status::Synced) {
+        let fua = planted(Bug::DsyncCoversBelow)
+            && self.frames.range(..self.written_frames).any(|s| s.status == Status::Synced);
+        while let Some(state) = self
+            .frames
+            .front()
+            .filter(|s| s.status == Status::Synced || (fua && self.written_frames > 0))
+        {
             self.advance_synced(state.frame, state.promise);
             self.frames.pop_front();
             self.written_frames -= 1;
@@ -720,7 +729,7 @@ impl Core {
     }
 
     fn advance_synced(&mut self, frame: Closed, promise: Lsn) {
-        self.marks.synced = frame.end;
+        self.marks.synced = either(frame.end, Bug::WatermarkOvershoots, self.marks.written);
         self.secured = self.secured.max(promise);
         if frame.kind == FrameKind::Promise {
             self.promised = frame.end;

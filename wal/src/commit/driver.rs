@@ -16,6 +16,7 @@ use crate::error::PoisonCause;
 use crate::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
 use crate::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
 use crate::omit::{Point, skip};
+use crate::planted::{Bug, either, planted};
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
 use crate::recovered::LiveSegment;
 use crate::ring::{Closed, RingBytes, Spare};
@@ -143,7 +144,7 @@ impl SpareMaker {
         let WantedSpare { number, zeroed } = wanted;
         let header = Header {
             number,
-            previous_nonce: self.opening.nonce,
+            previous_nonce: either(self.opening.nonce, Bug::SpareForgetsPredecessor, 0),
             wall_ns: self.io.wall_ns(),
             opening: None,
             ..self.opening.clone()
@@ -299,13 +300,18 @@ impl Driver {
     fn seal(&mut self, shared: &Shared, closed: &Closed) {
         self.rotate_to(closed);
         let Some(segment) = self.open.back() else { return };
-        self.wall_ns = self.wall_ns.max(self.io.wall_ns());
+        let now = self.io.wall_ns();
+        self.wall_ns = either(self.wall_ns.max(now), Bug::WallTimeGoesBack, now);
         let frame = |body_crc| Frame {
             kind: closed.kind,
             body_len: closed.body_len,
             body_crc,
             lsn: closed.start,
-            promise: if closed.kind.is_seal() { closed.start } else { self.core.synced() },
+            promise: if closed.kind.is_seal() {
+                closed.start
+            } else {
+                either(self.core.synced(), Bug::PromiseAheadOfDurable, closed.start)
+            },
             first_seq: closed.first_seq,
             entry_count: closed.entries,
             epoch: self.epoch,
@@ -316,7 +322,7 @@ impl Driver {
         let offset = u64::from(self.sector) + closed.start.distance_from(segment.base);
         let (file, number) = (Arc::clone(&segment.file), segment.number);
         if !closed.kind.is_seal() {
-            self.chain = chain;
+            self.chain = either(chain, Bug::ChainStandsStill, self.chain);
         }
         self.next_seq = Seq(closed.first_seq.0 + u64::from(closed.entries));
         self.counters.stats.frames += 1;
@@ -349,7 +355,7 @@ impl Driver {
         // The ring claims spares in the order in which it was told of them.
         let mut segment = spare.expect("the ring claimed a segment that was made ready");
         debug_assert_eq!(segment.number, closed.segment, "segments are claimed in order");
-        segment.base = closed.base;
+        segment.base = either(closed.base, Bug::RotationKeepsBase, Lsn::ZERO);
         self.live.push(LiveSegment {
             start: LowWater {
                 segment: segment.number,
@@ -399,7 +405,9 @@ impl Driver {
             SyncFor::Promise => skip(Point::PromiseSync),
             SyncFor::CloseSeal => skip(Point::CloseSealSync),
         };
-        let file = self.open.iter().find(|open| open.number == segment).map(|open| &open.file);
+        let wrong = planted(Bug::SyncOfWrongSegment).then(|| self.open.back()).flatten();
+        let file = wrong.or_else(|| self.open.iter().find(|open| open.number == segment));
+        let file = file.map(|open| &open.file);
         let Some(file) = file.filter(|_| !omitted) else {
             debug_assert!(omitted, "a segment is open as long as it is not synced");
             self.core.completed(op);
@@ -448,6 +456,7 @@ impl Driver {
     fn prepare(&mut self, shared: &Shared) {
         let newest = self.spares.back().or(self.open.back());
         let Some(number) = newest.map(|segment| segment.number.next()) else { return };
+        let number = either(number, Bug::SpareSkipsNumber, number.next());
         let wanted = WantedSpare { number, zeroed: self.zeros_pay() };
         if self.inline_spares {
             let made = self.maker.make(wanted);
@@ -543,7 +552,7 @@ impl Driver {
                 return;
             }
         }
-        pending.offset += step;
+        pending.offset += either(step, Bug::ShortWriteStaysPut, 0);
         // Less than the length, which is a usize.
         let step = usize::try_from(step).unwrap_or(0);
         pending.bytes = pending.bytes.clone().skip(step);

@@ -8,6 +8,7 @@ use super::map::{Disk, Map, SMALL_CHUNK};
 use super::track::{Begin, Track};
 use crate::error::{FrameDamage, Result};
 use crate::format::Frame;
+use crate::planted::{Bug, either};
 use crate::position::{Lsn, SegmentNumber};
 use crate::walk::End;
 use crate::window::{WINDOW_LEN, to_usize};
@@ -57,7 +58,9 @@ impl Scout {
         while !enough(self) {
             match self.track.walk.skip()? {
                 Ok(located) => {
-                    self.durable = self.durable.max(located.frame.promise);
+                    let (promise, end) = (located.frame.promise, located.after.lsn);
+                    let promise = either(promise, Bug::ScoutTrustsHeaders, end);
+                    self.durable = self.durable.max(promise);
                     (self.idle, fresh) = (0, false);
                 }
                 Err(_) if self.track.cross(disk, map)? => fresh = false,

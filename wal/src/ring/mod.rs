@@ -32,6 +32,7 @@ use crate::format::{
     Frame, FrameKind, Seed, align_up, entry_len,
 };
 use crate::options::{Options, SOFT_FRAME_LEN};
+use crate::planted::{Bug, either, planted};
 use crate::position::{Level, Lsn, SegmentNumber, Seq};
 use crate::sync::{Mutex, lock};
 use zerocopy::IntoBytes;
@@ -396,7 +397,9 @@ impl Ring {
             }
             state.closed.pop_front()?
         };
-        self.slots.wait_until_copied(closed.end);
+        if !planted(Bug::SealerDoesNotWait) {
+            self.slots.wait_until_copied(closed.end);
+        }
         Some(closed)
     }
 
@@ -452,6 +455,7 @@ impl Ring {
     /// Frees the ring's bytes below `upto`, whose writes were reaped.
     pub(crate) fn free(&self, upto: Lsn) {
         let mut state = lock(&self.state);
+        let upto = either(upto, Bug::RingFreedBeforeWritten, state.start);
         debug_assert!(upto >= state.freed && upto <= state.start, "frees what was written");
         state.freed = upto;
     }

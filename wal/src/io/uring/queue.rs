@@ -23,6 +23,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::io::{Completion, Lock, Queue, Request, Ticket};
 use crate::omit::{Point, skip};
+use crate::planted::{Bug, either};
 
 /// How often a write is given to the kernel again that it did not do.
 const MAX_RESUBMISSIONS: u32 = 16;
@@ -249,6 +250,7 @@ impl UringQueue {
     fn take_completions(&mut self) {
         while let Some(entry) = { self.ring.completion().next() } {
             let (index, tag) = from_user_data(entry.user_data());
+            let index = either(index, Bug::UringIndexIgnored, 0);
             let slot = self.slots.get_mut(index);
             let is_ours = |slot: &&mut Slot| {
                 slot.is_kernels && slot.operation.as_ref().is_some_and(|o| o.tag == tag)
@@ -296,8 +298,8 @@ impl Slot {
             let len = u32::try_from(first.len().min(MAX_WRITE)).unwrap_or(u32::MAX);
             opcode::Write::new(fd, first.as_ptr(), len).offset(*offset).rw_flags(flags).build()
         } else {
-            self.pieces =
-                [first, second].map(|piece| Piece { base: piece.as_ptr(), len: piece.len() });
+            self.pieces = either([first, second], Bug::UringPiecesSwapped, [second, first])
+                .map(|piece| Piece { base: piece.as_ptr(), len: piece.len() });
             let pieces = self.pieces.as_ptr().cast();
             opcode::Writev::new(fd, pieces, 2).offset(*offset).rw_flags(flags).build()
         };

@@ -1,0 +1,95 @@
+//! Suites in a form that tells what it found: for the campaigns that break the code on purpose.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::enumeration::Enumeration;
+use crate::{campaign, opening, reading, real_threads, store, uring};
+
+/// One suite.
+#[derive(Clone, Copy, Debug)]
+pub struct Suite {
+    /// Its name, as `cargo test` shows it.
+    pub name: &'static str,
+    /// Runs it.
+    pub run: fn() -> Result<(), String>,
+    /// If it takes longer on any machine, it hangs.
+    pub patience: Duration,
+}
+
+const fn suite(name: &'static str, run: fn() -> Result<(), String>) -> Suite {
+    Suite { name, run, patience: Duration::from_secs(1_200) }
+}
+
+/// Of threads that wait, and perhaps for good.
+const fn waiting(name: &'static str, run: fn() -> Result<(), String>) -> Suite {
+    Suite { name, run, patience: Duration::from_secs(30) }
+}
+
+/// All of them, the quickest first.
+pub const ALL: &[Suite] = &[
+    suite("uring::failed_and_short_writes_are_told", uring::failed_and_short_writes_are_told),
+    suite("opening::cut_bytes_are_kept_through_power_losses", opening::cut_bytes_are_kept),
+    suite(CAMPAIGN, || campaign_seeds(0, FIRST_SEEDS)),
+    suite("readers::readers_show_what_was_appended_and_never_more_than_their_watermark", || {
+        (0..READER_SEEDS).try_for_each(|seed| reading::run(seed).map(drop))
+    }),
+    suite("store::store_is_what_its_log_says_under_crashes_and_quotas", || {
+        (0..STORE_SEEDS).try_for_each(|seed| store::run(seed).map(drop))
+    }),
+    suite(ENUMERATION, || enumerate(1)),
+    waiting("threads::threads_at_mixed_levels_are_all_recovered_in_order", || {
+        real_threads::threads_at_mixed_levels_are_all_recovered_in_order();
+        Ok(())
+    }),
+    waiting("threads::future_of_a_receipt_is_woken_without_anyone_waiting", || {
+        real_threads::future_of_a_receipt_is_woken_without_anyone_waiting();
+        Ok(())
+    }),
+    waiting("threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after", || {
+        real_threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after();
+        Ok(())
+    }),
+    suite(ENUMERATION, || enumerate(2)),
+    suite("opening::every_pair_of_crashes_is_survived", opening::every_pair_of_crashes),
+    suite(CAMPAIGN, || campaign_seeds(FIRST_SEEDS, CAMPAIGN_SEEDS - FIRST_SEEDS)),
+];
+
+const ENUMERATION: &str = "enumeration::every_crash_of_every_two_operations_keeps_the_contract";
+const CAMPAIGN: &str = "simulation::every_promise_holds_under_crashes_and_faults";
+/// Seeds that are played before a slower suite is tried: most defects show in them.
+const FIRST_SEEDS: u64 = 300;
+/// Seeds of the campaign that are tried before a defect counts as missed by it.
+pub const CAMPAIGN_SEEDS: u64 = 10_000;
+const READER_SEEDS: u64 = 300;
+const STORE_SEEDS: u64 = 200;
+
+impl Suite {
+    /// Runs it; gives the first line of what it found, if anything.
+    #[must_use]
+    pub fn catch(&self) -> Option<String> {
+        let outcome = catch_unwind(AssertUnwindSafe(self.run)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            Err(format!("panic: {}", text.unwrap_or_default()))
+        });
+        outcome.err().map(|found| found.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+fn enumerate(operations: u32) -> Result<(), String> {
+    let enumeration = Enumeration::new(operations, 1);
+    enumeration.work();
+    enumeration.result().1.first().map_or(Ok(()), |failure| Err(failure.to_string()))
+}
+
+/// Plays seeds until one fails.
+///
+/// # Errors
+/// The first violation.
+pub fn campaign_seeds(start: u64, count: u64) -> Result<(), String> {
+    for seed in start..start + count {
+        campaign::run(seed).map_err(|failure| failure.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Defects that a build with `--cfg bulla_planted` can have at run time, one at a time, to
+//! show that a test notices.
+//!
+//! Each is one line at its place. In an ordinary build [`planted`] is `false` at compile
+//! time and nothing is left. What [`omit`](crate::omit) leaves out is not repeated here.
+
+/// A deliberate defect: what the code does then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Bug {
+    /// A plain write counts as synced once it has completed.
+    AckBeforeSync = 1,
+    /// A write with DSYNC is taken to have made earlier plain ones durable.
+    DsyncCoversBelow,
+    /// Balanced receipts are ready beyond the bound of what may be unsynced.
+    BoundIgnored,
+    /// A segment gets its seal when it is written, not when it is synced.
+    SegmentSealedEarly,
+    /// The durable watermark jumps to what is written.
+    WatermarkOvershoots,
+    /// Frames carry the wall clock's time even where it went back.
+    WallTimeGoesBack,
+    /// A frame promises all that lies before it, durable or not.
+    PromiseAheadOfDurable,
+    /// The newest segment is synced in the place of the one that was asked for.
+    SyncOfWrongSegment,
+    /// The rest of a short write is written to where the first bytes are.
+    ShortWriteStaysPut,
+    /// Every frame chains to the one with which the log was opened.
+    ChainStandsStill,
+    /// Offsets in a new segment are counted from the log's beginning.
+    RotationKeepsBase,
+    /// A spare leaves a number out.
+    SpareSkipsNumber,
+    /// The header of a spare does not name the epoch of its predecessor.
+    SpareForgetsPredecessor,
+    /// A log that fails leaves those asleep who wait for it.
+    PoisonWakesNobody,
+    /// Futures are not woken when their level holds.
+    TasksNotWoken,
+    /// Every entry of a batch is appended by itself.
+    BatchSplit,
+    /// `sync` says so when everything is written.
+    SyncStopsAtWritten,
+    /// `close` says so when it has begun.
+    CloseDoesNotDrain,
+    /// A purge removes segments before CONTROL says that they are dead.
+    PurgeUnlinksFirst,
+    /// A purge also removes the segment that holds the first entry to be kept.
+    PurgeTooFar,
+    /// A purge removes what is not durable yet, if it is asked to.
+    PurgeAboveDurable,
+    /// A frame is sealed while threads still copy their entries into it.
+    SealerDoesNotWait,
+    /// The ring's memory is free for new entries once their frame is closed.
+    RingFreedBeforeWritten,
+    /// CONTROL is always written to the slot that holds the newest contents.
+    ControlInOneSlot,
+    /// The older one of two intact slots of CONTROL counts.
+    ControlOlderSlot,
+    /// A segment is used although its sync has failed.
+    SegmentSyncErrorIgnored,
+    /// A segment is used although the sync of its name has failed.
+    SegmentDirSyncErrorIgnored,
+    /// A read error is taken for the end of the file.
+    ReadErrorIsEnd,
+    /// The CRC of a body leaves its last bytes out.
+    BodyCrcStopsEarly,
+    /// A durable reader in the process shows what is only written.
+    ReaderShowsWritten,
+    /// A reader goes on although what it read was cut off.
+    ReaderNeverDiverges,
+    /// A durable reader elsewhere takes every frame that it sees for promised.
+    ScoutTrustsHeaders,
+    /// A write in the ring of `io_uring` that wraps has its pieces in the wrong order.
+    UringPiecesSwapped,
+    /// Every completion in the ring of `io_uring` is taken for that of the first place.
+    UringIndexIgnored,
+    /// Promises behind the end of the frames are not looked for.
+    ProbeSkipped,
+    /// What an opening took over is not counted as promised.
+    OpeningPromisesNothing,
+    /// A segment of another epoch is taken for one of this chain.
+    StaleEpochAccepted,
+    /// The last frame that a recovery keeps is not copied.
+    RehomeDropsLastFrame,
+    /// Copied frames do not chain to one another.
+    RehomeForgetsChain,
+    /// A new epoch supersedes from the end of what it took over.
+    SupersedesFromEnd,
+    /// A recovered log goes on at D, over what it took over.
+    PositionsReused,
+    /// A recovered log gives the numbers of what it took over again.
+    NumbersReused,
+    /// A recovery begins the epoch that there was.
+    EpochNotRaised,
+    /// What is copied is cut off before the copy counts.
+    TrimBeforeCommit,
+    /// A new epoch does not record the cuts of those before it.
+    CutsForgotten,
+    /// What is cut off is not kept.
+    TrimBeforeQuarantine,
+    /// A write that is refused gives back twice what it reserved.
+    QuotaReleasedTwice,
+    /// What is deleted stays counted.
+    QuotaNotGivenBack,
+    /// One record more than the quota fits.
+    QuotaOffByOne,
+    /// The first half of a batch is not replayed.
+    BatchReplayedByHalf,
+}
+
+impl Bug {
+    /// Every bug.
+    pub const ALL: &'static [Self] = &[
+        Self::AckBeforeSync,
+        Self::DsyncCoversBelow,
+        Self::BoundIgnored,
+        Self::SegmentSealedEarly,
+        Self::WatermarkOvershoots,
+        Self::WallTimeGoesBack,
+        Self::PromiseAheadOfDurable,
+        Self::SyncOfWrongSegment,
+        Self::ShortWriteStaysPut,
+        Self::ChainStandsStill,
+        Self::RotationKeepsBase,
+        Self::SpareSkipsNumber,
+        Self::SpareForgetsPredecessor,
+        Self::PoisonWakesNobody,
+        Self::TasksNotWoken,
+        Self::BatchSplit,
+        Self::SyncStopsAtWritten,
+        Self::CloseDoesNotDrain,
+        Self::PurgeUnlinksFirst,
+        Self::PurgeTooFar,
+        Self::PurgeAboveDurable,
+        Self::SealerDoesNotWait,
+        Self::RingFreedBeforeWritten,
+        Self::ControlInOneSlot,
+        Self::ControlOlderSlot,
+        Self::SegmentSyncErrorIgnored,
+        Self::SegmentDirSyncErrorIgnored,
+        Self::ReadErrorIsEnd,
+        Self::BodyCrcStopsEarly,
+        Self::ReaderShowsWritten,
+        Self::ReaderNeverDiverges,
+        Self::ScoutTrustsHeaders,
+        Self::UringPiecesSwapped,
+        Self::UringIndexIgnored,
+        Self::ProbeSkipped,
+        Self::OpeningPromisesNothing,
+        Self::StaleEpochAccepted,
+        Self::RehomeDropsLastFrame,
+        Self::RehomeForgetsChain,
+        Self::SupersedesFromEnd,
+        Self::PositionsReused,
+        Self::NumbersReused,
+        Self::EpochNotRaised,
+        Self::TrimBeforeCommit,
+        Self::CutsForgotten,
+        Self::TrimBeforeQuarantine,
+        Self::QuotaReleasedTwice,
+        Self::QuotaNotGivenBack,
+        Self::QuotaOffByOne,
+        Self::BatchReplayedByHalf,
+    ];
+}
+
+/// The right value, unless this bug is planted: then the wrong one.
+#[inline]
+#[must_use]
+pub fn either<T>(right: T, bug: Bug, wrong: T) -> T {
+    if planted(bug) { wrong } else { right }
+}
+
+/// The result, unless this bug is planted: then no error is seen.
+///
+/// # Errors
+/// That of the result.
+pub fn unless<E>(bug: Bug, result: Result<(), E>) -> Result<(), E> {
+    if planted(bug) { Ok(()) } else { result }
+}
+
+/// Is this bug planted? Always `false` in an ordinary build.
+#[cfg(not(bulla_planted))]
+#[inline]
+#[must_use]
+pub const fn planted(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(bulla_planted)]
+pub use switch::{plant, planted};
+
+#[cfg(bulla_planted)]
+mod switch {
+    use super::Bug;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+    /// Is this bug planted?
+    #[must_use]
+    pub fn planted(bug: Bug) -> bool {
+        PLANTED.load(Ordering::Relaxed) == bug as u8
+    }
+
+    /// Plants one bug from now on, or none.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.store(bug.map_or(0, |bug| bug as u8), Ordering::Relaxed);
+    }
+}
