@@ -1,5 +1,6 @@
 //! Bulla's store, with its defaults. A put is an entry of the log and a change of the
-//! table; sync is the log's.
+//! table; sync is the log's. Either it returns when the entry is in the log's ring
+//! (Relaxed), or when it is written (Balanced), as those of peers that write at each put.
 
 use std::path::Path;
 
@@ -29,12 +30,16 @@ impl Record for Plain {
     }
 }
 
-pub(crate) struct Bulla {
+pub(crate) struct Bulla<const WRITTEN: bool> {
     store: bulla_engine::Store<Plain>,
     batch: Batch<Plain>,
 }
 
-impl Store for Bulla {
+impl<const WRITTEN: bool> Bulla<WRITTEN> {
+    const LEVEL: Level = if WRITTEN { Level::Balanced } else { Level::Relaxed };
+}
+
+impl<const WRITTEN: bool> Store for Bulla<WRITTEN> {
     fn open(dir: &Path, _plan: &Plan) -> Result<Self> {
         let options = StoreOptions::new().quota(Quota::unlimited());
         let store = bulla_engine::Store::open_records(dir, &options)?;
@@ -42,8 +47,7 @@ impl Store for Bulla {
     }
 
     fn put(&mut self, _id: u32, record: &Bytes) -> Result<()> {
-        let _receipt = self.store.put_async(&Plain(*record), Level::Relaxed)?;
-        Ok(())
+        Ok(self.store.put_with(&Plain(*record), Self::LEVEL)?)
     }
 
     fn put_batch(&mut self, _first: u32, records: &[Bytes]) -> Result<()> {
@@ -51,8 +55,7 @@ impl Store for Bulla {
         for record in records {
             self.batch.put(&Plain(*record));
         }
-        let _receipt = self.store.apply_async(&self.batch, Level::Relaxed)?;
-        Ok(())
+        Ok(self.store.apply_with(&self.batch, Self::LEVEL)?)
     }
 
     fn sync(&mut self) -> Result<()> {

@@ -64,7 +64,7 @@ pub(crate) struct Subject {
     pub(crate) name: &'static str,
     /// With which others it is compared.
     pub(crate) group: Group,
-    is_store: bool,
+    takes: fn(Kind) -> bool,
     run: Box<Run>,
 }
 
@@ -76,16 +76,21 @@ impl Subject {
         replay: Option<Replay>,
     ) -> Self {
         let run = move |workload: &Workload, dir: &Path| workload::run(workload, dir, open, replay);
-        Self { name, group, is_store: false, run: Box::new(run) }
+        Self { name, group, takes: |kind| !kind.is_of_stores(), run: Box::new(run) }
     }
 
     fn store<S: Store + 'static>(name: &'static str, group: Group) -> Self {
-        Self { name, group, is_store: true, run: Box::new(store_work::run::<S>) }
+        Self { name, group, takes: Kind::is_of_stores, run: Box::new(store_work::run::<S>) }
+    }
+
+    /// One that reads as another does.
+    fn for_puts(self) -> Self {
+        Self { takes: |kind| matches!(kind, Kind::Put | Kind::PutBatch(_)), ..self }
     }
 
     /// Is the workload one of its kind?
-    pub(crate) const fn takes(&self, workload: &Workload) -> bool {
-        self.is_store == workload.kind.is_of_stores()
+    pub(crate) fn takes(&self, workload: &Workload) -> bool {
+        (self.takes)(workload.kind)
     }
 
     /// Runs a workload once, in a directory that is empty.
@@ -143,7 +148,8 @@ pub(crate) fn all() -> Vec<Subject> {
         Subject::new("bare buffered + fdatasync", Limit, bare::create_buffered, Some(bare::replay)),
         Subject::new("memcpy", Memory, memory::create, None),
         Subject::new("commitlog", AcksBeforeSync, commitlog::create, Some(commitlog::replay)),
-        Subject::store::<stores::bulla::Bulla>(STORE_REFERENCE, Bulla),
+        Subject::store::<stores::bulla::Bulla<false>>(STORE_REFERENCE, Bulla),
+        Subject::store::<stores::bulla::Bulla<true>>("bulla store, written", Bulla).for_puts(),
         Subject::store::<stores::lmdb::Lmdb>("LMDB (heed)", Durable),
         Subject::store::<stores::redb::Redb>("redb", Durable),
         Subject::store::<stores::fjall::Fjall>("fjall", Durable),
