@@ -75,8 +75,8 @@ pub(crate) struct Args {
     log: LogArgs,
 }
 
-/// Bytes of disk for a record: its entry, and its part of a frame.
-const DISK_PER_RECORD: u64 = 96;
+/// Bytes of disk for a record: its entry, its part of a frame, and two checkpoints.
+const DISK_PER_RECORD: u64 = 96 + 2 * 65;
 /// Bytes of disk beside the records: segments made ahead, and what touches the ring.
 const DISK_EXTRA: u64 = 512 << 20;
 /// Bytes of memory for a record.
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn work_that_does_not_fit_is_refused_before_anything_is_made() {
         let (records, disk, memory) =
-            (1_000_000, 96_000_000 + DISK_EXTRA, 68_000_000 + MEMORY_EXTRA);
+            (1_000_000, 226_000_000 + DISK_EXTRA, 68_000_000 + MEMORY_EXTRA);
         assert!(check_room(records, disk, memory).is_ok());
         for (disk, memory, lacks) in
             [(disk - 1, memory, "disk space"), (disk, memory - 1, "memory")]
