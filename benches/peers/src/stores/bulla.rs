@@ -65,13 +65,13 @@ impl<const WRITTEN: bool> Store for Bulla<WRITTEN> {
 
     fn get(&self, ids: impl Iterator<Item = u32>, mut visit: impl FnMut(&[u8])) -> Result<()> {
         for id in ids {
-            visit(&self.store.get(id).ok_or_else(|| missing(id))?.0);
+            visit(&self.store.get(id)?.ok_or_else(|| missing(id))?.0);
         }
         Ok(())
     }
 
     fn scan(&self, mut visit: impl FnMut(&[u8])) -> Result<()> {
-        self.store.iter().for_each(|record| visit(&record.0));
+        self.store.iter()?.for_each(|record| visit(&record.0));
         Ok(())
     }
 
