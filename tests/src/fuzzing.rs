@@ -4,6 +4,7 @@
 //! zeros, so that every input is one. A broken property panics; nothing else may. The
 //! targets are in `fuzz/`, their committed corpus is replayed by `tests/tests/corpus.rs`.
 
+mod checkpoint;
 mod damage;
 mod decode;
 mod directory;
@@ -13,6 +14,7 @@ mod repair;
 mod segment;
 mod settings;
 
+pub use checkpoint::{Loaded, checkpoint};
 pub use decode::{Decoded, decode, mend_decoded};
 pub use directory::{directory, directory_seeds, disturb, mend_directory};
 pub use mapping::mapping;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arbitrary::{Arbitrary, Unstructured};
 use bulla_tests::campaign::Tally;
-use bulla_tests::fuzzing::{self, Decoded, Outcome, Settings, Taken};
+use bulla_tests::fuzzing::{self, Decoded, Loaded, Outcome, Settings, Taken};
 use bulla_tests::{Rng, store};
 
 fn dir_of(target: &str) -> PathBuf {
@@ -151,4 +151,19 @@ fn settings_are_refused_by_name_or_give_a_store_that_keeps_its_promises() {
 fn rows_of_any_file_become_valid_tokens_or_are_refused() {
     let seen = replay("mapping", fuzzing::mapping);
     assert!(seen.contains(&None) && seen.iter().any(|count| count.is_some_and(|count| count > 0)));
+}
+
+#[test]
+fn store_with_damaged_checkpoints_shows_what_it_had_or_is_refused() {
+    let mut seen = replay("checkpoint", fuzzing::checkpoint);
+    for seed in 0..1_000 {
+        println!("seed {seed}");
+        let mut rng = Rng::new(seed);
+        let len = rng.within(1, 60);
+        let input: Vec<u8> = (0..len).map(|_| rng.below(256) as u8).collect();
+        seen.push(fuzzing::checkpoint(&input));
+    }
+    let count = |loaded| seen.iter().filter(|seen| **seen == loaded).count();
+    assert!(count(Loaded::Whole) > 100, "{} whole", count(Loaded::Whole));
+    assert!(count(Loaded::Refused) > 0, "{} refused", count(Loaded::Refused));
 }
