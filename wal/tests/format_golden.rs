@@ -8,8 +8,9 @@
 use std::path::PathBuf;
 
 use bulla_wal::format::{
-    Control, Cut, Entries, EntryHeader, FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header,
-    LogId, LowWater, Opening, align_up, entry_len, max_cuts,
+    CONTROL_LEN, Control, Cut, Entries, EntryHeader, FRAME_HEADER_LEN, FormatError, Frame,
+    FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, Opening, align_up, entry_len,
+    is_valid_sector, max_cuts,
 };
 use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use zerocopy::IntoBytes;
@@ -231,6 +232,143 @@ fn entries_that_do_not_fill_their_body_are_refused() {
         assert_eq!(entries.next(), None);
     }
     assert_eq!(entry_len(0), 8);
+}
+
+/// The structure's bytes with a last one that is no zero, and a CRC that fits.
+fn with_a_last_byte(mut bytes: Vec<u8>) -> Vec<u8> {
+    *bytes.last_mut().unwrap() = 1;
+    let crc = crc32fast::hash(&bytes[12..]);
+    bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn control_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
+    let max = MAX_START;
+    let counter = |counter| Control { counter, ..control() };
+    let mark = |segment, lsn, seq| {
+        let (segment, lsn, seq) = (SegmentNumber(segment), Lsn(lsn), Seq(seq));
+        Control { low_water: LowWater { segment, lsn, seq, ..control().low_water }, ..control() }
+    };
+    for passes in [counter(max), mark(max, 512, 1), mark(1, max, 1), mark(1, 0, max)] {
+        assert_eq!(Control::decode(&passes.encode()), Ok(passes));
+    }
+    let refused = [
+        (counter(max + 1), "counter"),
+        (mark(0, 512, 1), "low-water mark"),
+        (mark(max + 1, 512, 1), "low-water mark"),
+        (mark(1, 512, 0), "low-water mark"),
+        (mark(1, 512, max + 1), "low-water mark"),
+        (Control { epoch: Epoch(0), ..control() }, "low-water mark"),
+        (mark(1, 511, 1), "low-water LSN"),
+        (mark(1, max + 512, 1), "low-water LSN"),
+    ];
+    for (control, field) in refused {
+        assert_eq!(Control::decode(&control.encode()), Err(FormatError::Field(field)));
+    }
+    let reserved = with_a_last_byte(control().encode());
+    assert_eq!(Control::decode(&reserved), Err(FormatError::Reserved));
+}
+
+#[test]
+fn header_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
+    let max = MAX_START;
+    let number = |number| Header { number: SegmentNumber(number), ..header(None) };
+    let opens = |base, cut_at, first_seq| {
+        let (base, cut_at, first_seq) = (Lsn(base), Lsn(cut_at), Seq(first_seq));
+        let supersedes_from = base;
+        header(Some(Opening { base, cut_at, first_seq, supersedes_from, ..opening() }))
+    };
+    for passes in [number(max), opens(512, 512, 1), opens(0, max, 1), opens(0, 0, max)] {
+        assert_eq!(Header::decode(&passes.encode()), Ok(passes));
+    }
+    let elsewhere = Opening { supersedes_from: Lsn(0), ..opening() };
+    let refused = [
+        (number(0), "number or epoch"),
+        (number(max + 1), "number or epoch"),
+        (Header { epoch: Epoch(0), ..header(None) }, "number or epoch"),
+        (opens(511, 1024, 1), "base or cut"),
+        (opens(512, 1023, 1), "base or cut"),
+        (opens(1024, 512, 1), "base or cut"),
+        (opens(512, max + 512, 1), "base or first Seq"),
+        (opens(512, 512, max + 1), "base or first Seq"),
+        (opens(512, 512, 0), "supersedes_from or first Seq"),
+        (header(Some(elsewhere)), "supersedes_from or first Seq"),
+    ];
+    for (header, field) in refused {
+        assert_eq!(Header::decode(&header.encode()), Err(FormatError::Field(field)));
+    }
+    for opening in [None, Some(opening())] {
+        let reserved = with_a_last_byte(header(opening).encode());
+        assert_eq!(Header::decode(&reserved), Err(FormatError::Reserved));
+    }
+}
+
+#[test]
+fn frame_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
+    let seed = header(None).seed();
+    let decode = |frame: Frame| {
+        let decoded = Frame::decode(&frame.encode(seed).0, seed, Epoch(7), SECTOR);
+        decoded.map(|(frame, _)| frame)
+    };
+    let at = |lsn, promise| Frame { lsn: Lsn(lsn), promise: Lsn(promise), ..frame().0 };
+    let first = |seq| Frame { first_seq: Seq(seq), ..frame().0 };
+    let holds = |body_len, entry_count| Frame { body_len, entry_count, ..frame().0 };
+    let empty = |kind| Frame { kind, promise: Lsn(512 * 11), ..holds(0, 0) };
+    let last_lsn = (u64::MAX - 2 * MAX_FRAME_LEN) / 512 * 512;
+    let last_seq = u64::MAX - u64::from(u32::MAX);
+    let longest = u32::try_from(MAX_FRAME_LEN - FRAME_HEADER_LEN).unwrap();
+    let kinds = [FrameKind::Promise, FrameKind::SealRotated, FrameKind::SealClosed];
+    let edges = [
+        at(last_lsn, last_lsn),
+        at(512, 0),
+        first(1),
+        first(last_seq),
+        holds(8, 1),
+        holds(longest, longest / 8),
+    ];
+    for passes in edges.into_iter().chain(kinds.map(empty)) {
+        assert_eq!(decode(passes), Ok(passes));
+    }
+    let refused = [
+        (at(512, 1024), "promise"),
+        (at(512, 1), "promise"),
+        (at(513, 512), "lsn"),
+        (at(last_lsn + 512, 0), "lsn"),
+        (first(0), "first Seq"),
+        (first(last_seq + 1), "first Seq"),
+        (holds(0, 0), "body length or entry count"),
+        (holds(12, 1), "body length or entry count"),
+        (holds(longest + 8, 1), "body length or entry count"),
+        (holds(16, 3), "body length or entry count"),
+        (Frame { body_len: 8, ..empty(FrameKind::Promise) }, "body length or entry count"),
+        (Frame { entry_count: 1, ..empty(FrameKind::SealClosed) }, "body length or entry count"),
+        (Frame { promise: Lsn(512), ..empty(FrameKind::SealRotated) }, "promise"),
+    ];
+    for (frame, field) in refused {
+        assert_eq!(decode(frame), Err(FormatError::Field(field)), "{frame:?}");
+    }
+}
+
+#[test]
+fn frame_takes_whole_sectors_and_a_rotated_seal_no_positions() {
+    let lens = |frame: Frame| (frame.disk_len(SECTOR), frame.end(SECTOR).distance_from(frame.lsn));
+    assert_eq!(lens(Frame { body_len: 512 - 64, ..frame().0 }), (512, 512));
+    assert_eq!(lens(Frame { body_len: 512 - 56, ..frame().0 }), (1024, 1024));
+    for (kind, len) in
+        [(FrameKind::Promise, 512), (FrameKind::SealClosed, 512), (FrameKind::SealRotated, 0)]
+    {
+        assert_eq!(lens(Frame { kind, body_len: 0, entry_count: 0, ..frame().0 }), (512, len));
+    }
+}
+
+#[test]
+fn sectors_and_slots_have_their_sizes() {
+    let valid: Vec<u32> = (0..=20).map(|bits| 1 << bits).filter(|s| is_valid_sector(*s)).collect();
+    assert_eq!(valid, [512, 1024, 2048, 4096, 8192, 16_384]);
+    assert!(!is_valid_sector(768) && !is_valid_sector(0));
+    assert_eq!([4, 5].map(Control::slot_offset), [0, 16_384]);
+    assert_eq!((CONTROL_LEN, MAX_FRAME_LEN), (32_768, 67_108_864));
 }
 
 quickcheck::quickcheck! {
