@@ -125,6 +125,20 @@ fn kind(error: &Error) -> Option<(CorruptionKind, Option<SegmentNumber>)> {
 }
 
 #[test]
+fn entry_of_the_greatest_length_fits_and_one_byte_more_is_too_large() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Path::new(DIR), &options(&disk)).unwrap();
+    let max = log.max_entry_len();
+    let payload = vec![7; usize::try_from(max).unwrap() + 1];
+    let refused = log.append_with(1, &payload, Level::Strict).map(drop).unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { max: said, .. } if said == max + 8), "{refused}");
+    let receipt = log.append_with(1, &payload[1..], Level::Strict).unwrap();
+    log.wait(receipt).unwrap();
+    log.append_batch(&[(1, b"one"), (2, b"three")], Level::Relaxed).unwrap();
+    assert_eq!((log.stats().entries, log.stats().payload_bytes), (3, max + 8));
+}
+
+#[test]
 fn log_id_reads_as_a_uuid() {
     let id = LogId(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10");
     assert_eq!(id.to_string(), "01234567-89ab-cdef-fedc-ba9876543210");
