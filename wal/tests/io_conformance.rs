@@ -647,69 +647,6 @@ fn reserved_blocks_show_old_content_until_something_written_there_is_durable() {
     }
 }
 
-/// A machine with something of each kind that is not durable, and writes in flight.
-fn undecided_machine() -> (SimDisk, Box<dyn Queue>) {
-    let (disk, io, file) = machine(3);
-    file.set_len(2 * SECTOR as u64).expect("extend");
-    file.sync().expect("sync");
-    io.sync_dir(Path::new("/")).expect("sync");
-    file.write_at(&[1; 2 * SECTOR], 0).expect("write");
-    file.write_at(&[2; SECTOR], 0).expect("write");
-    file.set_len(3 * SECTOR as u64).expect("extend");
-    io.create(Path::new("/new"), false).expect("create");
-    let mut queue = io.queue(8).expect("queue");
-    queue.submit(Ticket(0), write_request(&file, SECTOR as u64, &[3; 2 * SECTOR], false));
-    (disk, queue)
-}
-
-#[test]
-fn ends_of_a_halt_are_all_that_crashes_leave_and_nothing_else() {
-    for kind in [CrashKind::Kill, CrashKind::PowerLoss] {
-        let (halted, _queue) = undecided_machine();
-        halted.halt();
-        let open = halted.open_ends(kind);
-        let count: usize = open.iter().product();
-        let mut ends = BTreeSet::new();
-        for mut number in 0..count {
-            let chosen: Vec<usize> = open
-                .iter()
-                .map(|count| {
-                    let end = number % count;
-                    number /= count;
-                    end
-                })
-                .collect();
-            ends.insert(halted.end(1, kind, &chosen).fingerprint());
-        }
-        let (disk, _queue) = undecided_machine();
-        let drawn: BTreeSet<u64> = (0..20_000)
-            .map(|seed| {
-                let disk = disk.fork(seed);
-                match kind {
-                    CrashKind::Kill => disk.kill(),
-                    CrashKind::PowerLoss => disk.power_loss(),
-                }
-                disk.fingerprint()
-            })
-            .collect();
-        assert!(ends.len() >= 4, "{kind:?}: {open:?}");
-        assert_eq!(ends, drawn, "{kind:?}: {open:?}");
-    }
-}
-
-#[test]
-fn halt_lets_what_it_strikes_be_done_or_not() {
-    for done in [true, false] {
-        let disk = SimDisk::new(1);
-        let io = disk.process();
-        disk.halt_after(1, done);
-        io.create(Path::new("/first"), false).expect("create");
-        assert!(io.create(Path::new("/second"), false).is_err(), "the process is dead");
-        let killed = disk.end(1, CrashKind::Kill, &[]);
-        assert_eq!(killed.paths().len(), 1 + usize::from(done));
-    }
-}
-
 #[test]
 fn unsynced_names_are_lost_or_kept_and_synced_ones_stay() {
     let seen = outcomes(|seed| {
