@@ -6,16 +6,19 @@
 //! some operation, none that was acknowledged may be missing, and a reading of the log
 //! that shares no code with the store must come to the same records. Only what a reclaim
 //! chooses is left to the store: it may take what is not persistent, and nothing else.
+//! Checkpoints are taken and the log is purged meanwhile, crashes come inside opens, too,
+//! and between two lives one checkpoint may be damaged: the store must show the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_engine::entries::Change;
 use bulla_engine::{
-    Batch, Error, Flags, Level, OnExceed, Quota, Receipt, Store, StoreOptions, Token, TokenId,
+    Batch, CheckpointError, Error, Flags, Level, OnExceed, Quota, Receipt, Store, StoreOptions,
+    Token, TokenId,
 };
 use bulla_recovery::{Inspection, Range};
 use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk};
@@ -49,6 +52,12 @@ pub struct Tally {
     pub refused_for_bytes: u64,
     pub reclaimed: u64,
     pub refused_by_the_ring: u64,
+    pub crashes_in_opens: u64,
+    pub checkpoints: u64,
+    pub opened_from_checkpoints: u64,
+    pub opened_from_older_ones: u64,
+    pub slabs_built_again: u64,
+    pub opened_on_purged_logs: u64,
 }
 
 impl Tally {
@@ -67,6 +76,12 @@ impl Tally {
         self.refused_for_bytes += other.refused_for_bytes;
         self.reclaimed += other.reclaimed;
         self.refused_by_the_ring += other.refused_by_the_ring;
+        self.crashes_in_opens += other.crashes_in_opens;
+        self.checkpoints += other.checkpoints;
+        self.opened_from_checkpoints += other.opened_from_checkpoints;
+        self.opened_from_older_ones += other.opened_from_older_ones;
+        self.slabs_built_again += other.slabs_built_again;
+        self.opened_on_purged_logs += other.opened_on_purged_logs;
     }
 }
 
@@ -104,9 +119,15 @@ struct World {
     max_pages: u64,
     reclaims: bool,
     rush: bool,
+    /// Bytes of log after which a checkpoint is taken.
+    checkpoint_bytes: Option<u64>,
+    /// A checkpoint that was damaged, until two others were taken.
+    damaged: Option<PathBuf>,
     map: Map,
     /// The first is what the last open showed.
     history: Vec<Moment>,
+    /// The map after each entry that ended an operation, by the entry's number.
+    maps: BTreeMap<u64, Map>,
     receipts: Vec<Receipt>,
     /// Entries before this life's.
     base: u64,
@@ -138,6 +159,8 @@ impl World {
         };
         Self {
             reclaims: rng.one_in(2),
+            checkpoint_bytes: rng.one_in(2).then(|| rng.within(2_000, 40_000)),
+            damaged: None,
             rng,
             rush: false,
             disk,
@@ -146,6 +169,7 @@ impl World {
             max_pages,
             map: Map::new(),
             history: Vec::new(),
+            maps: BTreeMap::from([(0, Map::new())]),
             receipts: Vec::new(),
             base: 0,
             durable: 0,
@@ -162,12 +186,21 @@ impl World {
             self.rush = self.rng.one_in(3);
             self.disk.crash_after(self.rng.below(300), kind);
             for _ in 0..self.rng.within(10, 200) {
-                self.operate(&store)?;
+                let ended = self.operate(&store);
+                let ended = ended.and_then(|()| {
+                    if self.disk.is_crashed() { Ok(()) } else { self.compare(&store) }
+                });
+                // Nothing can be read of a dead disk.
                 if self.disk.is_crashed() {
                     break;
                 }
-                self.compare(&store)?;
+                ended?;
                 self.acknowledge(&store);
+            }
+            let checkpoints = store.stats().checkpoints;
+            self.tally.slabs_built_again += checkpoints.rebuilt_slabs;
+            if checkpoints.taken >= 2 {
+                self.damaged = None;
             }
             if !self.disk.is_crashed() && self.rng.one_in(4) {
                 self.disk.disarm();
@@ -176,38 +209,100 @@ impl World {
                 (self.durable, self.written) = (seq, seq);
                 continue;
             }
-            match (self.disk.is_crashed(), kind) {
-                (true, _) => {}
-                (_, CrashKind::Kill) => self.disk.kill(),
-                (_, CrashKind::PowerLoss) => self.disk.power_loss(),
-            }
+            self.crash(kind);
             drop(store);
             self.tally.crashes += 1;
-            if kind == CrashKind::PowerLoss {
-                self.written = self.durable;
-            }
         }
         drop(self.open()?);
         Ok(())
     }
 
-    /// Opens the store and compares it with what it may be.
+    /// Ends everything that runs on the disk, if that has not happened yet.
+    fn crash(&mut self, kind: CrashKind) {
+        match (self.disk.is_crashed(), kind) {
+            (true, _) => {}
+            (_, CrashKind::Kill) => self.disk.kill(),
+            (_, CrashKind::PowerLoss) => self.disk.power_loss(),
+        }
+        if kind == CrashKind::PowerLoss {
+            self.written = self.durable;
+        }
+        self.disk.disarm();
+    }
+
+    /// Opens the store, with crashes inside, and compares it with what it may be.
     fn open(&mut self) -> Result<Store, Violation> {
         self.disk.disarm();
+        self.damage();
+        for _ in 0..self.rng.below(3) {
+            let kind = if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss };
+            self.disk.crash_after(self.rng.below(150), kind);
+            let opened = Store::open(Path::new(DIR), &self.store_options());
+            self.tally.crashes_in_opens += u64::from(self.disk.is_crashed());
+            match opened {
+                // What an open shows is durable.
+                Ok(store) if !self.disk.is_crashed() => {
+                    let seq = recovered(&store);
+                    (self.durable, self.written) = (self.durable.max(seq), self.written.max(seq));
+                    self.crash(kind);
+                    drop(store);
+                }
+                Err(error) if !self.disk.is_crashed() => {
+                    return Err(format!("open failed: {error:?}"));
+                }
+                _ => self.crash(kind),
+            }
+        }
+        self.open_at_last()
+    }
+
+    /// Damages one of the checkpoints, if all of them are whole.
+    fn damage(&mut self) {
+        let mut names = self.disk.paths();
+        names.retain(|path| path.to_string_lossy().ends_with(".ckpt"));
+        if self.damaged.is_some() || names.is_empty() || !self.rng.one_in(3) {
+            return;
+        }
+        let name = names.swap_remove(self.rng.below(names.len() as u64) as usize);
+        if self.rng.one_in(4) {
+            self.disk.remove_file(&name);
+        } else {
+            let len = self.disk.read_file(&name).len() as u64;
+            self.disk.flip(&name, self.rng.below(len), 1 << self.rng.below(8));
+        }
+        self.damaged = Some(name);
+    }
+
+    fn store_options(&self) -> StoreOptions {
         let log = self.options.clone().io(self.disk.process());
         let on_exceed = if self.reclaims { OnExceed::Reclaim } else { OnExceed::Reject };
         let quota = Quota::new()
             .max_records(self.max_records)
             .max_bytes(self.max_pages * 4096)
             .on_exceed(on_exceed);
-        let options = StoreOptions::new().log(log.clone()).quota(quota);
-        let store = Store::open(Path::new(DIR), &options)
+        // Without the log nobody else could say what a reclaim has chosen.
+        StoreOptions::new()
+            .log(log)
+            .quota(quota)
+            .checkpoint_bytes(self.checkpoint_bytes)
+            .checkpoint_close_bytes(self.checkpoint_bytes)
+            .keep_log(self.reclaims)
+    }
+
+    fn open_at_last(&mut self) -> Result<Store, Violation> {
+        let log = self.options.clone().io(self.disk.process());
+        let store = Store::open(Path::new(DIR), &self.store_options())
             .map_err(|error| format!("open failed: {error:?}"))?;
-        let seq = store.recovered().map_or(0, |report| report.entries);
+        self.look_at_checkpoints(&store)?;
+        let seq = recovered(&store);
         if seq < self.written {
             return Err(format!("entry {} was acknowledged, {seq} were recovered", self.written));
         }
-        self.map = read_log(&log, seq)?;
+        self.maps.retain(|number, _| *number <= seq);
+        self.map = match read_log(&log, &self.maps, seq)? {
+            Some(map) => map,
+            None => self.maps.get(&seq).cloned().ok_or("nobody knows the map")?,
+        };
         match self.history.iter().position(|moment| moment.seq == seq) {
             Some(at) if self.history[at].map != self.map => {
                 return Err(format!("after entry {seq} the log says something else"));
@@ -224,12 +319,66 @@ impl World {
         Ok(store)
     }
 
+    /// Only a checkpoint that was damaged is refused.
+    fn look_at_checkpoints(&mut self, store: &Store) -> Result<(), Violation> {
+        let opened = store.opened_from();
+        self.tally.opened_from_checkpoints += u64::from(opened.checkpoint.is_some());
+        self.tally.opened_from_older_ones +=
+            u64::from(opened.checkpoint.is_some() && !opened.refused.is_empty());
+        let purged = store.recovered().is_some_and(|report| report.first_seq.0 > 1);
+        self.tally.opened_on_purged_logs += u64::from(purged);
+        match opened.refused.iter().find(|refused| Some(&refused.path) != self.damaged.as_ref()) {
+            Some(_) => Err(format!("a whole checkpoint was refused: {opened}")),
+            None => Ok(()),
+        }
+    }
+
+    fn checkpoint(&mut self, store: &Store) -> Result<(), Violation> {
+        let seq = self.seq(store);
+        match store.checkpoint() {
+            Ok(taken) if taken.records != self.map.len() as u64 => {
+                Err(format!("{taken:?}, but there are {}", self.map.len()))
+            }
+            Ok(_) => {
+                // It promises them.
+                (self.durable, self.written) = (self.durable.max(seq), self.written.max(seq));
+                self.tally.checkpoints += 1;
+                Ok(())
+            }
+            Err(_) if self.disk.is_crashed() => Ok(()),
+            // The segment is full to its last sector.
+            Err(Error::Checkpoint(CheckpointError::NotPromised { .. })) => Ok(()),
+            Err(error) => Err(format!("checkpoint failed: {error:?}")),
+        }
+    }
+
     fn seq(&self, store: &Store) -> u64 {
         self.base + store.stats().log.entries
     }
 
     /// Compares the whole store with the map.
     fn compare(&mut self, store: &Store) -> Result<(), Violation> {
+        let all_there = store.stats().checkpoints.waiting_slabs == 0;
+        if self.reclaims || all_there || self.rng.one_in(8) {
+            self.compare_all(store)?;
+        } else {
+            // Not the whole of it, so that some of it stays in the checkpoint.
+            let id = TokenId(self.id());
+            let expected = self.map.get(&id.0).map(|(token, _)| *token);
+            if read(store.get(id))? != expected {
+                return Err(format!("{id:?} is not {expected:?}"));
+            }
+        }
+        self.compare_quota(store)?;
+        let seq = self.seq(store);
+        self.maps.insert(seq, self.map.clone());
+        if self.history.last().is_none_or(|last| last.seq != seq) {
+            self.history.push(Moment { seq, map: self.map.clone() });
+        }
+        Ok(())
+    }
+
+    fn compare_all(&mut self, store: &Store) -> Result<(), Violation> {
         let shown: Vec<_> = read(store.iter())?.collect();
         if self.reclaims {
             let shown: BTreeSet<_> = shown.iter().map(|token| token.id().0).collect();
@@ -245,16 +394,16 @@ impl World {
                 return Err(format!("{id} is {found:?}, not {:?}", (token, expiry)));
             }
         }
+        Ok(())
+    }
+
+    fn compare_quota(&self, store: &Store) -> Result<(), Violation> {
         let (stats, pages) = (store.stats().quota, pages(&self.map));
         if (stats.records, stats.bytes) != (self.map.len() as u64, pages * 4096) {
             return Err(format!("{stats:?}, but there are {} in {pages} pages", self.map.len()));
         }
         if stats.records_high > self.max_records.max(self.history[0].map.len() as u64) {
             return Err(format!("{stats:?}: more than may be"));
-        }
-        let seq = self.seq(store);
-        if self.history.last().is_none_or(|last| last.seq != seq) {
-            self.history.push(Moment { seq, map: self.map.clone() });
         }
         Ok(())
     }
@@ -292,7 +441,7 @@ impl World {
     fn operate(&mut self, store: &Store) -> Result<(), Violation> {
         let level = Level::ALL[self.rng.below(3) as usize];
         // In a rush nobody makes room in the ring but the writes themselves.
-        match self.rng.below(if self.rush { 12 } else { 16 }) {
+        match self.rng.below(if self.rush { 12 } else { 17 }) {
             0..=3 => self.put(store, level),
             4 => self.expire(store, level),
             5 | 6 => self.update(store, level),
@@ -305,6 +454,7 @@ impl World {
                 store.step();
                 Ok(())
             }
+            16 => self.checkpoint(store),
             13 => {
                 let _ = store.sync();
                 Ok(())
@@ -555,6 +705,11 @@ impl World {
     }
 }
 
+/// The number of the last entry that an open found.
+fn recovered(store: &Store) -> u64 {
+    store.recovered().map_or(0, |report| report.next_seq.0 - 1)
+}
+
 /// A read that must not fail.
 fn read<T>(result: Result<T, Error>) -> Result<T, Violation> {
     result.map_err(|error| format!("a read failed: {error:?}"))
@@ -565,16 +720,22 @@ fn pages(map: &Map) -> u64 {
     map.keys().map(|id| id / 64).collect::<BTreeSet<_>>().len() as u64
 }
 
-/// The records after the first `count` entries of the log, by the table in the
-/// documentation of `bulla_engine::entries`.
-fn read_log(options: &Options, count: u64) -> Result<Map, Violation> {
+/// The records after the entry `last` of the log, by the table in the documentation of
+/// `bulla_engine::entries`; what was purged is taken from `maps`. None when that is not
+/// known, as several operations were one.
+fn read_log(
+    options: &Options,
+    maps: &BTreeMap<u64, Map>,
+    last: u64,
+) -> Result<Option<Map>, Violation> {
     let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
-    let mut map = Map::new();
     let inspection = match Inspection::read(Path::new(DIR), options) {
         Ok(inspection) => inspection,
         Err(error) => return Err(format!("the log can't be read: {error}")),
     };
-    let mut entries = 0;
+    let purged = inspection.report().first_seq.0 - 1;
+    let Some(mut map) = maps.get(&purged).cloned() else { return Ok(None) };
+    let mut entries = purged;
     let replayed = inspection.replay(Range::ALL, |entry| {
         entries += 1;
         match entry.kind {
@@ -594,8 +755,8 @@ fn read_log(options: &Options, count: u64) -> Result<Map, Violation> {
         ControlFlow::Continue(())
     });
     match replayed {
-        Ok(_) if entries == count => Ok(map),
-        Ok(_) => Err(format!("{entries} entries in the log, the store knows of {count}")),
+        Ok(_) if entries == last => Ok(Some(map)),
+        Ok(_) => Err(format!("{entries} entries in the log, the store knows of {last}")),
         Err(error) => Err(format!("the log can't be read: {error}")),
     }
 }

@@ -36,6 +36,12 @@ fn store_is_what_its_log_says_under_crashes_and_quotas() {
             total.refused_for_bytes,
             total.reclaimed,
             total.refused_by_the_ring,
+            total.crashes_in_opens,
+            total.checkpoints,
+            total.opened_from_checkpoints,
+            total.opened_from_older_ones,
+            total.slabs_built_again,
+            total.opened_on_purged_logs,
         ];
         assert!(rarest.iter().all(|count| *count > seeds / 20), "{total:#?}");
     }

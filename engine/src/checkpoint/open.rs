@@ -172,10 +172,17 @@ impl Candidates {
             None if from_start => Older::Log,
             None => Older::Nothing,
         };
-        if let Older::Checkpoint(older) = &older {
-            // Those before it have had their time, and the log that they need may be gone.
-            refused.retain(|refused| refused.number > older.head.number);
-        }
+        // One that has had its time comes back when its removal did not reach the disk: then
+        // the log that it needs may be gone.
+        let (used, kept) = match (&newest, &older) {
+            (Some(newest), Older::Checkpoint(older)) => (newest.head.number, older.head.number),
+            (Some(newest), Older::Log | Older::Nothing) => (newest.head.number, 0),
+            (None, _) => (0, 0),
+        };
+        refused.retain(|refused| match refused.reason {
+            Refusal::Unreadable(_) => refused.number > kept,
+            Refusal::OffHistory { .. } => refused.number > used,
+        });
         let report = OpenReport {
             checkpoint: newest.as_ref().map(|newest| CheckpointInfo::from(&newest.head)),
             older: match &older {
