@@ -64,6 +64,19 @@ impl<R: Record> StoreInspection<R> {
         }
     }
 
+    /// As [`read_records`](Self::read_records), but by the log alone, from its first entry
+    /// that is left: what was purged counts for nothing, and no checkpoint is looked at.
+    ///
+    /// # Errors
+    /// As [`read`](StoreInspection::read), but for those of checkpoints.
+    pub fn read_log(dir: &Path, options: &Options) -> Result<Self> {
+        let inspection = Inspection::read(dir, options)?;
+        let state = State::new(Quota::unlimited());
+        let replayed = state.replay(|visitor| inspection.replay(Range::ALL, visitor))?;
+        let opened = OpenReport { replayed, ..OpenReport::default() };
+        Ok(Self { state, report: inspection.report().clone(), opened })
+    }
+
     fn look(dir: &Path, options: &Options) -> Result<Self> {
         let io = options.file_system();
         let candidates = Candidates::look(&Folder::of(io, dir))?;

@@ -48,8 +48,8 @@ mod write;
 pub use batch::Batch;
 pub use bulla_wal::{Level, Receipt};
 pub use checkpoint::{
-    CheckpointDamage, CheckpointError, CheckpointFault, CheckpointInfo, CheckpointStats,
-    OpenReport, Refusal, RefusedCheckpoint,
+    CheckpointDamage, CheckpointError, CheckpointFault, CheckpointFile, CheckpointInfo,
+    CheckpointStats, OpenReport, Refusal, RefusedCheckpoint, checkpoints,
 };
 pub use error::{Error, Result};
 pub use inspect::StoreInspection;

@@ -426,3 +426,67 @@ fn checkpoint_that_fails_leaves_everything_as_it_was() {
     assert_eq!(store.opened_from().checkpoint, Some(taken));
     check(&store, &model);
 }
+
+#[test]
+fn full_disk_fails_a_checkpoint_and_kept_space_saves_it() {
+    for reserve in [0, 1 << 20] {
+        let disk = SimDisk::new(1);
+        let options = options(&disk).checkpoint_reserve_bytes(reserve);
+        let store = Store::open(Path::new(DIR), &options).expect("open");
+        let mut model = Model::new();
+        change(&store, &mut model, 1);
+        store.checkpoint().expect("checkpoint");
+        change(&store, &mut model, 2);
+        assert_eq!(store.stats().checkpoints.reserved_bytes, reserve);
+        disk.set_capacity(Some(0));
+        let taken = store.checkpoint();
+        if reserve == 0 {
+            let is_typed = |error: &CheckpointError| {
+                matches!(error, CheckpointError::Io { source, .. }
+                    if source.kind() == std::io::ErrorKind::StorageFull)
+            };
+            assert!(
+                matches!(&taken, Err(Error::Checkpoint(error)) if is_typed(error)),
+                "{taken:?}"
+            );
+        } else {
+            assert_eq!(taken.expect("in the kept space").number, 2);
+        }
+        check(&store, &model);
+        disk.set_capacity(None);
+        change(&store, &mut model, 3);
+        store.checkpoint().expect("there is space again");
+        assert_eq!(store.stats().checkpoints.reserved_bytes, reserve);
+        end(&disk, store);
+        check(&open(&disk), &model);
+    }
+}
+
+#[test]
+fn checkpoints_are_taken_by_bytes_by_time_and_at_the_close() {
+    let disk = SimDisk::new(1);
+    let never = || options(&disk).checkpoint_bytes(None).checkpoint_interval(None);
+    let run = |options: StoreOptions, changes: u32, wait: Duration| {
+        let store = Store::open(Path::new(DIR), &options).expect("open");
+        let before = store.stats().checkpoints.newest.map_or(0, |newest| newest.number);
+        let mut model = Model::new();
+        (0..changes).for_each(|round| change(&store, &mut model, round));
+        disk.advance(u64::try_from(wait.as_nanos()).expect("short"));
+        while store.step() {}
+        let taken = store.stats().checkpoints.taken;
+        store.close().expect("closed");
+        let store = Store::open(Path::new(DIR), &never()).expect("open");
+        let after = store.stats().checkpoints.newest.map_or(0, |newest| newest.number);
+        store.close().expect("closed");
+        (taken, after - before)
+    };
+    let second = Duration::from_secs(1);
+    assert_eq!(run(never(), 3, second), (0, 0));
+    assert_eq!(run(never().checkpoint_bytes(Some(20_000)), 1, second), (0, 0));
+    assert_eq!(run(never().checkpoint_bytes(Some(20_000)), 8, second), (1, 1));
+    assert_eq!(run(never().checkpoint_interval(Some(2 * second)), 1, second), (0, 0));
+    assert_eq!(run(never().checkpoint_interval(Some(2 * second)), 1, 3 * second), (1, 1));
+    assert_eq!(run(never().checkpoint_interval(Some(second)), 0, 9 * second), (0, 0));
+    assert_eq!(run(never().checkpoint_close_bytes(Some(4_000)), 2, second), (0, 1));
+    assert_eq!(run(never().checkpoint_close_bytes(Some(400_000)), 2, second), (0, 0));
+}

@@ -11,12 +11,14 @@
 //! format   every byte of one       write    pages to a file, by a temporary name
 //! files    names, reading          open     which one a store is opened from
 //! lazy     slabs on first touch, and damaged ones built again
+//! look     at each of them, changing nothing
 //! ```
 
 mod error;
 mod files;
 mod format;
 mod lazy;
+mod look;
 mod open;
 mod write;
 
@@ -35,6 +37,7 @@ pub(crate) use files::Folder;
 pub use format::CheckpointDamage;
 use format::Head;
 pub(crate) use lazy::{Base, Lazy};
+pub use look::{CheckpointFile, checkpoints};
 pub(crate) use open::{Candidates, Choice};
 pub use open::{CheckpointInfo, OpenReport};
 use write::{Writer, Written};
@@ -173,6 +176,8 @@ impl<R: Record> Checkpoints<R> {
             now: Mutex::new(now),
             stop: Condvar::new(),
         };
+        // Removing them again may be all that a crash has undone. They cost nothing but space.
+        let _ = checkpoints.remove_old();
         checkpoints.note_reserve();
         checkpoints
     }
@@ -303,10 +308,20 @@ impl<R: Record> Checkpoints<R> {
         if !self.triggers.keep_log {
             self.log.purge(older.landmark.segment.lsn)?;
         }
+        self.remove(|number| kept.iter().all(|head| head.number != number))
+    }
+
+    /// Removes checkpoints before the two that the store rests on.
+    fn remove_old(&self) -> Result<()> {
+        let taken = lock(&self.taking);
+        let [_, older] = &taken.kept[..] else { return Ok(()) };
+        self.remove(|number| number < older.number)
+    }
+
+    fn remove(&self, is_spare: impl Fn(u64) -> bool) -> Result<()> {
         let path = &self.folder.path;
         let listing = self.folder.list().map_err(CheckpointError::io("list", path))?;
-        let others = listing.numbers.into_iter();
-        for number in others.filter(|number| kept.iter().all(|head| head.number != *number)) {
+        for number in listing.numbers.into_iter().filter(|number| is_spare(*number)) {
             let path = self.folder.path_of(number);
             self.folder.remove(&path).map_err(CheckpointError::io("remove", path))?;
         }
