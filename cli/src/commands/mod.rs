@@ -1,6 +1,7 @@
 //! One file per command: its options, its words, its outcome.
 
 pub(crate) mod append;
+pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod drill;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::output::{Format, Out, bytes, grouped};
 use crate::{Outcome, fields};
 
-/// Show what a log holds: positions, entries by kind, segments, bytes on disk.
+/// Show what a log holds: positions, entries by kind, segments, checkpoints, bytes on disk.
 ///
 /// Changes nothing. Exits with 4 when the log is corrupt, else with 0.
 #[derive(clap::Args, Debug)]
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         ControlFlow::Continue(())
     })?;
     let found = inspection.report();
+    let checkpoints = bulla_engine::checkpoints(&args.dir, &Options::new(), false)?;
     let disk = disk_bytes(&args.dir)?;
     let mut fields = report::fields(found);
     if out.format() == Format::Table {
@@ -46,6 +47,12 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         let mut rows = out.rows();
         found.segments.iter().try_for_each(|segment| rows.push(report::segment(segment)))?;
         rows.end()?;
+        if !checkpoints.is_empty() {
+            out.line("")?;
+            let mut rows = out.rows();
+            checkpoints.iter().try_for_each(|file| rows.push(report::checkpoint(file)))?;
+            rows.end()?;
+        }
     } else {
         let kinds = kinds.iter().map(|(kind, (count, len))| {
             Value::from(fields! { "kind": kind, "entries": count, "payload_bytes": len })
@@ -54,6 +61,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         fields.insert("kinds".to_owned(), kinds.collect());
         let segments = found.segments.iter().map(report::segment);
         fields.insert("segment_list".to_owned(), segments.map(Value::from).collect());
+        let checkpoints = checkpoints.iter().map(report::checkpoint);
+        fields.insert("checkpoint_list".to_owned(), checkpoints.map(Value::from).collect());
         out.report(&fields)?;
     }
     Ok(match report::outcome(&found.status) {

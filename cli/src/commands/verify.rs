@@ -11,11 +11,12 @@ use crate::error::Result;
 use crate::output::{Format, Out};
 use crate::{Outcome, fields};
 
-/// Check a log from its first byte to its last, and change nothing.
+/// Check a log and a store's checkpoints, every byte of them, and change nothing.
 ///
 /// Exits with 0 when it is clean (only zeros follow the last frame), with 3 when its tail
 /// is torn, with 4 when something that was durable is damaged. A log that is open for
-/// writing may look torn: what is being written is not whole yet.
+/// writing may look torn: what is being written is not whole yet. With 1 when the log is
+/// clean and a checkpoint is damaged: a store opens from the older one.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  bulla verify /var/lib/flights --format json")]
 pub(crate) struct Args {
@@ -48,8 +49,26 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         let segments: Vec<_> = found.segments.iter().map(report::segment).collect();
         fields.insert("segment_list".to_owned(), segments.into_iter().map(Value::from).collect());
     }
+    let checkpoints = bulla_engine::checkpoints(&args.dir, &Options::new(), true)?;
+    let damaged = checkpoints.iter().any(|file| file.state.is_err());
+    if out.format() != Format::Table {
+        let list = checkpoints.iter().map(report::checkpoint).map(Value::from).collect();
+        fields.insert("checkpoint_list".to_owned(), list);
+    } else if !checkpoints.is_empty() {
+        let names: Vec<_> = checkpoints
+            .iter()
+            .map(|file| match &file.state {
+                Ok(_) => format!("{} whole", file.number),
+                Err(fault) => format!("{} damaged: {fault}", file.number),
+            })
+            .collect();
+        fields.insert("checkpoints".to_owned(), names.into());
+    }
     out.report(&fields)?;
-    Ok(finish(&found.status, out.format()))
+    Ok(match finish(&found.status, out.format()) {
+        Outcome::Clean if damaged => Outcome::Failed,
+        outcome => outcome,
+    })
 }
 
 fn finish(status: &Status, format: Format) -> Outcome {

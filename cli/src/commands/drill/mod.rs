@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bulla_engine::StoreInspection;
+use bulla_engine::{StoreInspection, Token};
 use bulla_recovery::{Range, Recovery};
 use bulla_wal::{Lsn, Options, Seq};
 
@@ -295,7 +295,7 @@ impl Drill<'_> {
     fn check_store(&mut self) -> Result<()> {
         let expected: BTreeMap<_, _> =
             self.ledger.tokens().map(|token| (token.id(), token)).collect();
-        let snapshot = match StoreInspection::read(&self.place.log, &self.options) {
+        let snapshot = match StoreInspection::<Token>::read_log(&self.place.log, &self.options) {
             Err(bulla_engine::Error::Recovery(_)) if expected.is_empty() => return Ok(()),
             snapshot => snapshot?,
         };

@@ -1,0 +1,52 @@
+//! `bulla checkpoint`: take one of a store now.
+
+use std::path::PathBuf;
+
+use bulla_engine::{Quota, Store, StoreOptions};
+
+use super::report;
+use crate::args::LogArgs;
+use crate::error::Result;
+use crate::output::{Format, Out, bytes};
+use crate::{Outcome, fields};
+
+/// Take a checkpoint of a store, and purge the log before the last two.
+///
+/// Opens the store, which recovers its log. The next open reads the checkpoint, and replays
+/// only what came after it.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  bulla checkpoint /var/lib/flights")]
+pub(crate) struct Args {
+    /// The store's directory.
+    dir: PathBuf,
+    /// Keep the whole log.
+    #[arg(long)]
+    keep_log: bool,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let options = StoreOptions::new()
+        .log(args.log.options())
+        .quota(Quota::unlimited())
+        .keep_log(args.keep_log)
+        .create(false);
+    let store = Store::open(&args.dir, &options)?;
+    for refused in &store.opened_from().refused {
+        eprintln!("bulla: not used: {refused}");
+    }
+    let taken = store.checkpoint()?;
+    store.close()?;
+    let people = out.format() == Format::Table;
+    let len = if people { bytes(taken.file_len).into() } else { taken.file_len.into() };
+    let mut fields = fields! {
+        "number": taken.number,
+        "lsn": taken.lsn.0,
+        "tokens": taken.records,
+        "taken": report::wall_time(taken.wall_ns),
+    };
+    fields.insert(if people { "size" } else { "file_bytes" }.to_owned(), len);
+    out.report(&fields)?;
+    Ok(Outcome::Clean)
+}
