@@ -12,6 +12,7 @@ pub mod enumeration;
 pub mod fuzzing;
 pub mod image;
 pub mod instructions;
+pub mod kills;
 mod model;
 pub mod omissions;
 pub mod opening;

@@ -105,6 +105,61 @@ pub fn run_script(script: &[u8]) -> Result<Tally, String> {
     Ok(world.tally)
 }
 
+/// A kill at every step of a checkpoint, an open after it, a power loss after that: any one
+/// checkpoint may then be damaged, and the store shows the same.
+///
+/// # Errors
+/// The first of these that is broken, with the crash before it.
+pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
+    let dir = Path::new(DIR);
+    let options = |disk: &SimDisk| {
+        let log = Options::new().sector(512).segment_len(16 * 1024).ring_len(16 * 1024);
+        let log = log.io(disk.process()).lock_timeout(Duration::ZERO).manual();
+        StoreOptions::new().log(log).checkpoint_close_bytes(None)
+    };
+    let failed = |error: Error| format!("{error:?}");
+    for (seed, step) in (0..400_u64).flat_map(|step| (0..4).map(move |seed| (seed, step))) {
+        let disk = SimDisk::new(seed);
+        let store = Store::open(dir, &options(&disk)).map_err(failed)?;
+        let fill = |store: &Store, weight: f32| {
+            (1..100_u32).try_for_each(|id| {
+                let token = Token::builder(TokenId(id)).weight(weight).build()?;
+                store.put_async(&token, Level::Strict).map(drop)
+            })
+        };
+        for weight in [1.0, 2.0, 3.0] {
+            fill(&store, weight).map_err(failed)?;
+            store.checkpoint().map_err(failed)?;
+        }
+        fill(&store, 4.0).map_err(failed)?;
+        store.sync().map_err(failed)?;
+        disk.crash_after(step, CrashKind::Kill);
+        let ended = store.checkpoint().is_ok();
+        disk.disarm();
+        disk.kill();
+        drop(store);
+        drop(Store::open(dir, &options(&disk)).map_err(|error| format!("step {step}: {error:?}"))?);
+        disk.power_loss();
+        let mut names = disk.paths();
+        names.retain(|path| path.to_string_lossy().ends_with(".ckpt"));
+        for name in &names {
+            let disk = disk.fork(seed);
+            disk.flip(name, 20, 1);
+            let store = Store::open(dir, &options(&disk)).map_err(|error| {
+                format!("seed {seed}, step {step}, {} damaged: {error:?}", name.display())
+            })?;
+            let is_right = |token: Token| token.weight() == 4.0;
+            if !read(store.iter())?.all(is_right) || store.len() != 99 {
+                return Err(format!("seed {seed}, step {step}: other records"));
+            }
+        }
+        if ended && seed == 3 {
+            return Ok(());
+        }
+    }
+    Err("a checkpoint takes more steps than were tried".to_owned())
+}
+
 /// The map after an operation, and the number of the log's last entry then.
 struct Moment {
     seq: u64,
@@ -264,10 +319,10 @@ impl World {
             return;
         }
         let name = names.swap_remove(self.rng.below(names.len() as u64) as usize);
-        if self.rng.one_in(4) {
+        let len = self.disk.read_file(&name).len() as u64;
+        if len == 0 || self.rng.one_in(4) {
             self.disk.remove_file(&name);
         } else {
-            let len = self.disk.read_file(&name).len() as u64;
             self.disk.flip(&name, self.rng.below(len), 1 << self.rng.below(8));
         }
         self.damaged = Some(name);

@@ -34,9 +34,7 @@ pub const ALL: &[Suite] = &[
     suite("readers::readers_show_what_was_appended_and_never_more_than_their_watermark", || {
         (0..READER_SEEDS).try_for_each(|seed| reading::run(seed).map(drop))
     }),
-    suite("store::store_is_what_its_log_says_under_crashes_and_quotas", || {
-        (0..STORE_SEEDS).try_for_each(|seed| store::run(seed).map(drop))
-    }),
+    suite(STORE, || store_seeds(0, FIRST_STORE_SEEDS)),
     suite(ENUMERATION, || enumerate(1)),
     waiting("threads::threads_at_mixed_levels_are_all_recovered_in_order", || {
         real_threads::threads_at_mixed_levels_are_all_recovered_in_order();
@@ -52,17 +50,25 @@ pub const ALL: &[Suite] = &[
     }),
     suite(ENUMERATION, || enumerate(2)),
     suite("opening::every_pair_of_crashes_is_survived", opening::every_pair_of_crashes),
+    suite(
+        "store::any_one_checkpoint_is_enough_after_every_crash",
+        store::any_one_checkpoint_is_enough_after_every_crash,
+    ),
+    suite(STORE, || store_seeds(FIRST_STORE_SEEDS, STORE_SEEDS - FIRST_STORE_SEEDS)),
     suite(CAMPAIGN, || campaign_seeds(FIRST_SEEDS, CAMPAIGN_SEEDS - FIRST_SEEDS)),
 ];
 
 const ENUMERATION: &str = "enumeration::every_crash_of_every_two_operations_keeps_the_contract";
+const STORE: &str = "store::store_is_what_its_log_says_under_crashes_and_quotas";
 const CAMPAIGN: &str = "simulation::every_promise_holds_under_crashes_and_faults";
 /// Seeds that are played before a slower suite is tried: most defects show in them.
 const FIRST_SEEDS: u64 = 300;
 /// Seeds of the campaign that are tried before a defect counts as missed by it.
 pub const CAMPAIGN_SEEDS: u64 = 10_000;
 const READER_SEEDS: u64 = 300;
-const STORE_SEEDS: u64 = 200;
+const FIRST_STORE_SEEDS: u64 = 200;
+/// Seeds of the store's campaign that are tried before a defect counts as missed by it.
+const STORE_SEEDS: u64 = 1_500;
 
 impl Suite {
     /// Runs it; gives the first line of what it found, if anything.
@@ -81,6 +87,10 @@ fn enumerate(operations: u32) -> Result<(), String> {
     let enumeration = Enumeration::new(operations, 1);
     enumeration.work();
     enumeration.result().1.first().map_or(Ok(()), |failure| Err(failure.to_string()))
+}
+
+fn store_seeds(start: u64, count: u64) -> Result<(), String> {
+    (start..start + count).try_for_each(|seed| store::run(seed).map(drop))
 }
 
 /// Plays seeds until one fails.

@@ -3,6 +3,13 @@
 use bulla_tests::store::{self, Tally};
 
 #[test]
+fn any_one_checkpoint_is_enough_after_every_crash() {
+    if let Err(violation) = store::any_one_checkpoint_is_enough_after_every_crash() {
+        panic!("{violation}");
+    }
+}
+
+#[test]
 fn store_is_what_its_log_says_under_crashes_and_quotas() {
     // Updates panic on purpose: nobody needs to read of each.
     std::panic::set_hook(Box::new(|info| {
