@@ -26,7 +26,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn measure(dir: &std::path::Path, records: u32) -> Result<(), Box<dyn std::error::Error>> {
-    let store = Store::open(dir, &StoreOptions::new().quota(Quota::unlimited()))?;
+    let options = StoreOptions::new()
+        .quota(Quota::unlimited())
+        .checkpoint_bytes(None)
+        .checkpoint_interval(None)
+        .checkpoint_close_bytes(None);
+    let store = Store::open(dir, &options)?;
     let token = |local| -> Result<Token, Box<dyn std::error::Error>> {
         Ok(Token::builder(TokenId::new(local, EntityType::Event, 0)?).weight(1.0).build()?)
     };
