@@ -26,7 +26,6 @@ use crate::wrap::{Knobs, TempDir, WrapIo};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of a log that rotates soon.
-#[must_use]
 pub fn small() -> Options {
     Options::new().segment_len(256 * 1024).ring_len(64 * 1024)
 }
