@@ -30,7 +30,7 @@ pub(crate) fn is_stdout_closed() -> bool {
 /// Fields of a row or a report, in the order in which they are shown.
 pub(crate) type Fields = Map<String, Value>;
 
-/// Makes [`Fields`].
+/// Makes `Fields`.
 #[macro_export]
 macro_rules! fields {
     ($($name:literal: $value:expr),* $(,)?) => {{

@@ -57,10 +57,26 @@ impl Process {
         serde_json::from_str(&self.line()).expect("JSON")
     }
 
+    /// Sends it a signal, once it is ready for it: who started these tests in the background
+    /// may have it ignored until then.
     fn signal(&self, signal: i32) {
+        while !self.catches(signal) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let pid = rustix::process::Pid::from_child(&self.child);
         let signal = rustix::process::Signal::from_named_raw(signal).expect("a signal");
         rustix::process::kill_process(pid, signal).expect("sent");
+    }
+
+    /// Does it catch the signal, or has it ended, or can none catch it?
+    fn catches(&self, signal: i32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let caught = field("SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        signal != SIGINT
+            || field("State:").is_none_or(|state| state.starts_with('Z'))
+            || caught.is_none_or(|mask| mask & (1 << (signal - 1)) != 0)
     }
 
     /// The signal that ended it, and its words.

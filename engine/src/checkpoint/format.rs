@@ -2,8 +2,8 @@
 //!
 //! The `repr(C)` structs below *are* the bytes (little-endian, no implicit padding), and
 //! compile-time assertions pin their sizes. No byte is trusted before its CRC, no length
-//! before it is bounded; decoding never panics. No I/O here. The golden file
-//! `engine/tests/golden/checkpoint.bin` pins it.
+//! before it is bounded; decoding never panics. No I/O here. Tested by
+//! `engine/tests/checkpoint.rs`.
 //!
 //! ```text
 //! DIR/checkpoints/N.ckpt   Header, one block; slabs, each from a block's start; the index
