@@ -1,6 +1,6 @@
 //! Cuts of a real file system under a log that is written, against the campaign's model.
 //!
-//! Every outcome is checked by the same [`Model`] as those of the simulated disk: what
+//! Every outcome is checked by the same `Model` as those of the simulated disk: what
 //! really happens must be among what it allows.
 
 use std::sync::Arc;
