@@ -226,23 +226,14 @@ impl World<'_> {
         receipts: &mut Vec<Receipt>,
     ) -> Result<Result<(), Error>, Violation> {
         let level = Level::ALL[self.rng.below(3) as usize];
-        let count = if self.rng.one_in(4) { self.rng.within(2, 5) } else { 1 };
-        let longest = if self.rng.one_in(10) { 20_000 } else { 300 };
-        let batch: Vec<(u16, Vec<u8>)> = (0..count)
-            .map(|_| {
-                let len = self.rng.below(longest / count) as usize;
-                let byte = self.rng.bits();
-                let payload = (0..len).map(|at| (byte >> (at % 8 * 8)) as u8 ^ at as u8).collect();
-                (self.rng.below(0xFF00) as u16, payload)
-            })
-            .collect();
+        let batch = self.rng.entries(|rng| if rng.one_in(10) { 20_000 } else { 300 });
         let entries: Vec<(u16, &[u8])> =
             batch.iter().map(|(kind, payload)| (*kind, payload.as_slice())).collect();
         let receipt = match log.append_batch(&entries, level) {
             Ok(receipt) => receipt,
             Err(error) => return Ok(Err(error)),
         };
-        self.tally.appended += count;
+        self.tally.appended += batch.len() as u64;
         self.model.appended(batch, receipt)?;
         receipts.push(receipt);
         Ok(Ok(()))

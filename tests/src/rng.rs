@@ -86,6 +86,21 @@ impl Rng {
         self.below(times) == 0
     }
 
+    /// Entries of a batch, mostly of one: kinds and payloads, together shorter than what
+    /// `longest` draws.
+    pub fn entries(&mut self, longest: impl FnOnce(&mut Self) -> u64) -> Vec<(u16, Vec<u8>)> {
+        let count = if self.one_in(4) { self.within(2, 5) } else { 1 };
+        let longest = longest(self);
+        (0..count)
+            .map(|_| {
+                let len = self.below(longest / count) as usize;
+                let byte = self.bits();
+                let payload = (0..len).map(|at| (byte >> (at % 8 * 8)) as u8 ^ at as u8).collect();
+                (self.below(0xFF00) as u16, payload)
+            })
+            .collect()
+    }
+
     /// Has the script been read to its end? A seed has none.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {

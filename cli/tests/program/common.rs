@@ -1,10 +1,13 @@
 //! The program `bulla`, run as a user would.
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use signal_hook::consts::SIGINT;
 
 /// A directory that goes with the test.
 pub(crate) struct Dir(PathBuf);
@@ -90,4 +93,27 @@ pub(crate) fn few_flights(dir: &Dir, rows: usize) -> PathBuf {
     let path = dir.join("flights.csv");
     std::fs::write(&path, text).expect("written");
     path
+}
+
+/// Runs a command in a directory of its own until something is there, and interrupts it: it
+/// must end by the signal and leave nothing behind.
+pub(crate) fn interrupted_leaves_nothing(name: &str, words: &[&str]) {
+    let dir = Dir::new(name);
+    let mut command = bulla();
+    command.args(words).arg(dir.join("")).stderr(Stdio::null());
+    let mut child = command.spawn().expect("runs");
+    let start = Instant::now();
+    while is_empty(&dir.join("")) {
+        assert!(start.elapsed() < Duration::from_secs(60), "it never begins");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+    assert_eq!(child.wait().expect("ended").signal(), Some(SIGINT));
+    assert!(is_empty(&dir.join("")));
+}
+
+/// Is there nothing in the directory?
+pub(crate) fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).expect("a directory").next().is_none()
 }

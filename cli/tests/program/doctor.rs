@@ -1,14 +1,6 @@
 //! The measurements: that they are made, and leave nothing behind.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-use crate::common::{Dir, bulla, code, json, run};
-
-fn is_empty(dir: &std::path::Path) -> bool {
-    std::fs::read_dir(dir).expect("listed").next().is_none()
-}
+use crate::common::{Dir, code, interrupted_leaves_nothing, is_empty, json, run};
 
 #[test]
 fn every_test_is_measured_or_says_why_not_and_nothing_is_left_behind() {
@@ -34,20 +26,5 @@ fn every_test_is_measured_or_says_why_not_and_nothing_is_left_behind() {
 
 #[test]
 fn interrupted_doctor_leaves_nothing_behind() {
-    let dir = Dir::new("doctor-interrupted");
-    let mut child = bulla()
-        .args(["doctor", "--seconds", "30"])
-        .arg(dir.join(""))
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("runs");
-    let start = Instant::now();
-    while is_empty(&dir.join("")) {
-        assert!(start.elapsed() < Duration::from_secs(60), "it never begins");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(sent.expect("kill runs").success());
-    assert_eq!(child.wait().expect("ended").signal(), Some(2));
-    assert!(is_empty(&dir.join("")));
+    interrupted_leaves_nothing("doctor-interrupted", &["doctor", "--seconds", "30"]);
 }

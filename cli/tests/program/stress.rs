@@ -1,15 +1,8 @@
 //! `bulla stress`: that every part is measured, the crash checked, and nothing left behind.
 
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::common::{Dir, bulla, code, json, run, stderr};
-
-fn is_empty(dir: &Path) -> bool {
-    std::fs::read_dir(dir).expect("listed").next().is_none()
-}
+use crate::common::{Dir, code, interrupted_leaves_nothing, is_empty, json, run, stderr};
 
 #[test]
 fn every_part_is_measured_every_crash_checked_and_nothing_left_behind() {
@@ -64,20 +57,8 @@ fn file_system_in_memory_is_refused_unless_allowed() {
 
 #[test]
 fn interrupted_stress_leaves_nothing_behind() {
-    let dir = Dir::new("stress-interrupted");
-    let mut child = bulla()
-        .args(["stress", "--allow-tmpfs", "--records", "1000000", "--rounds", "100"])
-        .arg(dir.join(""))
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("runs");
-    let start = Instant::now();
-    while is_empty(&dir.join("")) {
-        assert!(start.elapsed() < Duration::from_secs(60), "it never begins");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(sent.expect("kill runs").success());
-    assert_eq!(child.wait().expect("ended").signal(), Some(2));
-    assert!(is_empty(&dir.join("")));
+    interrupted_leaves_nothing(
+        "stress-interrupted",
+        &["stress", "--allow-tmpfs", "--records", "1000000", "--rounds", "100"],
+    );
 }
