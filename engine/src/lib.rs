@@ -32,12 +32,15 @@ pub mod entries;
 mod error;
 mod inspect;
 mod options;
+mod panics;
 mod quota;
 mod reclaim;
 mod record;
 mod scan;
 mod snapshot;
 mod state;
+#[doc(hidden)]
+pub mod steps;
 mod store;
 mod sync;
 mod table;

@@ -255,10 +255,9 @@ impl Usage {
         self.load().records
     }
 
-    /// Reserves what a change adds; what it takes away is given back by
-    /// [`commit`](Self::commit), when it is gone.
-    pub(crate) fn reserve(&self, growth: Growth) -> Result<(), QuotaError> {
-        self.add(growth, false)
+    /// Nothing yet.
+    pub(crate) fn reservation(&self) -> Reservation<'_> {
+        Reservation { usage: self, growth: Growth { records: 0, pages: 0 }, is_made: false }
     }
 
     /// Counts a change of the past, whether it fits or not: what the log says is so.
@@ -275,15 +274,15 @@ impl Usage {
         self.pages_high.store(used.pages, Ordering::Relaxed);
     }
 
-    /// The change that was reserved for is made.
-    pub(crate) fn commit(&self, growth: Growth) {
+    /// The change that was reserved for is made, and what it takes away is gone.
+    fn commit(&self, growth: Growth) {
         if !planted(Bug::QuotaNotGivenBack) {
             self.give_back(growth.records.min(0), growth.pages.min(0));
         }
     }
 
     /// The change that was reserved for is not made.
-    pub(crate) fn release(&self, growth: Growth) {
+    fn release(&self, growth: Growth) {
         self.give_back(-growth.records.max(0), -growth.pages.max(0));
         if planted(Bug::QuotaReleasedTwice) {
             self.give_back(-growth.records.max(0), -growth.pages.max(0));
@@ -407,6 +406,40 @@ impl Usage {
         if (records, pages) != (0, 0) {
             let given = Used { records: records.unsigned_abs(), pages: pages.unsigned_abs() };
             self.used.fetch_sub(given.word(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a change has reserved. Dropped when its pages are unlocked: if the change was made,
+/// what it took away is given back, else what it was to add.
+#[derive(Debug)]
+pub(crate) struct Reservation<'a> {
+    usage: &'a Usage,
+    growth: Growth,
+    is_made: bool,
+}
+
+impl Reservation<'_> {
+    /// Reserves what the change adds. Once.
+    pub(crate) fn reserve(&mut self, growth: Growth) -> Result<(), QuotaError> {
+        debug_assert_eq!(self.growth, Growth { records: 0, pages: 0 });
+        self.usage.add(growth, false)?;
+        self.growth = growth;
+        Ok(())
+    }
+
+    /// The change is logged, and will be made.
+    pub(crate) fn made(&mut self) {
+        self.is_made = true;
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.is_made {
+            self.usage.commit(self.growth);
+        } else {
+            self.usage.release(self.growth);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::cmp::Ordering as Order;
 use crate::error::Result;
 use crate::quota::Resource;
 use crate::record::Record;
+use crate::steps::{Step, pass};
 use crate::store::{LOAD_THREADS, Store, decode};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::{Found, PageId};
@@ -66,6 +67,16 @@ impl Reclaimer {
     }
 }
 
+/// A look at what expires, dropped only if it fails or panics.
+struct Look<'a>(&'a Reclaimer);
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        // Some were not looked at: the next look will.
+        self.0.next_due.store(0, Ordering::Relaxed);
+    }
+}
+
 impl<R: Record> Store<R> {
     /// Deletes records whose time has come, at most `limit`; gives how many it deleted.
     ///
@@ -76,7 +87,7 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// As [`delete_async`](Self::delete_async); what was deleted before stays deleted.
     pub fn expire_due(&self, limit: usize) -> Result<usize> {
-        let expired = self.delete_due(limit, |_| true)?;
+        let expired = self.state.panics.watch(|| self.delete_due(limit, |_| true))?;
         self.state.usage.expired.fetch_add(expired as u64, Ordering::Relaxed);
         Ok(expired)
     }
@@ -92,7 +103,9 @@ impl<R: Record> Store<R> {
         let mut reclaimed = self.delete_due(BATCH, may_go)?;
         // Records that expired may leave their pages in use.
         if reclaimed == 0 || resource == Resource::Bytes {
-            for victim in self.victims(resource) {
+            let victims = self.victims(resource);
+            pass(Step::Chosen);
+            for victim in victims {
                 reclaimed += usize::from(self.delete_found(&victim)?);
             }
         }
@@ -117,12 +130,11 @@ impl<R: Record> Store<R> {
         }
         // What is set from here on lowers it again.
         self.reclaimer.next_due.swap(u64::MAX, Ordering::Acquire);
-        let deleted = self.delete_before(now, limit, may_go);
-        if deleted.is_err() {
-            // Some were not looked at: the next look will.
-            self.reclaimer.next_due.store(0, Ordering::Relaxed);
-        }
-        deleted
+        let look = Look(&self.reclaimer);
+        pass(Step::DueForgotten);
+        let deleted = self.delete_before(now, limit, may_go)?;
+        std::mem::forget(look);
+        Ok(deleted)
     }
 
     /// Looks at every record that expires: deletes it, or takes down when it will.

@@ -25,7 +25,8 @@ impl<R: Record> Store<R> {
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) when a part of it is damaged, and can't
     /// be built again: the others can still be read. [`Error::Memory`](crate::Error::Memory).
     pub fn load(&self, threads: usize) -> Result<()> {
-        self.state.load_all(threads.clamp(1, MAX_THREADS))
+        let load = || self.state.load_all(threads.clamp(1, MAX_THREADS));
+        self.state.panics.watch(load)
     }
 
     /// The records in order of their ids. It goes along with concurrent changes: each
@@ -45,9 +46,9 @@ impl<R: Record> Store<R> {
     /// As [`load`](Self::load).
     pub fn scan(&self, threads: usize, fits: impl Fn(&R) -> bool + Sync) -> Result<Vec<R>> {
         self.load(threads)?;
-        let found = self.state.each_slab(threads, |records| {
-            records.filter(|record| fits(record)).collect::<Vec<_>>()
-        });
+        let fits = |record: &R| self.state.panics.watch(|| fits(record));
+        let found =
+            self.state.each_slab(threads, |records| records.filter(fits).collect::<Vec<_>>());
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -57,9 +58,8 @@ impl<R: Record> Store<R> {
     /// As [`load`](Self::load).
     pub fn count(&self, threads: usize, fits: impl Fn(&R) -> bool + Sync) -> Result<u64> {
         self.load(threads)?;
-        let counts = self
-            .state
-            .each_slab(threads, |records| records.filter(|record| fits(record)).count() as u64);
+        let fits = |record: &R| self.state.panics.watch(|| fits(record));
+        let counts = self.state.each_slab(threads, |records| records.filter(fits).count() as u64);
         Ok(counts.into_iter().sum())
     }
 }
@@ -132,6 +132,6 @@ impl<R: Record> Iterator for Records<'_, R> {
         }
         let found = self.page[self.at];
         self.at += 1;
-        decode(found.bytes)
+        self.state.panics.watch(|| decode(found.bytes))
     }
 }

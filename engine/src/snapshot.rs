@@ -46,8 +46,10 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// [`Error::TooManySnapshots`], and as [`load`](Self::load).
     pub fn snapshot(&self) -> Result<Snapshot<'_, R>> {
-        self.state.load_all(LOAD_THREADS)?;
-        self.state.snapshot(&self.log)
+        self.state.panics.watch(|| {
+            self.state.load_all(LOAD_THREADS)?;
+            self.state.snapshot(&self.log)
+        })
     }
 }
 
@@ -80,7 +82,7 @@ impl<R: Record> Snapshot<'_, R> {
     /// # Errors
     /// [`Expired`].
     pub fn get(&self, id: R::Id) -> Result<Option<R>, Expired> {
-        Ok(self.find(id)?.and_then(|found| decode(found.bytes)))
+        self.state.panics.watch(|| Ok(self.find(id)?.and_then(|found| decode(found.bytes))))
     }
 
     /// When the record with this id expires, in ms since 1970; `None` for never, and where
@@ -89,7 +91,8 @@ impl<R: Record> Snapshot<'_, R> {
     /// # Errors
     /// [`Expired`].
     pub fn expires_at(&self, id: R::Id) -> Result<Option<u64>, Expired> {
-        Ok(self.find(id)?.map(|found| found.expiry).filter(|at| *at != 0))
+        let found = self.state.panics.watch(|| self.find(id))?;
+        Ok(found.map(|found| found.expiry).filter(|at| *at != 0))
     }
 
     /// The records in order of their ids. An error is the last item.
@@ -103,8 +106,8 @@ impl<R: Record> Snapshot<'_, R> {
     /// # Errors
     /// [`Expired`].
     pub fn count(&self, fits: impl Fn(&R) -> bool) -> Result<u64, Expired> {
-        let one = |record: Result<R, _>| record.map(|record| u64::from(fits(&record)));
-        self.iter().map(one).sum()
+        let fits = |record| self.state.panics.watch(|| fits(&record));
+        self.iter().map(|record| record.map(|record| u64::from(fits(record)))).sum()
     }
 
     /// Copies the first page at or after `from` with a record in it. `None` when there is
@@ -164,7 +167,7 @@ impl<R: Record> Snapshot<'_, R> {
 
 impl<R: Record> Drop for Snapshot<'_, R> {
     fn drop(&mut self) {
-        self.state.views.end(&self.view);
+        self.state.panics.watch(|| self.state.views.end(&self.view));
     }
 }
 
@@ -205,7 +208,7 @@ impl<R: Record> Iterator for SnapshotRecords<'_, R> {
         }
         let found = self.page[self.at];
         self.at += 1;
-        decode(found.bytes).map(Ok)
+        self.snapshot.state.panics.watch(|| decode(found.bytes)).map(Ok)
     }
 }
 

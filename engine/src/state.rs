@@ -14,10 +14,11 @@ use crate::batch::edit;
 use crate::checkpoint::{Base, Lazy};
 use crate::entries::Changes;
 use crate::error::{Error, Result};
+use crate::panics::Panics;
 use crate::quota::{Growth, Quota, Usage};
 use crate::record::Record;
 use crate::snapshot::Kept;
-use crate::table::{Bytes, Edit, PageId, Table, What, apply, plan};
+use crate::table::{Bytes, Edit, PageId, Table, What, apply, index, plan};
 use crate::views::Views;
 
 /// Replay's changes have no position of their own: all of them are durable.
@@ -30,6 +31,7 @@ pub(crate) struct State<R> {
     pub(crate) views: Views<Kept>,
     /// What is not in the table yet.
     pub(crate) lazy: Lazy,
+    pub(crate) panics: Panics,
     records: PhantomData<R>,
 }
 
@@ -37,7 +39,7 @@ impl<R: Record> State<R> {
     pub(crate) fn new(quota: Quota) -> Self {
         let usage = Arc::new(Usage::new(quota));
         let (table, views, lazy) = (Table::new(), Views::new(), Lazy::default());
-        Self { table, usage, views, lazy, records: PhantomData }
+        Self { table, usage, views, lazy, panics: Panics::new(), records: PhantomData }
     }
 
     /// A state that begins with what a checkpoint holds, and with none of it in the table.
@@ -53,6 +55,13 @@ impl<R: Record> State<R> {
     pub(crate) fn read(&self, id: u32) -> Result<(Option<Bytes>, u64)> {
         self.touch(PageId::of(id))?;
         Ok(self.table.read(id))
+    }
+
+    /// When a record expires; 0 for never, and where there is none.
+    pub(crate) fn expiry(&self, id: u32) -> Result<u64> {
+        self.touch(PageId::of(id))?;
+        let guard = self.table.lock_existing(PageId::of(id));
+        Ok(guard.map_or(0, |guard| guard.expiry(index(id))))
     }
 
     /// Sees to it that what there is of a page's slab is in the table. The caller has no

@@ -35,6 +35,12 @@ pub(crate) const LOAD_THREADS: usize = 2;
 /// [`sync`](Self::sync), or [`wait_for`](Self::wait_for) what
 /// [`get_with_lsn`](Self::get_with_lsn) names, before relying on it. When the log is
 /// poisoned, changes above its durable watermark are in doubt: reopen the store.
+///
+/// # Panics
+/// A panic of your code (a method of the record type, a closure) goes on to you, and is
+/// counted ([`StoreStats::panics`]). No lock is held and nothing is reserved any more then,
+/// and the operation is either not begun or made wholly, in the table and in the log. One
+/// that happens while records make way after a write is only counted: the write is made.
 #[derive(Debug)]
 pub struct Store<R: Record = Token> {
     /// Ended before the log is closed.
@@ -141,7 +147,7 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// As [`load`](Self::load), for the part with this record.
     pub fn get(&self, id: R::Id) -> Result<Option<R>> {
-        Ok(self.state.read(id.into())?.0.and_then(decode))
+        self.state.panics.watch(|| Ok(self.state.read(id.into())?.0.and_then(decode)))
     }
 
     /// As [`get`](Self::get), and a position to [`wait_for`](Self::wait_for) before relying
@@ -151,8 +157,10 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn get_with_lsn(&self, id: R::Id) -> Result<(Option<R>, Lsn)> {
-        let (bytes, lsn) = self.state.read(id.into())?;
-        Ok((bytes.and_then(decode), Lsn(lsn)))
+        self.state.panics.watch(|| {
+            let (bytes, lsn) = self.state.read(id.into())?;
+            Ok((bytes.and_then(decode), Lsn(lsn)))
+        })
     }
 
     /// The records with these ids as of one moment, in the ids' order: of a batch all
@@ -161,7 +169,15 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn get_many(&self, ids: &[R::Id]) -> Result<Vec<Option<R>>> {
-        let mut pages: Vec<_> = ids.iter().map(|id| PageId::of((*id).into())).collect();
+        self.state.panics.watch(|| {
+            let ids: Vec<u32> = ids.iter().map(|id| (*id).into()).collect();
+            let found = self.find_many(&ids)?;
+            Ok(found.into_iter().map(|bytes| bytes.and_then(decode)).collect())
+        })
+    }
+
+    fn find_many(&self, ids: &[u32]) -> Result<Vec<Option<Bytes>>> {
+        let mut pages: Vec<_> = ids.iter().map(|id| PageId::of(*id)).collect();
         pages.sort_unstable();
         pages.dedup();
         pages.iter().try_for_each(|page| self.state.touch(*page))?;
@@ -169,14 +185,11 @@ impl<R: Record> Store<R> {
             .iter()
             .filter_map(|page| Some((*page, self.state.table.lock_existing(*page)?)))
             .collect();
-        let bytes = |id: &R::Id| {
-            let id = (*id).into();
-            let at = guards.binary_search_by_key(&PageId::of(id), |(page, _)| *page).ok()?;
-            guards[at].1.read(index(id))
+        let bytes = |id: &u32| {
+            let at = guards.binary_search_by_key(&PageId::of(*id), |(page, _)| *page).ok()?;
+            guards[at].1.read(index(*id))
         };
-        let found: Vec<_> = ids.iter().map(bytes).collect();
-        drop(guards);
-        Ok(found.into_iter().map(|bytes| bytes.and_then(decode)).collect())
+        Ok(ids.iter().map(bytes).collect())
     }
 
     /// When the record with this id expires, in ms since 1970; `None` for never, and where
@@ -185,10 +198,8 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn expires_at(&self, id: R::Id) -> Result<Option<u64>> {
-        let id = id.into();
-        self.state.touch(PageId::of(id))?;
-        let guard = self.state.table.lock_existing(PageId::of(id));
-        Ok(guard.map(|guard| guard.expiry(index(id))).filter(|at| *at != 0))
+        let expiry = self.state.panics.watch(|| self.state.expiry(id.into()))?;
+        Ok(Some(expiry).filter(|at| *at != 0))
     }
 
     /// How many records there are, those of writes under way among them.
@@ -270,6 +281,7 @@ impl<R: Record> Store<R> {
             quota,
             snapshots: self.state.views.len() as u64,
             checkpoints: self.checkpoints.stats(),
+            panics: self.state.panics.count(),
             log: self.log.stats(),
         }
     }
@@ -372,6 +384,8 @@ pub struct StoreStats {
     pub snapshots: u64,
     /// The checkpoints.
     pub checkpoints: CheckpointStats,
+    /// Panics in operations.
+    pub panics: u64,
     /// The log's counters.
     pub log: Stats,
 }

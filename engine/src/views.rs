@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::steps::{Step, pass};
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, Ordering, RwLock, RwLockWriteGuard, lock, read, write,
 };
@@ -58,7 +59,9 @@ impl<P> Views<P> {
         // Whoever logs at or after the cut sees this, or what is stored later, and keeps
         // what it changes. It waits for our lock, which we have for this moment only.
         self.newest.store(UNKNOWN, Ordering::Relaxed);
+        pass(Step::Announced);
         let view = Arc::new(View::new(cut()));
+        pass(Step::Cut);
         changing.live.push(Arc::clone(&view));
         Some(view)
     }
@@ -66,6 +69,7 @@ impl<P> Views<P> {
     /// Ends a view; what it kept goes.
     pub(crate) fn end(&self, view: &Arc<View<P>>) {
         self.change().live.retain(|live| !Arc::ptr_eq(live, view));
+        pass(Step::Ended);
         view.expire();
         view.clear();
     }
@@ -100,11 +104,13 @@ impl<P> Views<P> {
             return;
         }
         let image = image();
+        pass(Step::PageCopied);
         for view in views {
             match &image {
                 Some(image) => view.insert(page, image),
                 None => view.expire(),
             }
+            pass(Step::PageKept);
         }
     }
 
@@ -116,8 +122,14 @@ impl<P> Views<P> {
             live.iter().filter(|view| view.keeps_any()).partition(|view| view.has_expired());
         expired.into_iter().chain(others).any(|view| {
             view.expire();
+            pass(Step::Expired);
             view.clear() > 0
         })
+    }
+
+    /// Lets all views expire.
+    pub(crate) fn expire(&self) {
+        read(&self.live).iter().for_each(|view| view.expire());
     }
 }
 

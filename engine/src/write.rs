@@ -7,13 +7,14 @@
 
 use std::time::Duration;
 
-use bulla_wal::{Level, Receipt};
+use bulla_wal::{Level, Lsn, Receipt};
 
 use crate::batch::{Batch, non_zero, pages};
 use crate::entries::{DELETE, EXPIRE, PUT, expiry_item};
 use crate::error::{Error, Result};
-use crate::quota::{Growth, QuotaError};
+use crate::quota::{Growth, QuotaError, Reservation};
 use crate::record::Record;
+use crate::steps::{Step, pass};
 use crate::store::Store;
 use crate::table::{Edit, Found, PageGuard, PageId, What, apply, index, plan};
 
@@ -33,7 +34,7 @@ pub(crate) struct Request<'a> {
 
 /// How a try to make a change ended.
 enum Attempt {
-    Made(Receipt, Growth),
+    Made(Receipt),
     /// What is there is not what was expected.
     NotAdmitted,
     /// The log has no room right now.
@@ -67,7 +68,7 @@ impl<R: Record> Store<R> {
     /// [`Error::TooFarAhead`], [`Error::ZeroId`], [`Error::Quota`], [`Error::Memory`],
     /// and [`Error::Log`] with `Full` or `NoSpace`: nothing was changed.
     pub fn put_async(&self, record: &R, level: Level) -> Result<Receipt> {
-        let put = self.put_if(record, level, |_| true)?;
+        let put = self.state.panics.watch(|| self.put_if(record, level, |_| true))?;
         Ok(put.expect("a put that expects nothing is made"))
     }
 
@@ -85,9 +86,11 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// [`Error::Exists`], and as [`put_async`](Self::put_async).
     pub fn create_async(&self, record: &R, level: Level) -> Result<Receipt> {
-        let id = record.id().into();
-        let created = self.put_if(record, level, |page| page.read(index(id)).is_none())?;
-        created.ok_or(Error::Exists { id })
+        self.state.panics.watch(|| {
+            let id = record.id().into();
+            let created = self.put_if(record, level, |page| page.read(index(id)).is_none())?;
+            created.ok_or(Error::Exists { id })
+        })
     }
 
     /// Inserts or replaces a record that expires `ttl` from now, and waits until the
@@ -107,19 +110,7 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// As [`put_async`](Self::put_async).
     pub fn put_for_async(&self, record: &R, ttl: Duration, level: Level) -> Result<Receipt> {
-        self.check(record)?;
-        let (id, at) = (record.id().into(), self.after(ttl));
-        let item = expiry_item(id, at);
-        let request = Request {
-            entries: &[(PUT, record.as_bytes()), (EXPIRE, &item)],
-            edits: &[
-                Edit { id, what: What::Put(record.as_bytes()) },
-                Edit { id, what: What::Expire(at) },
-            ],
-            level,
-        };
-        let put = self.change(&[PageId::of(id)], request, |_| true)?;
-        Ok(put.expect("a put that expects nothing is made"))
+        self.state.panics.watch(|| self.put_until(record, self.after(ttl), level))
     }
 
     /// Lets the record with this id expire `ttl` from now, or never, and waits until the
@@ -143,10 +134,12 @@ impl<R: Record> Store<R> {
         ttl: Option<Duration>,
         level: Level,
     ) -> Result<Option<Receipt>> {
-        let (id, at) = (id.into(), ttl.map_or(0, |ttl| self.after(ttl)));
-        let item = expiry_item(id, at);
-        let edits = [Edit { id, what: What::Expire(at) }];
-        self.change_existing(id, Request { entries: &[(EXPIRE, &item)], edits: &edits, level })
+        self.state.panics.watch(|| {
+            let (id, at) = (id.into(), ttl.map_or(0, |ttl| self.after(ttl)));
+            let item = expiry_item(id, at);
+            let edits = [Edit { id, what: What::Expire(at) }];
+            self.change_existing(id, Request { entries: &[(EXPIRE, &item)], edits: &edits, level })
+        })
     }
 
     /// Replaces a record by what `f` makes of it, and waits until the default level
@@ -181,7 +174,7 @@ impl<R: Record> Store<R> {
     {
         for _ in 0..MAX_UPDATES {
             let Some(current) = self.get(id)? else { return Ok(None) };
-            let next = f(current).map_err(Error::Update)?;
+            let next = self.state.panics.watch(|| f(current)).map_err(Error::Update)?;
             if let Some(receipt) = self.compare_and_swap_async(&current, &next, level)? {
                 return Ok(Some((next, receipt)));
             }
@@ -213,24 +206,7 @@ impl<R: Record> Store<R> {
         next: &R,
         level: Level,
     ) -> Result<Option<Receipt>> {
-        let (id, other) = (current.id().into(), next.id().into());
-        if id != other {
-            return Err(Error::OtherId { id, other });
-        }
-        // A put clears the time at which a record expires: it is logged again.
-        let bytes = *current.as_bytes();
-        for _ in 0..MAX_UPDATES {
-            let kept = self.expires_at(current.id())?.unwrap_or(0);
-            let mut was = kept;
-            let swapped = self.swap(next, kept, level, |guards| {
-                was = guards[0].expiry(index(id));
-                was == kept && guards[0].read(index(id)) == Some(bytes)
-            })?;
-            if swapped.is_some() || was == kept {
-                return Ok(swapped);
-            }
-        }
-        Err(Error::Contended { id })
+        self.state.panics.watch(|| self.swap_if(current, next, level))
     }
 
     /// Removes a record, and waits until the default level holds. `false`, and nothing
@@ -258,10 +234,12 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// [`Error::Log`]: with `Full` or `NoSpace` nothing was changed.
     pub fn delete_async(&self, id: R::Id, level: Level) -> Result<Option<Receipt>> {
-        let id = id.into();
-        let edits = [Edit { id, what: What::Delete }];
-        let entries: [(u16, &[u8]); 1] = [(DELETE, &id.to_le_bytes())];
-        self.change_existing(id, Request { entries: &entries, edits: &edits, level })
+        self.state.panics.watch(|| {
+            let id = id.into();
+            let edits = [Edit { id, what: What::Delete }];
+            let entries: [(u16, &[u8]); 1] = [(DELETE, &id.to_le_bytes())];
+            self.change_existing(id, Request { entries: &entries, edits: &edits, level })
+        })
     }
 
     /// Makes all changes of a batch or none, and waits until the default level holds.
@@ -288,11 +266,13 @@ impl<R: Record> Store<R> {
     /// As [`put_async`](Self::put_async), and [`Error::Log`] with `EmptyBatch` or
     /// `TooLarge`: nothing was changed.
     pub fn apply_async(&self, batch: &Batch<R>, level: Level) -> Result<Receipt> {
-        batch.records().try_for_each(|record| self.check(record))?;
-        let (entries, edits) = (batch.entries(), batch.edits());
-        let request = Request { entries: &entries, edits: &edits, level };
-        let applied = self.change(&pages(&edits), request, |_| true)?;
-        Ok(applied.expect("a batch expects nothing"))
+        self.state.panics.watch(|| {
+            batch.records().try_for_each(|record| self.check(record))?;
+            let (entries, edits) = (batch.entries(), batch.edits());
+            let request = Request { entries: &entries, edits: &edits, level };
+            let applied = self.change(&pages(&edits), request, |_| true)?;
+            Ok(applied.expect("a batch expects nothing"))
+        })
     }
 
     /// Deletes a record if it is still what was found, at the level Relaxed.
@@ -322,6 +302,44 @@ impl<R: Record> Store<R> {
             level,
         };
         self.change(&[PageId::of(id)], request, |guards| admit(&guards[0]))
+    }
+
+    /// Puts a record that expires at a given time.
+    fn put_until(&self, record: &R, at: u64, level: Level) -> Result<Receipt> {
+        self.check(record)?;
+        let id = record.id().into();
+        let item = expiry_item(id, at);
+        let request = Request {
+            entries: &[(PUT, record.as_bytes()), (EXPIRE, &item)],
+            edits: &[
+                Edit { id, what: What::Put(record.as_bytes()) },
+                Edit { id, what: What::Expire(at) },
+            ],
+            level,
+        };
+        let put = self.change(&[PageId::of(id)], request, |_| true)?;
+        Ok(put.expect("a put that expects nothing is made"))
+    }
+
+    fn swap_if(&self, current: &R, next: &R, level: Level) -> Result<Option<Receipt>> {
+        let (id, other) = (current.id().into(), next.id().into());
+        if id != other {
+            return Err(Error::OtherId { id, other });
+        }
+        // A put clears the time at which a record expires: it is logged again.
+        let bytes = *current.as_bytes();
+        for _ in 0..MAX_UPDATES {
+            let kept = self.state.expiry(id)?;
+            let mut was = kept;
+            let swapped = self.swap(next, kept, level, |guards| {
+                was = guards[0].expiry(index(id));
+                was == kept && guards[0].read(index(id)) == Some(bytes)
+            })?;
+            if swapped.is_some() || was == kept {
+                return Ok(swapped);
+            }
+        }
+        Err(Error::Contended { id })
     }
 
     /// Puts a record that expires at a given time (0: never).
@@ -367,10 +385,15 @@ impl<R: Record> Store<R> {
         pages.iter().try_for_each(|page| self.state.touch(*page))?;
         let mut reclaims = 0;
         loop {
-            match self.attempt(pages, request, &mut admit)? {
-                Attempt::Made(receipt, growth) => {
-                    self.state.usage.commit(growth);
-                    self.made(pages, request);
+            // Dropped after the pages are unlocked, so that what is given back is gone.
+            let mut reservation = self.state.usage.reservation();
+            let attempt = self.attempt(pages, request, &mut admit, &mut reservation)?;
+            pass(Step::Unlocked);
+            drop(reservation);
+            pass(Step::GivenBack);
+            match attempt {
+                Attempt::Made(receipt) => {
+                    self.state.panics.contain(|| self.made(pages, request));
                     return Ok(Some(receipt));
                 }
                 Attempt::NotAdmitted => return Ok(None),
@@ -392,13 +415,18 @@ impl<R: Record> Store<R> {
         pages: &[PageId],
         request: Request<'_>,
         admit: &mut impl FnMut(&[PageGuard<'_>]) -> bool,
+        reservation: &mut Reservation<'_>,
     ) -> Result<Attempt> {
-        let lock = |page: &PageId| self.state.table.lock(*page).map_err(Error::Memory);
+        let lock = |page: &PageId| {
+            let guard = self.state.table.lock(*page).map_err(Error::Memory);
+            pass(Step::Locked);
+            guard
+        };
         match pages {
-            [page] => self.attempt_on(pages, &mut [lock(page)?], request, admit),
+            [page] => self.attempt_on(pages, &mut [lock(page)?], request, admit, reservation),
             pages => {
                 let mut guards = pages.iter().map(lock).collect::<Result<Vec<_>>>()?;
-                self.attempt_on(pages, &mut guards, request, admit)
+                self.attempt_on(pages, &mut guards, request, admit, reservation)
             }
         }
     }
@@ -409,43 +437,31 @@ impl<R: Record> Store<R> {
         guards: &mut [PageGuard<'_>],
         request: Request<'_>,
         admit: &mut impl FnMut(&[PageGuard<'_>]) -> bool,
+        reservation: &mut Reservation<'_>,
     ) -> Result<Attempt> {
         if !admit(guards) {
             return Ok(Attempt::NotAdmitted);
         }
         let (records, pages_in_use) = plan(pages, guards, request.edits);
-        let growth = Growth { records, pages: pages_in_use };
-        let usage = &self.state.usage;
-        if let Err(exceeded) = usage.reserve(growth) {
+        pass(Step::Planned);
+        if let Err(exceeded) = reservation.reserve(Growth { records, pages: pages_in_use }) {
             return Ok(Attempt::Exceeded(exceeded));
         }
-        match self.log.try_append_batch(request.entries, request.level) {
-            Ok(receipt) => {
-                self.state.keep(pages, guards, receipt.lsn);
-                apply(pages, guards, request.edits, receipt.lsn.0);
-                Ok(Attempt::Made(receipt, growth))
-            }
-            Err(error) => {
-                usage.release(growth);
-                match error {
-                    bulla_wal::Error::Full => Ok(Attempt::NoRoom),
-                    error => Err(error.into()),
-                }
-            }
-        }
+        pass(Step::Reserved);
+        let receipt = match self.log.try_append_batch(request.entries, request.level) {
+            Ok(receipt) => receipt,
+            Err(bulla_wal::Error::Full) => return Ok(Attempt::NoRoom),
+            Err(error) => return Err(error.into()),
+        };
+        reservation.made();
+        Logged { store: self, pages, guards, edits: request.edits, lsn: receipt.lsn }.make();
+        Ok(Attempt::Made(receipt))
     }
 
-    /// What is to be done after a change, with no page locked.
+    /// What can be done after a change, with no page locked.
     fn made(&self, pages: &[PageId], request: Request<'_>) {
-        let mut grows = false;
-        let mut shrinks = false;
-        for edit in request.edits {
-            match edit.what {
-                What::Put(_) => grows = true,
-                What::Delete => shrinks = true,
-                What::Expire(at) => self.reclaimer.expires(at),
-            }
-        }
+        let grows = request.edits.iter().any(|edit| matches!(edit.what, What::Put(_)));
+        let shrinks = request.edits.iter().any(|edit| matches!(edit.what, What::Delete));
         if shrinks {
             pages.iter().for_each(|page| self.state.table.tidy(*page));
         }
@@ -464,5 +480,49 @@ impl<R: Record> Store<R> {
             Some(receipt) => self.wait(receipt).map(|()| true),
             None => Ok(false),
         }
+    }
+}
+
+/// A change that is logged, and not yet made in the table.
+///
+/// From the log's entry on there is no way back: it is made also when that panics, here or
+/// in a snapshot's part of it. If it panics again, the process aborts, which the log
+/// survives: the two never disagree.
+struct Logged<'a, 't, R: Record> {
+    store: &'a Store<R>,
+    pages: &'a [PageId],
+    guards: &'a mut [PageGuard<'t>],
+    edits: &'a [Edit<'a>],
+    lsn: Lsn,
+}
+
+impl<R: Record> Logged<'_, '_, R> {
+    #[inline]
+    fn make(mut self) {
+        pass(Step::Logged);
+        self.store.state.keep(self.pages, self.guards, self.lsn);
+        self.apply();
+        pass(Step::Made);
+        // It is dropped by a panic only.
+        std::mem::forget(self);
+    }
+
+    #[inline]
+    fn apply(&mut self) {
+        apply(self.pages, self.guards, self.edits, self.lsn.0);
+        for edit in self.edits {
+            if let What::Expire(at) = edit.what {
+                self.store.reclaimer.expires(at);
+            }
+        }
+    }
+}
+
+impl<R: Record> Drop for Logged<'_, '_, R> {
+    #[cold]
+    fn drop(&mut self) {
+        // What was to be kept may not have been.
+        self.store.state.views.expire();
+        self.apply();
     }
 }

@@ -318,6 +318,8 @@ fn copies_make_way_for_records_the_oldest_snapshot_first() {
 
 #[test]
 fn no_write_fails_in_a_full_store_while_snapshots_come_and_go() {
+    /// Far more than there are until both ends were often met.
+    const MAX_LOOKS: u32 = 100_000;
     let dir = Dir::new("snapshot-writes");
     // Each of three threads has three pages, which it fills and empties: all that fits.
     let store = open(&dir, Quota::new().max_bytes(9 * PAGE));
@@ -332,7 +334,10 @@ fn no_write_fails_in_a_full_store_while_snapshots_come_and_go() {
     let (read, expired) = while_working(work, || {
         let (mut read, mut expired) = (0, 0);
         let mut live = std::collections::VecDeque::new();
-        while read < 100 || expired < 100 {
+        for _ in 0..MAX_LOOKS {
+            if read >= 100 && expired >= 100 {
+                break;
+            }
             let snapshot = store.snapshot().expect("not too many");
             match contents(&snapshot) {
                 Ok(model) => {
@@ -348,6 +353,7 @@ fn no_write_fails_in_a_full_store_while_snapshots_come_and_go() {
         }
         (read, expired)
     });
+    assert!(read > 0 && expired > 0, "{read} read, {expired} expired");
     let quota = store.stats().quota;
     assert_eq!((quota.rejected, quota.kept_bytes), (0, 0), "{read} read, {expired} expired");
     assert!(quota.bytes_high <= 9 * PAGE);

@@ -193,7 +193,7 @@ impl<R: Record> Checkpoints<R> {
             return Ok(newest.into());
         }
         let begun = self.io.now_ns();
-        let result = self.take_one(&mut taken);
+        let result = self.state.panics.watch(|| self.take_one(&mut taken));
         let mut now = lock(&self.now);
         (now.at_ns, now.not_before_ns) = (self.io.now_ns(), 0);
         let duration = Duration::from_nanos(now.at_ns.saturating_sub(begun));

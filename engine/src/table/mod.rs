@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 pub(crate) use memory::{PAGE_LEN, PAGE_RECORDS, SLAB_PAGES, SLAB_RECORDS};
 pub(crate) use slab::{Bytes, Found, PageGuard, PageImage, Slab};
 
+use crate::steps::{Step, pass};
+
 /// Slabs of a chunk of the directory, and chunks.
 const CHUNK_SLABS: usize = 256;
 const CHUNKS: usize = (1 << 32) / (CHUNK_SLABS * SLAB_PAGES * PAGE_RECORDS);
@@ -234,6 +236,7 @@ impl Table {
         }
         let before = number.checked_sub(1).and_then(|before| self.slab(before));
         let slab = Box::new(Slab::new(before.is_some_and(Slab::is_dense))?);
+        pass(Step::SlabMade);
         // Another thread may have made one meanwhile: then this one is unmapped again.
         Ok(cell.get_or_init(|| slab))
     }
@@ -251,13 +254,15 @@ impl std::fmt::Debug for Table {
 }
 
 /// Applies changes to pages that are locked, in order, and begins to write there.
-/// `guards` are the pages of all of them, sorted by `pages`.
+/// `guards` are the pages of all of them, sorted by `pages`. After a panic it can be done
+/// again, from the first change on.
 pub(crate) fn apply(pages: &[PageId], guards: &mut [PageGuard<'_>], edits: &[Edit<'_>], lsn: u64) {
     // Readers wait from here until the guards are dropped, after the last change: whoever
     // sees one of these changes will see all.
     for guard in guards.iter_mut() {
         guard.begin(lsn);
     }
+    pass(Step::Begun);
     for edit in edits {
         let guard = guard_of(pages, guards, edit.id);
         match edit.what {
@@ -265,6 +270,7 @@ pub(crate) fn apply(pages: &[PageId], guards: &mut [PageGuard<'_>], edits: &[Edi
             What::Delete => guard.delete(index(edit.id)),
             What::Expire(at) => guard.expire_at(index(edit.id), at),
         }
+        pass(Step::Edited);
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words};
 use super::{PAGE_SHIFT, index};
 use crate::record::RECORD_LEN;
+use crate::steps::{Step, pass};
 use crate::sync::{AtomicU64, Ordering};
 
 /// The bytes of a record.
@@ -183,6 +184,7 @@ impl Slab {
         }
         // With all pages locked nobody sets an expiry; writers lock in this order, too.
         let _guards: Vec<_> = (0..SLAB_PAGES).map(|page| self.lock(page)).collect();
+        pass(Step::SlabLocked);
         if self.is_empty() {
             self.has_expiries.store(false, Ordering::Relaxed);
             self.memory.give_back_expiries();
@@ -270,8 +272,9 @@ impl PageGuard<'_> {
 
     /// From now on the page is changed, and readers wait. `lsn` is where the log says so.
     pub(crate) fn begin(&mut self, lsn: u64) {
-        self.header.version.begin();
-        self.has_begun = true;
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.header.version.begin();
+        }
         self.header.lsn.store(lsn, Ordering::Relaxed);
     }
 
