@@ -11,7 +11,10 @@
 
 use std::marker::PhantomData;
 
+use bulla_wal::planted::{Bug, either};
+
 use crate::record::{RECORD_LEN, Record};
+use crate::table::{Edit, What};
 use crate::token::Token;
 
 /// Kind of an entry that inserts or replaces records. They never expire, unless a later
@@ -101,7 +104,7 @@ impl<'a, R: Record> Changes<'a, R> {
                 records
                     .iter()
                     .enumerate()
-                    .try_for_each(|(at, bytes)| check_record::<R>(at, bytes))?;
+                    .try_for_each(|(at, bytes)| check_record::<R>(at, bytes).map(drop))?;
                 Items::Puts(records)
             }
             DELETE => {
@@ -152,6 +155,36 @@ impl<'a, R: Record> Changes<'a, R> {
     }
 }
 
+/// Checks an entry and gives each of its changes to `apply`, as soon as it is checked.
+pub(crate) fn for_each_edit<'a, R: Record, E: From<EntryError>>(
+    kind: u16,
+    payload: &'a [u8],
+    mut apply: impl FnMut(Edit<'a>) -> Result<(), E>,
+) -> Result<(), E> {
+    match kind {
+        PUT => replayed(items(payload)?).iter().enumerate().try_for_each(|(index, bytes)| {
+            let id = check_record::<R>(index, bytes)?;
+            apply(Edit { id, what: What::Put(bytes) })
+        }),
+        DELETE => replayed(items(payload)?).iter().enumerate().try_for_each(|(index, id)| {
+            check_id(index, *id)?;
+            apply(Edit { id: u32::from_le_bytes(*id), what: What::Delete })
+        }),
+        EXPIRE => replayed(items(payload)?).iter().enumerate().try_for_each(|(index, item)| {
+            check_expiry(index, item)?;
+            let (id, _, at) = expiry_parts(item);
+            apply(Edit { id, what: What::Expire(at) })
+        }),
+        kind => Err(EntryError::Kind(kind).into()),
+    }
+}
+
+/// Those items of an entry whose changes are made: all.
+#[inline]
+fn replayed<T>(items: &[T]) -> &[T] {
+    &items[either(0, Bug::BatchReplayedByHalf, items.len() / 2)..]
+}
+
 /// An item of an [`EXPIRE`] entry.
 #[must_use]
 pub fn expiry_item(id: u32, at_ms: u64) -> [u8; EXPIRY_LEN] {
@@ -166,10 +199,15 @@ fn expiry_parts([a, b, c, d, e, f, g, h, at @ ..]: &[u8; EXPIRY_LEN]) -> (u32, u
     (word([*a, *b, *c, *d]), word([*e, *f, *g, *h]), u64::from_le_bytes(*at))
 }
 
-fn check_record<R: Record>(index: usize, bytes: &[u8; RECORD_LEN]) -> Result<(), EntryError> {
+/// Gives the record's id.
+#[inline]
+fn check_record<R: Record>(index: usize, bytes: &[u8; RECORD_LEN]) -> Result<u32, EntryError> {
     let record = R::from_bytes(bytes)
         .map_err(|source| EntryError::Record { index, source: Box::new(source) })?;
-    if record.id().into() == 0 { Err(EntryError::ZeroId { index }) } else { Ok(()) }
+    match record.id().into() {
+        0 => Err(EntryError::ZeroId { index }),
+        id => Ok(id),
+    }
 }
 
 const fn check_id(index: usize, id: [u8; ID_LEN]) -> Result<(), EntryError> {

@@ -260,16 +260,15 @@ impl Usage {
         Reservation { usage: self, growth: Growth { records: 0, pages: 0 }, is_made: false }
     }
 
-    /// Counts a change of the past, whether it fits or not: what the log says is so.
-    pub(crate) fn replay(&self, growth: Growth) {
-        let added = self.add(growth, true);
-        debug_assert!(added.is_ok(), "not checked");
-        self.commit(growth);
-    }
-
-    /// The high-water marks begin where replay has ended.
-    pub(crate) fn replayed(&self) {
-        let used = self.load();
+    /// Counts what a checkpoint has, or what replay made of that, whether it fits or not:
+    /// what the log says is so. The high-water marks begin there.
+    pub(crate) fn replayed(&self, growth: Growth) {
+        let before = self.load();
+        let used = Used {
+            records: before.records.saturating_add_signed(growth.records),
+            pages: before.pages.saturating_add_signed(growth.pages),
+        };
+        self.used.store(used.word(), Ordering::Relaxed);
         self.records_high.store(used.records, Ordering::Relaxed);
         self.pages_high.store(used.pages, Ordering::Relaxed);
     }
@@ -293,7 +292,7 @@ impl Usage {
     pub(crate) fn keep(&self) -> bool {
         // First, and taken back last: where none is kept, none takes room.
         self.kept.fetch_add(1, Ordering::Relaxed);
-        let fits = self.add(Growth { records: 0, pages: 1 }, false).is_ok();
+        let fits = self.add(Growth { records: 0, pages: 1 }).is_ok();
         if !fits {
             self.kept.fetch_sub(1, Ordering::Relaxed);
         }
@@ -361,16 +360,14 @@ impl Usage {
     }
 
     // Nothing is published by these numbers: Relaxed is enough for each to be exact.
-    fn add(&self, growth: Growth, unchecked: bool) -> Result<(), QuotaError> {
+    fn add(&self, growth: Growth) -> Result<(), QuotaError> {
         let records = growth.records.max(0).unsigned_abs();
         let pages = growth.pages.max(0).unsigned_abs();
         let mut word = self.used.load(Ordering::Relaxed);
         loop {
             let used = Used::of(word);
             let next = Used { records: used.records + records, pages: used.pages + pages };
-            if !unchecked {
-                self.check(used, next)?;
-            }
+            self.check(used, next)?;
             let swapped = self.used.compare_exchange_weak(
                 word,
                 next.word(),
@@ -423,7 +420,7 @@ impl Reservation<'_> {
     /// Reserves what the change adds. Once.
     pub(crate) fn reserve(&mut self, growth: Growth) -> Result<(), QuotaError> {
         debug_assert_eq!(self.growth, Growth { records: 0, pages: 0 });
-        self.usage.add(growth, false)?;
+        self.usage.add(growth)?;
         self.growth = growth;
         Ok(())
     }

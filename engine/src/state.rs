@@ -8,17 +8,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bulla_recovery::{EntryView, ReplayStats};
-use bulla_wal::planted::{Bug, either};
 
-use crate::batch::edit;
 use crate::checkpoint::{Base, Lazy};
-use crate::entries::Changes;
+use crate::entries::{self, EntryError};
 use crate::error::{Error, Result};
 use crate::panics::Panics;
 use crate::quota::{Growth, Quota, Usage};
 use crate::record::Record;
 use crate::snapshot::Kept;
-use crate::table::{Bytes, Edit, PageId, Table, What, apply, index, plan};
+use crate::table::{Bytes, Edit, PageGuard, PageId, Table, What, index};
 use crate::views::Views;
 
 /// Replay's changes have no position of their own: all of them are durable.
@@ -47,7 +45,7 @@ impl<R: Record> State<R> {
         let head = &base.newest.head;
         // Bounded by the number of ids.
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.usage.replay(Growth { records: count(head.records), pages: count(head.pages) });
+        self.usage.replayed(Growth { records: count(head.records), pages: count(head.pages) });
         self.lazy.begin(base);
     }
 
@@ -87,43 +85,101 @@ impl<R: Record> State<R> {
             &mut dyn FnMut(&EntryView<'_>) -> ControlFlow<()>,
         ) -> bulla_recovery::Result<ReplayStats>,
     ) -> Result<u64> {
+        let mut replayer = Replayer::new(self);
         let mut refused = None;
-        let stats = replay(&mut |entry| match self.replay_entry(entry) {
+        let stats = replay(&mut |entry| match replayer.entry(entry) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 refused = Some(error);
                 ControlFlow::Break(())
             }
         })?;
-        self.usage.replayed();
+        self.usage.replayed(replayer.end());
         refused.map_or(Ok(stats.entries), Err)
     }
+}
 
-    fn replay_entry(&self, entry: &EntryView<'_>) -> Result<()> {
-        let changes = Changes::<R>::decode(entry.kind, entry.payload)
-            .map_err(|source| Error::Entry { lsn: entry.lsn, seq: entry.seq, source })?;
-        let skipped = either(0, Bug::BatchReplayedByHalf, changes.iter().count() / 2);
-        changes.iter().skip(skipped).try_for_each(|change| self.replay_edit(edit(&change)))
+/// Makes the changes of a log in a table that nobody else has yet. A page stays locked as
+/// long as the changes are on it.
+struct Replayer<'a, R> {
+    state: &'a State<R>,
+    page: Option<(PageId, PageGuard<'a>)>,
+    growth: Growth,
+}
+
+impl<'a, R: Record> Replayer<'a, R> {
+    fn new(state: &'a State<R>) -> Self {
+        Self { state, page: None, growth: Growth { records: 0, pages: 0 } }
     }
 
-    /// Nobody else has the table yet: one change after the other.
-    fn replay_edit(&self, edit: Edit<'_>) -> Result<()> {
+    #[inline]
+    fn entry(&mut self, entry: &EntryView<'_>) -> Result<()> {
+        entries::for_each_edit::<R, _>(entry.kind, entry.payload, |edit| self.edit(edit)).map_err(
+            |refused| match refused {
+                Refused::Entry(source) => Error::Entry { lsn: entry.lsn, seq: entry.seq, source },
+                Refused::State(error) => error,
+            },
+        )
+    }
+
+    #[inline]
+    fn edit(&mut self, edit: Edit<'_>) -> Result<(), Refused> {
         let page = PageId::of(edit.id);
-        self.touch(page)?;
-        let guard = match edit.what {
-            What::Put(_) => Some(self.table.lock(page).map_err(Error::Memory)?),
-            // There is nothing to delete where there is no slab.
-            What::Delete | What::Expire(_) => self.table.lock_existing(page),
-        };
-        let Some(guard) = guard else { return Ok(()) };
-        let mut guards = [guard];
-        let (records, pages) = plan(&[page], &mut guards, &[edit]);
-        apply(&[page], &mut guards, &[edit], REPLAYED);
-        self.usage.replay(Growth { records, pages });
-        drop(guards);
-        if matches!(edit.what, What::Delete) {
-            self.table.tidy(page);
+        if self.page.as_ref().is_none_or(|(locked, _)| *locked != page) {
+            self.turn_to(page, matches!(edit.what, What::Put(_)))?;
+        }
+        if let Some((_, guard)) = &mut self.page {
+            guard.edit(edit);
         }
         Ok(())
+    }
+
+    /// Locks the page instead of the one before, with what a checkpoint has of it; if it
+    /// can't hold anything yet, only when there is something to `put`.
+    fn turn_to(&mut self, page: PageId, put: bool) -> Result<(), Refused> {
+        self.leave();
+        // It may wait for the disk: no page is locked now.
+        self.state.touch(page).map_err(Refused::State)?;
+        let table = &self.state.table;
+        let guard = if put {
+            Some(table.lock(page).map_err(|error| Refused::State(Error::Memory(error)))?)
+        } else {
+            table.lock_existing(page)
+        };
+        self.page = guard.map(|mut guard| {
+            guard.begin(REPLAYED);
+            (page, guard)
+        });
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        let Some((page, guard)) = self.page.take() else { return };
+        let (records, pages) = guard.grown();
+        self.growth.records += records;
+        self.growth.pages += pages;
+        let is_empty = guard.is_empty();
+        drop(guard);
+        if is_empty {
+            self.state.table.tidy(page);
+        }
+    }
+
+    /// What all changes added.
+    fn end(mut self) -> Growth {
+        self.leave();
+        self.growth
+    }
+}
+
+/// Why an entry is not replayed.
+enum Refused {
+    Entry(EntryError),
+    State(Error),
+}
+
+impl From<EntryError> for Refused {
+    fn from(error: EntryError) -> Self {
+        Self::Entry(error)
     }
 }

@@ -187,7 +187,7 @@ fn build<R: Record>(place: &Place, view: &SlabView<'_>) -> Result<Slab, Failure>
             }
         }
     }
-    Slab::restore(|page| view.occupied(page), view.records, view.expiries(), place.records)
+    Slab::restore(|page| view.occupied(page), view.records, view.expiries())
         .map_err(Failure::Memory)
 }
 
@@ -229,7 +229,7 @@ fn rebuild<R: Record>(base: &Base, place: &Place, buffer: &mut SlabBuffer) -> Re
     if !reached && reader.position().1 < upto {
         return Err(CheckpointError::LogTooShort { upto }.into());
     }
-    if slab.live() == place.records {
+    if slab.records() == place.records {
         Ok(slab)
     } else {
         Err(CheckpointError::OtherRecords { slab: place.slab }.into())

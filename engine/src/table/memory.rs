@@ -85,6 +85,7 @@ impl SlabMemory {
     }
 
     /// The words of a record, `slot` below [`SLAB_RECORDS`].
+    #[inline]
     pub(crate) fn record(&self, slot: usize) -> &Words {
         assert!(slot < SLAB_RECORDS);
         // SAFETY: slots fill the first `RECORDS_LEN` bytes, which the map has from
@@ -95,6 +96,7 @@ impl SlabMemory {
     }
 
     /// The header of a page, `page` below [`SLAB_PAGES`].
+    #[inline]
     pub(crate) fn header(&self, page: usize) -> &PageHeader {
         assert!(page < SLAB_PAGES);
         // SAFETY: as for `record`: headers fill `HEADERS_LEN` bytes from `HEADERS_AT` on,
@@ -103,6 +105,7 @@ impl SlabMemory {
     }
 
     /// When a record expires, `slot` below [`SLAB_RECORDS`]: ms since 1970, 0 for never.
+    #[inline]
     pub(crate) fn expiry(&self, slot: usize) -> &AtomicU64 {
         assert!(slot < SLAB_RECORDS);
         // SAFETY: as for `record`: expiries fill `EXPIRIES_LEN` bytes from `EXPIRIES_AT`
@@ -133,10 +136,31 @@ impl SlabMemory {
     }
 
     /// The address of byte `at`, below `LEN`.
+    #[inline]
     fn at(&self, at: usize) -> *const u8 {
         // SAFETY: the map has `LEN` bytes from `start` on, which is below `RECORDS_LEN`.
         unsafe { self.map.as_ptr().add(self.start + at) }
     }
+}
+
+/// The bytes of two words. They are stored as one: bytes that are read back before they
+/// are in the cache can come from one store only, and what is read across two waits until
+/// both are there, and with it all that follows.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn pair(low: u64, high: u64) -> [u8; 16] {
+    use std::arch::x86_64::{__m128i, _mm_set_epi64x};
+    // SAFETY: every x86-64 has SSE2, of which this is.
+    let both: __m128i = unsafe { _mm_set_epi64x(high.cast_signed(), low.cast_signed()) };
+    // SAFETY: they are equally long, and bytes can be anything.
+    unsafe { std::mem::transmute::<__m128i, [u8; 16]>(both) }
+}
+
+/// The bytes of two words.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(crate) fn pair(low: u64, high: u64) -> [u8; 16] {
+    (u128::from(low) | u128::from(high) << 64).to_le_bytes()
 }
 
 impl fmt::Debug for SlabMemory {

@@ -115,6 +115,7 @@ impl Table {
     }
 
     /// A record, and where in the log the last change of its page is (0: nowhere).
+    #[inline]
     pub(crate) fn read(&self, id: u32) -> (Option<Bytes>, u64) {
         let page = PageId::of(id);
         self.slab(page.slab()).map_or((None, 0), |slab| slab.read(page.in_slab(), index(id)))
@@ -134,8 +135,13 @@ impl Table {
     ///
     /// # Errors
     /// When the system has no memory for its slab.
+    #[inline]
     pub(crate) fn lock(&self, page: PageId) -> io::Result<PageGuard<'_>> {
-        Ok(self.make_slab(page.slab())?.lock(page.in_slab()))
+        let slab = match self.slab(page.slab()) {
+            Some(slab) => slab,
+            None => self.make_slab(page.slab())?,
+        };
+        Ok(slab.lock(page.in_slab()))
     }
 
     /// Locks a page if it can hold anything.
@@ -218,6 +224,7 @@ impl Table {
             .skip_while(move |(number, _)| *number < first)
     }
 
+    #[inline]
     fn slab(&self, number: usize) -> Option<&Slab> {
         let chunk = self.chunks[number / CHUNK_SLABS].get()?;
         chunk[number % CHUNK_SLABS].get().map(Box::as_ref)
@@ -229,16 +236,13 @@ impl Table {
         &chunk[number % CHUNK_SLABS]
     }
 
+    #[cold]
     fn make_slab(&self, number: usize) -> io::Result<&Slab> {
-        let cell = self.cell(number);
-        if let Some(slab) = cell.get() {
-            return Ok(slab);
-        }
         let before = number.checked_sub(1).and_then(|before| self.slab(before));
         let slab = Box::new(Slab::new(before.is_some_and(Slab::is_dense))?);
         pass(Step::SlabMade);
         // Another thread may have made one meanwhile: then this one is unmapped again.
-        Ok(cell.get_or_init(|| slab))
+        Ok(self.cell(number).get_or_init(|| slab))
     }
 }
 
@@ -256,6 +260,7 @@ impl std::fmt::Debug for Table {
 /// Applies changes to pages that are locked, in order, and begins to write there.
 /// `guards` are the pages of all of them, sorted by `pages`. After a panic it can be done
 /// again, from the first change on.
+#[inline]
 pub(crate) fn apply(pages: &[PageId], guards: &mut [PageGuard<'_>], edits: &[Edit<'_>], lsn: u64) {
     // Readers wait from here until the guards are dropped, after the last change: whoever
     // sees one of these changes will see all.
@@ -264,17 +269,13 @@ pub(crate) fn apply(pages: &[PageId], guards: &mut [PageGuard<'_>], edits: &[Edi
     }
     pass(Step::Begun);
     for edit in edits {
-        let guard = guard_of(pages, guards, edit.id);
-        match edit.what {
-            What::Put(bytes) => guard.put(index(edit.id), bytes),
-            What::Delete => guard.delete(index(edit.id)),
-            What::Expire(at) => guard.expire_at(index(edit.id), at),
-        }
+        guard_of(pages, guards, edit.id).edit(*edit);
         pass(Step::Edited);
     }
 }
 
 /// What the changes will add to records and pages in use.
+#[inline]
 pub(crate) fn plan(
     pages: &[PageId],
     guards: &mut [PageGuard<'_>],
@@ -291,11 +292,16 @@ pub(crate) fn plan(
     guards.iter().map(PageGuard::growth).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
+#[inline]
 fn guard_of<'g, 't>(
     pages: &[PageId],
     guards: &'g mut [PageGuard<'t>],
     id: u32,
 ) -> &'g mut PageGuard<'t> {
+    // Most changes are on one page.
+    if let [guard] = guards {
+        return guard;
+    }
     let at = pages.binary_search(&PageId::of(id)).expect("all pages are locked");
     &mut guards[at]
 }

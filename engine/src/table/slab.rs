@@ -7,8 +7,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words};
-use super::{PAGE_SHIFT, index};
+use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words, pair};
+use super::{Edit, PAGE_SHIFT, What, index};
 use crate::record::RECORD_LEN;
 use crate::steps::{Step, pass};
 use crate::sync::{AtomicU64, Ordering};
@@ -25,15 +25,15 @@ pub(crate) struct Found {
     pub(crate) expiry: u64,
 }
 
-/// A slab of which so many records are there is dense: huge pages are asked for.
-const DENSE_RECORDS: u32 = 16_384;
+/// A slab of which so many pages are in use is dense: huge pages are asked for.
+const DENSE_PAGES: u32 = 256;
 
 /// Memory for 32,768 records with consecutive ids.
 #[derive(Debug)]
 pub(crate) struct Slab {
     memory: SlabMemory,
-    /// Records that are there.
-    live: AtomicU32,
+    /// Pages with a record in them. Records are not counted: every insertion would pay.
+    in_use: AtomicU32,
     is_dense: AtomicBool,
     /// Was any expiry set since the expiries' memory was last given back?
     has_expiries: AtomicBool,
@@ -45,7 +45,7 @@ impl Slab {
     pub(crate) fn new(dense: bool) -> io::Result<Self> {
         Ok(Self {
             memory: SlabMemory::new(dense)?,
-            live: AtomicU32::new(0),
+            in_use: AtomicU32::new(0),
             is_dense: AtomicBool::new(dense),
             has_expiries: AtomicBool::new(false),
         })
@@ -60,9 +60,9 @@ impl Slab {
         occupied: impl Fn(usize) -> u64,
         records: impl IntoIterator<Item = &'a Bytes>,
         expiries: impl IntoIterator<Item = u64>,
-        live: u32,
     ) -> io::Result<Self> {
-        let slab = Self::new(live >= DENSE_RECORDS)?;
+        let in_use: u32 = (0..SLAB_PAGES).map(|page| u32::from(occupied(page) != 0)).sum();
+        let slab = Self::new(in_use >= DENSE_PAGES)?;
         let (mut records, mut expiries) = (records.into_iter(), expiries.into_iter());
         for page in 0..SLAB_PAGES {
             let occupied = occupied(page);
@@ -81,18 +81,19 @@ impl Slab {
             }
         }
         // Nobody else has the slab yet: whoever gets it sees all of this.
-        slab.live.store(live, Ordering::Relaxed);
+        slab.in_use.store(in_use, Ordering::Relaxed);
         Ok(slab)
     }
 
-    /// How many records are there.
-    pub(crate) fn live(&self) -> u32 {
-        self.live.load(Ordering::Relaxed)
+    /// How many records are there, while nobody changes them. Looks at every page.
+    pub(crate) fn records(&self) -> u32 {
+        let header = |page| self.memory.header(page);
+        (0..SLAB_PAGES).map(|page| header(page).occupied.load(Ordering::Relaxed).count_ones()).sum()
     }
 
-    /// Are so many records there that the next slab will likely fill, too?
+    /// Is so much of it in use that the next slab will likely fill, too?
     pub(super) fn is_dense(&self) -> bool {
-        self.live.load(Ordering::Relaxed) >= DENSE_RECORDS
+        self.in_use.load(Ordering::Relaxed) >= DENSE_PAGES
     }
 
     pub(super) fn has_expiries(&self) -> bool {
@@ -100,7 +101,7 @@ impl Slab {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.live.load(Ordering::Relaxed) == 0
+        self.in_use.load(Ordering::Relaxed) == 0
     }
 
     /// Is there nothing in the page right now? Only a hint.
@@ -109,6 +110,7 @@ impl Slab {
     }
 
     /// A record, and where in the log the last change of its page is.
+    #[inline]
     pub(super) fn read(&self, page: usize, index: usize) -> (Option<Bytes>, u64) {
         let header = self.memory.header(page);
         let words = self.memory.record(page * PAGE_RECORDS + index);
@@ -169,11 +171,19 @@ impl Slab {
     }
 
     /// Locks a page for writing.
+    #[inline]
     pub(crate) fn lock(&self, page: usize) -> PageGuard<'_> {
         let header = self.memory.header(page);
         header.version.lock();
         let occupied = header.occupied.load(Ordering::Relaxed);
-        PageGuard { slab: self, page, header, planned: occupied, has_begun: false }
+        PageGuard {
+            slab: self,
+            page,
+            header,
+            before: occupied,
+            planned: occupied,
+            has_begun: false,
+        }
     }
 
     /// Gives back what an empty slab need not have. No page of it may be locked by the
@@ -191,16 +201,18 @@ impl Slab {
         }
     }
 
-    fn inserted(&self) {
-        let live = self.live.fetch_add(1, Ordering::Relaxed) + 1;
-        if live == DENSE_RECORDS && !self.is_dense.swap(true, Ordering::Relaxed) {
+    /// A page got its first record.
+    fn page_filled(&self) {
+        let in_use = self.in_use.fetch_add(1, Ordering::Relaxed) + 1;
+        if in_use == DENSE_PAGES && !self.is_dense.swap(true, Ordering::Relaxed) {
             self.memory.ask_for_huge_pages(true);
         }
     }
 
-    fn removed(&self) {
-        let live = self.live.fetch_sub(1, Ordering::Relaxed) - 1;
-        if live == 0 && self.is_dense.swap(false, Ordering::Relaxed) {
+    /// A page lost its last record.
+    fn page_emptied(&self) {
+        let in_use = self.in_use.fetch_sub(1, Ordering::Relaxed) - 1;
+        if in_use == 0 && self.is_dense.swap(false, Ordering::Relaxed) {
             self.memory.ask_for_huge_pages(false);
         }
     }
@@ -213,6 +225,8 @@ pub(crate) struct PageGuard<'a> {
     slab: &'a Slab,
     page: usize,
     header: &'a PageHeader,
+    /// The records that were there when it was locked.
+    before: u64,
     /// The records that will be there.
     planned: u64,
     has_begun: bool,
@@ -259,18 +273,34 @@ impl PageGuard<'_> {
     }
 
     /// Says that a record will be there, or not.
+    #[inline]
     pub(crate) fn plan(&mut self, index: usize, there: bool) {
         self.planned = if there { self.planned | bit(index) } else { self.planned & !bit(index) };
     }
 
     /// What the plan adds to the records and to the pages that are in use.
+    #[inline]
     pub(crate) fn growth(&self) -> (i64, i64) {
-        let occupied = self.occupied();
-        let records = i64::from(self.planned.count_ones()) - i64::from(occupied.count_ones());
-        (records, i64::from(self.planned != 0) - i64::from(occupied != 0))
+        growth(self.before, self.planned)
+    }
+
+    /// What was added since it was locked to the records and to the pages that are in use.
+    pub(crate) fn grown(&self) -> (i64, i64) {
+        growth(self.before, self.occupied())
+    }
+
+    /// Makes a change of a record of this page, after [`begin`](Self::begin).
+    #[inline]
+    pub(crate) fn edit(&mut self, edit: Edit<'_>) {
+        match edit.what {
+            What::Put(bytes) => self.put(index(edit.id), bytes),
+            What::Delete => self.delete(index(edit.id)),
+            What::Expire(at) => self.expire_at(index(edit.id), at),
+        }
     }
 
     /// From now on the page is changed, and readers wait. `lsn` is where the log says so.
+    #[inline]
     pub(crate) fn begin(&mut self, lsn: u64) {
         if !std::mem::replace(&mut self.has_begun, true) {
             self.header.version.begin();
@@ -279,30 +309,35 @@ impl PageGuard<'_> {
     }
 
     /// Inserts or replaces a record, which will never expire.
-    pub(crate) fn put(&mut self, index: usize, bytes: &Bytes) {
+    #[inline]
+    fn put(&mut self, index: usize, bytes: &Bytes) {
         let occupied = self.occupied();
         store(self.words(index), bytes);
         if occupied & bit(index) == 0 {
             self.header.occupied.store(occupied | bit(index), Ordering::Relaxed);
-            self.slab.inserted();
+            if occupied == 0 {
+                self.slab.page_filled();
+            }
         } else {
             self.never_expires(index);
         }
     }
 
     /// Removes a record, if it is there.
-    pub(crate) fn delete(&mut self, index: usize) {
+    fn delete(&mut self, index: usize) {
         let occupied = self.occupied();
         if occupied & bit(index) == 0 {
             return;
         }
         self.never_expires(index);
         self.header.occupied.store(occupied & !bit(index), Ordering::Relaxed);
-        self.slab.removed();
+        if self.is_empty() {
+            self.slab.page_emptied();
+        }
     }
 
     /// Says when a record expires, if it is there: in ms since 1970, 0 for never.
-    pub(crate) fn expire_at(&mut self, index: usize, expiry: u64) {
+    fn expire_at(&mut self, index: usize, expiry: u64) {
         if self.occupied() & bit(index) == 0 || (expiry == 0 && !self.slab.has_expiries()) {
             return;
         }
@@ -326,6 +361,7 @@ impl PageGuard<'_> {
 }
 
 impl Drop for PageGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         if !self.has_begun {
             self.header.version.unlock();
@@ -374,20 +410,29 @@ const fn ids(first: u32) -> std::ops::RangeInclusive<u32> {
     first..=first | ((1 << PAGE_SHIFT) - 1)
 }
 
+/// What pages with these records have more than those had: records, and pages in use.
+#[inline]
+fn growth(before: u64, after: u64) -> (i64, i64) {
+    let records = i64::from(after.count_ones()) - i64::from(before.count_ones());
+    (records, i64::from(after != 0) - i64::from(before != 0))
+}
+
 const fn bit(index: usize) -> u64 {
     1 << index
 }
 
+#[inline]
 fn store(words: &Words, bytes: &Bytes) {
     for (word, bytes) in words.iter().zip(bytes.as_chunks().0) {
         word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
     }
 }
 
+#[inline]
 fn load(words: &Words) -> Bytes {
     let mut bytes = [0; RECORD_LEN];
-    for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
-        *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+    for (bytes, [low, high]) in bytes.as_chunks_mut().0.iter_mut().zip(words.as_chunks().0) {
+        *bytes = pair(low.load(Ordering::Relaxed), high.load(Ordering::Relaxed));
     }
     bytes
 }

@@ -26,6 +26,7 @@ pub(crate) struct Version(AtomicU64);
 impl Version {
     /// Gives what `copy` gave while the page did not change. It may run several times, and
     /// what it reads in vain may be torn.
+    #[inline]
     pub(crate) fn read<T>(&self, copy: impl FnMut() -> T) -> T {
         self.read_without(WRITING, copy)
     }
@@ -50,6 +51,7 @@ impl Version {
         self.read_without(LOCKED | WRITING, || is_before().then(&mut copy))
     }
 
+    #[inline]
     fn read_without<T>(&self, busy: u64, mut copy: impl FnMut() -> T) -> T {
         let mut round = 0;
         for _ in 0..MAX_LOOKS {
@@ -75,6 +77,7 @@ impl Version {
 
     /// Waits until no other writer has the page. Writers never wait for a disk while they
     /// have one.
+    #[inline]
     pub(crate) fn lock(&self) {
         let mut round = 0;
         loop {
@@ -93,6 +96,7 @@ impl Version {
     }
 
     /// The holder of the lock is about to change the page.
+    #[inline]
     pub(crate) fn begin(&self) {
         let now = self.0.load(Ordering::Relaxed);
         debug_assert_eq!(now & (LOCKED | WRITING), LOCKED, "locked, and not yet begun");
@@ -102,6 +106,7 @@ impl Version {
     }
 
     /// The holder of the lock has changed the page, and gives the lock back.
+    #[inline]
     pub(crate) fn finish(&self) {
         let now = self.0.load(Ordering::Relaxed);
         debug_assert_eq!(now & (LOCKED | WRITING), LOCKED | WRITING, "begun");
@@ -110,6 +115,7 @@ impl Version {
     }
 
     /// The holder of the lock has changed nothing, and gives it back.
+    #[inline]
     pub(crate) fn unlock(&self) {
         let now = self.0.load(Ordering::Relaxed);
         debug_assert_eq!(now & (LOCKED | WRITING), LOCKED, "locked, and nothing changed");
