@@ -332,6 +332,7 @@ impl Usage {
 
     pub(crate) fn stats(&self) -> QuotaStats {
         let used = self.load();
+        self.raise(used);
         let bytes = |pages: u64| pages * PAGE_LEN as u64;
         QuotaStats {
             records: used.records,
@@ -375,11 +376,7 @@ impl Usage {
                 Ordering::Relaxed,
             );
             match swapped {
-                Ok(_) => {
-                    raise(&self.records_high, next.records);
-                    raise(&self.pages_high, next.pages);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(()),
                 Err(now) => word = now,
             }
         }
@@ -402,8 +399,15 @@ impl Usage {
     fn give_back(&self, records: i64, pages: i64) {
         if (records, pages) != (0, 0) {
             let given = Used { records: records.unsigned_abs(), pages: pages.unsigned_abs() };
-            self.used.fetch_sub(given.word(), Ordering::Relaxed);
+            self.raise(Used::of(self.used.fetch_sub(given.word(), Ordering::Relaxed)));
         }
+    }
+
+    /// Raises the high-water marks. It is enough to do so with what was in use just before
+    /// something is given back, and when somebody asks: growth pays nothing for them.
+    fn raise(&self, used: Used) {
+        raise(&self.records_high, used.records);
+        raise(&self.pages_high, used.pages);
     }
 }
 
