@@ -329,6 +329,7 @@ pub(crate) fn commit(
         len: log.options.opening_len(cut.end.lsn.distance_from(cut.durable.lsn)),
         direct: log.options.is_direct(),
         zeroed: true,
+        is_wanted: &|| true,
     };
     let (file, chain) = create_segment(log, &new, &tail, cut)?;
     let end = Cursor { chain, ..cut.end };

@@ -535,7 +535,12 @@ impl Log {
                 let _ = thread.join();
             }
         }
-        self.shared.driver().let_go();
+        let mut driver = self.shared.driver();
+        if closed {
+            driver.trim(self.shared.ring.end());
+        }
+        driver.let_go();
+        drop(driver);
         if closed { Ok(()) } else { Err(self.shared.poison_error()) }
     }
 
@@ -791,18 +796,23 @@ fn run_flusher(shared: &Shared, io: &dyn Io, tick: Duration) {
 
 /// Makes spare segments and the ring's memory, so that nobody waits for them.
 fn run_preparer(shared: &Shared, maker: &SpareMaker) {
-    let mut populate = shared.ring.populate();
+    // Both are for a log that is appended to, which wants a segment first.
+    let mut populate = None;
     while !shared.is_stopped() {
         match shared.take_spare_wanted() {
             None => {
-                if populate.next().is_none() {
+                if populate.as_mut().and_then(Iterator::next).is_none() {
                     park(None);
                 }
             }
             Some(wanted) => {
+                populate.get_or_insert_with(|| shared.ring.populate());
                 // Appends that need the segment must not wait for a thread that is gone.
-                let made = catch_unwind(AssertUnwindSafe(|| maker.make(wanted)))
-                    .unwrap_or_else(|_| Err(std::io::Error::other("making a segment panicked")));
+                let made =
+                    catch_unwind(AssertUnwindSafe(|| maker.make(wanted, &|| !shared.is_stopped())))
+                        .unwrap_or_else(|_| {
+                            Err(std::io::Error::other("making a segment panicked"))
+                        });
                 let mut driver = shared.driver();
                 driver.prepared(shared, made);
                 driver.pump(shared);

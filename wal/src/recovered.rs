@@ -135,6 +135,7 @@ pub fn begin(
         len: options.opening_len(0),
         direct: options.is_direct(),
         zeroed: true,
+        is_wanted: &|| true,
     };
     let sector = u64::from(current.sector);
     let file = segment::create(io.as_ref(), path, &new, |_| Ok(sector))?;

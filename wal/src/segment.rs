@@ -18,7 +18,7 @@ use crate::planted::{Bug, unless};
 const CHUNK: usize = 1024 * 1024;
 
 /// What to make.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct NewSegment<'a> {
     /// Its first sector.
     pub header: &'a Header,
@@ -29,6 +29,8 @@ pub struct NewSegment<'a> {
     /// Write zeros to what is left of it, so that no later sync has to change metadata;
     /// else that space is only reserved, where the file system can.
     pub zeroed: bool,
+    /// Asked between pieces of it: is it still wanted?
+    pub is_wanted: &'a dyn Fn() -> bool,
 }
 
 /// Makes a segment. On return it is durable under its name.
@@ -97,6 +99,9 @@ fn fill(
     }
     let zeros = AlignedBuf::zeroed(CHUNK);
     while at < new.len {
+        if !(new.is_wanted)() {
+            return Err(io::Error::other("it is not wanted any more"));
+        }
         let len = usize::try_from(new.len - at).unwrap_or(CHUNK).min(CHUNK);
         write_full(file, zeros.get(..len).unwrap_or(&[]), at)?;
         at += len as u64;

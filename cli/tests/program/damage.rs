@@ -173,7 +173,7 @@ fn map_of_segments_adds_up_and_shows_what_is_torn() {
     let dir = Dir::new("segments");
     let (log, _) = log(&dir);
     let (file, offset) = end_of(&log);
-    write(&file, b"half a frame", offset);
+    write(&file, &[b'h'; 4096], offset);
     let lines = stdout(&run("segments DIR --format jsonl", &log));
     let mut torn = 0;
     for line in lines.lines() {

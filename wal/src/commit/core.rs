@@ -182,6 +182,8 @@ pub(crate) struct Core {
     /// A promise is on its way, or waits for a segment that has room for it.
     promise_pending: bool,
     last_work: Nanos,
+    /// Something was appended: segments are needed.
+    is_used: bool,
     spares: usize,
     preparing: bool,
     prepare_blocked: bool,
@@ -215,6 +217,7 @@ impl Core {
             promise_wanted: false,
             promise_pending: false,
             last_work: now,
+            is_used: false,
             spares: 0,
             preparing: false,
             prepare_blocked: false,
@@ -232,6 +235,7 @@ impl Core {
         }
         self.now = now;
         self.tail = tail;
+        self.is_used |= tail.end > self.sealed;
     }
 
     /// Somebody waits for the positions below these to be written, or synced.
@@ -596,6 +600,7 @@ impl Core {
             || self.prepare_blocked
             || self.spares >= self.config.spares
             || self.phase != Phase::Running
+            || !self.is_used
         {
             return None;
         }

@@ -506,6 +506,7 @@ fn nothing_advances_after_a_failure() {
 #[test]
 fn failed_spare_is_not_tried_again_before_there_may_be_space() {
     let mut core = Core::new(config(true, 1), Lsn(0), SegmentNumber(1), 0);
+    core.tick(0, Tail { end: Lsn(SECTOR), ..Tail::default() });
     assert_eq!(core.next(), Some(Action::Prepare));
     core.spare_failed();
     assert_eq!(core.next(), None);
@@ -563,9 +564,9 @@ fn lateness_is_what_passed_since_a_write_was_due() {
 #[test]
 fn what_came_while_the_flusher_slept_is_as_new_as_its_wake_up() {
     let mut core = Core::new(config(true, 1), Lsn(0), SegmentNumber(1), 0);
-    assert_eq!(core.next(), Some(Action::Prepare));
     let tail = Tail { end: Lsn(SECTOR), after_sleep: true, ..Tail::default() };
     core.tick(1000 * MS, tail);
+    assert_eq!(core.next(), Some(Action::Prepare));
     assert_eq!(core.next(), None);
     assert_eq!(core.deadline(), Some(1010 * MS));
     core.tick(1010 * MS, Tail { after_sleep: false, ..tail });
@@ -616,6 +617,17 @@ fn frame_that_nobody_waits_for_does_not_hold_a_group_back() {
     world.want(waited_for);
     world.run();
     assert_eq!((world.count(|a| *a == Action::Seal), world.in_flight.len()), (3, 2));
+}
+
+#[test]
+fn no_segment_is_prepared_before_the_first_append() {
+    let mut world = World::new(config(true, 1));
+    world.now = 10_000 * MS;
+    world.finish();
+    assert_eq!(world.count(|a| *a == Action::Prepare), 0);
+    world.append(1, false);
+    world.finish();
+    assert_eq!(world.count(|a| *a == Action::Prepare), 1);
 }
 
 #[test]

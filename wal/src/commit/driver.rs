@@ -140,7 +140,11 @@ pub(crate) struct ReadySpare(OpenSegment);
 
 impl SpareMaker {
     /// Makes segment `number`; on return it is durable under its name.
-    pub(crate) fn make(&self, wanted: WantedSpare) -> io::Result<ReadySpare> {
+    pub(crate) fn make(
+        &self,
+        wanted: WantedSpare,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> io::Result<ReadySpare> {
         let WantedSpare { number, zeroed } = wanted;
         let header = Header {
             number,
@@ -150,7 +154,8 @@ impl SpareMaker {
             ..self.opening.clone()
         };
         let sector = u64::from(header.sector);
-        let new = NewSegment { header: &header, len: self.len, direct: self.direct, zeroed };
+        let new =
+            NewSegment { header: &header, len: self.len, direct: self.direct, zeroed, is_wanted };
         let file = segment::create(self.io.as_ref(), &self.dir, &new, |_| Ok(sector)).map_err(
             |error| match error {
                 crate::Error::Io { source, .. } => source,
@@ -459,7 +464,7 @@ impl Driver {
         let number = either(number, Bug::SpareSkipsNumber, number.next());
         let wanted = WantedSpare { number, zeroed: self.zeros_pay() };
         if self.inline_spares {
-            let made = self.maker.make(wanted);
+            let made = self.maker.make(wanted, &|| true);
             self.prepared(shared, made);
         } else {
             shared.ask_for_spare(wanted);
@@ -571,6 +576,18 @@ impl Driver {
                 let segment = self.open.front().map_or(SegmentNumber::ZERO, |open| open.number);
                 self.fail(shared, PoisonCause::Segment { operation: "sync", segment, source });
             }
+        }
+    }
+
+    /// Gives back the space behind the frames of a log that is closed: the next open then has
+    /// no zeros to look through.
+    pub(crate) fn trim(&self, end: Lsn) {
+        let sector = u64::from(self.sector);
+        let spares = self.spares.iter().map(|spare| (spare, sector));
+        let active = self.open.back().map(|last| (last, sector + end.distance_from(last.base)));
+        for (segment, len) in spares.chain(active) {
+            // Where it fails they are as a crash leaves them.
+            let _ = segment.file.set_len(len);
         }
     }
 

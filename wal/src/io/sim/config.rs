@@ -128,6 +128,8 @@ impl Default for SimConfig {
 pub struct SimCounts {
     /// Reads of files.
     pub reads: u64,
+    /// Bytes that they gave.
+    pub read_bytes: u64,
     /// Writes without DSYNC.
     pub writes: u64,
     /// Writes with DSYNC.

@@ -45,6 +45,7 @@ impl Disk {
         if count > 0 && self.lies(Lie::RottenRead, file.node) {
             bytes[count / 2] ^= 1;
         }
+        self.counts.read_bytes += count as u64;
         Ok(count)
     }
 
