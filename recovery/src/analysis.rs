@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bulla_wal::dir::{self, Listing, SegmentFile};
-use bulla_wal::format::{Control, FormatError, Header, LowWater, MAX_SECTOR};
+use bulla_wal::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
 use bulla_wal::io::{FileKind, Io};
 use bulla_wal::landmark::Landmark;
 use bulla_wal::{
@@ -130,7 +130,6 @@ impl Analysis {
             let next = listing.segments.last().map_or(0, |last| last.number.next().0);
             log.written_from = SegmentNumber(next.saturating_sub(WRITTEN_SEGMENTS));
         }
-        let log = &*log;
         let low_water = control.low_water;
         let live: Vec<SegmentFile> = listing
             .segments
@@ -139,6 +138,10 @@ impl Analysis {
             .copied()
             .collect();
         let headers = live.iter().map(|file| read_header(log, file)).collect::<Result<Vec<_>>>()?;
+        if log.written_from < SegmentNumber::MAX && is_closed(log, &live, &headers)? {
+            log.written_from = SegmentNumber::MAX;
+        }
+        let log = &*log;
         // A damaged newest slot leaves CONTROL behind its segments. That is a fault, but
         // no reason to call what they hold unreadable.
         let behind = epoch_ahead(&control, &live, &headers);
@@ -290,6 +293,19 @@ impl Analysis {
             std::cmp::Ordering::Less => self.scans.get(index)?.as_ref()?.stop_offset,
             std::cmp::Ordering::Equal => place.offset,
             std::cmp::Ordering::Greater => u64::from(self.control.sector),
+        })
+    }
+
+    /// Has this look read all of a segment's file from `from` on, on the disk, and found
+    /// nothing there?
+    pub(crate) fn is_zero_from(&self, index: usize, from: u64) -> bool {
+        let probed = self.plan.segments.get(index).is_some_and(|segment| segment.newest);
+        let scan = self.scans.get(index).and_then(Option::as_ref).filter(|_| probed);
+        // What ends with a seal may have been read from the page cache.
+        scan.is_some_and(|scan| {
+            matches!(scan.stop, End::Damage(_))
+                && from >= scan.stop_offset
+                && scan.nonzero_end.is_none()
         })
     }
 
@@ -468,12 +484,35 @@ fn epoch_ahead(
     Some((highest, header.nonce, fault))
 }
 
+/// A window for one sector of a segment, as the disk has it.
+fn short_window(log: &LogDir, number: SegmentNumber) -> Result<Window> {
+    Ok(log.segment(number, log.options.is_direct())?.with_chunk(u64::from(MAX_SECTOR)))
+}
+
+/// Was the log closed? Then nobody writes to these segments any more: whoever opens it goes
+/// on in a new one.
+fn is_closed(
+    log: &LogDir,
+    files: &[SegmentFile],
+    headers: &[Result<Header, CorruptionKind>],
+) -> Result<bool> {
+    // Behind the last frames there are spares at most, cut down to their headers.
+    let is_longer = |(file, header): &(&SegmentFile, &Header)| file.len > header.sector.into();
+    let readable = files.iter().zip(headers).rev().map_while(|(f, h)| Some((f, h.as_ref().ok()?)));
+    let Some((file, header)) = readable.clone().find(is_longer) else { return Ok(false) };
+    let sector = u64::from(header.sector);
+    let mut window = short_window(log, file.number)?;
+    let last = window.bytes(file.len.saturating_sub(sector), sector)?;
+    let last = Frame::decode(last, header.seed(), header.epoch, header.sector);
+    Ok(last.is_ok_and(|(frame, _)| frame.kind == FrameKind::SealClosed))
+}
+
 /// A segment's header, or what is wrong with it.
 fn read_header(log: &LogDir, file: &SegmentFile) -> Result<Result<Header, CorruptionKind>> {
     if file.kind != FileKind::Regular {
         return Ok(Err(CorruptionKind::NotAFile));
     }
-    let mut window = log.segment(file.number, log.options.is_direct())?;
+    let mut window = short_window(log, file.number)?;
     // As long as the largest sector, so that a foreign one is told from damage.
     match Header::decode(window.bytes(0, u64::from(MAX_SECTOR))?) {
         Ok(header) => Ok(Ok(header)),
@@ -489,7 +528,7 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<Result<Header, Corrup
 fn stands(log: &LogDir, plan: &Plan, landmark: &Landmark) -> Result<Option<usize>> {
     let Some((index, segment)) = plan.place_of(landmark) else { return Ok(None) };
     // It may lie in the segment that was written last: the disk knows it.
-    let mut window = log.segment(segment.number, log.options.is_direct())?;
+    let mut window = short_window(log, segment.number)?;
     Ok(landmark.is_in(&segment.header, &mut window)?.then_some(index))
 }
 

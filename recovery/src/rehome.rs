@@ -576,7 +576,7 @@ fn keep_cut_bytes(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Result
     for (index, segment) in analysis.plan.segments.iter().enumerate() {
         let keep = kept_len(analysis, pieces, index, segment);
         let from = analysis.cut_from(index).map_or(keep, |from| from.max(keep));
-        if segment.file_len > from {
+        if segment.file_len > from && !analysis.is_zero_from(index, from) {
             let path = dir::segment_path(&log.path, segment.number);
             let (epoch, number) = (segment.header.epoch, segment.number);
             quarantine.keep_rest(&path, from, &format!("{epoch}-{number}-{from}.bin"))?;

@@ -458,3 +458,32 @@ fn append_under_seccomp() -> ! {
         std::process::exit(if read.is_ok() && appended == [1] { 0 } else { 1 })
     })
 }
+
+/// Bytes that an open reads of a log whose segments are mostly zeros, and bytes of its files.
+fn open_after(end: impl FnOnce(Log, &SimDisk)) -> (u64, u64) {
+    let (disk, dir) = (SimDisk::new(5), Path::new("/log"));
+    let options = Options::new().segment_len(32 << 20).ring_len(1 << 20).manual();
+    let log = Log::create(dir, &options.clone().io(disk.process())).unwrap();
+    log.wait(log.append_with(1, &[7; 64], Level::Strict).unwrap()).unwrap();
+    end(log, &disk);
+    let io = disk.process();
+    let files: u64 = io.list_dir(dir).unwrap().iter().map(|entry| entry.len).sum();
+    let before = disk.counts().read_bytes;
+    drop(bulla_recovery::open(dir, &options.io(io)).unwrap());
+    (disk.counts().read_bytes - before, files)
+}
+
+#[test]
+fn open_reads_a_spare_once_after_a_kill_and_no_zeros_after_a_close() {
+    // CONTROL, headers and the last frames are looked at several times, the latter with what
+    // a window holds.
+    const LITTLE: u64 = 8 << 20;
+    let (read, files) = open_after(|log, disk| {
+        disk.kill();
+        drop(log);
+    });
+    assert!(files > 32 << 20, "a segment and its spare");
+    assert!(read <= files + LITTLE, "{read} bytes of {files}");
+    let (read, files) = open_after(|log, _| log.close().unwrap());
+    assert!(files < LITTLE / 64 && read < LITTLE / 64, "{read} bytes of {files}");
+}

@@ -170,6 +170,32 @@ fn look_beside_a_writer_leaves_what_it_may_write_out_of_the_page_cache() {
     assert!(older.iter().all(|segment| cached.contains(&path(segment.number))));
 }
 
+#[test]
+fn log_that_was_closed_is_looked_at_through_the_page_cache() {
+    let disk = SimDisk::new(4);
+    let dir = Path::new("/log");
+    let options = Options::new().segment_len(16 * 1024).ring_len(16 * 1024).sector(512);
+    let log = Log::create(dir, &options.clone().manual().io(disk.process())).unwrap();
+    let append = |log: &Log| log.wait(log.append_with(1, &[7; 200], Level::Strict).unwrap());
+    append(&log).unwrap();
+    log.close().unwrap();
+    let (io, knobs) = WrapIo::over(disk.process());
+    let options = options.io(io);
+    let inspection = Inspection::read(dir, &options).unwrap();
+    let cached = knobs.read_cached();
+    assert!(inspection.segments().iter().all(|s| cached.contains(&segment_path(dir, s.number))));
+    // A writer that goes on does so in a new one.
+    let recovered = bulla_recovery::open(dir, &options.clone().manual()).unwrap().0;
+    let log = Log::start(recovered).unwrap();
+    append(&log).unwrap();
+    knobs.read_cached();
+    let inspection = Inspection::read(dir, &options).unwrap();
+    let cached = knobs.read_cached();
+    let written = inspection.segments().iter().filter(|s| s.epoch == Some(log.epoch()));
+    assert!(written.clone().count() > 0);
+    assert!(written.map(|s| s.number).all(|number| !cached.contains(&segment_path(dir, number))));
+}
+
 /// A page that a write could not replace keeps what the file had before. Its sync failed.
 #[test]
 fn end_of_a_log_is_read_from_the_disk() {
