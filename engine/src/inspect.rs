@@ -71,7 +71,7 @@ impl<R: Record> StoreInspection<R> {
     /// As [`read`](StoreInspection::read), but for those of checkpoints.
     pub fn read_log(dir: &Path, options: &Options) -> Result<Self> {
         let inspection = Inspection::read(dir, options)?;
-        let state = State::new(Quota::unlimited());
+        let state = State::new(Quota::unlimited(), !options.is_manual());
         let replayed = state.replay(|visitor| inspection.replay(Range::ALL, visitor))?;
         let opened = OpenReport { replayed, ..OpenReport::default() };
         Ok(Self { state, report: inspection.report().clone(), opened })
@@ -91,7 +91,7 @@ impl<R: Record> StoreInspection<R> {
         let from_start = report.first_seq == Seq(1);
         let choice = candidates.choose(&standing, report.first_lsn, from_start)?;
         let Choice { newest, older, report: mut opened, .. } = choice;
-        let state = State::new(Quota::unlimited());
+        let state = State::new(Quota::unlimited(), !options.is_manual());
         let mut from = Bound::Unbounded;
         if let Some(newest) = newest {
             from = Bound::Lsn(newest.head.landmark.upto);

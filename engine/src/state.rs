@@ -34,9 +34,10 @@ pub(crate) struct State<R> {
 }
 
 impl<R: Record> State<R> {
-    pub(crate) fn new(quota: Quota) -> Self {
+    /// `ahead`: may a thread find memory for records before they come?
+    pub(crate) fn new(quota: Quota, ahead: bool) -> Self {
         let usage = Arc::new(Usage::new(quota));
-        let (table, views, lazy) = (Table::new(), Views::new(), Lazy::default());
+        let (table, views, lazy) = (Table::new(ahead), Views::new(), Lazy::default());
         Self { table, usage, views, lazy, panics: Panics::new(), records: PhantomData }
     }
 

@@ -87,7 +87,7 @@ impl<R: Record> Store<R> {
     pub fn open_records(dir: &Path, options: &StoreOptions) -> Result<Self> {
         let log_options = options.log.clone().level(options.level);
         let io = options.log.file_system();
-        let state = Arc::new(State::new(options.quota));
+        let state = Arc::new(State::new(options.quota, !options.log.is_manual()));
         let opened = match recover(dir, &log_options, &state) {
             Err(error) if options.create && is_not_there(&error) => create(dir, &log_options)?,
             recovered => recovered?,

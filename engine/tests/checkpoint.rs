@@ -227,6 +227,51 @@ fn every_damaged_byte_of_a_checkpoint_is_noticed_and_costs_nothing() {
     assert!(refused > 500 && rebuilt > 200, "{refused} {rebuilt}");
 }
 
+/// A slab with all of its 32,768 records is read straight into the table.
+#[test]
+fn damaged_full_slab_is_noticed_and_costs_nothing() {
+    let (full, ids) = (1_u32, 32_768_u32..65_536);
+    let disk = SimDisk::new(1);
+    let store = open(&disk);
+    for part in ids.clone().step_by(32) {
+        let mut batch = Batch::new();
+        (part..part + 32).for_each(|id| {
+            batch.put(&token(id, 1.0));
+        });
+        store.apply(&batch).expect("made");
+    }
+    store.checkpoint().expect("checkpoint");
+    end(&disk, store);
+    let newest = checkpoints(&disk).pop().expect("a file");
+    // The file's header, and the slab's words of records that are there.
+    let (header, words) = (4096, 4096);
+    let record = header + words + 64 * 20_000;
+    let weight_of = |store: &Store, id| store.get(TokenId(id)).expect("read").map(|t| t.weight());
+    let damages: [(u64, u8, bool); 6] = [
+        (0, 0, false),
+        (header, 1, true),
+        (header + words, 1, true),
+        // A bit of a time, with which the record is as good as before.
+        (record + 60, 1, true),
+        // The id.
+        (record + 48, 1, true),
+        (header + words + 64 * 32_768 - 1, 1, true),
+    ];
+    for (offset, bits, is_rebuilt) in damages {
+        let disk = disk.fork(offset);
+        disk.power_loss();
+        disk.flip(&newest, offset, bits);
+        let store = open(&disk);
+        assert!(ids.clone().all(|id| weight_of(&store, id) == Some(1.0)), "byte {offset}");
+        assert_eq!((store.len(), weight_of(&store, 1)), (ids.len(), None));
+        assert_eq!(store.stats().checkpoints.rebuilt_slabs, u64::from(is_rebuilt), "{offset}");
+        // It can be changed as any other.
+        assert!(store.delete(TokenId(full * 32_768 + 5)).expect("deleted"));
+        assert_eq!(weight_of(&store, full * 32_768 + 5), None);
+        assert_eq!(store.stats().quota.records, 32_767);
+    }
+}
+
 #[test]
 fn checkpoint_that_is_cut_short_or_too_long_or_gone_costs_nothing() {
     let disk = SimDisk::new(1);

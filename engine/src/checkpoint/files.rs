@@ -13,6 +13,7 @@ use super::error::CheckpointFault;
 use super::format::{
     BLOCK, CheckpointDamage, Head, MAX_SLAB_LEN, Place, SlabView, blocks, decode_index,
 };
+use crate::record::RECORD_LEN;
 
 /// Name of the folder.
 const FOLDER: &str = "checkpoints";
@@ -20,6 +21,8 @@ const FOLDER: &str = "checkpoints";
 const RESERVE: &str = "RESERVE";
 const SUFFIX: &str = ".ckpt";
 const TEMPORARY_SUFFIX: &str = ".ckpt.tmp";
+/// Bytes of a full slab that are read at once: a part of a processor's cache.
+const PIECE: usize = 256 * 1024;
 /// Digits of a number in a name.
 const DIGITS: usize = 20;
 
@@ -139,6 +142,41 @@ impl Checkpoint {
         let bytes = buffer.0.get_mut(..len).ok_or(CheckpointDamage::Length)?;
         read_whole(self.file.as_ref(), bytes, place.offset)?;
         Ok(SlabView::decode(place, bytes)?)
+    }
+
+    /// Reads the records of a slab that [is full](Place::is_full) into memory for them, and
+    /// gives them to `check`, each with the number of those before it. Their CRC is known only
+    /// at the end: none of them counts before this has returned.
+    pub(crate) fn read_filled<E: From<CheckpointFault>>(
+        &self,
+        place: &Place,
+        records: &mut [u8],
+        mut check: impl FnMut(usize, &[u8; RECORD_LEN]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut occupied = [0; BLOCK];
+        read_whole(self.file.as_ref(), &mut occupied, place.offset)?;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&occupied);
+        let (mut at, mut checked) = (0, Ok(()));
+        // In pieces that stay in the processor's cache until they are checked.
+        for piece in records.chunks_mut(PIECE) {
+            read_whole(self.file.as_ref(), piece, place.offset + (BLOCK + at) as u64)?;
+            crc.update(piece);
+            if checked.is_ok() {
+                let mut records = piece.as_chunks().0.iter().enumerate();
+                checked =
+                    records.try_for_each(|(index, record)| check(at / RECORD_LEN + index, record));
+            }
+            at += piece.len();
+        }
+        if crc.finalize() != place.crc {
+            return Err(CheckpointFault::from(CheckpointDamage::SlabCrc(place.slab)).into());
+        }
+        checked?;
+        if occupied != [u8::MAX; BLOCK] {
+            return Err(CheckpointFault::from(CheckpointDamage::Field("occupancy")).into());
+        }
+        Ok(())
     }
 }
 

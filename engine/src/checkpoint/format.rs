@@ -180,6 +180,12 @@ impl Place {
     pub(crate) const fn len(&self) -> usize {
         slab_len(self.records as usize, self.expires)
     }
+
+    /// Does it have every record that a slab can have, one after the other, and nothing
+    /// else?
+    pub(crate) const fn is_full(&self) -> bool {
+        self.records as usize == SLAB_RECORDS && !self.expires
+    }
 }
 
 impl Head {

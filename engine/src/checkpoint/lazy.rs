@@ -20,7 +20,7 @@ use crate::batch::edit;
 use crate::entries::{Change, Changes};
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::table::{Edit, PAGE_RECORDS, PageId, SLAB_PAGES, Slab, Table, apply, id_in_slab};
+use crate::table::{Bytes, Edit, PAGE_RECORDS, PageId, SLAB_PAGES, Slab, Table, apply, id_in_slab};
 
 /// Buffers that are kept for the next slabs.
 const MAX_BUFFERS: usize = 8;
@@ -130,11 +130,7 @@ impl Lazy {
 
     fn load<R: Record>(&self, base: &Arc<Base>, table: &Table, place: &Place) -> Result<()> {
         let mut buffer = lock(&self.buffers).pop().unwrap_or_else(SlabBuffer::new);
-        let slab = match base.newest.read(place, &mut buffer) {
-            Ok(view) => build::<R>(place, &view),
-            Err(fault) => Err(Failure::Fault(fault)),
-        };
-        let slab = match slab {
+        let slab = match fetch::<R>(&base.newest, place, &mut buffer) {
             Err(Failure::Fault(fault)) => {
                 let slab = rebuild::<R>(base, place, &mut buffer);
                 let slab = slab.map_err(|reason| CheckpointError::Slab {
@@ -170,6 +166,42 @@ enum Failure {
     Memory(io::Error),
 }
 
+impl From<CheckpointFault> for Failure {
+    fn from(fault: CheckpointFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Memory(error)
+    }
+}
+
+/// A slab of a checkpoint, each record checked.
+fn fetch<R: Record>(
+    checkpoint: &Checkpoint,
+    place: &Place,
+    buffer: &mut SlabBuffer,
+) -> Result<Slab, Failure> {
+    if !place.is_full() {
+        return build::<R>(place, &checkpoint.read(place, buffer)?);
+    }
+    Slab::filled(|records| {
+        checkpoint.read_filled(place, records, |slot, bytes| {
+            check::<R>(id_in_slab(place.slab, slot), bytes)
+        })
+    })
+}
+
+/// Is it the record of its place?
+fn check<R: Record>(id: u32, bytes: &Bytes) -> Result<(), Failure> {
+    match R::from_bytes(bytes) {
+        Ok(record) if id != 0 && record.id().into() == id => Ok(()),
+        _ => Err(CheckpointFault::from(CheckpointDamage::Record(id)).into()),
+    }
+}
+
 /// The slab that its bytes say, each record checked.
 fn build<R: Record>(place: &Place, view: &SlabView<'_>) -> Result<Slab, Failure> {
     let mut records = view.records.iter();
@@ -179,12 +211,9 @@ fn build<R: Record>(place: &Place, view: &SlabView<'_>) -> Result<Slab, Failure>
             let slot = page * PAGE_RECORDS + left.trailing_zeros() as usize;
             left &= left - 1;
             let id = id_in_slab(place.slab, slot);
-            let is_there = records.next().is_some_and(|bytes| {
-                R::from_bytes(bytes).is_ok_and(|record| id != 0 && record.id().into() == id)
-            });
-            if !is_there {
-                return Err(Failure::Fault(CheckpointDamage::Record(id).into()));
-            }
+            let bytes =
+                records.next().ok_or(CheckpointFault::from(CheckpointDamage::Record(id)))?;
+            check::<R>(id, bytes)?;
         }
     }
     Slab::restore(|page| view.occupied(page), view.records, view.expiries())
@@ -200,8 +229,7 @@ fn rebuild<R: Record>(base: &Base, place: &Place, buffer: &mut SlabBuffer) -> Re
                     let path = || older.path.clone();
                     let fault =
                         |fault| Error::from(CheckpointError::Unreadable { path: path(), fault });
-                    let view = older.read(old, buffer).map_err(fault)?;
-                    build::<R>(old, &view).map_err(|failure| match failure {
+                    fetch::<R>(older, old, buffer).map_err(|failure| match failure {
                         Failure::Fault(found) => fault(found),
                         Failure::Memory(error) => Error::Memory(error),
                     })?

@@ -84,6 +84,11 @@ impl SlabMemory {
         let _ = self.map.advise_range(advice, self.start, RECORDS_LEN);
     }
 
+    /// Has the system find memory for all records and headers. Only a wish, too.
+    pub(crate) fn populate(&self) {
+        let _ = self.map.advise_range(Advice::PopulateWrite, self.start, EXPIRIES_AT);
+    }
+
     /// The words of a record, `slot` below [`SLAB_RECORDS`].
     #[inline]
     pub(crate) fn record(&self, slot: usize) -> &Words {
@@ -93,6 +98,14 @@ impl SlabMemory {
         // is initialised, every pattern of bits is a valid atomic, and the map is private
         // and touched as these atomics only (module's documentation).
         unsafe { &*self.at(slot * RECORD_LEN).cast() }
+    }
+
+    /// The bytes of all records, for whoever has the slab alone.
+    pub(crate) fn records_mut(&mut self) -> &mut [u8] {
+        let start = self.map.as_mut_ptr();
+        // SAFETY: as for `record`: the map has `RECORDS_LEN` bytes from `start` on, which
+        // bytes and atomics alike may lie in, and `&mut self` says that nobody else has them.
+        unsafe { std::slice::from_raw_parts_mut(start.add(self.start), RECORDS_LEN) }
     }
 
     /// The header of a page, `page` below [`SLAB_PAGES`].

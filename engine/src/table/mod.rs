@@ -4,6 +4,7 @@
 //! is the unit of lock and version, a *slab* of 512 pages that of allocation. A function of
 //! the changes applied: reads no clock, runs no policy, knows nothing of the log.
 
+mod ahead;
 mod memory;
 mod slab;
 mod version;
@@ -14,6 +15,7 @@ use std::sync::OnceLock;
 pub(crate) use memory::{PAGE_LEN, PAGE_RECORDS, SLAB_PAGES, SLAB_RECORDS};
 pub(crate) use slab::{Bytes, Found, PageGuard, PageImage, Slab};
 
+use self::ahead::Ahead;
 use crate::steps::{Step, pass};
 
 /// Slabs of a chunk of the directory, and chunks.
@@ -104,14 +106,18 @@ pub(crate) const fn index(id: u32) -> usize {
 /// The records.
 pub(crate) struct Table {
     chunks: Box<[OnceLock<Chunk>]>,
+    /// None where no thread may work in the background.
+    ahead: Option<Ahead>,
 }
 
 /// Slabs are boxed: most places of a chunk are empty when ids are sparse.
 type Chunk = Box<[OnceLock<Box<Slab>>]>;
 
 impl Table {
-    pub(crate) fn new() -> Self {
-        Self { chunks: std::iter::repeat_with(OnceLock::new).take(CHUNKS).collect() }
+    /// `ahead`: may a thread make slabs before they are needed?
+    pub(crate) fn new(ahead: bool) -> Self {
+        let chunks = std::iter::repeat_with(OnceLock::new).take(CHUNKS).collect();
+        Self { chunks, ahead: ahead.then(Ahead::default) }
     }
 
     /// A record, and where in the log the last change of its page is (0: nowhere).
@@ -239,7 +245,9 @@ impl Table {
     #[cold]
     fn make_slab(&self, number: usize) -> io::Result<&Slab> {
         let before = number.checked_sub(1).and_then(|before| self.slab(before));
-        let slab = Box::new(Slab::new(before.is_some_and(Slab::is_dense))?);
+        let dense = before.is_some_and(Slab::is_dense);
+        let ahead = self.ahead.as_ref().filter(|_| dense).and_then(Ahead::next);
+        let slab = Box::new(ahead.map_or_else(|| Slab::new(dense), Ok)?);
         pass(Step::SlabMade);
         // Another thread may have made one meanwhile: then this one is unmapped again.
         Ok(self.cell(number).get_or_init(|| slab))

@@ -27,6 +27,8 @@ pub(crate) struct Found {
 
 /// A slab of which so many pages are in use is dense: huge pages are asked for.
 const DENSE_PAGES: u32 = 256;
+#[expect(clippy::cast_possible_truncation, reason = "512")]
+const ALL_PAGES: u32 = SLAB_PAGES as u32;
 
 /// Memory for 32,768 records with consecutive ids.
 #[derive(Debug)]
@@ -49,6 +51,16 @@ impl Slab {
             is_dense: AtomicBool::new(dense),
             has_expiries: AtomicBool::new(false),
         })
+    }
+
+    /// An empty slab that is expected to fill, with all of its memory found.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    pub(super) fn populated() -> io::Result<Self> {
+        let slab = Self::new(true)?;
+        slab.memory.populate();
+        Ok(slab)
     }
 
     /// A slab with the records that a checkpoint has of it: of each page those with a bit in
@@ -82,6 +94,23 @@ impl Slab {
         }
         // Nobody else has the slab yet: whoever gets it sees all of this.
         slab.in_use.store(in_use, Ordering::Relaxed);
+        Ok(slab)
+    }
+
+    /// A slab with every record that it can have, none of which expires; `fill` gives the
+    /// bytes of all of them.
+    ///
+    /// # Errors
+    /// When the system has no memory for it, and those of `fill`.
+    pub(crate) fn filled<E: From<io::Error>>(
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut slab = Self::new(true)?;
+        fill(slab.memory.records_mut())?;
+        for page in 0..SLAB_PAGES {
+            slab.memory.header(page).occupied.store(u64::MAX, Ordering::Relaxed);
+        }
+        slab.in_use = AtomicU32::new(ALL_PAGES);
         Ok(slab)
     }
 
