@@ -21,6 +21,7 @@ pub const SPACES: usize = 8;
 ///
 /// Made by [`Token::builder`] or, from bytes, by [`Token::from_bytes`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C, align(8))]
 pub struct Token(Layout);
 
 #[derive(
