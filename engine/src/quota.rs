@@ -364,6 +364,9 @@ impl Usage {
     fn add(&self, growth: Growth) -> Result<(), QuotaError> {
         let records = growth.records.max(0).unsigned_abs();
         let pages = growth.pages.max(0).unsigned_abs();
+        if (records, pages) == (0, 0) {
+            return Ok(());
+        }
         let mut word = self.used.load(Ordering::Relaxed);
         loop {
             let used = Used::of(word);

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use bulla_wal::{Level, Lsn, Receipt};
+use bulla_wal::{Level, Lsn, Receipt, Seq};
 
 use crate::batch::{Batch, non_zero, pages};
 use crate::entries::{DELETE, EXPIRE, PUT, expiry_item};
@@ -34,7 +34,7 @@ pub(crate) struct Request<'a> {
 
 /// How a try to make a change ended.
 enum Attempt {
-    Made(Receipt),
+    Made(Lsn, Seq),
     /// What is there is not what was expected.
     NotAdmitted,
     /// The log has no room right now.
@@ -388,18 +388,20 @@ impl<R: Record> Store<R> {
         loop {
             // Dropped after the pages are unlocked, so that what is given back is gone.
             let mut reservation = self.state.usage.reservation();
-            let attempt = self.attempt(pages, request, &mut admit, &mut reservation)?;
+            let attempt = self.attempt(pages, request, &mut admit, &mut reservation);
             pass(Step::Unlocked);
             drop(reservation);
             pass(Step::GivenBack);
             match attempt {
-                Attempt::Made(receipt) => {
+                Ok(Attempt::Made(lsn, seq)) => {
                     self.made(pages, request);
-                    return Ok(Some(receipt));
+                    let (epoch, level) = (self.log.epoch(), request.level);
+                    return Ok(Some(Receipt { epoch, lsn, seq, level }));
                 }
-                Attempt::NotAdmitted => return Ok(None),
-                Attempt::NoRoom => self.log.wait_for_room()?,
-                Attempt::Exceeded(error) => {
+                Err(error) => return Err(error),
+                Ok(Attempt::NotAdmitted) => return Ok(None),
+                Ok(Attempt::NoRoom) => self.log.wait_for_room()?,
+                Ok(Attempt::Exceeded(error)) => {
                     reclaims += 1;
                     let has_room = self.state.make_way(&error) || self.reclaim(error.resource)? > 0;
                     if reclaims > MAX_RECLAIMS || !has_room {
@@ -455,8 +457,9 @@ impl<R: Record> Store<R> {
             Err(error) => return Err(error.into()),
         };
         reservation.made();
-        Logged { store: self, pages, guards, edits: request.edits, lsn: receipt.lsn }.make();
-        Ok(Attempt::Made(receipt))
+        let Receipt { lsn, seq, .. } = receipt;
+        Logged { store: self, pages, guards, edits: request.edits, lsn }.make();
+        Ok(Attempt::Made(lsn, seq))
     }
 
     /// What can be done after a change, with no page locked.
