@@ -51,6 +51,7 @@ impl<R: Record> State<R> {
     }
 
     /// A record, and where in the log the last change of its page is (0: nowhere).
+    #[inline]
     pub(crate) fn read(&self, id: u32) -> Result<(Option<Bytes>, u64)> {
         self.touch(PageId::of(id))?;
         Ok(self.table.read(id))
@@ -65,6 +66,7 @@ impl<R: Record> State<R> {
 
     /// Sees to it that what there is of a page's slab is in the table. The caller has no
     /// page locked.
+    #[inline]
     pub(crate) fn touch(&self, page: PageId) -> Result<()> {
         if self.lazy.is_done() { Ok(()) } else { self.lazy.touch::<R>(&self.table, page) }
     }

@@ -146,6 +146,7 @@ impl<R: Record> Store<R> {
     ///
     /// # Errors
     /// As [`load`](Self::load), for the part with this record.
+    #[inline]
     pub fn get(&self, id: R::Id) -> Result<Option<R>> {
         self.state.panics.watch(|| Ok(self.state.read(id.into())?.0.and_then(decode)))
     }

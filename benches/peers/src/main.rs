@@ -121,17 +121,22 @@ fn compare(arguments: &Arguments) -> log::Result<bool> {
     Ok(!outcome.has_failed())
 }
 
+/// A name that is a log's or a store's stands for it alone; others for all that contain them.
 fn chosen_subjects(only: &[String]) -> log::Result<Vec<subjects::Subject>> {
     let mut chosen = subjects::all();
+    let names: Vec<_> = chosen.iter().map(|subject| subject.name).collect();
+    let is_meant = |subject: &str, name: &str| {
+        subject == name || (!names.contains(&name) && subject.contains(name))
+    };
     for name in only {
-        if !chosen.iter().any(|subject| subject.name.contains(name.as_str())) {
+        if !names.iter().any(|subject| is_meant(subject, name)) {
             return Err(format!("no log's name contains {name:?}; see --list").into());
         }
     }
     if !only.is_empty() {
         chosen.retain(|subject| {
             subjects::REFERENCES.contains(&subject.name)
-                || only.iter().any(|name| subject.name.contains(name.as_str()))
+                || only.iter().any(|name| is_meant(subject.name, name))
         });
     }
     Ok(chosen)

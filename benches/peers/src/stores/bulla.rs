@@ -1,10 +1,11 @@
-//! Bulla's store, with its defaults. A put is an entry of the log and a change of the
+//! Bulla's store, with its defaults but for what is said below. A put is an entry of the log and a change of the
 //! table; sync is the log's. Either it returns when the entry is in the log's ring
 //! (Relaxed), or when it is written (Balanced), as those of peers that write at each put.
 
 use std::path::Path;
 
 use bulla_engine::{Batch, Level, Quota, RECORD_LEN, Record, StoreOptions};
+use bulla_wal::{Method, Options};
 
 use crate::log::{Plan, Result};
 use crate::store::{Bytes, Store, missing};
@@ -41,7 +42,11 @@ impl<const WRITTEN: bool> Bulla<WRITTEN> {
 
 impl<const WRITTEN: bool> Store for Bulla<WRITTEN> {
     fn open(dir: &Path, _plan: &Plan) -> Result<Self> {
-        let options = StoreOptions::new().quota(Quota::unlimited());
+        let mut options = StoreOptions::new().quota(Quota::unlimited());
+        if WRITTEN {
+            // Each put is a write of its own: to the page cache, as the peers' are.
+            options = options.log(Options::new().method(Method::Buffered));
+        }
         let store = bulla_engine::Store::open_records(dir, &options)?;
         Ok(Self { store, batch: Batch::new() })
     }
