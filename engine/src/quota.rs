@@ -301,7 +301,7 @@ impl Usage {
 
     /// A page is kept no more.
     pub(crate) fn unkeep(&self) {
-        self.give_back(0, -1);
+        self.give_back(0, either(-1, Bug::KeptNotGivenBack, 0));
         self.kept.fetch_sub(1, Ordering::Relaxed);
     }
 

@@ -6,6 +6,8 @@
 
 use std::cmp::Ordering as Order;
 
+use bulla_wal::planted::{Bug, planted};
+
 use crate::error::Result;
 use crate::quota::Resource;
 use crate::record::Record;
@@ -99,7 +101,10 @@ impl<R: Record> Store<R> {
         }
         // What may go is chosen among all.
         self.state.load_all(LOAD_THREADS)?;
-        let may_go = |found: &Found| decode::<R>(found.bytes).is_some_and(|r| !r.is_persistent());
+        let may_go = |found: &Found| {
+            decode::<R>(found.bytes)
+                .is_some_and(|r| !r.is_persistent() || planted(Bug::ReclaimTakesPersistent))
+        };
         let mut reclaimed = self.delete_due(BATCH, may_go)?;
         // Records that expired may leave their pages in use.
         if reclaimed == 0 || resource == Resource::Bytes {
@@ -156,7 +161,7 @@ impl<R: Record> Store<R> {
                 for found in page.iter().filter(|found| found.expiry != 0) {
                     if found.expiry <= now && deleted < limit && may_go(found) {
                         deleted += usize::from(self.delete_found(found)?);
-                    } else {
+                    } else if !planted(Bug::LaterExpiryForgotten) {
                         self.reclaimer.expires(found.expiry);
                     }
                 }

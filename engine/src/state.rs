@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bulla_recovery::{EntryView, ReplayStats};
+use bulla_wal::planted::{Bug, planted};
 
 use crate::checkpoint::{Base, Lazy};
 use crate::entries::{self, EntryError};
@@ -46,7 +47,10 @@ impl<R: Record> State<R> {
         let head = &base.newest.head;
         // Bounded by the number of ids.
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.usage.replayed(Growth { records: count(head.records), pages: count(head.pages) });
+        let (records, pages) = (count(head.records), count(head.pages));
+        if !planted(Bug::QuotaForgetsCheckpoint) {
+            self.usage.replayed(Growth { records, pages });
+        }
         self.lazy.begin(base);
     }
 
@@ -78,7 +82,8 @@ impl<R: Record> State<R> {
 
     /// Sees to it that everything that expires is in the table.
     pub(crate) fn load_expiring(&self) -> Result<()> {
-        self.lazy.load_all::<R>(&self.table, 1, |place| place.expires)
+        self.lazy
+            .load_all::<R>(&self.table, 1, |place| place.expires && !planted(Bug::ExpiryNotLoaded))
     }
 
     /// Applies every entry that `replay` gives to its visitor; gives how many.
@@ -142,7 +147,9 @@ impl<'a, R: Record> Replayer<'a, R> {
     fn turn_to(&mut self, page: PageId, put: bool) -> Result<(), Refused> {
         self.leave();
         // It may wait for the disk: no page is locked now.
-        self.state.touch(page).map_err(Refused::State)?;
+        if !planted(Bug::ReplayDoesNotTouch) {
+            self.state.touch(page).map_err(Refused::State)?;
+        }
         let table = &self.state.table;
         let guard = if put {
             Some(table.lock(page).map_err(|error| Refused::State(Error::Memory(error)))?)

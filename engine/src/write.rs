@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use bulla_wal::planted::{Bug, planted};
 use bulla_wal::{Level, Lsn, Receipt, Seq};
 
 use crate::batch::{Batch, non_zero, pages};
@@ -359,7 +360,7 @@ impl<R: Record> Store<R> {
             Edit { id, what: What::Put(next.as_bytes()) },
             Edit { id, what: What::Expire(expiry) },
         ];
-        let count = if expiry == 0 { 1 } else { 2 };
+        let count = if expiry == 0 || planted(Bug::SwapForgetsExpiry) { 1 } else { 2 };
         let request = Request { entries: &entries[..count], edits: &edits[..count], level };
         self.change(&[PageId::of(id)], request, admit)
     }
@@ -383,7 +384,9 @@ impl<R: Record> Store<R> {
         mut admit: impl FnMut(&[PageGuard<'_>]) -> bool,
     ) -> Result<Option<Receipt>> {
         // Before a page is locked: it may wait for the disk.
-        pages.iter().try_for_each(|page| self.state.touch(*page))?;
+        if !planted(Bug::WriteDoesNotTouch) {
+            pages.iter().try_for_each(|page| self.state.touch(*page))?;
+        }
         let mut reclaims = 0;
         loop {
             // Dropped after the pages are unlocked, so that what is given back is gone.
@@ -504,6 +507,9 @@ impl<R: Record> Logged<'_, '_, R> {
     #[inline]
     fn make(mut self) {
         pass(Step::Logged);
+        if planted(Bug::SnapshotAfterChange) {
+            self.apply();
+        }
         self.store.state.keep(self.pages, self.guards, self.lsn);
         self.apply();
         pass(Step::Made);

@@ -7,6 +7,7 @@
 //! for a store: against a plain map, and against what its log says.
 
 pub mod campaign;
+pub mod checkpoints;
 pub mod cuts;
 pub mod enumeration;
 pub mod fuzzing;

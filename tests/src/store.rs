@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use bulla_engine::entries::Change;
 use bulla_engine::{
-    Batch, CheckpointError, Error, Flags, Level, OnExceed, Quota, Receipt, Store, StoreOptions,
-    Token, TokenId,
+    Batch, CheckpointError, Error, Expired, Flags, Level, OnExceed, Quota, Receipt, Snapshot,
+    Store, StoreOptions, Token, TokenId,
 };
-use bulla_recovery::{Inspection, Range};
+use bulla_recovery::{Inspection, Range, Recovery};
 use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{Method, Options, Overflow};
 
@@ -29,6 +29,8 @@ use crate::rng::Rng;
 const DIR: &str = "/store";
 /// Seconds since 1970 at which the simulated clock is about: tokens may be as old.
 const OLD: u64 = 1_000;
+/// More records, and more pages, than there ever are.
+const UNBOUNDED: u64 = 1_000;
 
 type Violation = String;
 
@@ -58,6 +60,8 @@ pub struct Tally {
     pub opened_from_older_ones: u64,
     pub slabs_built_again: u64,
     pub opened_on_purged_logs: u64,
+    pub snapshots: u64,
+    pub pages_kept: u64,
 }
 
 impl Tally {
@@ -82,6 +86,8 @@ impl Tally {
         self.opened_from_older_ones += other.opened_from_older_ones;
         self.slabs_built_again += other.slabs_built_again;
         self.opened_on_purged_logs += other.opened_on_purged_logs;
+        self.snapshots += other.snapshots;
+        self.pages_kept += other.pages_kept;
     }
 }
 
@@ -114,11 +120,11 @@ pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
     /// Of a rename and a removal that are pending a power loss keeps either, both or none.
     const SEEDS: u64 = 16;
     let dir = Path::new(DIR);
-    let options = |disk: &SimDisk| {
+    let log = |disk: &SimDisk| {
         let log = Options::new().sector(512).segment_len(16 * 1024).ring_len(16 * 1024);
-        let log = log.io(disk.process()).lock_timeout(Duration::ZERO).manual();
-        StoreOptions::new().log(log).checkpoint_close_bytes(None)
+        log.io(disk.process()).lock_timeout(Duration::ZERO).manual()
     };
+    let options = |disk: &SimDisk| StoreOptions::new().log(log(disk)).checkpoint_close_bytes(None);
     let failed = |error: Error| format!("{error:?}");
     for (seed, step) in (0..400_u64).flat_map(|step| (0..SEEDS).map(move |seed| (seed, step))) {
         let disk = SimDisk::new(seed);
@@ -140,7 +146,19 @@ pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
         disk.disarm();
         disk.kill();
         drop(store);
-        drop(Store::open(dir, &options(&disk)).map_err(|error| format!("step {step}: {error:?}"))?);
+        let all_stand = |disk: &SimDisk| {
+            let store = Store::open(dir, &options(disk));
+            let store = store.map_err(|error| format!("step {step}: {error:?}"))?;
+            let opened = store.opened_from();
+            if opened.refused.is_empty() { Ok(()) } else { Err(format!("step {step}: {opened}")) }
+        };
+        // A recovery that knows of no checkpoint moves no frame below one.
+        let fork = disk.fork(seed);
+        fork.power_loss();
+        let recovery = Recovery::run(dir, &log(&fork));
+        drop(recovery.map_err(|error| format!("step {step}: {error:?}"))?);
+        all_stand(&fork)?;
+        all_stand(&disk)?;
         disk.power_loss();
         let mut names = disk.paths();
         names.retain(|path| path.to_string_lossy().ends_with(".ckpt"));
@@ -210,9 +228,9 @@ impl World {
             .lock_timeout(Duration::ZERO)
             .manual();
         let (max_records, max_pages) = match rng.below(3) {
-            0 => (rng.within(10, 60), 1_000),
-            1 => (1_000, rng.within(2, 8)),
-            _ => (1_000, 1_000),
+            0 => (rng.within(10, 60), UNBOUNDED),
+            1 => (UNBOUNDED, rng.within(2, 8)),
+            _ => (UNBOUNDED, UNBOUNDED),
         };
         Self {
             reclaims: rng.one_in(2),
@@ -242,6 +260,7 @@ impl World {
             let store = self.open()?;
             self.rush = self.rng.one_in(3);
             self.disk.crash_after(self.rng.below(300), kind);
+            let mut snapshots = Vec::new();
             for _ in 0..self.rng.within(10, 200) {
                 let ended = self.operate(&store);
                 let ended = ended.and_then(|()| {
@@ -253,7 +272,9 @@ impl World {
                 }
                 ended?;
                 self.acknowledge(&store);
+                self.look_at_snapshots(&store, &mut snapshots)?;
             }
+            drop(snapshots);
             let checkpoints = store.stats().checkpoints;
             self.tally.slabs_built_again += checkpoints.rebuilt_slabs;
             if checkpoints.taken >= 2 {
@@ -456,7 +477,8 @@ impl World {
 
     fn compare_quota(&self, store: &Store) -> Result<(), Violation> {
         let (stats, pages) = (store.stats().quota, pages(&self.map));
-        if (stats.records, stats.bytes) != (self.map.len() as u64, pages * 4096) {
+        let bytes = stats.bytes - stats.kept_bytes;
+        if (stats.records, bytes) != (self.map.len() as u64, pages * 4096) {
             return Err(format!("{stats:?}, but there are {} in {pages} pages", self.map.len()));
         }
         if stats.records_high > self.max_records.max(self.history[0].map.len() as u64) {
@@ -476,6 +498,39 @@ impl World {
             self.tally.reclaimed += 1;
         }
         Ok(())
+    }
+
+    /// Takes a snapshot, or ends one: it shows what the store did when it was taken.
+    fn look_at_snapshots<'s>(
+        &mut self,
+        store: &'s Store,
+        snapshots: &mut Vec<(Snapshot<'s>, Map)>,
+    ) -> Result<(), Violation> {
+        /// One more is not taken.
+        const MOST: usize = 3;
+        // It reads all that is still in the checkpoint: seldom.
+        if snapshots.len() < MOST && self.rng.one_in(30) {
+            match store.snapshot() {
+                Ok(snapshot) => snapshots.push((snapshot, self.map.clone())),
+                Err(_) if self.disk.is_crashed() => {}
+                Err(error) => return Err(format!("no snapshot: {error:?}")),
+            }
+        } else if !snapshots.is_empty() && self.rng.one_in(20) {
+            self.tally.pages_kept += store.stats().quota.kept_bytes / 4096;
+            let at = self.rng.below(snapshots.len() as u64) as usize;
+            let (snapshot, map) = snapshots.swap_remove(at);
+            match contents(&snapshot) {
+                Ok(shown) if shown == map => self.tally.snapshots += 1,
+                // Its pages made way.
+                Err(_) if self.max_pages < UNBOUNDED => {}
+                other => return Err(format!("the snapshot shows {other:?}, not {map:?}")),
+            }
+        }
+        match store.stats().quota.kept_bytes {
+            0 => Ok(()),
+            kept if snapshots.is_empty() => Err(format!("{kept} bytes are kept for nothing")),
+            _ => Ok(()),
+        }
     }
 
     fn acknowledge(&mut self, store: &Store) {
@@ -625,7 +680,9 @@ impl World {
             return Err(format!("{id} was told when to expire: {result:?}"));
         }
         let at = read(store.expires_at(id))?.unwrap_or(0);
-        if ttl.is_none() != (at == 0) && matches!(result, Ok(Some(_))) {
+        // Where records are reclaimed, it may have made way at once.
+        let is_there = !self.reclaims || read(store.get(id))?.is_some();
+        if is_there && ttl.is_none() != (at == 0) && matches!(result, Ok(Some(_))) {
             return Err(format!("{id} was told to expire in {ttl:?}, and will at {at}"));
         }
         self.ended(&[Change::Expire(id, at)], result)
@@ -770,6 +827,18 @@ fn recovered(store: &Store) -> u64 {
 /// A read that must not fail.
 fn read<T>(result: Result<T, Error>) -> Result<T, Violation> {
     result.map_err(|error| format!("a read failed: {error:?}"))
+}
+
+/// What a snapshot shows in both of the ways in which it can be read.
+fn contents(snapshot: &Snapshot<'_>) -> Result<Map, Expired> {
+    let mut map = Map::new();
+    for token in snapshot {
+        let token = token?;
+        if snapshot.get(token.id())? == Some(token) {
+            map.insert(token.id().0, (token, snapshot.expires_at(token.id())?.unwrap_or(0)));
+        }
+    }
+    Ok(map)
 }
 
 /// Pages of 64 ids that have a record.

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::enumeration::Enumeration;
-use crate::{campaign, opening, reading, real_threads, store, uring};
+use crate::{campaign, checkpoints, opening, reading, real_threads, store, uring};
 
 /// One suite.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +35,31 @@ pub const ALL: &[Suite] = &[
         (0..READER_SEEDS).try_for_each(|seed| reading::run(seed).map(drop))
     }),
     suite(STORE, || store_seeds(0, FIRST_STORE_SEEDS)),
+    suite(
+        "store::any_one_checkpoint_is_enough_after_every_crash",
+        store::any_one_checkpoint_is_enough_after_every_crash,
+    ),
+    suite(
+        "checkpoints::changes_amid_a_checkpoint_are_in_it_or_in_the_log",
+        checkpoints::changes_amid_a_checkpoint_are_in_it_or_in_the_log,
+    ),
+    suite(
+        "checkpoints::checkpoint_of_another_history_changes_nothing",
+        checkpoints::checkpoint_of_another_history_changes_nothing,
+    ),
+    suite(
+        "checkpoints::kept_space_outlives_a_checkpoint_that_fails",
+        checkpoints::kept_space_outlives_a_checkpoint_that_fails,
+    ),
+    suite(
+        "checkpoints::slab_that_is_changed_while_it_is_read_is_there_once",
+        checkpoints::slab_that_is_changed_while_it_is_read_is_there_once,
+    ),
     suite(ENUMERATION, || enumerate(1)),
     waiting("threads::threads_at_mixed_levels_are_all_recovered_in_order", || {
-        real_threads::threads_at_mixed_levels_are_all_recovered_in_order();
+        // What threads do wrong shows now and then.
+        (0..THREAD_ROUNDS)
+            .for_each(|_| real_threads::threads_at_mixed_levels_are_all_recovered_in_order());
         Ok(())
     }),
     waiting("threads::future_of_a_receipt_is_woken_without_anyone_waiting", || {
@@ -48,14 +70,10 @@ pub const ALL: &[Suite] = &[
         real_threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after();
         Ok(())
     }),
-    suite(ENUMERATION, || enumerate(2)),
-    suite("opening::every_pair_of_crashes_is_survived", opening::every_pair_of_crashes),
-    suite(
-        "store::any_one_checkpoint_is_enough_after_every_crash",
-        store::any_one_checkpoint_is_enough_after_every_crash,
-    ),
     suite(STORE, || store_seeds(FIRST_STORE_SEEDS, STORE_SEEDS - FIRST_STORE_SEEDS)),
     suite(CAMPAIGN, || campaign_seeds(FIRST_SEEDS, CAMPAIGN_SEEDS - FIRST_SEEDS)),
+    suite("opening::every_pair_of_crashes_is_survived", opening::every_pair_of_crashes),
+    suite(ENUMERATION, || enumerate(2)),
 ];
 
 const ENUMERATION: &str = "enumeration::every_crash_of_every_two_operations_keeps_the_contract";
@@ -66,6 +84,7 @@ const FIRST_SEEDS: u64 = 300;
 /// Seeds of the campaign that are tried before a defect counts as missed by it.
 pub const CAMPAIGN_SEEDS: u64 = 10_000;
 const READER_SEEDS: u64 = 300;
+const THREAD_ROUNDS: u32 = 12;
 const FIRST_STORE_SEEDS: u64 = 200;
 /// Seeds of the store's campaign that are tried before a defect counts as missed by it.
 const STORE_SEEDS: u64 = 1_500;

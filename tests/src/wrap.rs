@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -34,6 +35,9 @@ pub struct Knobs {
     pub stale: Mutex<Option<(PathBuf, PathBuf)>>,
     /// What takes the place of each new file.
     pub replace: Replace,
+    /// What is done before each operation on a name or a directory, and before each read of a
+    /// file that was opened to be read.
+    pub meddle: Meddle,
 }
 
 /// Makes a file that stands before another.
@@ -53,6 +57,33 @@ impl Replace {
 impl fmt::Debug for Replace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Replace({})", self.0.get().is_some())
+    }
+}
+
+/// Does something with a path.
+pub type MeddleWith = dyn Fn(&Path) + Send + Sync;
+
+/// Nothing, until it is set.
+#[derive(Default)]
+pub struct Meddle(Mutex<Option<Arc<MeddleWith>>>);
+
+impl Meddle {
+    /// From now on this is done before each operation; it may use the backend itself.
+    pub fn by(&self, meddle: Option<Arc<MeddleWith>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = meddle;
+    }
+
+    fn with(&self, path: &Path) {
+        let meddle = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(meddle) = meddle {
+            meddle(path);
+        }
+    }
+}
+
+impl fmt::Debug for Meddle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meddle")
     }
 }
 
@@ -93,22 +124,27 @@ impl Io for WrapIo {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.knobs.meddle.with(path);
         self.inner.create_dir(path)
     }
 
     fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.knobs.meddle.with(path);
         self.inner.list_dir(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.knobs.meddle.with(path);
         self.inner.sync_dir(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.knobs.meddle.with(from);
         self.inner.rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
+        self.knobs.meddle.with(path);
         self.inner.unlink(path)
     }
 
@@ -116,6 +152,7 @@ impl Io for WrapIo {
         if self.knobs.no_space.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.knobs.meddle.with(path);
         let file = self.inner.create(path, direct)?;
         Ok(match self.knobs.replace.0.get() {
             Some(replace) => replace(file),
@@ -132,7 +169,11 @@ impl Io for WrapIo {
                 return self.inner.open(other, access);
             }
         }
-        self.inner.open(path, access)
+        let file = self.inner.open(path, access)?;
+        if access != Access::READ {
+            return Ok(file);
+        }
+        Ok(Arc::new(ReadFile { file, path: path.to_owned(), knobs: Arc::clone(&self.knobs) }))
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -171,6 +212,53 @@ impl Io for WrapIo {
         let draw = self.knobs.drawn.fetch_add(1, Ordering::Relaxed).to_le_bytes();
         bytes.iter_mut().zip(draw.iter().cycle()).for_each(|(byte, drawn)| *byte = *drawn);
         Ok(())
+    }
+}
+
+/// A file that was opened to be read.
+#[derive(Debug)]
+struct ReadFile {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    knobs: Arc<Knobs>,
+}
+
+impl File for ReadFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.file.is_direct()
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.knobs.meddle.with(&self.path);
+        self.file.read_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
+        self.file.write_pieces_at(pieces, offset, dsync)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.file.preallocate(len)
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_fd()
     }
 }
 

@@ -372,6 +372,9 @@ impl Log {
     /// As [`sync`](Self::sync).
     #[doc(hidden)]
     pub fn secure(&self, upto: Lsn) -> Result<Lsn> {
+        if planted(Bug::PromiseInMemoryOnly) {
+            return self.sync();
+        }
         for _ in 0..SECURE_ROUNDS {
             self.sync()?;
             let mut driver = self.shared.driver();

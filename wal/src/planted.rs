@@ -109,6 +109,48 @@ pub enum Bug {
     QuotaOffByOne,
     /// The first half of a batch is not replayed.
     BatchReplayedByHalf,
+    /// A checkpoint is named when what is below it is durable, promised or not.
+    PromiseInMemoryOnly,
+    /// Any landmark is taken to stand in the log.
+    LandmarkNotLookedAt,
+    /// A checkpoint says that it has what was logged while it was written.
+    CheckpointClaimsMore,
+    /// A checkpoint does not have when records expire.
+    CheckpointForgetsExpiry,
+    /// The log is purged to what the newest checkpoint needs, not to what both do.
+    PurgeForNewestOnly,
+    /// The log is purged when there is one checkpoint alone.
+    FirstCheckpointPurges,
+    /// The older checkpoint is removed to make room for the one that comes.
+    OlderGoesFirst,
+    /// A slab of a checkpoint is taken as it is read.
+    SlabCrcUnchecked,
+    /// A slab is built again as the older checkpoint had it.
+    RebuildWithoutLog,
+    /// A slab that two threads have read counts for two that are there.
+    LazyCountedTwice,
+    /// A write does not look for the slab in the checkpoint.
+    WriteDoesNotTouch,
+    /// Replay does not look for the slab in the checkpoint.
+    ReplayDoesNotTouch,
+    /// What expires and is still in the checkpoint is not looked at.
+    ExpiryNotLoaded,
+    /// What is in the checkpoint does not count.
+    QuotaForgetsCheckpoint,
+    /// Space that is kept for a checkpoint is given up when one fails.
+    ReserveLostOnFailure,
+    /// A checkpoint in the space that was kept is as long as that.
+    ReserveNotCutOff,
+    /// Pages are kept for snapshots after they were changed.
+    SnapshotAfterChange,
+    /// What was kept for a snapshot stays counted.
+    KeptNotGivenBack,
+    /// A record that is swapped or updated does not expire any more.
+    SwapForgetsExpiry,
+    /// A look at what expires forgets what will expire later.
+    LaterExpiryForgotten,
+    /// A persistent record makes way once it has expired.
+    ReclaimTakesPersistent,
 }
 
 impl Bug {
@@ -164,6 +206,27 @@ impl Bug {
         Self::QuotaNotGivenBack,
         Self::QuotaOffByOne,
         Self::BatchReplayedByHalf,
+        Self::PromiseInMemoryOnly,
+        Self::LandmarkNotLookedAt,
+        Self::CheckpointClaimsMore,
+        Self::CheckpointForgetsExpiry,
+        Self::PurgeForNewestOnly,
+        Self::FirstCheckpointPurges,
+        Self::OlderGoesFirst,
+        Self::SlabCrcUnchecked,
+        Self::RebuildWithoutLog,
+        Self::LazyCountedTwice,
+        Self::WriteDoesNotTouch,
+        Self::ReplayDoesNotTouch,
+        Self::ExpiryNotLoaded,
+        Self::QuotaForgetsCheckpoint,
+        Self::ReserveLostOnFailure,
+        Self::ReserveNotCutOff,
+        Self::SnapshotAfterChange,
+        Self::KeptNotGivenBack,
+        Self::SwapForgetsExpiry,
+        Self::LaterExpiryForgotten,
+        Self::ReclaimTakesPersistent,
     ];
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulla_wal::io::Io;
+use bulla_wal::planted::{Bug, planted};
 use bulla_wal::{Lsn, ReadFrom, Reader, Visibility};
 
 use super::error::{CheckpointError, CheckpointFault};
@@ -152,7 +153,8 @@ impl Lazy {
         drop(buffers);
         // Two threads may have built it: what the first put there may have changed since.
         // Release pairs with the Acquire of `is_done`.
-        if table.install(place.slab, slab) && self.waiting.fetch_sub(1, Ordering::Release) == 1 {
+        let is_new = table.install(place.slab, slab) || planted(Bug::LazyCountedTwice);
+        if is_new && self.waiting.fetch_sub(1, Ordering::Release) == 1 {
             // Its files may be removed: they must not keep their space.
             *lock(&self.base) = None;
             lock(&self.buffers).clear();
@@ -252,7 +254,8 @@ fn rebuild<R: Record>(base: &Base, place: &Place, buffer: &mut SlabBuffer) -> Re
         }
         let changes = Changes::<R>::decode(entry.kind, entry.payload)
             .map_err(|source| Error::Entry { lsn: entry.lsn, seq: entry.seq, source })?;
-        changes.iter().for_each(|change| change_slab(&slab, place.slab, &change));
+        let changes = changes.iter().filter(|_| !planted(Bug::RebuildWithoutLog));
+        changes.for_each(|change| change_slab(&slab, place.slab, &change));
     }
     if !reached && reader.position().1 < upto {
         return Err(CheckpointError::LogTooShort { upto }.into());

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use bulla_wal::io::Io;
 use bulla_wal::omit::{Point, skip};
+use bulla_wal::planted::{Bug, either, planted};
 use bulla_wal::{Log, Lsn};
 
 pub use error::{CheckpointError, CheckpointFault, Refusal, RefusedCheckpoint};
@@ -236,6 +237,10 @@ impl<R: Record> Checkpoints<R> {
         // Names are never used twice, also not that of one whose rename may have been done.
         taken.next_number += 1;
         let path = self.folder.path_of(number);
+        if planted(Bug::OlderGoesFirst) {
+            let older = taken.kept.get(1).map(|head| head.number);
+            self.remove(|number| Some(number) == older)?;
+        }
         let head = written.publish().map_err(CheckpointError::io("publish", path))?;
         taken.kept.insert(0, head);
         taken.kept.truncate(KEPT);
@@ -297,16 +302,22 @@ impl<R: Record> Checkpoints<R> {
                 return Err(CheckpointError::NotPromised { lsn, promised }.into());
             }
         }
-        let landmark = self.log.landmark(lsn)?;
+        let upto = either(lsn, Bug::CheckpointClaimsMore, self.log.durable());
+        let landmark = self.log.landmark(upto)?;
         let written = writer.finish(self.io.wall_ns(), landmark);
         Ok(written.map_err(CheckpointError::io("write", &path))?)
     }
 
     /// Removes what the kept checkpoints do not need: others, and log before both.
     fn let_go(&self, kept: &[Head]) -> Result<()> {
-        let [_, older] = kept else { return Ok(()) };
+        let (newest, older) = match kept {
+            [newest, older] => (newest, older),
+            [newest] if planted(Bug::FirstCheckpointPurges) => (newest, newest),
+            _ => return Ok(()),
+        };
         if !self.triggers.keep_log {
-            self.log.purge(older.landmark.segment.lsn)?;
+            let needed = either(older, Bug::PurgeForNewestOnly, newest).landmark;
+            self.log.purge(needed.segment.lsn)?;
         }
         self.remove(|number| kept.iter().all(|head| head.number != number))
     }

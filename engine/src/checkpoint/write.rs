@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bulla_wal::io::{AlignedBuf, File, write_full};
 use bulla_wal::landmark::Landmark;
 use bulla_wal::omit::{Point, skip};
+use bulla_wal::planted::{Bug, either, planted};
 
 use super::files::Folder;
 use super::format::{BLOCK, Head, MAX_SLAB_LEN, Place, blocks, encode_index};
@@ -126,7 +127,7 @@ impl Writer {
         };
         write_aligned(self.file.as_ref(), &head.encode(), 0)?;
         // Space that was kept may be more than was needed.
-        if self.file.len()? != head.file_len() {
+        if self.file.len()? != head.file_len() && !planted(Bug::ReserveNotCutOff) {
             self.file.set_len(head.file_len())?;
         }
         if !skip(Point::CheckpointSync) {
@@ -137,7 +138,7 @@ impl Writer {
 
     /// Gives up: what was written is removed, or kept for the next one.
     pub(crate) fn abandon(self) -> io::Result<()> {
-        if self.from_reserve {
+        if self.from_reserve && !planted(Bug::ReserveLostOnFailure) {
             self.folder.io.rename(&self.temporary, &self.folder.reserve_path())
         } else {
             self.folder.remove(&self.temporary)
@@ -161,7 +162,7 @@ impl Gathered {
         for found in records {
             self.occupied[page.in_slab()] |= 1 << index(found.id);
             self.records.extend_from_slice(&found.bytes);
-            self.expiries.push(found.expiry);
+            self.expiries.push(either(found.expiry, Bug::CheckpointForgetsExpiry, 0));
         }
     }
 
