@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::enumeration::Enumeration;
+use crate::enumeration::{Enumeration, Subject};
 use crate::{campaign, checkpoints, opening, reading, real_threads, store, uring};
 
 /// One suite.
@@ -55,7 +55,7 @@ pub const ALL: &[Suite] = &[
         "checkpoints::slab_that_is_changed_while_it_is_read_is_there_once",
         checkpoints::slab_that_is_changed_while_it_is_read_is_there_once,
     ),
-    suite(ENUMERATION, || enumerate(1)),
+    suite(ENUMERATION, || enumerate(Subject::Log, 1)),
     waiting("threads::threads_at_mixed_levels_are_all_recovered_in_order", || {
         // What threads do wrong shows now and then.
         (0..THREAD_ROUNDS)
@@ -73,10 +73,13 @@ pub const ALL: &[Suite] = &[
     suite(STORE, || store_seeds(FIRST_STORE_SEEDS, STORE_SEEDS - FIRST_STORE_SEEDS)),
     suite(CAMPAIGN, || campaign_seeds(FIRST_SEEDS, CAMPAIGN_SEEDS - FIRST_SEEDS)),
     suite("opening::every_pair_of_crashes_is_survived", opening::every_pair_of_crashes),
-    suite(ENUMERATION, || enumerate(2)),
+    suite(STORE_ENUMERATION, || enumerate(Subject::Store, 1)),
+    suite(ENUMERATION, || enumerate(Subject::Log, 2)),
 ];
 
 const ENUMERATION: &str = "enumeration::every_crash_of_every_two_operations_keeps_the_contract";
+const STORE_ENUMERATION: &str =
+    "enumeration::every_crash_of_every_operation_of_a_store_leaves_what_it_was";
 const STORE: &str = "store::store_is_what_its_log_says_under_crashes_and_quotas";
 const CAMPAIGN: &str = "simulation::every_promise_holds_under_crashes_and_faults";
 /// Seeds that are played before a slower suite is tried: most defects show in them.
@@ -102,8 +105,8 @@ impl Suite {
     }
 }
 
-fn enumerate(operations: u32) -> Result<(), String> {
-    let enumeration = Enumeration::new(operations, 1);
+fn enumerate(subject: Subject, operations: u32) -> Result<(), String> {
+    let enumeration = Enumeration::new(subject, operations, 1);
     enumeration.work();
     enumeration.result().1.first().map_or(Ok(()), |failure| Err(failure.to_string()))
 }

@@ -1,15 +1,12 @@
-//! Every crash of every short workload. `cargo run --release -p bulla-tests --bin enumerate --
-//! --operations 3` goes further.
+//! Every crash of every short workload. `cargo run --release -p bulla-tests --bin enumerate`
+//! goes further.
 
-use bulla_tests::enumeration::{Case, Enumeration};
+use bulla_tests::enumeration::{Case, Enumeration, Subject};
 
-const OPERATIONS: u32 = 2;
-/// What it has gone through, or it has missed what it is for.
-const FEWEST_STATES: u64 = 100_000;
-
-#[test]
-fn every_crash_of_every_two_operations_keeps_the_contract() {
-    let enumeration = Enumeration::new(OPERATIONS, 1);
+/// Goes through all workloads of up to so many operations, which must give at least so many
+/// states, or it has missed what it is for.
+fn go_through(subject: Subject, operations: u32, fewest_states: u64) {
+    let enumeration = Enumeration::new(subject, operations, 1);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| enumeration.work());
@@ -21,16 +18,36 @@ fn every_crash_of_every_two_operations_keeps_the_contract() {
         panic!("{failure}");
     }
     assert_eq!(totals.workloads, enumeration.workloads() as u64);
-    assert!(totals.states >= FEWEST_STATES, "{totals:#?}");
+    assert!(totals.states >= fewest_states, "{totals:#?}");
+}
+
+#[test]
+fn every_crash_of_every_two_operations_keeps_the_contract() {
+    go_through(Subject::Log, 2, 100_000);
+}
+
+#[test]
+fn every_crash_of_every_operation_of_a_store_leaves_what_it_was() {
+    go_through(Subject::Store, 1, 10_000);
 }
 
 #[test]
 fn text_of_a_case_is_read_back() {
-    for text in ["direct::0:done:killed:", "buffered-full:rotate,kill:17:not:unpowered:0.2.1"] {
+    for text in [
+        "direct::0:done:killed:",
+        "buffered-full:rotate,kill:17:not:unpowered:0.2.1",
+        "store-reclaims:checkpoint,expire:9:not:unpowered:1",
+    ] {
         let case: Case = text.parse().unwrap();
         assert_eq!(case.to_string(), text);
     }
-    for text in ["", "direct:rotate:1:done:killed", "direct:rot:1:done:killed:"] {
+    let wrong = [
+        "",
+        "direct:rotate:1:done:killed",
+        "direct:rot:1:done:killed:",
+        "store-new:rotate:1:done:killed:",
+    ];
+    for text in wrong {
         assert!(text.parse::<Case>().is_err(), "{text}");
     }
 }

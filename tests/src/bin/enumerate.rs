@@ -1,14 +1,16 @@
 //! Every short workload, halted at every step, in every way in which that can end.
 //!
 //! `cargo run --release -p bulla-tests --bin enumerate -- --operations 3`
+//! `cargo run --release -p bulla-tests --bin enumerate -- --store --operations 2`
 //! `cargo run -p bulla-tests --bin enumerate -- --case CASE`
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bulla_tests::enumeration::{self, Case, Enumeration};
+use bulla_tests::enumeration::{self, Case, Enumeration, Subject};
 
-const USAGE: &str = "usage: enumerate [--operations COUNT] [--threads COUNT] | --case CASE";
+const USAGE: &str =
+    "usage: enumerate [--store] [--operations COUNT] [--threads COUNT] | --case CASE";
 /// Failures after which it ends.
 const MOST_FAILURES: usize = 10;
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -16,8 +18,13 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 fn main() -> ExitCode {
     let (mut operations, mut threads) =
         (2_u32, std::thread::available_parallelism().map_or(1, usize::from));
+    let mut subject = Subject::Log;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        if argument == "--store" {
+            subject = Subject::Store;
+            continue;
+        }
         let value = arguments.next().unwrap_or_default();
         let taken = match argument.as_str() {
             "--operations" => value.parse().map(|value| operations = value).is_ok(),
@@ -30,7 +37,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    enumerate(operations, threads.max(1))
+    enumerate(subject, operations, threads.max(1))
 }
 
 fn play(case: &str) -> ExitCode {
@@ -47,8 +54,8 @@ fn play(case: &str) -> ExitCode {
     }
 }
 
-fn enumerate(operations: u32, threads: usize) -> ExitCode {
-    let enumeration = Enumeration::new(operations, MOST_FAILURES);
+fn enumerate(subject: Subject, operations: u32, threads: usize) -> ExitCode {
+    let enumeration = Enumeration::new(subject, operations, MOST_FAILURES);
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| enumeration.work())).collect();
