@@ -87,10 +87,47 @@ pub(crate) enum Gap {
     Zeros,
 }
 
+impl Part {
+    /// Bytes of it.
+    pub(crate) const fn len(&self) -> u64 {
+        match self {
+            Self::Gap { len, .. } => *len,
+            Self::Record(Record { body: Body::Other { len, .. }, .. }) => {
+                (HEADER_LEN + CRC_LEN) as u64 + *len
+            }
+            Self::Record(_) => TOKEN_RECORD_LEN,
+        }
+    }
+}
+
+/// Bytes that are read from any position.
+pub(crate) trait Source {
+    /// Fills `bytes` from `at` on.
+    ///
+    /// # Errors
+    /// Those of reading; [`io::ErrorKind::UnexpectedEof`] when there are fewer.
+    fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, bytes, at)
+    }
+}
+
+impl Source for &[u8] {
+    fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let read = rest.get(..bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        bytes.copy_from_slice(read);
+        Ok(())
+    }
+}
+
 /// Reads a file from its first byte to the last that was there when it was opened.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    file: File,
+pub(crate) struct Reader<S = File> {
+    source: S,
     len: u64,
     at: u64,
     /// Bytes of the file from `window_at` on.
@@ -105,7 +142,14 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self { file, len, at: 0, window: Vec::new(), window_at: 0, vain: 0, next: None })
+        Ok(Self::over(file, len))
+    }
+}
+
+impl<S: Source> Reader<S> {
+    /// Reads the first `len` bytes of a source.
+    pub(crate) const fn over(source: S, len: u64) -> Self {
+        Self { source, len, at: 0, window: Vec::new(), window_at: 0, vain: 0, next: None }
     }
 
     /// Bytes of the file when it was opened.
@@ -211,7 +255,7 @@ impl Reader {
             let left = usize::try_from(self.len - at).unwrap_or(usize::MAX);
             self.window.resize(left.min(WINDOW_LEN), 0);
             self.window_at = at;
-            self.file.read_exact_at(&mut self.window, at)?;
+            self.source.read_exact_at(&mut self.window, at)?;
         }
         let start = if is_there { start.unwrap_or_default() } else { 0 };
         Ok(&self.window[start..])
@@ -225,8 +269,6 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use bulla_engine::{EntityType, TokenId};
 
     use super::*;
@@ -252,20 +294,8 @@ mod tests {
         record(TOKEN_CREATED, token(local).as_bytes())
     }
 
-    /// Of a file that has no name any more.
-    fn reader(bytes: &[u8]) -> Reader {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bulla-legacy-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, bytes).expect("written");
-        let file = File::open(&path).expect("opened");
-        std::fs::remove_file(&path).expect("removed");
-        Reader::new(file).expect("its length")
-    }
-
     fn parts(bytes: &[u8]) -> Vec<(u64, Part)> {
-        let mut reader = reader(bytes);
+        let mut reader = Reader::over(bytes, bytes.len() as u64);
         let mut parts = Vec::new();
         while let Some(part) = reader.next().expect("read") {
             parts.push(part);
@@ -273,11 +303,7 @@ mod tests {
         let mut end = 0;
         for (at, part) in &parts {
             assert_eq!(*at, end, "the parts are the file, without a hole");
-            end += match part {
-                Part::Gap { len, .. } => *len,
-                Part::Record(Record { body: Body::Other { len, .. }, .. }) => 28 + len,
-                Part::Record(_) => TOKEN_RECORD_LEN,
-            };
+            end += part.len();
         }
         assert_eq!(end, bytes.len() as u64);
         parts
@@ -390,7 +416,7 @@ mod tests {
             bytes.extend(lie);
             bytes.extend(created(1));
         }
-        let mut reader = reader(&bytes);
+        let mut reader = Reader::over(&bytes[..], bytes.len() as u64);
         let mut found = 0;
         while let Some((_, part)) = reader.next().expect("read") {
             found += u64::from(matches!(part, Part::Record(_)));

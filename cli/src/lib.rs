@@ -158,6 +158,38 @@ pub fn tokens_of_csv(
     Ok(tokens)
 }
 
+/// A part of a file, as `bulla load --from legacy` reads it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LegacyPart {
+    /// Where it begins.
+    pub at: u64,
+    /// Bytes of it.
+    pub len: u64,
+    /// Is it an intact record? Else no record begins in it.
+    pub is_record: bool,
+    /// The token of a record that has a valid one.
+    pub token: Option<Token>,
+}
+
+/// What `bulla load --from legacy` makes of a file with these contents, part by part.
+///
+/// # Errors
+/// None for any bytes; those of reading a file are what its reader is made for.
+pub fn parts_of_legacy(file: &[u8]) -> std::io::Result<Vec<LegacyPart>> {
+    use crate::legacy::{Body, Part, Reader, Record};
+    let mut reader = Reader::over(file, file.len() as u64);
+    let mut parts = Vec::new();
+    while let Some((at, part)) = reader.next()? {
+        let token = match &part {
+            Part::Record(Record { body: Body::Token(token), .. }) => Some(*token),
+            _ => None,
+        };
+        let is_record = matches!(part, Part::Record(_));
+        parts.push(LegacyPart { at, len: part.len(), is_record, token });
+    }
+    Ok(parts)
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arbitrary::{Arbitrary, Unstructured};
 use bulla_tests::campaign::Tally;
-use bulla_tests::fuzzing::{self, Decoded, Loaded, Outcome, Settings, Taken};
+use bulla_tests::fuzzing::{self, Decoded, Loaded, Outcome, Read, Settings, Taken};
 use bulla_tests::{Rng, store};
 
 fn dir_of(target: &str) -> PathBuf {
@@ -145,6 +145,31 @@ fn settings_are_refused_by_name_or_give_a_store_that_keeps_its_promises() {
     for expected in [Taken::Refused, Taken::NoSpace, Taken::Used] {
         assert!(seen.contains(&expected), "no input is {expected:?}: {seen:?}");
     }
+}
+
+#[test]
+fn legacy_logs_of_any_bytes_are_read_without_a_hole_and_lose_no_whole_record() {
+    let seen = replay("legacy", fuzzing::legacy);
+    let any = |has: fn(&Read) -> bool| seen.iter().any(has);
+    assert!(any(|read| read.tokens > 0 && read.other_records > 0 && read.gaps > 1), "{seen:?}");
+    assert!(any(|read| *read == Read::default()) && any(|read| read.gaps == 0), "{seen:?}");
+    // What the fuzzer's mutator does, in small: changes, and checksums that fit again.
+    let (mut seeds, mut mended) = (corpus("legacy"), Read::default());
+    seeds.retain(|(_, input)| !input.is_empty());
+    for seed in 0..3_000 {
+        let mut rng = Rng::new(seed);
+        let mut input = seeds[rng.below(seeds.len() as u64) as usize].1.clone();
+        fuzzing::disturb(&mut rng, &mut input);
+        if rng.one_in(2) {
+            fuzzing::mend_legacy(&mut input);
+        }
+        println!("seed {seed}");
+        let read = fuzzing::legacy(&input);
+        mended.tokens += read.tokens;
+        mended.other_records += read.other_records;
+        mended.gaps += read.gaps;
+    }
+    assert!(mended.tokens.min(mended.other_records).min(mended.gaps) > 1_000, "{mended:?}");
 }
 
 #[test]
