@@ -269,30 +269,9 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
-    use bulla_engine::{EntityType, TokenId};
+    use bulla_tests::legacy::{TIME_US, created, record, token};
 
     use super::*;
-
-    /// A record as the old writer made it.
-    fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = 1_357_034_400_000_001_u64.to_le_bytes().to_vec();
-        bytes.push(kind);
-        bytes.extend(u32::try_from(payload.len()).expect("short").to_le_bytes());
-        bytes.extend([0; 11]);
-        bytes.extend(payload);
-        let crc = crc32fast::hash(&bytes);
-        bytes.extend(crc.to_le_bytes());
-        bytes
-    }
-
-    fn token(local: u32) -> Token {
-        let id = TokenId::new(local, EntityType::Event, 0).expect("an id");
-        Token::builder(id).weight(1.5).timestamp(7).build().expect("a token")
-    }
-
-    fn created(local: u32) -> Vec<u8> {
-        record(TOKEN_CREATED, token(local).as_bytes())
-    }
 
     fn parts(bytes: &[u8]) -> Vec<(u64, Part)> {
         let mut reader = Reader::over(bytes, bytes.len() as u64);
@@ -329,7 +308,7 @@ mod tests {
     fn record_of_a_token_takes_92_bytes_and_reads_back() {
         let bytes = created(5);
         assert_eq!(bytes.len(), 92);
-        let record = Record { time_us: 1_357_034_400_000_001, body: Body::Token(token(5)) };
+        let record = Record { time_us: TIME_US, body: Body::Token(token(5, 1.5)) };
         assert_eq!(parts(&bytes), [(0, Part::Record(record))]);
     }
 

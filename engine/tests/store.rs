@@ -1,6 +1,8 @@
 //! The store on real files: what was acknowledged is there after reopening.
 
 mod common;
+#[path = "common/numbers.rs"]
+mod numbers;
 
 use std::future::Future;
 use std::sync::{Arc, mpsc};
@@ -10,10 +12,11 @@ use std::time::Duration;
 
 use bulla_engine::entries::{Change, EntryError};
 use bulla_engine::{
-    Batch, Error, Level, RECORD_LEN, Record, Store, StoreInspection, StoreOptions, TokenId,
+    Batch, Error, Level, RECORD_LEN, Store, StoreInspection, StoreOptions, TokenId,
 };
 use bulla_wal::{Log, Lsn, Options, Overflow};
 use common::{Dir, options, token};
+use numbers::Numbers;
 
 #[test]
 fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
@@ -238,27 +241,6 @@ fn scan_finds_in_order_what_fits_by_any_number_of_threads() {
             store.count(threads, |token| token.weight() > 0.5).expect("read"),
             odd.len() as u64
         );
-    }
-}
-
-/// A record of nothing but numbers, the first its id.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Numbers([u8; RECORD_LEN]);
-
-impl Record for Numbers {
-    type Id = u32;
-    type Invalid = std::convert::Infallible;
-
-    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
-        Ok(Self(*bytes))
-    }
-
-    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
-        &self.0
-    }
-
-    fn id(&self) -> u32 {
-        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
     }
 }
 

@@ -2,48 +2,29 @@
 //! whose order is the table's.
 
 mod common;
+#[path = "common/numbers.rs"]
+mod numbers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bulla_engine::{Batch, Level, RECORD_LEN, Record, Store, StoreOptions, TokenId};
+use bulla_engine::{Batch, Level, RECORD_LEN, Store, StoreOptions, TokenId};
 use common::{Dir, options, token};
+use numbers::Numbers;
 
 /// A record that shows when it is torn: an id, and fifteen times the same number.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Stripes([u8; RECORD_LEN]);
-
-impl Stripes {
-    fn new(id: u32, number: u32) -> Self {
-        let mut words = [number.to_le_bytes(); RECORD_LEN / 4];
-        words[0] = id.to_le_bytes();
-        Self(words.as_flattened().try_into().expect("64 bytes"))
-    }
-
-    fn number(&self) -> u32 {
-        let [id, words @ ..] = self.0.as_chunks::<4>().0 else { panic!("16 words") };
-        assert!(words.iter().all(|word| word == &words[0]), "torn: {id:?} {words:?}");
-        u32::from_le_bytes(words[0])
-    }
+fn striped(id: u32, number: u32) -> Numbers {
+    let mut words = [number.to_le_bytes(); RECORD_LEN / 4];
+    words[0] = id.to_le_bytes();
+    Numbers(words.as_flattened().try_into().expect("64 bytes"))
 }
 
-impl Record for Stripes {
-    type Id = u32;
-    type Invalid = std::convert::Infallible;
-
-    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
-        Ok(Self(*bytes))
-    }
-
-    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
-        &self.0
-    }
-
-    fn id(&self) -> u32 {
-        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
-    }
+fn number_of(record: &Numbers) -> u32 {
+    let [id, words @ ..] = record.0.as_chunks::<4>().0 else { panic!("16 words") };
+    assert!(words.iter().all(|word| word == &words[0]), "torn: {id:?} {words:?}");
+    u32::from_le_bytes(words[0])
 }
 
-fn stripes(dir: &Dir, options: &StoreOptions) -> Store<Stripes> {
+fn stripes(dir: &Dir, options: &StoreOptions) -> Store<Numbers> {
     Store::open_records(&dir.0, options).expect("opened")
 }
 
@@ -69,7 +50,7 @@ fn reader_never_sees_a_torn_record() {
     let store = stripes(&dir, &options());
     let write = || {
         for number in 0..100_000 {
-            store.put_with(&Stripes::new(1, number), Level::Relaxed).expect("put");
+            store.put_with(&striped(1, number), Level::Relaxed).expect("put");
             // The page empties now and then: its memory goes and comes back.
             if number % 16 == 0 {
                 store.delete_with(1, Level::Relaxed).expect("deleted");
@@ -78,10 +59,10 @@ fn reader_never_sees_a_torn_record() {
     };
     while_writing(write, || {
         if let Some(record) = store.get(1).expect("read") {
-            record.number();
+            number_of(&record);
         }
         store.iter().expect("read").for_each(|record| {
-            record.number();
+            number_of(&record);
         });
     });
 }
@@ -95,7 +76,7 @@ fn batch_is_seen_whole_or_not_at_all() {
     let put = |number| {
         let mut batch = Batch::new();
         ids.iter().for_each(|id| {
-            batch.put(&Stripes::new(*id, number));
+            batch.put(&striped(*id, number));
         });
         store.apply_with(&batch, Level::Relaxed).expect("applied");
     };
@@ -103,10 +84,10 @@ fn batch_is_seen_whole_or_not_at_all() {
     let write = || (1..20_000).for_each(put);
     while_writing(write, || {
         let many = store.get_many(&ids).expect("read");
-        let many: Vec<_> = many.iter().flatten().map(Stripes::number).collect();
+        let many: Vec<_> = many.iter().flatten().map(number_of).collect();
         assert!(many.len() == 3 && many.iter().all(|number| *number == many[0]), "{many:?}");
         // Whoever has seen one change of a batch sees all: also those that come after it.
-        let one_by_one = ids.map(|id| store.get(id).expect("read").expect("there").number());
+        let one_by_one = ids.map(|id| number_of(&store.get(id).expect("read").expect("there")));
         assert!(one_by_one.is_sorted(), "{one_by_one:?}");
     });
 }
@@ -115,15 +96,13 @@ fn batch_is_seen_whole_or_not_at_all() {
 fn no_update_is_lost_and_the_log_tells_the_same() {
     let dir = Dir::new("updates");
     let store = stripes(&dir, &options());
-    store.create(&Stripes::new(9, 0)).expect("created");
+    store.create(&striped(9, 0)).expect("created");
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..2_000 {
                     let (_, receipt) = store
-                        .update_async(9, Level::Relaxed, |now| {
-                            Ok(Stripes::new(9, now.number() + 1))
-                        })
+                        .update_async(9, Level::Relaxed, |now| Ok(striped(9, number_of(&now) + 1)))
                         .expect("updated")
                         .expect("there");
                     assert_eq!(receipt.level, Level::Relaxed);
@@ -131,9 +110,9 @@ fn no_update_is_lost_and_the_log_tells_the_same() {
             });
         }
     });
-    assert_eq!(store.get(9).expect("read").map(|record| record.number()), Some(8_000));
+    assert_eq!(store.get(9).expect("read").as_ref().map(number_of), Some(8_000));
     store.close().expect("closed");
-    assert_eq!(stripes(&dir, &options()).get(9).expect("read"), Some(Stripes::new(9, 8_000)));
+    assert_eq!(stripes(&dir, &options()).get(9).expect("read"), Some(striped(9, 8_000)));
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod fuzzing;
 pub mod image;
 pub mod instructions;
 pub mod kills;
+pub mod legacy;
 mod model;
 pub mod omissions;
 pub mod opening;

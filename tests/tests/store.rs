@@ -11,12 +11,6 @@ fn any_one_checkpoint_is_enough_after_every_crash() {
 
 #[test]
 fn store_is_what_its_log_says_under_crashes_and_quotas() {
-    // Updates panic on purpose: nobody needs to read of each.
-    std::panic::set_hook(Box::new(|info| {
-        if info.payload_as_str() != Some("on purpose") {
-            eprintln!("{info}");
-        }
-    }));
     let seeds = std::env::var("BULLA_STORE_SEEDS").ok().and_then(|text| text.parse().ok());
     let seeds = seeds.unwrap_or(500_u64);
     let mut total = Tally::default();

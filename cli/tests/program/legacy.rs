@@ -3,34 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use bulla_engine::{EntityType, Token, TokenId};
+use bulla_tests::legacy::{TOKEN_CREATED, created, record, token};
 use serde_json::Value;
 
 use crate::common::{Dir, bulla, code, json, run, stderr, stdout};
-
-const TOKEN: u8 = 1;
-
-/// A record as the old writer made it.
-fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = 1_357_034_400_000_000_u64.to_le_bytes().to_vec();
-    bytes.push(kind);
-    bytes.extend(u32::try_from(payload.len()).expect("short").to_le_bytes());
-    bytes.extend([0; 11]);
-    bytes.extend(payload);
-    let crc = crc32fast::hash(&bytes);
-    bytes.extend(crc.to_le_bytes());
-    bytes
-}
-
-fn token(local: u32, weight: f32) -> Token {
-    let id = TokenId::new(local, EntityType::Event, 0).expect("an id");
-    // A time that is far ahead: the old store took any.
-    Token::builder(id).weight(weight).timestamp(u32::MAX).build().expect("a token")
-}
-
-fn created(local: u32) -> Vec<u8> {
-    record(TOKEN, token(local, 1.5).as_bytes())
-}
 
 fn load(file: &Path, more: &[&str]) -> Output {
     let words = ["load", "--from", "legacy", "--format", "json"];
@@ -71,7 +47,7 @@ fn write(dir: &Dir, bytes: &[u8]) -> PathBuf {
 #[test]
 fn last_record_of_an_id_is_loaded_and_loading_again_changes_nothing() {
     let dir = Dir::new("legacy");
-    let newer = record(TOKEN, token(2, 9.5).as_bytes());
+    let newer = record(TOKEN_CREATED, token(2, 9.5).as_bytes());
     let parts = [created(1), created(2), newer, created(3)];
     let (report, ids) = loaded(&dir, &parts, &["--level", "strict"]);
     assert_eq!(ids, [1, 2, 3]);
@@ -122,7 +98,7 @@ fn other_kinds_are_passed_over_and_a_snapshot_hides_nothing_before_it() {
         record(3, b""),
         record(4, &[7; 100_000]),
         record(77, b"of a kind that nobody knows"),
-        record(TOKEN, b"not 64 bytes"),
+        record(TOKEN_CREATED, b"not 64 bytes"),
         created(2),
     ];
     let (report, ids) = loaded(&dir, &parts, &[]);
@@ -146,7 +122,7 @@ fn tokens_that_can_not_be_are_reported_and_not_loaded() {
     let broken = |at: usize, with: &[u8]| {
         let mut bytes = *token(7, 1.0).as_bytes();
         bytes[at..at + with.len()].copy_from_slice(with);
-        record(TOKEN, &bytes)
+        record(TOKEN_CREATED, &bytes)
     };
     let parts = [broken(54, &f32::NAN.to_le_bytes()), broken(48, &[0; 4]), created(2)];
     let (report, ids) = loaded(&dir, &parts, &[]);

@@ -3,7 +3,7 @@
 //! [`SimDisk`] is the machine, [`SimIo`] one process on it. Deterministic: the same seed
 //! and the same calls give the same bytes, faults and crashes. Sectors, lengths and names
 //! that were not synced are lost one by one at a power loss; a kill loses only what was in
-//! flight. Never does real I/O, starts no thread. Tested by `wal/tests/io_conformance.rs`.
+//! flight. Never does real I/O, starts no thread. Tested by `wal/tests/sim_disk.rs`.
 //!
 //! # For other programs
 //!
