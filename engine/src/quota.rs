@@ -454,3 +454,24 @@ fn raise(mark: &AtomicU64, to: u64) {
         mark.fetch_max(to, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_write_may_fit_once_what_was_kept_is_gone_and_not_before_anything_is() {
+        let page = Growth { records: 1, pages: 1 };
+        let usage = Usage::new(Quota::new().max_bytes(2 * PAGE_LEN as u64));
+        usage.add(page).expect("the first of two");
+        assert!(usage.keep());
+        let refused = usage.add(page).expect_err("both are in use");
+        assert!(usage.may_fit(&refused), "what is kept makes way");
+        // Another thread drops it before this one has looked.
+        usage.unkeep();
+        assert!(usage.may_fit(&refused), "it has made way");
+        usage.add(page).expect("the second of two");
+        let refused = usage.add(page).expect_err("both are records'");
+        assert!(!usage.may_fit(&refused));
+    }
+}

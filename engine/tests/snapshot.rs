@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bulla_engine::entries::{Change, Changes};
 use bulla_engine::{
-    Batch, Error, Expired, Level, OnExceed, Quota, Snapshot, Store, Token, TokenId,
+    Batch, Error, Expired, Level, OnExceed, Pressure, Quota, Snapshot, Store, Token, TokenId,
 };
 use bulla_recovery::{Inspection, Range};
 use bulla_wal::{Lsn, Options};
@@ -286,6 +286,20 @@ fn snapshot_expires_where_a_copy_does_not_fit_and_no_write_fails() {
     }
     let quota = store.stats().quota;
     assert_eq!((quota.kept_bytes, quota.bytes_high, quota.rejected), (0, 4 * PAGE, 0));
+}
+
+#[test]
+fn copies_for_snapshots_are_no_pressure_and_let_no_record_go() {
+    let dir = Dir::new("snapshot-pressure");
+    let store = open(&dir, Quota::new().max_bytes(10 * PAGE).on_exceed(OnExceed::Reclaim));
+    let ids = || (0..5).map(|number| number * 64 + 1);
+    ids().for_each(|id| put(&store, id, 1.0));
+    let snapshot = store.snapshot().expect("one");
+    ids().for_each(|id| put(&store, id, 2.0));
+    let quota = store.stats().quota;
+    assert_eq!((quota.bytes, quota.kept_bytes), (10 * PAGE, 5 * PAGE));
+    assert_eq!((quota.pressure, quota.reclaimed), (Pressure::Normal, 0));
+    assert_eq!(snapshot.get(TokenId(1)), Ok(Some(token(1, 1.0))));
 }
 
 #[test]
