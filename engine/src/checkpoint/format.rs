@@ -2,7 +2,7 @@
 //!
 //! The `repr(C)` structs below *are* the bytes (little-endian, no implicit padding), and
 //! compile-time assertions pin their sizes. No byte is trusted before its CRC, no length
-//! before it is bounded; decoding never panics. No I/O here. Tested by
+//! before it is bounded; decoding never panics. No I/O here. Tested by `format_tests.rs` and
 //! `engine/tests/checkpoint.rs`.
 //!
 //! ```text

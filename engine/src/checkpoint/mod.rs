@@ -17,6 +17,8 @@
 mod error;
 mod files;
 mod format;
+#[cfg(test)]
+mod format_tests;
 mod lazy;
 mod look;
 mod open;
