@@ -162,6 +162,33 @@ fn log_is_purged_to_what_the_last_two_checkpoints_need() {
 }
 
 #[test]
+fn log_is_purged_also_when_no_life_takes_more_than_one_checkpoint() {
+    for (closes, changes) in [(true, 0), (true, 1), (true, 9), (false, 0), (false, 1), (false, 9)] {
+        let (disk, mut model) = (SimDisk::new(1), Model::new());
+        let mut before = 0;
+        for life in 0..8 {
+            let store = open(&disk);
+            check(&store, &model);
+            if let Some(older) = store.opened_from().older {
+                let first = store.recovered().expect("recovered").first_lsn;
+                let context = format!("{closes}, {changes}, life {life}: {first}, {older:?}");
+                assert!(first.0 > before || life < 3, "{context}");
+                assert!(first <= older.lsn && older.lsn.0 - first.0 < 16 * 1024, "{context}");
+                before = first.0;
+            }
+            change(&store, &mut model, life);
+            store.checkpoint().expect("checkpoint");
+            (0..changes).for_each(|round| change(&store, &mut model, 10 * life + round));
+            if closes {
+                store.close().expect("closed");
+            } else {
+                end(&disk, store);
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_is_read_before_it_is_touched() {
     let disk = SimDisk::new(1);
     let (store, model) = with_checkpoints(&disk, 2);

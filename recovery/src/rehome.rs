@@ -346,7 +346,7 @@ pub(crate) fn commit(
         next_seq: either(end.seq, Bug::NumbersReused, cut.durable.seq),
         chain: end.chain,
         wall_ns: end.wall_ns,
-        live: pieces.iter().map(|piece| live_segment(piece, &analysis.plan)).collect(),
+        live: live_segments(&pieces, &analysis.plan),
         header,
     };
     Ok(Committed { recovered, pieces })
@@ -364,6 +364,16 @@ fn clip(pieces: &[Piece], from: Cursor, to: Cursor) -> Vec<Piece> {
         })
         .filter(|piece| piece.start.lsn < piece.end.lsn)
         .collect()
+}
+
+/// The segments of the pieces; and that of the landmark, though there may be nothing in it
+/// behind the landmark: it is what the log can be purged to.
+fn live_segments(pieces: &[Piece], plan: &Plan) -> Vec<LiveSegment> {
+    let first = LiveSegment { start: plan.first_start };
+    let is_left_out = pieces.first().is_some_and(|piece| piece.start.lsn > plan.first_start.lsn)
+        && pieces.iter().all(|piece| piece.header.number != plan.first_start.segment);
+    let first = is_left_out.then_some(first);
+    first.into_iter().chain(pieces.iter().map(|piece| live_segment(piece, plan))).collect()
 }
 
 fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {

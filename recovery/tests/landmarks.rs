@@ -112,6 +112,13 @@ fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
                 fork.kill();
                 let again = Recovery::run(Path::new(DIR), &options(&fork, seed)).expect("again");
                 assert_eq!(entries(&again, start), entries(&whole, start), "seed {seed}");
+                if let Some(landmark) = newest {
+                    let fork = disk.fork(2);
+                    fork.kill();
+                    let recovered = above(&fork, seed, vec![landmark]).into_recovered();
+                    let purged = Log::start(recovered).expect("start").purge(landmark.segment.lsn);
+                    assert_eq!(purged.expect("purged"), landmark.segment.lsn, "seed {seed}");
+                }
                 used[usize::from(newest.is_some())] += 1;
                 Log::start(recovery.into_recovered()).expect("start")
             };
