@@ -32,8 +32,9 @@ pub struct StoreInspection<R: Record = Token> {
 }
 
 impl StoreInspection {
-    /// Reads the store of tokens in `dir`. Of a corrupt log everything up to the damage counts:
-    /// look at [`report`](Self::report) before relying on it.
+    /// Reads the store of tokens in `dir`, as an open would: by its newest checkpoint and the
+    /// log after it. Of a log that is corrupt there everything up to the damage counts: look at
+    /// [`report`](Self::report) before relying on it.
     ///
     /// # Errors
     /// [`Error::Recovery`](crate::Error::Recovery) when there is no log, or it can't be
@@ -80,13 +81,9 @@ impl<R: Record> StoreInspection<R> {
     fn look(dir: &Path, options: &Options) -> Result<Self> {
         let io = options.file_system();
         let candidates = Candidates::look(&Folder::of(io, dir))?;
-        let inspection = Inspection::read(dir, options)?;
-        let mut standing = Vec::new();
-        for landmark in candidates.landmarks() {
-            if inspection.holds(&landmark)? {
-                standing.push(landmark);
-            }
-        }
+        let landmarks = candidates.landmarks();
+        let inspection = Inspection::read_above(dir, options, &landmarks)?;
+        let standing = inspection.standing(&landmarks)?;
         let report = inspection.report().clone();
         let from_start = report.first_seq == Seq(1);
         let choice = candidates.choose(&standing, report.first_lsn, from_start)?;
@@ -109,7 +106,7 @@ impl<R: Record> StoreInspection<R> {
         &self.opened
     }
 
-    /// What was found of the log.
+    /// What was found of the log, from the checkpoint on.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report

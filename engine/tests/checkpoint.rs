@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_engine::{
-    Batch, CheckpointError, Error, Level, Store, StoreInspection, StoreOptions, Token, TokenId,
+    Batch, CheckpointError, CheckpointFile, Error, Level, Refusal, Store, StoreInspection,
+    StoreOptions, Token, TokenId, usable_checkpoints, usable_checkpoints_after,
 };
-use bulla_recovery::{RepairPlan, repair};
-use bulla_wal::Options;
+use bulla_recovery::{Inspection, RepairPlan, Status, preview_repair, repair};
 use bulla_wal::io::sim::{FaultOp, SimDisk};
+use bulla_wal::{Lsn, Options};
 
 const DIR: &str = "/store";
 
@@ -430,6 +431,109 @@ fn checkpoint_of_what_a_repair_cut_off_is_refused() {
     let store = open(&disk);
     check(&store, &model);
     assert_eq!(store.opened_from().refused.len(), 1);
+}
+
+fn look(disk: &SimDisk) -> (Vec<CheckpointFile>, Inspection) {
+    let (dir, options) = (Path::new(DIR), log(disk));
+    let files = bulla_engine::checkpoints(dir, &options, true).expect("listed");
+    (files, Inspection::read(dir, &options).expect("a look"))
+}
+
+/// The numbers of the checkpoints that an open could go by.
+fn usable(disk: &SimDisk) -> Vec<u64> {
+    let (files, inspection) = look(disk);
+    usable_checkpoints(Path::new(DIR), &log(disk), &inspection, &files).expect("a look")
+}
+
+/// Opens the store, which must go by the first two of these, or say that none will do.
+fn opens_by(disk: &SimDisk, numbers: &[u64], context: &str) -> Option<Store> {
+    let store = match try_open(disk) {
+        Err(Error::Checkpoint(CheckpointError::Missing { first, .. })) => {
+            assert!(numbers.is_empty() && first > Lsn::ZERO, "{context}");
+            return None;
+        }
+        opened => opened.unwrap_or_else(|error| panic!("{context}: {error:?}")),
+    };
+    let opened = store.opened_from();
+    let by = opened.checkpoint.iter().chain(&opened.older).map(|used| used.number);
+    assert!(by.eq(numbers.iter().copied().take(2)), "{context}: {opened}");
+    let is_off = |reason: &Refusal| matches!(reason, Refusal::OffHistory { .. });
+    assert!(opened.refused.iter().all(|refused| is_off(&refused.reason)), "{context}: {opened}");
+    Some(store)
+}
+
+#[test]
+fn every_cut_of_a_repair_tells_which_checkpoints_it_makes_unusable() {
+    let mut met = BTreeMap::<_, u64>::new();
+    for keep_log in [true, false] {
+        let disk = SimDisk::new(1);
+        let mut model = Model::new();
+        for life in 0..3 {
+            let options = options(&disk).keep_log(keep_log);
+            let store = Store::open(Path::new(DIR), &options).expect("open");
+            (0..3).for_each(|round| change(&store, &mut model, 4 * life + round));
+            store.checkpoint().expect("checkpoint");
+            change(&store, &mut model, 4 * life + 3);
+            end(&disk, store);
+        }
+        // A third one comes back where its removal did not reach the disk.
+        assert!(usable(&disk).starts_with(&[3, 2]));
+        let (dir, (files, look)) = (Path::new(DIR), look(&disk));
+        let (first, last) = (look.report().first_lsn.0, look.report().last_lsn.0);
+        for cut_at in (first..=last).step_by(512).map(Lsn) {
+            let Ok(plan) = preview_repair(dir, &log(&disk), RepairPlan { cut_at }) else {
+                continue;
+            };
+            let told = usable_checkpoints_after(&plan, &look, &files).expect("a look");
+            let disk = disk.fork(cut_at.0);
+            disk.power_loss();
+            repair(dir, &log(&disk), RepairPlan { cut_at }).expect("repaired");
+            let context = format!("{keep_log}, cut at {cut_at}: {told:?}");
+            assert_eq!(usable(&disk), told, "{context}");
+            let store = opens_by(&disk, &told, &context);
+            *met.entry((told.len().min(2), store.is_some())).or_default() += 1;
+            if let (true, Some(store)) = (keep_log, store) {
+                let by_log = StoreInspection::read_log(dir, &log(&disk)).expect("a look");
+                assert!(store.iter().expect("read").eq(&by_log), "{context}");
+            }
+        }
+    }
+    // With both, with the older one, with the log alone, and not at all.
+    assert!(met.values().all(|count| *count > 2) && met.len() == 4, "{met:?}");
+}
+
+#[test]
+fn damage_below_a_checkpoint_hides_nothing_and_a_repair_is_said_to_cost_it() {
+    let disk = SimDisk::new(1);
+    let (store, model) = with_checkpoints(&disk, 3);
+    end(&disk, store);
+    assert_eq!(usable(&disk), [3, 2]);
+    // Behind the older one, before the newest.
+    let (dir, (files, before)) = (Path::new(DIR), look(&disk));
+    let lsns: Vec<_> = files.iter().flat_map(|file| &file.state).map(|found| found.lsn.0).collect();
+    let at = (lsns[0] + lsns[1]) / 2;
+    let holds_it = |live: &(Lsn, Lsn)| (live.0.0..live.1.0).contains(&at);
+    let segment =
+        before.segments().iter().find(|segment| segment.live.as_ref().is_some_and(holds_it));
+    let (number, base) =
+        segment.and_then(|found| Some((found.number, found.base?))).expect("there");
+    disk.flip(bulla_wal::dir::segment_path(dir, number), 512 + at - base.0, 1);
+
+    let (_, look) = look(&disk);
+    assert!(matches!(look.report().status, Status::Corrupt(_)), "{:?}", look.report().status);
+    assert_eq!(usable(&disk), [3, 2]);
+    let store = StoreInspection::read(dir, &log(&disk)).expect("a look");
+    let shown: BTreeMap<_, _> = store.iter().map(|token| (token.id().0, token)).collect();
+    assert_eq!(shown, model.iter().map(|(id, (token, _))| (*id, *token)).collect());
+    let fork = disk.fork(1);
+    fork.power_loss();
+    check(&opens_by(&fork, &[3, 2], "above the damage").expect("opened"), &model);
+
+    let plan = RepairPlan::keep_readable(look.report());
+    let preview = preview_repair(dir, &log(&disk), plan).expect("a look");
+    assert_eq!(usable_checkpoints_after(&preview, &look, &files).expect("a look"), [2]);
+    repair(dir, &log(&disk), plan).expect("repaired");
+    opens_by(&disk, &[2], "cut").expect("opened");
 }
 
 #[test]

@@ -277,6 +277,24 @@ impl Analysis {
         Ok(self.chain.end.lsn >= landmark.upto && stands(log, &self.plan, landmark)?.is_some())
     }
 
+    /// Would an open go by this landmark? `self` looked at nothing below it: then it stands,
+    /// and nothing above it contradicts it.
+    pub(crate) fn is_sound_above(&self, log: &LogDir, landmark: &Landmark) -> Result<bool> {
+        let is_sound = !matches!(self.status, Status::Corrupt(_)) && self.start() == landmark.at;
+        Ok(is_sound && self.holds(log, landmark)?)
+    }
+
+    /// Those of the landmarks that stand.
+    pub(crate) fn sift(&self, log: &LogDir, landmarks: &[Landmark]) -> Result<Vec<Landmark>> {
+        let mut standing = Vec::new();
+        for landmark in landmarks {
+            if self.holds(log, landmark)? {
+                standing.push(*landmark);
+            }
+        }
+        Ok(standing)
+    }
+
     pub(crate) fn history(&self) -> History {
         History::new(self.plan.low_water, self.plan.segments.iter().map(|segment| &segment.header))
     }
@@ -528,7 +546,11 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<Result<Header, Corrup
 fn stands(log: &LogDir, plan: &Plan, landmark: &Landmark) -> Result<Option<usize>> {
     let Some((index, segment)) = plan.place_of(landmark) else { return Ok(None) };
     // It may lie in the segment that was written last: the disk knows it.
-    let mut window = short_window(log, segment.number)?;
+    let mut window = match short_window(log, segment.number) {
+        // A running log has purged it since it was listed.
+        Err(error) if error.is_not_found() => return Ok(None),
+        window => window?,
+    };
     Ok(landmark.is_in(&segment.header, &mut window)?.then_some(index))
 }
 

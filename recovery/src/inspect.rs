@@ -40,13 +40,29 @@ impl Inspection {
     /// [`Io`](LogError::Io), which is never taken for the log's end.
     pub fn read(dir: &Path, options: &Options) -> Result<Self> {
         let (log, analysis) = settled(dir, options)?;
-        Ok(Self {
-            report: analysis.report(),
-            pieces: analysis.pieces(),
-            start: analysis.start(),
-            log,
-            analysis,
-        })
+        Ok(Self::of(log, analysis))
+    }
+
+    /// As [`read`](Self::read), but looks at no frame below the first landmark that still
+    /// stands, as [`Recovery::run_above`](crate::Recovery::run_above) does: then entries
+    /// below it can't be replayed, and the report counts none.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    #[doc(hidden)]
+    pub fn read_above(dir: &Path, options: &Options, landmarks: &[Landmark]) -> Result<Self> {
+        for landmark in landmarks {
+            let (log, analysis) = settled_above(dir, options, Some(landmark))?;
+            if analysis.is_sound_above(&log, landmark)? {
+                return Ok(Self::of(log, analysis));
+            }
+        }
+        Self::read(dir, options)
+    }
+
+    fn of(log: LogDir, analysis: Analysis) -> Self {
+        let (report, pieces) = (analysis.report(), analysis.pieces());
+        Self { report, pieces, start: analysis.start(), log, analysis }
     }
 
     /// What was found.
@@ -81,13 +97,14 @@ impl Inspection {
             .collect()
     }
 
-    /// Is the landmark in this log, and everything up to what it was made for?
+    /// Those of the landmarks that are in this log, with everything up to what they were made
+    /// for, in their order.
     ///
     /// # Errors
     /// [`Io`](LogError::Io).
     #[doc(hidden)]
-    pub fn holds(&self, landmark: &Landmark) -> Result<bool> {
-        self.analysis.holds(&self.log, landmark)
+    pub fn standing(&self, landmarks: &[Landmark]) -> Result<Vec<Landmark>> {
+        self.analysis.sift(&self.log, landmarks)
     }
 
     /// Gives the entries in `range` that can be read in order (of a corrupt log: up to
@@ -112,13 +129,22 @@ impl Inspection {
 /// believed only when it is found twice; frames that a second look finds at or above the
 /// first one's promises show that nothing was lost.
 pub(crate) fn settled(dir: &Path, options: &Options) -> Result<(LogDir, Analysis)> {
+    settled_above(dir, options, None)
+}
+
+/// As [`settled`], from a landmark on if it stands.
+fn settled_above(
+    dir: &Path,
+    options: &Options,
+    landmark: Option<&Landmark>,
+) -> Result<(LogDir, Analysis)> {
     let mut first: Option<Analysis> = None;
     let mut looks = 0;
     loop {
         looks += 1;
         let control = read_control(dir, options)?;
         let mut log = LogDir::new(dir, &options.clone().sector(control.sector));
-        let mut now = match Analysis::read(&mut log, control) {
+        let mut now = match Analysis::read_from(&mut log, control, landmark) {
             // A segment was purged, or a temporary file renamed, after it was listed.
             Err(error) if looks < MAX_LOOKS && error.is_not_found() => continue,
             now => now?,

@@ -246,29 +246,21 @@ impl Entered {
             io.sync_dir(path).map_err(LogError::io("sync", path))?;
         }
         let control_now = *control.current();
-        let mut landmarks = landmarks()?;
-        for (index, landmark) in landmarks.iter().enumerate() {
+        let landmarks = landmarks()?;
+        let mut left = &landmarks[..];
+        while let [landmark, older @ ..] = left {
             let analysis = Analysis::read_from(&mut log, control_now, Some(landmark))?;
             // What contradicts it is for a look at the whole log to name.
-            let is_sound = !matches!(analysis.status, Status::Corrupt(_));
-            if is_sound && analysis.start() == landmark.at && analysis.holds(&log, landmark)? {
-                let (landmark, standing) = (Some(*landmark), landmarks.split_off(index));
-                return Self { log, lock, control, analysis, landmark, standing }.sifted();
+            if analysis.is_sound_above(&log, landmark)? {
+                let standing = analysis.sift(&log, left)?;
+                let landmark = Some(*landmark);
+                return Ok(Self { log, lock, control, analysis, landmark, standing });
             }
+            left = older;
         }
         let analysis = Analysis::read(&mut log, control_now)?;
-        let entered = Self { log, lock, control, analysis, landmark: None, standing: landmarks };
-        entered.sifted()
-    }
-
-    /// Leaves out the landmarks that do not stand.
-    fn sifted(mut self) -> Result<Self> {
-        for landmark in std::mem::take(&mut self.standing) {
-            if self.analysis.holds(&self.log, &landmark)? {
-                self.standing.push(landmark);
-            }
-        }
-        Ok(self)
+        let standing = analysis.sift(&log, &landmarks)?;
+        Ok(Self { log, lock, control, analysis, landmark: None, standing })
     }
 }
 

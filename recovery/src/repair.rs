@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use bulla_wal::dir::{self, SegmentFile};
 use bulla_wal::io::FileKind;
+use bulla_wal::landmark::Landmark;
 use bulla_wal::recovered::begin;
 use bulla_wal::{Epoch, Error as LogError, Lsn, Options, SegmentNumber, Seq};
 
@@ -75,6 +76,17 @@ pub struct RepairPreview {
     pub cut: Vec<CutFile>,
     /// Segments that don't fit into the log: copied, then replaced or removed.
     pub removed: Vec<SegmentNumber>,
+    /// Frames from here to the cut are written anew.
+    renewed_from: Lsn,
+}
+
+impl RepairPreview {
+    /// Would a landmark that stands now stand after the repair?
+    #[doc(hidden)]
+    #[must_use]
+    pub fn keeps(&self, landmark: &Landmark) -> bool {
+        landmark.upto <= self.cut_at && landmark.at.lsn <= self.renewed_from
+    }
 }
 
 /// A segment file that a repair cuts.
@@ -107,6 +119,7 @@ pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Resul
         lost_to: before.last_lsn.max(before.durable_lsn),
         cut: if analysis.unfinished { Vec::new() } else { cut_files(&analysis, cut) },
         removed: unread(&analysis).iter().map(|file| file.number).collect(),
+        renewed_from: cut.durable.lsn,
         before,
     })
 }
