@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
-use bulla_engine::TokenError;
+use bulla_engine::{CheckpointError, TokenError};
 use bulla_wal::CorruptionKind;
 
 use crate::mapping::MappingError;
@@ -122,6 +122,35 @@ pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
     }
 }
 
+fn of_io(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::PermissionDenied => Some("run it as the user who owns the log"),
+        io::ErrorKind::ReadOnlyFilesystem => Some("mount the file system for writing"),
+        io::ErrorKind::StorageFull => Some(NO_SPACE),
+        io::ErrorKind::NotADirectory => Some("name a log's directory, not a file"),
+        _ => None,
+    }
+}
+
+fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
+    match error {
+        CheckpointError::Io { source, .. } => of_io(source.kind()),
+        CheckpointError::NotPromised { .. } => Some("change something, then retry"),
+        CheckpointError::Missing { .. } => Some(
+            "restore a copy of the directory: what was before the start of the log is in no other \
+             place. `bulla verify DIR` looks at every checkpoint",
+        ),
+        CheckpointError::Slab { .. } => Some(
+            "restore a copy of the directory. All other records can be read by a program that \
+             opens the store",
+        ),
+        CheckpointError::WithoutLog { .. } => {
+            Some("restore the log, or move the checkpoints away and begin anew")
+        }
+        _ => None,
+    }
+}
+
 impl Error {
     pub(crate) fn file(
         what: &'static str,
@@ -134,7 +163,14 @@ impl Error {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match (self.log(), self) {
-            (Some(bulla_wal::Error::Corrupt(_)), _) | (_, Self::LegacyDamaged { .. }) => 4,
+            (Some(bulla_wal::Error::Corrupt(_)), _)
+            | (
+                _,
+                Self::LegacyDamaged { .. }
+                | Self::Store(bulla_engine::Error::Checkpoint(
+                    CheckpointError::Missing { .. } | CheckpointError::Slab { .. },
+                )),
+            ) => 4,
             (Some(bulla_wal::Error::Options { .. }), _)
             | (_, Self::Mapping { .. } | Self::NotForLegacy { .. } | Self::NoCommand(_)) => 2,
             _ => 1,
@@ -192,16 +228,12 @@ impl Error {
                 Log::SectorTooSmall { .. } => {
                     Some("make the log anew with a larger --sector and load it again")
                 }
-                Log::Io { source, .. } => match source.kind() {
-                    io::ErrorKind::PermissionDenied => Some("run it as the user who owns the log"),
-                    io::ErrorKind::StorageFull => Some(NO_SPACE),
-                    io::ErrorKind::NotADirectory => Some("name a log's directory, not a file"),
-                    _ => None,
-                },
+                Log::Io { source, .. } => of_io(source.kind()),
                 _ => None,
             };
         }
         match self {
+            Self::Store(bulla_engine::Error::Checkpoint(error)) => of_checkpoint(error),
             Self::Store(bulla_engine::Error::Entry { .. }) => {
                 Some("this log is none of tokens; `bulla dump DIR` shows its entries")
             }

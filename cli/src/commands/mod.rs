@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod get;
+mod kept;
 pub(crate) mod load;
 pub(crate) mod repair;
 pub(crate) mod replay;

@@ -1,6 +1,5 @@
 //! What was found of a log, as fields, and as the outcome of a command.
 
-use bulla_engine::CheckpointFile;
 use bulla_recovery::{Report, SegmentReport, Status};
 
 use crate::Outcome;
@@ -36,23 +35,6 @@ pub(crate) fn fields(report: &Report) -> Fields {
         "sector": report.sector,
         "last_write": wall_time(report.wall_ns),
         "evidence": evidence,
-    }
-}
-
-/// One checkpoint.
-pub(crate) fn checkpoint(file: &CheckpointFile) -> Fields {
-    let found = file.state.as_ref().ok();
-    let state = match &file.state {
-        Ok(_) => "whole".to_owned(),
-        Err(fault) => format!("damaged: {fault}"),
-    };
-    fields! {
-        "checkpoint": file.number,
-        "state": state,
-        "lsn": found.map(|found| found.lsn.0),
-        "tokens": found.map(|found| found.records),
-        "taken": found.and_then(|found| wall_time(found.wall_ns)),
-        "file_bytes": found.map(|found| found.file_len),
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use bulla_recovery::{Inspection, Range};
+use bulla_recovery::Range;
 use bulla_wal::Options;
 use serde_json::Value;
 
-use super::report;
+use super::{kept, report};
 use crate::error::{Error, Result};
 use crate::output::{Format, Out, bytes, grouped};
 use crate::{Outcome, fields};
@@ -24,7 +24,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let inspection = Inspection::read(&args.dir, &Options::new())?;
+    let (inspection, kept) = kept::look(&args.dir, &Options::new(), false)?;
     let mut kinds = BTreeMap::<u16, (u64, u64)>::new();
     inspection.replay(Range::ALL, |entry| {
         let (count, len) = kinds.entry(entry.kind).or_default();
@@ -33,7 +33,6 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         ControlFlow::Continue(())
     })?;
     let found = inspection.report();
-    let checkpoints = bulla_engine::checkpoints(&args.dir, &Options::new(), false)?;
     let disk = disk_bytes(&args.dir)?;
     let mut fields = report::fields(found);
     if out.format() == Format::Table {
@@ -47,10 +46,10 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         let mut rows = out.rows();
         found.segments.iter().try_for_each(|segment| rows.push(report::segment(segment)))?;
         rows.end()?;
-        if !checkpoints.is_empty() {
+        if !kept.files.is_empty() {
             out.line("")?;
             let mut rows = out.rows();
-            checkpoints.iter().try_for_each(|file| rows.push(report::checkpoint(file)))?;
+            kept.rows().try_for_each(|row| rows.push(row))?;
             rows.end()?;
         }
     } else {
@@ -61,8 +60,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         fields.insert("kinds".to_owned(), kinds.collect());
         let segments = found.segments.iter().map(report::segment);
         fields.insert("segment_list".to_owned(), segments.map(Value::from).collect());
-        let checkpoints = checkpoints.iter().map(report::checkpoint);
-        fields.insert("checkpoint_list".to_owned(), checkpoints.map(Value::from).collect());
+        fields.insert("checkpoint_list".to_owned(), kept.rows().map(Value::from).collect());
         out.report(&fields)?;
     }
     Ok(match report::outcome(&found.status) {

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use bulla_recovery::{Inspection, Status};
+use bulla_recovery::Status;
 use bulla_wal::Options;
 use serde_json::Value;
 
-use super::report;
-use crate::error::Result;
+use super::{kept, report};
+use crate::error::{Error, Result};
 use crate::output::{Format, Out};
 use crate::{Outcome, fields};
 
@@ -16,7 +16,8 @@ use crate::{Outcome, fields};
 /// Exits with 0 when it is clean (only zeros follow the last frame), with 3 when its tail
 /// is torn, with 4 when something that was durable is damaged. A log that is open for
 /// writing may look torn: what is being written is not whole yet. With 1 when the log is
-/// clean and a checkpoint is damaged: a store opens from the older one.
+/// clean and a checkpoint is damaged: a store opens from the older one. With 4 when none of
+/// the checkpoints can be used, and what is before the log's start is in no other place.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  bulla verify /var/lib/flights --format json")]
 pub(crate) struct Args {
@@ -25,55 +26,56 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let inspection = match Inspection::read(&args.dir, &Options::new()) {
-        Ok(inspection) => inspection,
-        Err(error) => {
-            // What says so much about the log that nothing else can be read.
-            let Some(corruption) = error.corruption().cloned() else { return Err(error.into()) };
-            let status = Status::Corrupt(corruption);
-            out.report(&fields! {
-                "status": status.name(),
-                "first_lsn": Value::Null,
-                "last_lsn": Value::Null,
-                "durable_lsn": Value::Null,
-                "entries": Value::Null,
-                "segments": Value::Null,
-                "evidence": [status.to_string()],
-            })?;
-            return Ok(finish(&status, out.format()));
-        }
+    let (inspection, kept) = match kept::look(&args.dir, &Options::new(), true) {
+        Err(Error::Recovery(error)) => return verify_control(error, out),
+        looked => looked?,
     };
     let found = inspection.report();
     let mut fields = report::fields(found);
     if out.format() != Format::Table {
-        let segments: Vec<_> = found.segments.iter().map(report::segment).collect();
-        fields.insert("segment_list".to_owned(), segments.into_iter().map(Value::from).collect());
-    }
-    let checkpoints = bulla_engine::checkpoints(&args.dir, &Options::new(), true)?;
-    let damaged = checkpoints.iter().any(|file| file.state.is_err());
-    if out.format() != Format::Table {
-        let list = checkpoints.iter().map(report::checkpoint).map(Value::from).collect();
-        fields.insert("checkpoint_list".to_owned(), list);
-    } else if !checkpoints.is_empty() {
-        let names: Vec<_> = checkpoints
-            .iter()
-            .map(|file| match &file.state {
-                Ok(_) => format!("{} whole", file.number),
-                Err(fault) => format!("{} damaged: {fault}", file.number),
-            })
-            .collect();
-        fields.insert("checkpoints".to_owned(), names.into());
+        let segments = found.segments.iter().map(report::segment);
+        fields.insert("segment_list".to_owned(), segments.map(Value::from).collect());
+        fields.insert("checkpoint_list".to_owned(), kept.rows().map(Value::from).collect());
+    } else if !kept.files.is_empty() {
+        fields.insert("checkpoints".to_owned(), kept.lines().into());
     }
     out.report(&fields)?;
-    Ok(match finish(&found.status, out.format()) {
-        Outcome::Clean if damaged => Outcome::Failed,
+    let outcome = match report::outcome(&found.status) {
+        _ if kept.is_missing(found) => Outcome::Corrupt,
+        Outcome::Clean if kept.is_damaged() => Outcome::Failed,
         outcome => outcome,
-    })
+    };
+    if out.format() == Format::Table {
+        tell(&found.status, out)?;
+        kept.advise(found);
+    }
+    Ok(outcome)
 }
 
-fn finish(status: &Status, format: Format) -> Outcome {
-    if let (Format::Table, Some(advice)) = (format, report::advice(status)) {
+/// Of a log whose CONTROL is damaged nothing else can be read.
+fn verify_control(error: bulla_recovery::Error, out: &mut Out) -> Result<Outcome> {
+    let Some(corruption) = error.corruption().cloned() else { return Err(error.into()) };
+    let status = Status::Corrupt(corruption);
+    out.report(&fields! {
+        "status": status.name(),
+        "first_lsn": Value::Null,
+        "last_lsn": Value::Null,
+        "durable_lsn": Value::Null,
+        "entries": Value::Null,
+        "segments": Value::Null,
+        "evidence": [status.to_string()],
+    })?;
+    if out.format() == Format::Table {
+        tell(&status, out)?;
+    }
+    Ok(report::outcome(&status))
+}
+
+/// Tells people what it means.
+fn tell(status: &Status, out: &mut Out) -> Result<()> {
+    out.flush()?;
+    if let Some(advice) = report::advice(status) {
         eprintln!("{advice}");
     }
-    report::outcome(status)
+    Ok(())
 }

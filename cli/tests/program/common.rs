@@ -1,6 +1,9 @@
 //! The program `bulla`, run as a user would.
 
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -116,4 +119,34 @@ pub(crate) fn interrupted_leaves_nothing(name: &str, words: &[&str]) {
 /// Is there nothing in the directory?
 pub(crate) fn is_empty(dir: &Path) -> bool {
     std::fs::read_dir(dir).expect("a directory").next().is_none()
+}
+
+/// The file of a segment.
+pub(crate) fn segment_file(log: &Path, number: u64) -> PathBuf {
+    let files = std::fs::read_dir(log).expect("listed").map(|entry| entry.expect("entry").path());
+    let is_it = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "seg")
+            && path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()) == Some(number)
+    };
+    files.into_iter().find(is_it).expect("the segment's file")
+}
+
+/// Writes bytes into a file that is there.
+pub(crate) fn write(path: &Path, bytes: &[u8], offset: u64) {
+    let file = OpenOptions::new().write(true).open(path).expect("opened");
+    file.write_all_at(bytes, offset).expect("written");
+}
+
+/// All files and their bytes.
+pub(crate) fn image(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).expect("listed") {
+        let path = entry.expect("entry").path();
+        if path.is_file() {
+            files.insert(path.clone(), std::fs::read(&path).expect("read"));
+        } else {
+            files.extend(image(&path));
+        }
+    }
+    files
 }

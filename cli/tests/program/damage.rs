@@ -1,11 +1,9 @@
 //! Torn tails and corruption: what is said, how it exits, and that nothing gets worse.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Dir, append, code, json, run, stderr, stdout};
+use crate::common::{Dir, append, code, image, json, run, segment_file, stderr, stdout, write};
 
 const SECTOR: u64 = 4096;
 
@@ -27,36 +25,7 @@ fn end_of(log: &Path) -> (PathBuf, u64) {
     let segments = report["segment_list"].as_array().expect("segments");
     let live = segments.iter().rfind(|segment| segment["state"] == "live").expect("a live one");
     let offset = SECTOR + end - live["base_lsn"].as_u64().expect("a position");
-    (file(log, live["segment"].as_u64().expect("a number")), offset)
-}
-
-/// The file of a segment.
-fn file(log: &Path, number: u64) -> PathBuf {
-    let files = std::fs::read_dir(log).expect("listed").map(|entry| entry.expect("entry").path());
-    let is_it = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| extension == "seg")
-            && path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()) == Some(number)
-    };
-    files.into_iter().find(is_it).expect("the segment's file")
-}
-
-fn write(path: &Path, bytes: &[u8], offset: u64) {
-    let file = OpenOptions::new().write(true).open(path).expect("opened");
-    file.write_all_at(bytes, offset).expect("written");
-}
-
-/// All files and their bytes.
-fn image(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).expect("listed") {
-        let path = entry.expect("entry").path();
-        if path.is_file() {
-            files.insert(path.clone(), std::fs::read(&path).expect("read"));
-        } else {
-            files.extend(image(&path));
-        }
-    }
-    files
+    (segment_file(log, live["segment"].as_u64().expect("a number")), offset)
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of the program `bulla`, run as a user would.
 
+mod checkpoints;
 mod commands;
 mod common;
 mod damage;

@@ -1,0 +1,100 @@
+//! The checkpoints beside a log: what is told of them, by every command that looks at one.
+
+use std::path::Path;
+
+use bulla_engine::{CheckpointFault, CheckpointFile, usable_checkpoints};
+use bulla_recovery::{Inspection, Report, Status};
+use bulla_wal::Options;
+
+use super::report::wall_time;
+use crate::error::Result;
+use crate::fields;
+use crate::output::Fields;
+
+/// Checkpoints, the newest first, and the numbers of those that a store could be opened from.
+pub(crate) struct Kept {
+    pub(crate) files: Vec<CheckpointFile>,
+    pub(crate) usable: Vec<u64>,
+}
+
+/// Looks at a log and at the checkpoints beside it; with `all` at every byte of these.
+pub(crate) fn look(dir: &Path, options: &Options, all: bool) -> Result<(Inspection, Kept)> {
+    // First what a running store makes last.
+    let files = bulla_engine::checkpoints(dir, options, all)?;
+    let inspection = Inspection::read(dir, options)?;
+    let usable = usable_checkpoints(dir, options, &inspection, &files)?;
+    Ok((inspection, Kept { files, usable }))
+}
+
+impl Kept {
+    /// Is any of them damaged?
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.files.iter().any(|file| file.state.is_err())
+    }
+
+    /// Was the log purged of what none of them has?
+    pub(crate) fn is_missing(&self, found: &Report) -> bool {
+        !self.files.is_empty() && !opens(&self.usable, found)
+    }
+
+    /// Says on standard error what this means for a store, if that is more than the state of
+    /// its log.
+    pub(crate) fn advise(&self, found: &Report) {
+        if let Some(advice) = self.advice(found) {
+            eprintln!("{advice}");
+        }
+    }
+
+    fn advice(&self, found: &Report) -> Option<String> {
+        if self.is_missing(found) {
+            return Some(format!(
+                "no checkpoint can be used, and the log before LSN {} was purged: a store can't \
+                 be opened here. Restore a copy of the directory",
+                found.first_lsn
+            ));
+        }
+        let newest = self.usable.first()?;
+        matches!(found.status, Status::Corrupt(_)).then(|| {
+            format!(
+                "a store needs no repair here: it is opened from checkpoint {newest}, and the \
+                 log after that is whole. Two more checkpoints, with changes before each, and \
+                 what is damaged goes with the log that they let go"
+            )
+        })
+    }
+
+    /// A row for each.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Fields> {
+        self.files.iter().map(|file| {
+            let found = file.state.as_ref().ok();
+            fields! {
+                "checkpoint": file.number,
+                "state": self.state(file),
+                "usable": self.usable.contains(&file.number),
+                "lsn": found.map(|found| found.lsn.0),
+                "tokens": found.map(|found| found.records),
+                "taken": found.and_then(|found| wall_time(found.wall_ns)),
+                "file_bytes": found.map(|found| found.file_len),
+            }
+        })
+    }
+
+    /// A line for each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.files.iter().map(|file| format!("{} {}", file.number, self.state(file))).collect()
+    }
+
+    fn state(&self, file: &CheckpointFile) -> String {
+        match &file.state {
+            Ok(_) if self.usable.contains(&file.number) => "whole".to_owned(),
+            Ok(_) => "of no use: ahead of the log, or not of its history".to_owned(),
+            Err(CheckpointFault::Io(error)) => format!("can't be read: {error}"),
+            Err(fault) => format!("damaged: {fault}"),
+        }
+    }
+}
+
+/// Can a store be opened from these checkpoints, or from its log alone?
+fn opens(usable: &[u64], found: &Report) -> bool {
+    !usable.is_empty() || found.first_seq.0 == 1
+}

@@ -1,0 +1,339 @@
+//! Stores with checkpoints, and logs that were purged by them: what every command says, how it
+//! exits, and what a repair costs.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use bulla_engine::{Store, StoreOptions};
+use bulla_tests::image::Image;
+use serde_json::Value;
+
+use crate::common::{
+    Dir, append, bulla, code, few_flights, image, json, run, segment_file, stderr, stdout, write,
+};
+
+const ROWS: usize = 500;
+const SMALL: &str = "--segment-size 64KiB --ring-size 64KiB";
+
+/// Loads so many rows of the sample; the same tokens again if they are there.
+fn load(dir: &Dir, store: &Path, rows: usize) {
+    let file = few_flights(dir, rows);
+    let mut command = bulla();
+    command.arg("load").arg(file).arg(store).args(SMALL.split(' '));
+    let output = command.output().expect("runs");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+}
+
+fn checkpoint(store: &Path) -> Value {
+    let (taken, exit) = json(&format!("checkpoint DIR {SMALL}"), store);
+    assert_eq!(exit, 0, "{taken}");
+    taken
+}
+
+/// A store of [`ROWS`] tokens with so many checkpoints, and changes after each.
+fn store(dir: &Dir, checkpoints: u64) -> PathBuf {
+    let store = dir.join("store");
+    load(dir, &store, ROWS);
+    for number in 1..=checkpoints {
+        assert_eq!(checkpoint(&store)["number"], number);
+        load(dir, &store, ROWS);
+    }
+    store
+}
+
+fn checkpoint_files(store: &Path) -> Vec<PathBuf> {
+    let files = image(&store.join("checkpoints")).into_keys();
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "ckpt")).collect()
+}
+
+fn number(value: &Value, field: &str) -> u64 {
+    value[field].as_u64().unwrap_or_else(|| panic!("no number {field}: {value}"))
+}
+
+/// The numbers of the checkpoints in a report of which a field is true.
+fn those(report: &Value, field: &str) -> Vec<u64> {
+    let list = report["checkpoint_list"].as_array().unwrap_or_else(|| panic!("{report}"));
+    let those = list.iter().filter(|row| row[field] == true);
+    those.map(|row| number(row, "checkpoint")).collect()
+}
+
+/// All tokens that the store shows.
+fn tokens(store: &Path) -> Value {
+    let (tokens, exit) = json("scan DIR", store);
+    assert_eq!(exit, 0);
+    tokens
+}
+
+#[test]
+fn checkpoint_says_which_it_took_and_what_is_left_of_the_log() {
+    let dir = Dir::new("checkpoint");
+    let store = store(&dir, 0);
+    let before = tokens(&store);
+    let first = checkpoint(&store);
+    assert_eq!((&first["number"], &first["new"]), (&1.into(), &true.into()));
+    assert_eq!((&first["tokens"], &first["first_lsn"]), (&ROWS.into(), &0.into()));
+    assert_eq!(
+        first["file_bytes"],
+        std::fs::metadata(&checkpoint_files(&store)[0]).expect("there").len()
+    );
+
+    // Without a change none is taken, and it says so; to people in words.
+    let again = checkpoint(&store);
+    assert_eq!((&again["number"], &again["new"]), (&1.into(), &false.into()));
+    let words = run("checkpoint DIR", &store);
+    assert_eq!(code(&words), 0);
+    assert!(stderr(&words).contains("nothing was changed since"), "{}", stderr(&words));
+    assert!(stdout(&words).contains("first lsn"), "{}", stdout(&words));
+
+    load(&dir, &store, ROWS);
+    let words = run(&format!("checkpoint DIR {SMALL}"), &store);
+    assert!(stderr(&words).contains("Taken, and durable"), "{}", stderr(&words));
+    // The second one lets go what the first does not need.
+    let log_from = |store: &Path| number(&json("stat DIR", store).0, "first_lsn");
+    let from = log_from(&store);
+    assert!(from > 0 && from <= number(&first, "lsn"), "{from} {first}");
+    load(&dir, &store, ROWS);
+    let kept = json(&format!("checkpoint DIR --keep-log {SMALL}"), &store).0;
+    assert_eq!((number(&kept, "number"), number(&kept, "first_lsn")), (3, from));
+    load(&dir, &store, ROWS);
+    let purged = checkpoint(&store);
+    assert!(number(&purged, "first_lsn") > number(&first, "lsn"), "{purged}");
+    assert_eq!(number(&purged, "first_lsn"), log_from(&store));
+    assert_eq!(checkpoint_files(&store).len(), 2);
+    assert_eq!(tokens(&store), before);
+    let help = stdout(&run("checkpoint --help", &store));
+    assert!(help.contains("bulla checkpoint /var/lib/flights"), "{help}");
+}
+
+#[test]
+fn checkpoint_is_refused_with_a_reason_and_something_to_do() {
+    let dir = Dir::new("refused");
+    let (file, lines) = (few_flights(&dir, 5), dir.join("lines"));
+    append(&lines, "strict", "a line\n");
+    std::fs::create_dir(dir.join("empty")).expect("made");
+    let cases = [
+        (dir.join("none"), "holds no log"),
+        (dir.join("empty"), "holds no log"),
+        (file, "Not a directory"),
+        (lines, "no change of records"),
+    ];
+    for (path, why) in cases {
+        let refused = run("checkpoint DIR", &path);
+        assert_eq!(code(&refused), 1, "{}", path.display());
+        let words = stderr(&refused);
+        assert!(words.contains(why) && words.contains("  do: "), "{words}");
+        assert!(stdout(&refused).is_empty() && !path.join("checkpoints").exists());
+    }
+    assert!(!dir.join("none").exists());
+
+    let store = store(&dir, 1);
+    let open = Store::open(&store, &StoreOptions::new()).expect("open");
+    let locked = run("checkpoint DIR", &store);
+    assert_eq!(code(&locked), 1);
+    let words = stderr(&locked);
+    assert!(words.contains("locked") && words.contains("stop the program"), "{words}");
+    drop(open);
+
+    write(&segment_file(&store, last_segment(&store)), b"X", 4096 + 80);
+    let before = image(&store);
+    let corrupt = run("checkpoint DIR", &store);
+    assert_eq!(code(&corrupt), 4, "{}", stderr(&corrupt));
+    assert_eq!(image(&store), before, "a refusal changes nothing");
+}
+
+/// The last segment with entries in it.
+fn last_segment(store: &Path) -> u64 {
+    let (report, _) = json("stat DIR", store);
+    let segments = report["segment_list"].as_array().expect("segments");
+    let last = segments.iter().rfind(|segment| number(segment, "entries") > 0);
+    number(last.expect("one with entries"), "segment")
+}
+
+#[test]
+fn store_on_a_read_only_file_system_is_read_and_no_checkpoint_is_taken_of_it() {
+    let mut disk = match Image::new("cli-read-only", 16 << 20) {
+        Ok(disk) => disk,
+        Err(reason) => return println!("SKIPPED: {reason}"),
+    };
+    let dir = Dir::new("read-only");
+    let made = store(&dir, 3);
+    let to = disk.root().join("store");
+    let copied = std::process::Command::new("cp").arg("-r").arg(&made).arg(&to).status();
+    assert!(copied.expect("cp runs").success());
+    disk.unmount().expect("unmounted");
+    disk.mount(true).expect("mounted");
+    let refused = run("checkpoint DIR", &to);
+    assert_eq!(code(&refused), 1);
+    let words = stderr(&refused);
+    assert!(words.contains("Read-only") && words.contains("for writing"), "{words}");
+    assert_eq!(tokens(&to), tokens(&made));
+    for line in ["stat DIR", "verify DIR", "dump DIR", "segments DIR", "replay DIR --dry-run"] {
+        assert_eq!(code(&run(line, &to)), 0, "{line}");
+    }
+}
+
+#[test]
+fn every_command_that_reads_knows_a_log_that_was_purged() {
+    let dir = Dir::new("purged");
+    let store = store(&dir, 3);
+    let before = image(&store);
+
+    let (stat, exit) = json("stat DIR", &store);
+    let (first, first_seq) = (number(&stat, "first_lsn"), number(&stat, "first_seq"));
+    let entries = number(&stat, "entries");
+    assert_eq!((exit, stat["status"].as_str()), (0, Some("clean")));
+    assert!(first > 0 && first_seq > 1, "{stat}");
+    assert_eq!(entries, number(&stat, "next_seq") - first_seq);
+    assert_eq!(those(&stat, "usable"), [3, 2]);
+    assert_eq!(stat["kinds"][0]["entries"], entries);
+
+    let (verify, exit) = json("verify DIR", &store);
+    assert_eq!((exit, those(&verify, "usable")), (0, vec![3, 2]));
+    assert_eq!((&verify["first_lsn"], &verify["entries"]), (&first.into(), &entries.into()));
+    assert!(stdout(&run("verify DIR", &store)).contains("3 whole"));
+
+    // All of the tokens, though most entries that made them are gone.
+    let shown = tokens(&store);
+    let ids: BTreeSet<_> =
+        shown.as_array().expect("rows").iter().map(|row| number(row, "id")).collect();
+    assert_eq!(ids.len(), ROWS);
+    let (token, exit) = json("get DIR 1 --type event", &store);
+    assert_eq!((exit, &token), (0, &shown[0]));
+    assert_eq!(code(&run(&format!("get DIR {} --type event", ROWS + 1), &store)), 1);
+
+    let dump = stdout(&run("dump DIR --format jsonl", &store));
+    let rows: Vec<Value> =
+        dump.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let seqs: Vec<_> = rows.iter().map(|row| number(row, "seq")).collect();
+    assert_eq!(seqs, (first_seq..first_seq + entries).collect::<Vec<_>>());
+    let follow = stdout(&run("dump DIR --follow --limit 1 --format jsonl", &store));
+    assert_eq!(follow.lines().next(), dump.lines().next());
+
+    let segments = stdout(&run("segments DIR --format jsonl", &store));
+    let segments: Vec<Value> =
+        segments.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(
+        number(&segments[0], "segment") > 1 && segments[0]["base_lsn"] == first,
+        "{segments:?}"
+    );
+    assert!(segments.iter().all(|segment| segment["dead_bytes"] == 0), "{segments:?}");
+    assert_eq!(segments.iter().map(|segment| number(segment, "entries")).sum::<u64>(), entries);
+
+    let (replay, exit) = json("replay DIR --dry-run", &store);
+    assert_eq!((exit, &replay["replayed_entries"]), (0, &entries.into()));
+    assert_eq!(replay["replayed_first"]["seq"], first_seq);
+
+    for line in [
+        "dump DIR --from-seq 1",
+        "dump DIR --from-lsn 64",
+        "dump DIR --follow --from-seq 1",
+        "replay DIR --dry-run --from seq:1",
+    ] {
+        let refused = run(line, &store);
+        assert_eq!(code(&refused), 1, "{line}");
+        let words = stderr(&refused);
+        assert!(words.contains("purged") && words.contains("`bulla stat DIR`"), "{words}");
+    }
+    let plan = run("repair DIR", &store);
+    assert_eq!(code(&plan), 0);
+    assert!(stderr(&plan).contains("needs no repair"), "{}", stderr(&plan));
+    assert_eq!(image(&store), before, "looking changes nothing");
+
+    // What opens it changes nothing of what is told.
+    let (replay, exit) = json(&format!("replay DIR {SMALL}"), &store);
+    assert_eq!((exit, &replay["replayed_entries"]), (0, &entries.into()));
+    assert_eq!(code(&run("doctor DIR --seconds 0.01", &store)), 0);
+    assert_eq!(tokens(&store), shown);
+    assert_eq!(json("verify DIR", &store).1, 0);
+}
+
+#[test]
+fn damaged_checkpoint_is_told_by_every_command_and_two_are_a_corruption() {
+    let dir = Dir::new("damaged-checkpoints");
+    let store = store(&dir, 3);
+    let shown = tokens(&store);
+    let files = checkpoint_files(&store);
+    let [older, newest] = &files[..] else { panic!("{files:?}") };
+    let (older_bytes, newest_bytes) =
+        [older, newest].map(|path| std::fs::read(path).expect("read")).into();
+
+    write(newest, b"X", 100);
+    let (verify, exit) = json("verify DIR", &store);
+    assert_eq!((exit, those(&verify, "usable")), (1, vec![2]));
+    assert!(
+        verify["checkpoint_list"][0]["state"]
+            .as_str()
+            .is_some_and(|state| state.contains("damaged"))
+    );
+    assert_eq!(those(&json("stat DIR", &store).0, "usable"), [2]);
+    assert_eq!(tokens(&store), shown);
+    // Another is made of the older one; and says what it did without.
+    let copy = dir.join("copy");
+    copy_of(&store, &copy);
+    let taken = run(&format!("checkpoint DIR {SMALL}"), &copy);
+    assert_eq!(code(&taken), 0);
+    assert!(stderr(&taken).contains("not used: "), "{}", stderr(&taken));
+    assert_eq!(json("verify DIR", &copy).1, 0);
+    assert_eq!(tokens(&copy), shown);
+
+    write(older, b"X", 100);
+    let before = image(&store);
+    let (verify, exit) = json("verify DIR", &store);
+    assert_eq!((exit, verify["status"].as_str()), (4, Some("clean")), "the log itself is");
+    assert!(those(&verify, "usable").is_empty());
+    assert!(stderr(&run("verify DIR", &store)).contains("a store can't be opened here"));
+    for line in ["get DIR 1 --type event", "scan DIR"] {
+        let refused = run(line, &store);
+        assert_eq!(code(&refused), 4, "{line}");
+        let words = stderr(&refused);
+        assert!(
+            words.contains("no checkpoint stands")
+                && words.contains("Restore") | words.contains("restore"),
+            "{words}"
+        );
+    }
+    assert_eq!(image(&store), before, "looking changes nothing");
+    assert_eq!(code(&run("checkpoint DIR", &store)), 4);
+    assert_eq!(code(&run("dump DIR", &store)), 0, "what is left of the log can be read");
+
+    // Either of them, brought back, is enough.
+    std::fs::write(older, older_bytes).expect("written");
+    assert_eq!(tokens(&store), shown);
+    std::fs::write(older, b"").expect("written");
+    std::fs::write(newest, newest_bytes).expect("written");
+    assert_eq!(tokens(&store), shown);
+}
+
+fn copy_of(store: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-r").arg(store).arg(to).status();
+    assert!(copied.expect("cp runs").success());
+}
+
+#[test]
+fn damage_below_the_newest_checkpoint_is_no_reason_to_cut_a_store() {
+    let dir = Dir::new("below");
+    let store = store(&dir, 3);
+    let shown = tokens(&store);
+    // Between the two checkpoints, where no open looks.
+    let (stat, _) = json("stat DIR", &store);
+    let newest = number(&stat["checkpoint_list"][0], "lsn");
+    let segments = stat["segment_list"].as_array().expect("segments");
+    let below = segments.iter().find(|segment| {
+        number(segment, "entries") > 0 && segment["live_to"].as_u64().is_some_and(|to| to < newest)
+    });
+    write(&segment_file(&store, number(below.expect("one below"), "segment")), b"X", 4096 + 80);
+
+    let verify = run("verify DIR", &store);
+    assert_eq!(code(&verify), 4);
+    let advice = "a store needs no repair here: it is opened from checkpoint 3";
+    assert!(stderr(&verify).contains(advice), "{}", stderr(&verify));
+    assert_eq!(tokens(&store), shown);
+
+    // What it says to do helps.
+    for _ in 0..2 {
+        assert_eq!(checkpoint(&store)["new"], true);
+        load(&dir, &store, ROWS);
+    }
+    assert_eq!(json("verify DIR", &store).1, 0);
+    assert_eq!(tokens(&store), shown);
+}
