@@ -9,7 +9,7 @@ use bulla_wal::Options;
 use super::report::wall_time;
 use crate::error::Result;
 use crate::fields;
-use crate::output::Fields;
+use crate::output::{Fields, grouped};
 
 /// Checkpoints, the newest first, and the numbers of those that a store could be opened from.
 pub(crate) struct Kept {
@@ -84,6 +84,17 @@ impl Kept {
         self.files.iter().map(|file| format!("{} {}", file.number, self.state(file))).collect()
     }
 
+    /// A line for each, of a cut after which only `usable` can be used.
+    pub(crate) fn lines_of_cut(&self, usable: &[u64]) -> Vec<String> {
+        let line = |file: &CheckpointFile| {
+            let number = file.number;
+            let Ok(found) = &file.state else { return format!("{number} {}", self.state(file)) };
+            let can = if usable.contains(&number) { "can" } else { "can't" };
+            format!("{number} at LSN {} {can} be used after the cut", grouped(found.lsn.0))
+        };
+        self.files.iter().map(line).collect()
+    }
+
     fn state(&self, file: &CheckpointFile) -> String {
         match &file.state {
             Ok(_) if self.usable.contains(&file.number) => "whole".to_owned(),
@@ -95,6 +106,6 @@ impl Kept {
 }
 
 /// Can a store be opened from these checkpoints, or from its log alone?
-fn opens(usable: &[u64], found: &Report) -> bool {
+pub(crate) fn opens(usable: &[u64], found: &Report) -> bool {
     !usable.is_empty() || found.first_seq.0 == 1
 }

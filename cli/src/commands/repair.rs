@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use bulla_recovery::{Inspection, RepairPlan, RepairPreview, Status, preview_repair, repair};
-use bulla_wal::{Lsn, dir};
+use bulla_engine::usable_checkpoints_after;
+use bulla_recovery::{RepairPlan, RepairPreview, Report, Status, preview_repair, repair};
+use bulla_wal::{Lsn, Options, dir};
 use serde_json::Value;
 
+use super::kept::{self, Kept};
 use super::report;
 use crate::args::{LogArgs, position};
 use crate::error::Result;
@@ -18,6 +20,9 @@ use crate::{Outcome, fields};
 /// `bulla verify` does. What is cut is lost to the log, also what was durable; copies of
 /// all files that are changed stay in `quarantine/`. A log that is not corrupt needs no
 /// repair, and is left alone unless --cut-at is given.
+///
+/// A cut below a store's checkpoint makes that unusable: the store opens from the older one,
+/// or from the log alone, or, when that was purged, not at all. It says so before.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla repair /var/lib/flights\n  bulla repair /var/lib/flights --yes\n  bulla repair /var/lib/flights --cut-at 8192 --yes"
@@ -41,7 +46,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let options = args.log.options();
-    let inspection = Inspection::read(&args.dir, &options)?;
+    let (inspection, kept) = kept::look(&args.dir, &options, false)?;
     let found = inspection.report();
     let plan = args
         .cut_at
@@ -53,19 +58,36 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         if out.format() == Format::Table {
             out.flush()?;
             eprintln!("This log needs no repair: opening it, or `bulla replay`, is enough.");
+            kept.advise(found);
         }
         return Ok(Outcome::Clean);
     }
-    if !args.yes {
-        let preview = preview_repair(&args.dir, &options, plan)?;
-        out.report(&planned(&preview, out.format()))?;
-        if out.format() == Format::Table {
-            out.flush()?;
-            eprintln!("Nothing was changed. To do this, add --yes.");
-        }
-        return Ok(report::outcome(&preview.before.status));
+    if args.yes {
+        return cut(args, &options, plan, out);
     }
-    let done = repair(&args.dir, &options, plan)?;
+    let preview = preview_repair(&args.dir, &options, plan)?;
+    let left = usable_checkpoints_after(&preview, &inspection, &kept.files)?;
+    let mut fields = planned(&preview, out.format());
+    fields.extend(checkpoints(&kept, &left, found, out.format()));
+    out.report(&fields)?;
+    if out.format() == Format::Table {
+        out.flush()?;
+        kept.advise(found);
+        if kept::opens(&kept.usable, found) && !kept::opens(&left, found) {
+            eprintln!("{NO_STORE_THEN}");
+        }
+        eprintln!("Nothing was changed. To do this, add --yes.");
+    }
+    Ok(report::outcome(&preview.before.status))
+}
+
+const NO_STORE_THEN: &str = "a store can't be opened here after this cut: no checkpoint can be \
+                             used then, and the log does not begin with its first entry";
+
+/// Repairs, and says what was done.
+fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Result<Outcome> {
+    let done = repair(&args.dir, options, plan)?;
+    let (inspection, kept) = kept::look(&args.dir, options, false)?;
     let copies: Vec<_> = done.copies.iter().map(|path| path.display().to_string()).collect();
     let removed: Vec<_> = done.removed.iter().map(|number| number.0).collect();
     let mut fields = report::fields(&done.before);
@@ -79,6 +101,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         "removed_segments": removed,
     };
     all.extend(fields);
+    all.extend(checkpoints(&kept, &kept.usable, inspection.report(), out.format()));
     out.report(&all)?;
     if out.format() == Format::Table {
         out.flush()?;
@@ -86,8 +109,25 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
             "Repaired: the log ends at LSN {} and can be opened. Copies of what was cut are kept.",
             done.cut_at
         );
+        kept.advise(inspection.report());
     }
     Ok(Outcome::Clean)
+}
+
+/// Which checkpoints can be used after the cut: `left`. Nothing where there are none.
+fn checkpoints(kept: &Kept, left: &[u64], found: &Report, format: Format) -> Fields {
+    if kept.files.is_empty() {
+        return Fields::new();
+    }
+    let opens = kept::opens(left, found);
+    if format == Format::Table {
+        return fields! { "checkpoints": kept.lines_of_cut(left), "store_opens_after": opens };
+    }
+    let rows = kept.files.iter().zip(kept.rows()).map(|(file, mut row)| {
+        row.insert("usable_after".to_owned(), left.contains(&file.number).into());
+        Value::from(row)
+    });
+    fields! { "checkpoint_list": rows.collect::<Vec<_>>(), "store_opens_after": opens }
 }
 
 /// What would be kept, cut and lost.

@@ -292,6 +292,7 @@ fn damaged_checkpoint_is_told_by_every_command_and_two_are_a_corruption() {
             "{words}"
         );
     }
+    assert!(stderr(&run("repair DIR", &store)).contains("a store can't be opened here"));
     assert_eq!(image(&store), before, "looking changes nothing");
     assert_eq!(code(&run("checkpoint DIR", &store)), 4);
     assert_eq!(code(&run("dump DIR", &store)), 0, "what is left of the log can be read");
@@ -307,6 +308,48 @@ fn damaged_checkpoint_is_told_by_every_command_and_two_are_a_corruption() {
 fn copy_of(store: &Path, to: &Path) {
     let copied = std::process::Command::new("cp").arg("-r").arg(store).arg(to).status();
     assert!(copied.expect("cp runs").success());
+}
+
+#[test]
+fn repair_says_which_checkpoints_it_costs_before_it_is_done() {
+    let dir = Dir::new("repair-checkpoints");
+    let made = store(&dir, 3);
+    let (stat, _) = json("stat DIR", &made);
+    let lsns: Vec<_> = stat["checkpoint_list"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| number(row, "lsn"))
+        .collect();
+    let first = number(&stat, "first_lsn");
+    for (cut_at, usable) in [(lsns[0], vec![3, 2]), (lsns[1], vec![2]), (first, vec![])] {
+        let store = dir.join(&format!("cut-{cut_at}"));
+        copy_of(&made, &store);
+        let before = image(&store);
+        let (plan, exit) = json(&format!("repair DIR --cut-at {cut_at}"), &store);
+        assert_eq!((exit, those(&plan, "usable")), (0, vec![3, 2]), "{plan}");
+        assert_eq!(those(&plan, "usable_after"), usable);
+        assert_eq!(plan["store_opens_after"], !usable.is_empty());
+        let people = run(&format!("repair DIR --cut-at {cut_at}"), &store);
+        for number in [3, 2] {
+            let can = if usable.contains(&number) { "can" } else { "can't" };
+            let said = stdout(&people).lines().any(|line| {
+                line.contains(&format!("{number} at LSN"))
+                    && line.contains(&format!(" {can} be used after"))
+            });
+            assert!(said, "{}", stdout(&people));
+        }
+        let warned = stderr(&people).contains("a store can't be opened here after this cut");
+        assert_eq!(warned, usable.is_empty(), "{}", stderr(&people));
+        assert_eq!(image(&store), before, "a plan changes nothing");
+
+        let (done, exit) = json(&format!("repair DIR --cut-at {cut_at} --yes {SMALL}"), &store);
+        assert_eq!((exit, those(&done, "usable_after")), (0, usable.clone()), "{done}");
+        let opened = run("scan DIR --format jsonl", &store);
+        assert_eq!(code(&opened), if usable.is_empty() { 4 } else { 0 }, "{}", stderr(&opened));
+        let tokens = stdout(&opened).lines().count();
+        assert_eq!(tokens, if usable.is_empty() { 0 } else { ROWS });
+    }
 }
 
 #[test]
@@ -327,6 +370,11 @@ fn damage_below_the_newest_checkpoint_is_no_reason_to_cut_a_store() {
     assert_eq!(code(&verify), 4);
     let advice = "a store needs no repair here: it is opened from checkpoint 3";
     assert!(stderr(&verify).contains(advice), "{}", stderr(&verify));
+    let plan = run("repair DIR", &store);
+    assert_eq!(code(&plan), 4);
+    assert!(stderr(&plan).contains(advice), "{}", stderr(&plan));
+    let (plan, _) = json("repair DIR", &store);
+    assert_eq!((those(&plan, "usable"), those(&plan, "usable_after")), (vec![3, 2], vec![2]));
     assert_eq!(tokens(&store), shown);
 
     // What it says to do helps.
