@@ -183,3 +183,102 @@ fn log_order_is_the_order_of_the_table_for_every_operation() {
         (quota.records, quota.bytes)
     );
 }
+
+/// Slabs of the stores below, and records in each: more than a page.
+const SLABS: u32 = 24;
+const SLAB_RECORDS: u32 = 300;
+
+fn id_in(slab: u32, number: u32) -> u32 {
+    (slab << 15) + 1 + number * 7
+}
+
+/// A store in which every slab has records, all of them in a checkpoint and none behind it.
+fn in_a_checkpoint(dir: &Dir, options: &StoreOptions) {
+    let store = stripes(dir, options);
+    for slab in 0..SLABS {
+        let mut batch = Batch::new();
+        (0..SLAB_RECORDS).for_each(|number| {
+            batch.put(&Stripes::new(id_in(slab, number), slab));
+        });
+        batch.expire_at(id_in(slab, 1), u64::from(slab) + 1).expect("an id");
+        store.apply(&batch).expect("applied");
+    }
+    store.checkpoint().expect("taken");
+    store.close().expect("closed");
+}
+
+/// Every record of a slab is right, whoever reads it.
+fn check_slab(store: &Store<Stripes>, slab: u32) {
+    for number in [0, SLAB_RECORDS / 2, SLAB_RECORDS - 1] {
+        let found = store.get(id_in(slab, number)).expect("read");
+        assert_eq!(found, Some(Stripes::new(id_in(slab, number), slab)));
+    }
+    assert_eq!(store.get(id_in(slab, 0) + 1).expect("read"), None);
+    assert_eq!(store.expires_at(id_in(slab, 1)).expect("read"), Some(u64::from(slab) + 1));
+}
+
+/// Changes a byte of a record in the newest checkpoint.
+fn damage_first_slab(dir: &Dir) {
+    let files = std::fs::read_dir(dir.0.join("checkpoints")).expect("listed");
+    let newest = files.map(|file| file.expect("a file").path()).max().expect("one");
+    let file = std::fs::File::options().write(true).open(newest).expect("opened");
+    // Behind the header and the slab's words.
+    std::os::unix::fs::FileExt::write_all_at(&file, b"X", 2 * 4096 + 70).expect("written");
+}
+
+#[test]
+fn slabs_that_many_threads_touch_first_are_read_right_and_counted_once() {
+    let dir = Dir::new("lazy-threads");
+    let options = options().checkpoint_close_bytes(None);
+    in_a_checkpoint(&dir, &options);
+    let all = (SLABS * SLAB_RECORDS) as usize;
+    for round in 0..20_u32 {
+        // Now and then the first slab is damaged, and built again.
+        let damaged = u64::from(round % 4 == 1);
+        if damaged == 1 {
+            damage_first_slab(&dir);
+        }
+        let store = stripes(&dir, &options);
+        assert_eq!(store.stats().checkpoints.waiting_slabs, SLABS.into());
+        let quota = store.stats().quota;
+        let changed = |slab: u32| Stripes::new(id_in(slab, 2), 1_000 + round);
+        let threads: &[&(dyn Fn() + Sync)] = &[
+            &|| (0..SLABS).for_each(|slab| check_slab(&store, slab)),
+            &|| (0..SLABS).rev().for_each(|slab| check_slab(&store, slab)),
+            &|| assert_eq!(store.iter().expect("read").count(), all),
+            &|| {
+                let is_torn =
+                    |record: &Stripes| record.number() >= SLABS && record.number() < 1_000;
+                assert_eq!(store.scan(2, is_torn).expect("read"), []);
+                assert_eq!(store.count(2, |_| true).expect("read"), all as u64);
+            },
+            // Whoever changes a record first touches its slab as well, and nobody takes that back.
+            &|| (0..SLABS).step_by(2).for_each(|slab| store.put(&changed(slab)).expect("put")),
+            &|| store.load(3).expect("loaded"),
+        ];
+        let begin = std::sync::Barrier::new(threads.len());
+        std::thread::scope(|scope| {
+            for run in threads {
+                scope.spawn(|| {
+                    begin.wait();
+                    run();
+                });
+            }
+        });
+        let stats = store.stats();
+        assert_eq!(
+            (stats.checkpoints.waiting_slabs, stats.checkpoints.rebuilt_slabs),
+            (0, damaged)
+        );
+        assert_eq!((stats.quota.records, stats.quota.bytes), (quota.records, quota.bytes));
+        for slab in 0..SLABS {
+            check_slab(&store, slab);
+            if slab % 2 == 0 {
+                assert_eq!(store.get(id_in(slab, 2)).expect("read"), Some(changed(slab)));
+            }
+        }
+        // The next round finds them all in the checkpoint again, those that were changed, too.
+        store.checkpoint().expect("taken");
+        store.close().expect("closed");
+    }
+}

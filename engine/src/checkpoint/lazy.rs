@@ -131,6 +131,7 @@ impl Lazy {
 
     fn load<R: Record>(&self, base: &Arc<Base>, table: &Table, place: &Place) -> Result<()> {
         let mut buffer = lock(&self.buffers).pop().unwrap_or_else(SlabBuffer::new);
+        let mut is_rebuilt = false;
         let slab = match fetch::<R>(&base.newest, place, &mut buffer) {
             Err(Failure::Fault(fault)) => {
                 let slab = rebuild::<R>(base, place, &mut buffer);
@@ -140,7 +141,7 @@ impl Lazy {
                     fault,
                     reason: Box::new(reason),
                 })?;
-                self.rebuilt.fetch_add(1, Ordering::Relaxed);
+                is_rebuilt = true;
                 slab
             }
             Err(Failure::Memory(error)) => return Err(Error::Memory(error)),
@@ -154,6 +155,9 @@ impl Lazy {
         // Two threads may have built it: what the first put there may have changed since.
         // Release pairs with the Acquire of `is_done`.
         let is_new = table.install(place.slab, slab) || planted(Bug::LazyCountedTwice);
+        if is_new && is_rebuilt {
+            self.rebuilt.fetch_add(1, Ordering::Relaxed);
+        }
         if is_new && self.waiting.fetch_sub(1, Ordering::Release) == 1 {
             // Its files may be removed: they must not keep their space.
             *lock(&self.base) = None;
