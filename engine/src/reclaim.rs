@@ -94,10 +94,11 @@ impl<R: Record> Store<R> {
         Ok(expired)
     }
 
-    /// Deletes records to make room, if any may go; gives how many.
-    pub(crate) fn reclaim(&self, resource: Resource) -> Result<usize> {
+    /// Deletes records to make room; `false` if none may go. Those that it chose may have been
+    /// deleted by another thread before: then there was room at some moment.
+    pub(crate) fn reclaim(&self, resource: Resource) -> Result<bool> {
         if !self.state.usage.quota().reclaims() {
-            return Ok(0);
+            return Ok(false);
         }
         // What may go is chosen among all.
         self.state.load_all(LOAD_THREADS)?;
@@ -106,18 +107,20 @@ impl<R: Record> Store<R> {
                 .is_some_and(|r| !r.is_persistent() || planted(Bug::ReclaimTakesPersistent))
         };
         let mut reclaimed = self.delete_due(BATCH, may_go)?;
+        let mut found = reclaimed > 0;
         // Records that expired may leave their pages in use.
         if reclaimed == 0 || resource == Resource::Bytes {
             let victims = self.victims(resource);
+            found |= !victims.is_empty();
             pass(Step::Chosen);
             for victim in victims {
                 reclaimed += usize::from(self.delete_found(&victim)?);
             }
         }
         self.state.usage.reclaimed.fetch_add(reclaimed as u64, Ordering::Relaxed);
-        let rest = if reclaimed == 0 { REST } else { 0 };
+        let rest = if found { 0 } else { REST };
         self.reclaimer.rest.store(rest, Ordering::Relaxed);
-        Ok(reclaimed)
+        Ok(found)
     }
 
     /// Deletes a few records when the store is nearly full and may do so.

@@ -406,7 +406,7 @@ impl<R: Record> Store<R> {
                 Ok(Attempt::NoRoom) => self.log.wait_for_room()?,
                 Ok(Attempt::Exceeded(error)) => {
                     reclaims += 1;
-                    let has_room = self.state.make_way(&error) || self.reclaim(error.resource)? > 0;
+                    let has_room = self.state.make_way(&error) || self.reclaim(error.resource)?;
                     if reclaims > MAX_RECLAIMS || !has_room {
                         self.state.usage.reject();
                         return Err(error.into());

@@ -157,3 +157,25 @@ fn reclaiming_for_bytes_frees_whole_pages() {
     assert_eq!((quota.bytes, quota.reclaimed, quota.records), (4 * 4096, 10, 31));
     assert!(!ids(&store).iter().any(|id| id / 64 == 2));
 }
+
+#[test]
+fn no_write_is_refused_while_anything_may_go_whichever_thread_takes_it() {
+    let dir = Dir::new("reclaim-threads");
+    let quota = Quota::new().max_records(16).on_exceed(OnExceed::Reclaim);
+    let store = Store::open(&dir.0, &options().quota(quota)).expect("created");
+    let writers = 4;
+    std::thread::scope(|scope| {
+        for client in 0..writers {
+            let store = &store;
+            scope.spawn(move || {
+                for number in 0..3_000 {
+                    let id = 1 + (number * writers + client) % 640;
+                    store.put_with(&token(id, (number % 90) as f32), Level::Relaxed).expect("put");
+                }
+            });
+        }
+    });
+    let stats = store.stats().quota;
+    assert_eq!((stats.rejected, stats.records_high <= 16), (0, true), "{stats:?}");
+    assert!(stats.reclaimed > 1_000, "{stats:?}");
+}
