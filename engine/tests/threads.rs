@@ -1,13 +1,22 @@
-//! The store with many threads: whole records, whole batches, no lost update, and a log
-//! whose order is the table's.
+//! The store with many threads: whole records, whole batches, no lost update, slabs that are read
+//! once, checkpoints that are the log's prefix, and a log whose order is the table's.
 
 mod common;
 #[path = "common/numbers.rs"]
 mod numbers;
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bulla_engine::{Batch, Level, RECORD_LEN, Store, StoreOptions, TokenId};
+use bulla_engine::entries::{Change, Changes};
+use bulla_engine::{
+    Batch, CheckpointError, CheckpointInfo, Error, Level, RECORD_LEN, Record, Store, StoreOptions,
+    TokenId,
+};
+use bulla_recovery::{Bound, Inspection, Range, RepairPlan, repair};
+use bulla_wal::{Lsn, Options};
 use common::{Dir, options, token};
 use numbers::Numbers;
 
@@ -198,7 +207,7 @@ fn in_a_checkpoint(dir: &Dir, options: &StoreOptions) {
     for slab in 0..SLABS {
         let mut batch = Batch::new();
         (0..SLAB_RECORDS).for_each(|number| {
-            batch.put(&Stripes::new(id_in(slab, number), slab));
+            batch.put(&striped(id_in(slab, number), slab));
         });
         batch.expire_at(id_in(slab, 1), u64::from(slab) + 1).expect("an id");
         store.apply(&batch).expect("applied");
@@ -208,10 +217,10 @@ fn in_a_checkpoint(dir: &Dir, options: &StoreOptions) {
 }
 
 /// Every record of a slab is right, whoever reads it.
-fn check_slab(store: &Store<Stripes>, slab: u32) {
+fn check_slab(store: &Store<Numbers>, slab: u32) {
     for number in [0, SLAB_RECORDS / 2, SLAB_RECORDS - 1] {
         let found = store.get(id_in(slab, number)).expect("read");
-        assert_eq!(found, Some(Stripes::new(id_in(slab, number), slab)));
+        assert_eq!(found, Some(striped(id_in(slab, number), slab)));
     }
     assert_eq!(store.get(id_in(slab, 0) + 1).expect("read"), None);
     assert_eq!(store.expires_at(id_in(slab, 1)).expect("read"), Some(u64::from(slab) + 1));
@@ -241,14 +250,14 @@ fn slabs_that_many_threads_touch_first_are_read_right_and_counted_once() {
         let store = stripes(&dir, &options);
         assert_eq!(store.stats().checkpoints.waiting_slabs, SLABS.into());
         let quota = store.stats().quota;
-        let changed = |slab: u32| Stripes::new(id_in(slab, 2), 1_000 + round);
+        let changed = |slab: u32| striped(id_in(slab, 2), 1_000 + round);
         let threads: &[&(dyn Fn() + Sync)] = &[
             &|| (0..SLABS).for_each(|slab| check_slab(&store, slab)),
             &|| (0..SLABS).rev().for_each(|slab| check_slab(&store, slab)),
             &|| assert_eq!(store.iter().expect("read").count(), all),
             &|| {
                 let is_torn =
-                    |record: &Stripes| record.number() >= SLABS && record.number() < 1_000;
+                    |record: &Numbers| number_of(record) >= SLABS && number_of(record) < 1_000;
                 assert_eq!(store.scan(2, is_torn).expect("read"), []);
                 assert_eq!(store.count(2, |_| true).expect("read"), all as u64);
             },
@@ -280,5 +289,133 @@ fn slabs_that_many_threads_touch_first_are_read_right_and_counted_once() {
         // The next round finds them all in the checkpoint again, those that were changed, too.
         store.checkpoint().expect("taken");
         store.close().expect("closed");
+    }
+}
+
+/// What the log says below a position: records with the times at which they expire.
+fn by_the_log(dir: &Path, lsn: Lsn) -> BTreeMap<u32, (Numbers, u64)> {
+    let mut map = BTreeMap::new();
+    let inspection = Inspection::read(dir, &Options::new()).expect("readable");
+    let range = Range { to: Bound::Lsn(lsn), ..Range::ALL };
+    let replayed = inspection.replay(range, |entry| {
+        let changes = Changes::<Numbers>::decode(entry.kind, entry.payload).expect("changes");
+        for change in changes.iter() {
+            match change {
+                Change::Put(record) => drop(map.insert(record.id(), (record, 0))),
+                Change::Delete(id) => drop(map.remove(&id)),
+                Change::Expire(id, at) => {
+                    if let Some((_, expiry)) = map.get_mut(&id) {
+                        *expiry = at;
+                    }
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    replayed.expect("replayed");
+    map
+}
+
+/// What a store shows that is opened from this checkpoint and nothing else: a copy, with the
+/// log cut at the checkpoint's position.
+fn by_the_checkpoint(dir: &Path, taken: &Taken, to: &Dir) -> BTreeMap<u32, (Numbers, u64)> {
+    std::fs::create_dir_all(to.0.join("checkpoints")).expect("made");
+    for entry in std::fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry")) {
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), to.0.join(entry.file_name())).expect("copied");
+        }
+    }
+    std::fs::copy(
+        &taken.file,
+        to.0.join("checkpoints").join(taken.file.file_name().expect("named")),
+    )
+    .expect("copied");
+    let cut_at = taken.info.lsn;
+    repair(&to.0, &Options::new(), RepairPlan { cut_at }).expect("cut");
+    let store = stripes(to, &options());
+    let opened = store.opened_from();
+    assert_eq!((opened.checkpoint, opened.replayed), (Some(taken.info), 0));
+    assert_eq!(store.len() as u64, taken.info.records);
+    let with_expiry = |record: Numbers| {
+        let expiry = store.expires_at(record.id()).expect("read").unwrap_or(0);
+        (record.id(), (record, expiry))
+    };
+    store.iter().expect("read").map(with_expiry).collect()
+}
+
+/// A checkpoint, and a copy of its file.
+struct Taken {
+    info: CheckpointInfo,
+    file: PathBuf,
+}
+
+/// Tells other threads to end when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn checkpoint_beside_threads_that_write_is_the_log_below_its_position() {
+    let dir = Dir::new("beside-writers");
+    let files = Dir::new("beside-writers-files");
+    std::fs::create_dir_all(&files.0).expect("made");
+    let by_hand = options().checkpoint_bytes(None).checkpoint_interval(None);
+    let store = stripes(&dir, &by_hand.keep_log(true).checkpoint_close_bytes(None));
+    let done = AtomicBool::new(false);
+    let write = |client: u32| {
+        for number in (0_u32..).take_while(|_| !done.load(Ordering::Relaxed)) {
+            // Pages of all three, in two slabs.
+            let id = |salt: u32| 1 + number.wrapping_mul(salt) % 97 * 3 + number % 2 * 40_000;
+            let (one, two) = (id(7 + client), id(31));
+            let level = Level::Relaxed;
+            let made = match number % 6 {
+                0 => store.delete_async(one, level).map(drop),
+                1 => {
+                    let mut batch = Batch::new();
+                    batch.put(&striped(one, number)).put(&striped(two, number));
+                    batch.expire_at(two, number.into()).expect("an id");
+                    store.apply_async(&batch, level).map(drop)
+                }
+                2 => {
+                    let mix = |now: Numbers| Ok(striped(two, number_of(&now) ^ number));
+                    store.update_async(two, level, mix).map(drop)
+                }
+                // Now and then one waits: the log need not be long.
+                _ if number % 100 == 3 => store.put_with(&striped(one, number), Level::Strict),
+                _ => store.put_async(&striped(one, number), level).map(drop),
+            };
+            made.expect("made");
+        }
+    };
+    let taken: Vec<Taken> = std::thread::scope(|scope| {
+        // Also when this thread panics: the others would go on for ever.
+        let _ends = Ends(&done);
+        let write = &write;
+        (0..3).for_each(|client| drop(scope.spawn(move || write(client))));
+        let taken = (0..8).map(|_| {
+            let info = loop {
+                match store.checkpoint() {
+                    // The last segment is full to its last sector, and nobody appends right now.
+                    Err(Error::Checkpoint(CheckpointError::NotPromised { .. })) => {}
+                    taken => break taken.expect("taken"),
+                }
+            };
+            let name = format!("{:020}.ckpt", info.number);
+            let file = files.0.join(&name);
+            std::fs::copy(dir.0.join("checkpoints").join(name), &file).expect("copied");
+            Taken { info, file }
+        });
+        taken.collect()
+    });
+    store.close().expect("closed");
+    for taken in &taken {
+        let copy = Dir::new("beside-writers-copy");
+        let expected = by_the_log(&dir.0, taken.info.lsn);
+        assert!(!expected.is_empty());
+        assert_eq!(by_the_checkpoint(&dir.0, taken, &copy), expected, "{:?}", taken.info);
     }
 }
