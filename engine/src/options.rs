@@ -5,7 +5,10 @@ use std::time::Duration;
 use bulla_wal::{Level, Options};
 
 use crate::checkpoint::Triggers;
+use crate::error::Result;
 use crate::quota::Quota;
+use crate::record::Record;
+use crate::store::check;
 
 /// Options of a store.
 #[derive(Clone, Debug)]
@@ -74,6 +77,16 @@ impl StoreOptions {
     pub fn quota(mut self, quota: Quota) -> Self {
         self.quota = quota;
         self
+    }
+
+    /// Would a store with these options take this record, as far as the record alone tells? It
+    /// is not the quota that is looked at here, but the id and, by the clock, the time.
+    ///
+    /// # Errors
+    /// [`Error::ZeroId`](crate::Error::ZeroId), [`Error::TooFarAhead`](crate::Error::TooFarAhead).
+    pub fn check<R: Record>(&self, record: &R) -> Result<()> {
+        let clock = || self.log.file_system().wall_ns() / 1_000_000_000;
+        check(record, self.max_ahead.as_secs(), clock)
     }
 
     /// How far ahead of the clock the time of a record may be that is put, in whole

@@ -301,17 +301,26 @@ impl<R: Record> Store<R> {
 
     /// Refuses a record whose id is 0 or whose time is too far ahead.
     pub(crate) fn check(&self, record: &R) -> Result<()> {
-        crate::batch::non_zero(record.id())?;
-        // The clock is looked at for records that have a time.
-        let Some(timestamp) = record.timestamp().filter(|timestamp| *timestamp != 0) else {
-            return Ok(());
-        };
-        let now = self.now_ms() / 1_000;
-        if u64::from(timestamp) <= now.saturating_add(self.max_ahead_s) {
-            Ok(())
-        } else {
-            Err(Error::TooFarAhead { timestamp, now, max_ahead: self.max_ahead_s })
-        }
+        check(record, self.max_ahead_s, || self.now_ms() / 1_000)
+    }
+}
+
+/// Refuses a record whose id is 0 or whose time is too far ahead of `now`, in s since 1970. The
+/// clock is looked at for records that have a time.
+pub(crate) fn check<R: Record>(
+    record: &R,
+    max_ahead: u64,
+    now: impl FnOnce() -> u64,
+) -> Result<()> {
+    crate::batch::non_zero(record.id())?;
+    let Some(timestamp) = record.timestamp().filter(|timestamp| *timestamp != 0) else {
+        return Ok(());
+    };
+    let now = now();
+    if u64::from(timestamp) <= now.saturating_add(max_ahead) {
+        Ok(())
+    } else {
+        Err(Error::TooFarAhead { timestamp, now, max_ahead })
     }
 }
 

@@ -86,6 +86,33 @@ fn mistyped_file_mapping_or_first_row_leaves_no_log_behind() {
 }
 
 #[test]
+fn dry_run_refuses_what_the_load_refuses_with_the_same_words() {
+    let dir = Dir::new("too-far-ahead");
+    let (file, store) = (dir.join("ahead.csv"), dir.join("store"));
+    let now = jiff::Timestamp::now().as_second();
+    for (ahead, exit) in [(3_600, 0), (3 * 86_400, 1)] {
+        std::fs::write(&file, format!("t\n{now}\n{}\n", now + ahead)).expect("written");
+        let load = |words: &[&str]| {
+            let mut command = bulla();
+            command.arg("load").arg(&file).args(["--map", "timestamp=t"]).args(words);
+            command.output().expect("runs")
+        };
+        let dry = load(&["--dry-run"]);
+        assert!(!store.exists());
+        let real = load(&[store.to_str().expect("UTF-8")]);
+        assert_eq!((code(&dry), code(&real)), (exit, exit), "{dry:?} {real:?}");
+        let refusal = |words: &str| {
+            let words = words.split("is more than").nth(1).map(|rest| rest.split(',').next());
+            words.flatten().map(str::to_owned)
+        };
+        assert_eq!(refusal(&stderr(&dry)), refusal(&stderr(&real)));
+        assert_eq!(refusal(&stderr(&dry)).is_some(), exit == 1, "{}", stderr(&dry));
+        assert_eq!(stderr(&dry).contains("do: a time is seconds"), exit == 1);
+        let _ = std::fs::remove_dir_all(&store);
+    }
+}
+
+#[test]
 fn log_is_made_in_a_directory_of_its_own_and_nowhere_else() {
     let dir = Dir::new("place");
     let file = few_flights(&dir, 5);
