@@ -391,6 +391,55 @@ mod tests {
         assert_eq!(blocks(0, u64::MAX), ANYONE);
     }
 
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Count(std::sync::atomic::AtomicU32);
+
+    impl std::task::Wake for Count {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn newest_waker_of_each_task_is_woken_once_and_none_that_was_taken_back() {
+        let counts: [std::sync::Arc<Count>; 4] = std::array::from_fn(|_| Default::default());
+        let wakers = counts.clone().map(Waker::from);
+        let waiters = Waiters::new();
+        let register = |waker: usize, earlier| {
+            waiters.register_task(Mark::Synced, Lsn(5), &wakers[waker], earlier)
+        };
+        // All at one position, so that they are told apart by their numbers alone.
+        let first = register(0, None);
+        let second = register(1, None);
+        register(2, None);
+        register(3, Some(first));
+        waiters.cancel(second);
+        let marks = |synced| Watermarks { synced: Lsn(synced), ..Watermarks::default() };
+        assert!(!waiters.release(&marks(5)), "nothing is below");
+        assert!(waiters.release(&marks(6)));
+        waiters.wake_tasks();
+        assert!(!waiters.release(&marks(7)), "all were woken");
+        let woken = counts.map(|count| count.0.load(Ordering::Relaxed));
+        assert_eq!(woken, [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn who_is_left_to_drive_is_told_by_who_waits() {
+        let waiters = Waiters::new();
+        assert_eq!(waiters.wake_next_driver(), Left::Nobody);
+        for mark in [Mark::Balanced, Mark::Synced] {
+            let task = waiters.register_task(mark, Lsn(1), Waker::noop(), None);
+            assert_eq!(waiters.wake_next_driver(), Left::Others);
+            waiters.cancel(task);
+            assert_eq!(waiters.wake_next_driver(), Left::Nobody);
+        }
+        waiters.register_for_room();
+        assert_eq!(waiters.wake_next_driver(), Left::Others);
+        waiters.cancel_for_room();
+        assert_eq!(waiters.wake_next_driver(), Left::Nobody);
+    }
+
     #[test]
     fn release_wakes_every_thread_that_sleeps_below() {
         let waiters = Waiters::new();
