@@ -396,6 +396,9 @@ fn checkpoint_beside_threads_that_write_is_the_log_below_its_position() {
         let _ends = Ends(&done);
         let write = &write;
         (0..3).for_each(|client| drop(scope.spawn(move || write(client))));
+        while store.len() < 50 {
+            std::thread::yield_now();
+        }
         let taken = (0..8).map(|_| {
             let info = loop {
                 match store.checkpoint() {
