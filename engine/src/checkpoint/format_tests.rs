@@ -192,6 +192,29 @@ quickcheck! {
     }
 }
 
+/// One with every record that it can have is read on a way of its own.
+#[test]
+fn full_slab_whose_checksums_fit_is_refused_for_any_record_that_is_none() {
+    let full: Vec<_> = (32_768..65_536).map(|id| found(id, 1.0, 0)).collect();
+    let (_, whole) = written(&full, None);
+    assert_eq!(plain(&load(&whole).expect("whole")), plain(&full));
+    let record = 2 * BLOCK + 64 * 20_000;
+    let changes: [(usize, &[u8]); 3] =
+        // The id, the weight, and whether it is there at all.
+        [(record + 48, &[0]), (record + 54, &f32::NAN.to_le_bytes()), (BLOCK + 100, &[0])];
+    for (at, new) in changes {
+        let mut bytes = whole.clone();
+        bytes[at..at + new.len()].copy_from_slice(new);
+        assert_ne!(bytes, whole);
+        mend(&mut bytes);
+        let loaded = load(&bytes);
+        assert!(
+            matches!(loaded, Err(Error::Checkpoint(CheckpointError::Slab { slab: 1, .. }))),
+            "byte {at}: {loaded:?}"
+        );
+    }
+}
+
 /// Changes a part of the file: which one, where in it, and to what.
 type Edit = (u8, u16, u8, u64);
 /// Edits of one file at most: with more, one of the first checks refuses it always.
