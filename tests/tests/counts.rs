@@ -487,3 +487,21 @@ fn open_reads_a_spare_once_after_a_kill_and_no_zeros_after_a_close() {
     let (read, files) = open_after(|log, _| log.close().unwrap());
     assert!(files < LITTLE / 64 && read < LITTLE / 64, "{read} bytes of {files}");
 }
+
+#[test]
+fn log_keeps_few_files_open_however_many_segments_it_fills() {
+    let temp = TempDir::new("descriptors");
+    let dir = temp.path().join("log");
+    let log = Log::create(&dir, &Options::new().segment_len(16 * 1024).sector(4096)).unwrap();
+    let open = || {
+        let links = std::fs::read_dir("/proc/self/fd").expect("the kernel's account");
+        let files = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+        files.filter(|file| file.starts_with(&dir)).count()
+    };
+    for _ in 0..200 {
+        log.wait(log.append_with(1, &[7; 1000], Level::Strict).unwrap()).unwrap();
+        // Lock, CONTROL, three segments that are written and a spare; one is being made.
+        assert!(open() <= 8, "{} files are open", open());
+    }
+    assert!(log.stats().rotations > 20);
+}

@@ -209,6 +209,37 @@ fn stale_segment_of_an_older_epoch_is_refused() {
 }
 
 #[test]
+fn segment_that_names_another_predecessor_is_refused() {
+    let mut image = three();
+    image.reopen(image.frames[3].lsn).frame(&[60]).sync().frame(&[61]);
+    // In the middle of an epoch, and where the next one opens.
+    for number in [2, 4] {
+        let mut image = image.clone();
+        let mut header = image.headers[&number].clone();
+        header.previous_nonce ^= 1;
+        let bytes = image.files.get_mut(&number).expect("a segment");
+        bytes[..image.sector as usize].copy_from_slice(&header.encode());
+        assert_eq!(refused(&image.disk()), CorruptionKind::Epoch, "segment {number}");
+    }
+}
+
+#[test]
+fn epoch_that_goes_back_before_another_supersedes_what_that_one_kept() {
+    let mut image = three();
+    let (high, low) = (image.frames[4].lsn, image.frames[1].lsn);
+    let untrimmed = image.files.clone();
+    // The second opens as a recovery does, the third as a repair that cuts below it; a crash
+    // has kept both from trimming the first one's segments.
+    image.reopen(high).frame(&[60]).sync();
+    image.reopen(low).frame(&[61]).sync();
+    image.files.extend(untrimmed);
+    let disk = image.disk();
+    let report = inspect(&disk).expect("inspect").report().clone();
+    assert_eq!(report.status, Status::Clean, "{:#?}", report.evidence);
+    assert_eq!(recovered_entries(&disk, &image), image.seq.0 - 1);
+}
+
+#[test]
 fn log_image_inside_a_payload_is_only_a_payload() {
     // The bytes of a segment as an entry of the same segment, once in a whole frame
     // and once in a torn one: the headers in it are valid, but not in their place.
