@@ -209,16 +209,19 @@ pub fn child(args: &[String]) -> Result<(), String> {
             match store.checkpoint() {
                 // The last segment is full to its last sector, and nobody appends right now.
                 Ok(_) | Err(Error::Checkpoint(CheckpointError::NotPromised { .. })) => {}
-                Err(error) => {
-                    eprintln!("a checkpoint failed: {error:?}");
-                    std::process::exit(1);
-                }
+                Err(error) => give_up("checkpoint", &error),
             }
             std::thread::sleep(Duration::from_millis(3));
         }
         eprintln!("nothing has killed the child");
         std::process::exit(1);
     })
+}
+
+/// Ends the child before it is killed, which its parent takes for a failure.
+fn give_up(operation: &str, error: &Error) -> ! {
+    eprintln!("a {operation} failed: {error:?}");
+    std::process::exit(1)
 }
 
 fn client_runs(store: &Store, mut pipe: &PipeFile, client: u32, seed: u64) {
@@ -232,11 +235,12 @@ fn client_runs(store: &Store, mut pipe: &PipeFile, client: u32, seed: u64) {
     };
     loop {
         let slot = client * RECORDS + rng.below(u64::from(RECORDS)) as u32;
-        let current = store.get(TokenId(slot + 1)).expect("read");
+        let current = store.get(TokenId(slot + 1)).unwrap_or_else(|error| give_up("read", &error));
         let number = current.map_or(0, |token| number_of(&token)) + 1;
         let level = if rng.one_in(4) { Level::Strict } else { Level::Balanced };
         tell(0, slot, number);
-        store.put_with(&token(slot, number), level).expect("put");
+        let put = store.put_with(&token(slot, number), level);
+        put.unwrap_or_else(|error| give_up("put", &error));
         tell(1, slot, number);
     }
 }
