@@ -53,7 +53,7 @@ fn last_record_of_an_id_is_loaded_and_loading_again_changes_nothing() {
     assert_eq!(ids, [1, 2, 3]);
     assert_eq!((&report["records"], &report["loaded"]), (&4.into(), &4.into()));
     assert_eq!(report["skipped"], Value::Array(vec![]));
-    assert_eq!(report["first_time"], "2013-01-01T10:00:00Z");
+    assert_eq!(report["first_time"], "2013-01-01T10:00:00.000001Z");
     let (found, _) = json("get DIR 2 --type event", &dir.join("store"));
     assert_eq!((&found["weight"], &found["timestamp"]), (&9.5.into(), &u32::MAX.into()));
     let (again, _) = loaded(&dir, &parts, &[]);
