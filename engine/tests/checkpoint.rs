@@ -189,6 +189,39 @@ fn log_is_purged_also_when_no_life_takes_more_than_one_checkpoint() {
     }
 }
 
+/// Its landmark is where the segment begins, and the next life's segment begins there, too.
+#[test]
+fn checkpoint_before_the_first_write_of_a_life_can_be_fallen_back_to() {
+    for lives in 1..4 {
+        let (disk, mut model) = (SimDisk::new(1), Model::new());
+        let store = open(&disk);
+        change(&store, &mut model, 0);
+        store.close().expect("closed");
+        // What opens here promises everything: the next life takes nothing over.
+        end(&disk, open(&disk));
+        let store = open(&disk);
+        assert_eq!(store.checkpoint().expect("checkpoint").number, 1);
+        end(&disk, store);
+        // Lives without a write.
+        (1..lives).for_each(|_| end(&disk, open(&disk)));
+        let store = open(&disk);
+        change(&store, &mut model, 1);
+        assert_eq!(store.checkpoint().expect("checkpoint").number, 2);
+        end(&disk, store);
+        let files = checkpoints(&disk);
+        let store = open(&disk.fork(1));
+        assert_eq!(store.opened_from().older.map(|older| older.number), Some(1), "{lives}");
+        check(&store, &model);
+        for file in &files {
+            let disk = disk.fork(1);
+            disk.power_loss();
+            disk.flip(file, 20, 1);
+            check(&open(&disk), &model);
+        }
+        assert_eq!(files.len(), 2);
+    }
+}
+
 #[test]
 fn nothing_is_read_before_it_is_touched() {
     let disk = SimDisk::new(1);

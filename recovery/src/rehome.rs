@@ -362,7 +362,7 @@ fn clip(pieces: &[Piece], from: Cursor, to: Cursor) -> Vec<Piece> {
 /// behind the landmark: it is what the log can be purged to.
 fn live_segments(pieces: &[Piece], plan: &Plan) -> Vec<LiveSegment> {
     let first = LiveSegment { start: plan.first_start };
-    let is_left_out = pieces.first().is_some_and(|piece| piece.start.lsn > plan.first_start.lsn)
+    let is_left_out = pieces.first().is_some_and(|piece| piece.start.lsn >= plan.first_start.lsn)
         && pieces.iter().all(|piece| piece.header.number != plan.first_start.segment);
     let first = is_left_out.then_some(first);
     first.into_iter().chain(pieces.iter().map(|piece| live_segment(piece, plan))).collect()

@@ -74,7 +74,7 @@ fn live(log: &Log, state: &mut u64) -> Vec<Landmark> {
             assert!(landmark.at.lsn <= upto);
             landmarks.insert(0, landmark);
             if let Some(older) = landmarks.get(1)
-                && log.purge(older.upto).is_err()
+                && log.purge_before(older).is_err()
             {
                 break;
             }
@@ -116,8 +116,13 @@ fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
                     let fork = disk.fork(2);
                     fork.kill();
                     let recovered = above(&fork, seed, vec![landmark]).into_recovered();
-                    let purged = Log::start(recovered).expect("start").purge(landmark.segment.lsn);
-                    assert_eq!(purged.expect("purged"), landmark.segment.lsn, "seed {seed}");
+                    let log = Log::start(recovered).expect("start");
+                    let purged = log.purge_before(&landmark).expect("purged");
+                    assert_eq!(purged, landmark.segment.lsn, "seed {seed}");
+                    drop(log);
+                    // Not a segment too many.
+                    let recovery = above(&fork, seed, vec![landmark]);
+                    assert_eq!(recovery.landmark(), Some(&landmark), "seed {seed}");
                 }
                 used[usize::from(newest.is_some())] += 1;
                 Log::start(recovery.into_recovered()).expect("start")

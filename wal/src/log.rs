@@ -16,7 +16,7 @@ use crate::commit::wait::{Mark, Registration};
 use crate::control::ControlFile;
 use crate::dir;
 use crate::error::{Error, PoisonCause, Result};
-use crate::format::{Control, FIRST_INTERNAL_KIND, LogId, entry_len};
+use crate::format::{Control, FIRST_INTERNAL_KIND, LogId, LowWater, entry_len};
 use crate::io::Io;
 use crate::landmark::{self, Landmark};
 use crate::omit::Point;
@@ -430,6 +430,23 @@ impl Log {
     /// [`Error::Poisoned`] when CONTROL could not be written, [`Error::Io`] when a file
     /// could not be removed (recovery will).
     pub fn purge(&self, keep_from: Lsn) -> Result<Lsn> {
+        self.purge_to(keep_from, SegmentNumber::MAX)
+    }
+
+    /// As [`purge`](Self::purge), of what comes before the segment of a landmark. That may be
+    /// empty, so that the next one starts at the same position: without it the landmark would
+    /// not stand.
+    ///
+    /// # Errors
+    /// As [`purge`](Self::purge).
+    #[doc(hidden)]
+    pub fn purge_before(&self, landmark: &Landmark) -> Result<Lsn> {
+        self.purge_to(landmark.segment.lsn, landmark.segment.segment)
+    }
+
+    /// Removes segments before the last one that starts at or before `keep_from`, and that is
+    /// not after the segment `last`.
+    fn purge_to(&self, keep_from: Lsn, last: SegmentNumber) -> Result<Lsn> {
         let mut control = lock(&self.control);
         if self.shared.is_poisoned() {
             return Err(self.shared.poison_error());
@@ -440,7 +457,8 @@ impl Log {
         let start = {
             let driver = self.shared.driver();
             let keep_from = either(keep_from, Bug::PurgeTooFar, Lsn::MAX);
-            driver.live.iter().rev().map(|live| live.start).find(|start| start.lsn <= keep_from)
+            let fits = |start: &LowWater| start.lsn <= keep_from && start.segment <= last;
+            driver.live.iter().rev().map(|live| live.start).find(fits)
         };
         let Some(low_water) = start.filter(|start| start.segment > current.segment) else {
             return Ok(current.lsn);

@@ -319,7 +319,7 @@ impl<R: Record> Checkpoints<R> {
         };
         if !self.triggers.keep_log {
             let needed = either(older, Bug::PurgeForNewestOnly, newest).landmark;
-            self.log.purge(needed.segment.lsn)?;
+            self.log.purge_before(&needed)?;
         }
         self.remove(|number| kept.iter().all(|head| head.number != number))
     }
