@@ -194,9 +194,9 @@ fn fetch<R: Record>(
         return build::<R>(place, &checkpoint.read(place, buffer)?);
     }
     Slab::filled(|records| {
-        checkpoint.read_filled(place, records, |slot, bytes| {
-            check::<R>(id_in_slab(place.slab, slot), bytes)
-        })
+        checkpoint.read_filled(place, records)?;
+        let mut records = records.as_chunks().0.iter().enumerate();
+        records.try_for_each(|(slot, bytes)| check::<R>(id_in_slab(place.slab, slot), bytes))
     })
 }
 
