@@ -52,8 +52,8 @@ pub use batch::Batch;
 pub use bulla_wal::{Level, Receipt};
 pub use checkpoint::{
     CheckpointDamage, CheckpointError, CheckpointFault, CheckpointFile, CheckpointInfo,
-    CheckpointStats, OpenReport, Refusal, RefusedCheckpoint, checkpoints, usable_checkpoints,
-    usable_checkpoints_after,
+    CheckpointStats, OpenReport, Refusal, RefusedCheckpoint, checkpoints, standing_checkpoints,
+    usable_checkpoints, usable_checkpoints_after,
 };
 pub use error::{Error, Result};
 pub use inspect::StoreInspection;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bulla_engine::{CheckpointFault, CheckpointFile, usable_checkpoints};
+use bulla_engine::{CheckpointFault, CheckpointFile, standing_checkpoints, usable_checkpoints};
 use bulla_recovery::{Inspection, Report, Status};
 use bulla_wal::Options;
 
@@ -15,15 +15,33 @@ use crate::output::{Fields, grouped};
 pub(crate) struct Kept {
     pub(crate) files: Vec<CheckpointFile>,
     pub(crate) usable: Vec<u64>,
+    /// Those that it could be opened from if the log were cut where it is damaged.
+    standing: Vec<u64>,
 }
+
+/// Looks in vain at the checkpoints of a store that runs, and takes others meanwhile.
+const MAX_LOOKS: usize = 4;
 
 /// Looks at a log and at the checkpoints beside it; with `all` at every byte of these.
 pub(crate) fn look(dir: &Path, options: &Options, all: bool) -> Result<(Inspection, Kept)> {
-    // First what a running store makes last.
-    let files = bulla_engine::checkpoints(dir, options, all)?;
-    let inspection = Inspection::read(dir, options)?;
-    let usable = usable_checkpoints(dir, options, &inspection, &files)?;
-    Ok((inspection, Kept { files, usable }))
+    let mut looks = 1;
+    loop {
+        // First what a running store makes last.
+        let files = bulla_engine::checkpoints(dir, options, all)?;
+        let inspection = Inspection::read(dir, options)?;
+        let usable = usable_checkpoints(dir, options, &inspection, &files)?;
+        let standing = standing_checkpoints(&inspection, &files)?;
+        let kept = Kept { files, usable, standing };
+        // One that runs may have taken others, and purged the log to what those need.
+        if looks < MAX_LOOKS && kept.is_missing(inspection.report()) {
+            let now = bulla_engine::checkpoints(dir, options, false)?;
+            if !now.iter().map(|file| file.number).eq(kept.files.iter().map(|file| file.number)) {
+                looks += 1;
+                continue;
+            }
+        }
+        return Ok((inspection, kept));
+    }
 }
 
 impl Kept {
@@ -46,6 +64,12 @@ impl Kept {
     }
 
     fn advice(&self, found: &Report) -> Option<String> {
+        if let (true, Some(newest)) = (self.is_missing(found), self.standing.first()) {
+            return Some(format!(
+                "the log is damaged after checkpoint {newest}: cut there by `bulla repair`, a \
+                 store can be opened from it, with what lies between"
+            ));
+        }
         if self.is_missing(found) {
             return Some(format!(
                 "no checkpoint can be used, and the log before LSN {} was purged: a store can't \
@@ -98,6 +122,9 @@ impl Kept {
     fn state(&self, file: &CheckpointFile) -> String {
         match &file.state {
             Ok(_) if self.usable.contains(&file.number) => "whole".to_owned(),
+            Ok(_) if self.standing.contains(&file.number) => {
+                "whole, but the log after it is damaged".to_owned()
+            }
             Ok(_) => "of no use: ahead of the log, or not of its history".to_owned(),
             Err(CheckpointFault::Io(error)) => format!("can't be read: {error}"),
             Err(fault) => format!("damaged: {fault}"),

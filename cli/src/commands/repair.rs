@@ -87,7 +87,8 @@ const NO_STORE_THEN: &str = "a store can't be opened here after this cut: no che
 /// Repairs, and says what was done.
 fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Result<Outcome> {
     let done = repair(&args.dir, options, plan)?;
-    let (inspection, kept) = kept::look(&args.dir, options, false)?;
+    // It is done, whatever comes of this look.
+    let looked = kept::look(&args.dir, options, false);
     let copies: Vec<_> = done.copies.iter().map(|path| path.display().to_string()).collect();
     let removed: Vec<_> = done.removed.iter().map(|number| number.0).collect();
     let mut fields = report::fields(&done.before);
@@ -101,7 +102,9 @@ fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Resul
         "removed_segments": removed,
     };
     all.extend(fields);
-    all.extend(checkpoints(&kept, &kept.usable, inspection.report(), out.format()));
+    if let Ok((inspection, kept)) = &looked {
+        all.extend(checkpoints(kept, &kept.usable, inspection.report(), out.format()));
+    }
     out.report(&all)?;
     if out.format() == Format::Table {
         out.flush()?;
@@ -109,7 +112,13 @@ fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Resul
             "Repaired: the log ends at LSN {} and can be opened. Copies of what was cut are kept.",
             done.cut_at
         );
-        kept.advise(inspection.report());
+    }
+    match looked {
+        Ok((inspection, kept)) if out.format() == Format::Table => {
+            kept.advise(inspection.report());
+        }
+        Ok(_) => {}
+        Err(error) => eprintln!("the checkpoints could not be looked at: {error}"),
     }
     Ok(Outcome::Clean)
 }

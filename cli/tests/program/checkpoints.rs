@@ -385,3 +385,33 @@ fn damage_below_the_newest_checkpoint_is_no_reason_to_cut_a_store() {
     assert_eq!(json("verify DIR", &store).1, 0);
     assert_eq!(tokens(&store), shown);
 }
+
+#[test]
+fn damage_above_the_newest_checkpoint_is_cut_and_the_store_opens_from_it() {
+    let dir = Dir::new("above");
+    let store = store(&dir, 3);
+    let (stat, _) = json("stat DIR", &store);
+    let newest = number(&stat["checkpoint_list"][0], "lsn");
+    let segments = stat["segment_list"].as_array().expect("segments");
+    let above = segments.iter().find(|segment| {
+        number(segment, "entries") > 0
+            && segment["live_from"].as_u64().is_some_and(|from| from >= newest)
+    });
+    write(&segment_file(&store, number(above.expect("one above"), "segment")), b"X", 4096 + 80);
+
+    let advice = "damaged after checkpoint 3: cut there by `bulla repair`";
+    for line in ["verify DIR", "repair DIR"] {
+        let told = run(line, &store);
+        assert_eq!(code(&told), 4);
+        let words = stderr(&told);
+        assert!(words.contains(advice) && !words.contains("can't be opened"), "{words}");
+    }
+    assert!(stdout(&run("verify DIR", &store)).contains("the log after it is damaged"));
+    let (plan, _) = json("repair DIR", &store);
+    assert_eq!((those(&plan, "usable"), those(&plan, "usable_after")), (vec![], vec![3, 2]));
+    assert_eq!(plan["store_opens_after"], true);
+    let (done, exit) = json("repair DIR --yes", &store);
+    assert_eq!((exit, those(&done, "usable")), (0, vec![3, 2]));
+    assert_eq!(json("verify DIR", &store).1, 0);
+    assert!(tokens(&store).as_array().is_some_and(|tokens| !tokens.is_empty()));
+}

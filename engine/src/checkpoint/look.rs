@@ -85,6 +85,15 @@ pub fn usable_checkpoints(
     Ok(numbers(files, &standing))
 }
 
+/// The numbers of those whose place in the log is there and sound, whatever is after it: after
+/// a repair that cuts above them a store can be opened from the newest of them.
+///
+/// # Errors
+/// [`Error::Recovery`](crate::Error::Recovery) when the log can't be read.
+pub fn standing_checkpoints(inspection: &Inspection, files: &[CheckpointFile]) -> Result<Vec<u64>> {
+    Ok(numbers(files, &inspection.standing(&landmarks(files))?))
+}
+
 /// The numbers of those that an open could go by after a repair. `inspection` is of the same
 /// directory as it is now.
 ///

@@ -40,7 +40,9 @@ pub(crate) use files::Folder;
 pub use format::CheckpointDamage;
 use format::Head;
 pub(crate) use lazy::{Base, Lazy};
-pub use look::{CheckpointFile, checkpoints, usable_checkpoints, usable_checkpoints_after};
+pub use look::{
+    CheckpointFile, checkpoints, standing_checkpoints, usable_checkpoints, usable_checkpoints_after,
+};
 pub(crate) use open::{Candidates, Choice};
 pub use open::{CheckpointInfo, OpenReport};
 use write::{Writer, Written};
