@@ -21,6 +21,8 @@ pub struct Knobs {
     pub delay_us: AtomicU64,
     /// Every operation of the queue fails.
     pub fail: AtomicBool,
+    /// No write of the queue takes a byte, and none fails.
+    pub stall: AtomicBool,
     /// The next operation of the queue panics.
     pub panic: AtomicBool,
     /// No operation of the queue makes anything durable, whatever it says.
@@ -293,6 +295,10 @@ unsafe impl Queue for WrapQueue {
         if self.knobs.fail.load(Ordering::Relaxed) {
             let result = Err(io::Error::other("injected failure"));
             self.ready.push(Completion { ticket, result });
+        } else if self.knobs.stall.load(Ordering::Relaxed)
+            && matches!(request, Request::Write { .. })
+        {
+            self.ready.push(Completion { ticket, result: Ok(0) });
         } else if self.knobs.lie.load(Ordering::Relaxed) {
             match request {
                 Request::Sync { .. } => self.ready.push(Completion { ticket, result: Ok(0) }),

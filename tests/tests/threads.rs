@@ -182,6 +182,21 @@ fn panic_of_the_driver_poisons_and_wakes_every_waiter() {
 }
 
 #[test]
+fn write_that_never_goes_on_poisons() {
+    for io in backends() {
+        let (_dir, log, knobs) = wrapped_on(&io, "stall", small());
+        knobs.stall.store(true, Ordering::Relaxed);
+        let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+        let waited = log.wait_timeout(receipt, Duration::from_secs(20));
+        if !matches!(waited, Err(Error::Poisoned { .. })) {
+            // It would not close either.
+            std::mem::forget(log);
+            panic!("{waited:?}");
+        }
+    }
+}
+
+#[test]
 fn closing_wakes_a_blocked_appender() {
     let (_dir, log, knobs) = wrapped("close", small());
     knobs.no_space.store(true, Ordering::Relaxed);
