@@ -57,6 +57,11 @@ pub(crate) trait Log: Sync + Sized {
     /// Everything appended before is durable on return.
     fn sync(&self) -> Result<()>;
 
+    /// What it prepares in the background is there on return.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Durable operations so far that don't pass through the C library's functions.
     fn unseen_syncs(&self) -> u64 {
         0

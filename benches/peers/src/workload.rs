@@ -234,6 +234,7 @@ fn write<L: Log>(workload: &Workload, dir: &Path, log: &L) -> Result<Sample> {
         }
         writers.push((writer, records));
     }
+    log.settle()?;
     settle(dir)?;
     let barrier = Barrier::new(writers.len() + 1);
     let syncs_before = syncs::count() + log.unseen_syncs();

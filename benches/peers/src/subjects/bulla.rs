@@ -4,7 +4,7 @@
 //! third and later ones are made inside it, by its own thread.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,11 @@ use crate::log::{Log, Result, Tally, Writer};
 /// The kind of every entry.
 const KIND: u16 = 1;
 
-pub(crate) struct Bulla(Wal);
+pub(crate) struct Bulla {
+    log: Wal,
+    dir: PathBuf,
+    io: Arc<dyn Io>,
+}
 
 /// How long the second segment may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,15 +35,7 @@ pub(crate) fn create(dir: &Path, io: Arc<dyn Io>, method: Method) -> Result<Bull
     if log.stats().backend != io.name() {
         return Err(format!("this machine refuses the backend {}", io.name()).into());
     }
-    let start = Instant::now();
-    // A segment gets its name once it is whole.
-    while bulla_wal::dir::list(io.as_ref(), dir)?.segments.len() < 2 {
-        if start.elapsed() > PATIENCE {
-            return Err("the second segment is not there".into());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(Bulla(log))
+    Ok(Bulla { log, dir: dir.to_owned(), io })
 }
 
 /// The read-only way: a look at the whole log, then every entry, verified again.
@@ -60,17 +56,30 @@ impl Log for Bulla {
     }
 
     fn sync(&self) -> Result<()> {
-        self.0.sync()?;
+        self.log.sync()?;
+        Ok(())
+    }
+
+    /// The second segment is made once something was appended; it gets its name when it is
+    /// whole.
+    fn settle(&self) -> Result<()> {
+        let start = Instant::now();
+        while bulla_wal::dir::list(self.io.as_ref(), &self.dir)?.segments.len() < 2 {
+            if start.elapsed() > PATIENCE {
+                return Err("the second segment is not there".into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
     /// DSYNC writes and syncs of segments; the making of segments ahead is not in them.
     fn unseen_syncs(&self) -> u64 {
-        self.0.stats().durable_operations()
+        self.log.stats().durable_operations()
     }
 
     fn close(self) -> Result<()> {
-        Ok(self.0.close()?)
+        Ok(self.log.close()?)
     }
 }
 
@@ -78,30 +87,30 @@ impl Writer for &Bulla {
     type Ticket = Receipt;
 
     fn append(&mut self, record: &[u8]) -> Result<()> {
-        self.0.append_with(KIND, record, Level::Relaxed)?;
+        self.log.append_with(KIND, record, Level::Relaxed)?;
         Ok(())
     }
 
     fn append_batch(&mut self, records: &[&[u8]]) -> Result<()> {
         let entries: Vec<(u16, &[u8])> = records.iter().map(|record| (KIND, *record)).collect();
-        self.0.append_batch(&entries, Level::Relaxed)?;
+        self.log.append_batch(&entries, Level::Relaxed)?;
         Ok(())
     }
 
     fn commit(&mut self, record: &[u8]) -> Result<()> {
-        let receipt = self.0.append_with(KIND, record, Level::Strict)?;
-        Ok(self.0.wait(receipt)?)
+        let receipt = self.log.append_with(KIND, record, Level::Strict)?;
+        Ok(self.log.wait(receipt)?)
     }
 
     fn submit(&mut self, record: &[u8]) -> Result<Receipt> {
-        Ok(self.0.append_with(KIND, record, Level::Strict)?)
+        Ok(self.log.append_with(KIND, record, Level::Strict)?)
     }
 
     fn is_durable(&mut self, receipt: Receipt) -> Result<bool> {
-        Ok(self.0.is_ready(receipt)?)
+        Ok(self.log.is_ready(receipt)?)
     }
 
     fn wait(&mut self, receipt: Receipt) -> Result<()> {
-        Ok(self.0.wait(receipt)?)
+        Ok(self.log.wait(receipt)?)
     }
 }

@@ -104,19 +104,15 @@ impl Subject {
 
 /// Ratios are to this one.
 pub(crate) const REFERENCE: &str = "bulla std direct";
-/// The same for replay: direct files are never read through the page cache.
-pub(crate) const REPLAY_REFERENCE: &str = "bulla std buffered";
-
 /// The same for stores.
 pub(crate) const STORE_REFERENCE: &str = "bulla store";
 
 /// Those that run whatever else is chosen.
-pub(crate) const REFERENCES: [&str; 3] = [REFERENCE, REPLAY_REFERENCE, STORE_REFERENCE];
+pub(crate) const REFERENCES: [&str; 2] = [REFERENCE, STORE_REFERENCE];
 
 /// The one that ratios of a workload are to.
 pub(crate) const fn reference(kind: Kind) -> &'static str {
     match kind {
-        Kind::Replay => REPLAY_REFERENCE,
         _ if kind.is_of_stores() => STORE_REFERENCE,
         _ => REFERENCE,
     }
@@ -130,7 +126,7 @@ pub(crate) fn all() -> Vec<Subject> {
         Subject::new(REFERENCE, Bulla,
             |dir, _| bulla::create(dir, Arc::new(StdIo::new()), Method::Direct),
             Some(|dir, _, tally| bulla::replay(dir, Method::Direct, tally))),
-        Subject::new(REPLAY_REFERENCE, Bulla,
+        Subject::new("bulla std buffered", Bulla,
             |dir, _| bulla::create(dir, Arc::new(StdIo::new()), Method::Buffered),
             Some(|dir, _, tally| bulla::replay(dir, Method::Buffered, tally))),
         Subject::new("bulla uring direct", Bulla,
