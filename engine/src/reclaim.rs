@@ -103,7 +103,7 @@ impl<R: Record> Store<R> {
         // What may go is chosen among all.
         self.state.load_all(LOAD_THREADS)?;
         let may_go = |found: &Found| {
-            decode::<R>(found.bytes)
+            decode::<R>(found.record)
                 .is_some_and(|r| !r.is_persistent() || planted(Bug::ReclaimTakesPersistent))
         };
         let mut reclaimed = self.delete_due(BATCH, may_go)?;
@@ -262,7 +262,7 @@ fn sift(pages: &mut Vec<Vec<(Worth, Found)>>, resource: Resource) {
 
 fn valued<R: Record>(copies: &[Found]) -> Vec<(Worth, Found)> {
     let worth = |found: &Found| {
-        let record: R = decode(found.bytes)?;
+        let record: R = decode(found.record)?;
         let worth = Worth {
             is_persistent: record.is_persistent(),
             weight: record.weight(),

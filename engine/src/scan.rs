@@ -132,6 +132,6 @@ impl<R: Record> Iterator for Records<'_, R> {
         }
         let found = self.page[self.at];
         self.at += 1;
-        self.state.panics.watch(|| decode(found.bytes))
+        self.state.panics.watch(|| decode(found.record))
     }
 }

@@ -82,7 +82,7 @@ impl<R: Record> Snapshot<'_, R> {
     /// # Errors
     /// [`Expired`].
     pub fn get(&self, id: R::Id) -> Result<Option<R>, Expired> {
-        self.state.panics.watch(|| Ok(self.find(id)?.and_then(|found| decode(found.bytes))))
+        self.state.panics.watch(|| Ok(self.find(id)?.and_then(|found| decode(found.record))))
     }
 
     /// When the record with this id expires, in ms since 1970; `None` for never, and where
@@ -208,7 +208,7 @@ impl<R: Record> Iterator for SnapshotRecords<'_, R> {
         }
         let found = self.page[self.at];
         self.at += 1;
-        self.snapshot.state.panics.watch(|| decode(found.bytes)).map(Ok)
+        self.snapshot.state.panics.watch(|| decode(found.record)).map(Ok)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::panics::Panics;
 use crate::quota::{Growth, Quota, Usage};
 use crate::record::Record;
 use crate::snapshot::Kept;
-use crate::table::{Bytes, Edit, PageGuard, PageId, Table, What, index};
+use crate::table::{Copied, Edit, PageGuard, PageId, Table, What, index};
 use crate::views::Views;
 
 /// Replay's changes have no position of their own: all of them are durable.
@@ -56,7 +56,7 @@ impl<R: Record> State<R> {
 
     /// A record, and where in the log the last change of its page is (0: nowhere).
     #[inline]
-    pub(crate) fn read(&self, id: u32) -> Result<(Option<Bytes>, u64)> {
+    pub(crate) fn read(&self, id: u32) -> Result<(Option<Copied>, u64)> {
         self.touch(PageId::of(id))?;
         Ok(self.table.read(id))
     }

@@ -22,7 +22,7 @@ use crate::quota::QuotaStats;
 use crate::reclaim::Reclaimer;
 use crate::record::{RECORD_LEN, Record};
 use crate::state::State;
-use crate::table::{Bytes, PageId, index};
+use crate::table::{Bytes, Copied, PageId, index};
 use crate::token::Token;
 
 /// Threads that read a checkpoint where the caller does not say how many.
@@ -177,7 +177,7 @@ impl<R: Record> Store<R> {
         })
     }
 
-    fn find_many(&self, ids: &[u32]) -> Result<Vec<Option<Bytes>>> {
+    fn find_many(&self, ids: &[u32]) -> Result<Vec<Option<Copied>>> {
         let mut pages: Vec<_> = ids.iter().map(|id| PageId::of(*id)).collect();
         pages.sort_unstable();
         pages.dedup();
@@ -374,7 +374,9 @@ fn is_not_there(error: &Error) -> bool {
 }
 
 /// A record of the table. What is there was checked before it was put there.
-pub(crate) fn decode<R: Record>(bytes: Bytes) -> Option<R> {
+#[inline]
+pub(crate) fn decode<R: Record>(record: Copied) -> Option<R> {
+    let bytes: Bytes = zerocopy::transmute!(record);
     let record = R::from_bytes(&bytes);
     debug_assert!(record.is_ok(), "the table holds valid records only");
     record.ok()

@@ -17,7 +17,7 @@ use crate::quota::{Growth, QuotaError, Reservation};
 use crate::record::Record;
 use crate::steps::{Step, pass};
 use crate::store::Store;
-use crate::table::{Edit, Found, PageGuard, PageId, What, apply, index, plan};
+use crate::table::{Copied, Edit, Found, PageGuard, PageId, What, apply, index, plan};
 
 /// Times that an update looks at its record, before it says that others change it all the
 /// time.
@@ -284,7 +284,7 @@ impl<R: Record> Store<R> {
         let entries: [(u16, &[u8]); 1] = [(DELETE, &id.to_le_bytes())];
         let request = Request { entries: &entries, edits: &edits, level: Level::Relaxed };
         let deleted = self.change(&[PageId::of(id)], request, |guards| {
-            guards[0].read(index(id)) == Some(found.bytes)
+            guards[0].read(index(id)) == Some(found.record)
                 && guards[0].expiry(index(id)) == found.expiry
         })?;
         Ok(deleted.is_some())
@@ -329,13 +329,13 @@ impl<R: Record> Store<R> {
             return Err(Error::OtherId { id, other });
         }
         // A put clears the time at which a record expires: it is logged again.
-        let bytes = *current.as_bytes();
+        let current: Copied = zerocopy::transmute!(*current.as_bytes());
         for _ in 0..MAX_UPDATES {
             let kept = self.state.expiry(id)?;
             let mut was = kept;
             let swapped = self.swap(next, kept, level, |guards| {
                 was = guards[0].expiry(index(id));
-                was == kept && guards[0].read(index(id)) == Some(bytes)
+                was == kept && guards[0].read(index(id)) == Some(current)
             })?;
             if swapped.is_some() || was == kept {
                 return Ok(swapped);

@@ -15,6 +15,7 @@ use bulla_wal::landmark::Landmark;
 use bulla_wal::walk::Cursor;
 use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use quickcheck::{QuickCheck, quickcheck};
+use zerocopy::IntoBytes;
 
 use super::files::{Checkpoint, Folder};
 use super::format::{BLOCK, CheckpointDamage, Head, SlabView, decode_index};
@@ -66,7 +67,7 @@ fn landmark(last: Option<Lsn>) -> Landmark {
 
 fn found(id: u32, weight: f32, expiry: u64) -> Found {
     let token = Token::builder(TokenId(id)).weight(weight).timestamp(1_700_000_000).build();
-    Found { id, bytes: *token.expect("valid").as_bytes(), expiry }
+    Found { id, record: zerocopy::transmute!(*token.expect("valid").as_bytes()), expiry }
 }
 
 /// Two slabs, one of them with times to live.
@@ -131,7 +132,7 @@ fn golden(name: &str, bytes: &[u8]) {
 
 /// To be compared: id, bytes and expiry of each.
 fn plain(records: &[Found]) -> Vec<(u32, &[u8], u64)> {
-    records.iter().map(|found| (found.id, &found.bytes[..], found.expiry)).collect()
+    records.iter().map(|found| (found.id, found.record.as_bytes(), found.expiry)).collect()
 }
 
 #[test]
@@ -287,7 +288,7 @@ fn changed_checkpoint_whose_checksums_fit_shows_records_or_is_refused() {
         let (seen, holds) = match load(&bytes) {
             Ok(shown) => {
                 let is_record = |found: &Found| {
-                    let token = Token::from_bytes(&found.bytes);
+                    let token = Token::from_bytes(zerocopy::transmute_ref!(&found.record));
                     found.id != 0 && token.is_ok_and(|token| token.id().0 == found.id)
                 };
                 let head = Head::decode(&bytes[..BLOCK], bytes.len() as u64).expect("it was read");

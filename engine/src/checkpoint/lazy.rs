@@ -66,6 +66,7 @@ impl Lazy {
     }
 
     /// Is everything in the table?
+    #[inline]
     pub(crate) fn is_done(&self) -> bool {
         // Relaxed: who sees the last slab counted without having loaded it finds it in the
         // table, whose cells publish it.

@@ -12,6 +12,7 @@ use bulla_wal::io::{AlignedBuf, File, write_full};
 use bulla_wal::landmark::Landmark;
 use bulla_wal::omit::{Point, skip};
 use bulla_wal::planted::{Bug, either, planted};
+use zerocopy::IntoBytes;
 
 use super::files::Folder;
 use super::format::{BLOCK, Head, MAX_SLAB_LEN, Place, blocks, encode_index};
@@ -161,7 +162,7 @@ impl Gathered {
         self.number = Some(page.slab_number());
         for found in records {
             self.occupied[page.in_slab()] |= 1 << index(found.id);
-            self.records.extend_from_slice(&found.bytes);
+            self.records.extend_from_slice(found.record.as_bytes());
             self.expiries.push(either(found.expiry, Bug::CheckpointForgetsExpiry, 0));
         }
     }

@@ -156,26 +156,6 @@ impl SlabMemory {
     }
 }
 
-/// The bytes of two words. They are stored as one: bytes that are read back before they
-/// are in the cache can come from one store only, and what is read across two waits until
-/// both are there, and with it all that follows.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-pub(crate) fn pair(low: u64, high: u64) -> [u8; 16] {
-    use std::arch::x86_64::{__m128i, _mm_set_epi64x};
-    // SAFETY: every x86-64 has SSE2, of which this is.
-    let both: __m128i = unsafe { _mm_set_epi64x(high.cast_signed(), low.cast_signed()) };
-    // SAFETY: they are equally long, and bytes can be anything.
-    unsafe { std::mem::transmute::<__m128i, [u8; 16]>(both) }
-}
-
-/// The bytes of two words.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-pub(crate) fn pair(low: u64, high: u64) -> [u8; 16] {
-    (u128::from(low) | u128::from(high) << 64).to_le_bytes()
-}
-
 impl fmt::Debug for SlabMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SlabMemory").finish_non_exhaustive()

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::OnceLock;
 
 pub(crate) use memory::{PAGE_LEN, PAGE_RECORDS, SLAB_PAGES, SLAB_RECORDS};
-pub(crate) use slab::{Bytes, Found, PageGuard, PageImage, Slab};
+pub(crate) use slab::{Bytes, Copied, Found, PageGuard, PageImage, Slab};
 
 use self::ahead::Ahead;
 use crate::steps::{Step, pass};
@@ -122,7 +122,7 @@ impl Table {
 
     /// A record, and where in the log the last change of its page is (0: nowhere).
     #[inline]
-    pub(crate) fn read(&self, id: u32) -> (Option<Bytes>, u64) {
+    pub(crate) fn read(&self, id: u32) -> (Option<Copied>, u64) {
         let page = PageId::of(id);
         self.slab(page.slab()).map_or((None, 0), |slab| slab.read(page.in_slab(), index(id)))
     }

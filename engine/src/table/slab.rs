@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words, pair};
+use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words};
 use super::{Edit, PAGE_SHIFT, What, index};
 use crate::record::RECORD_LEN;
 use crate::steps::{Step, pass};
@@ -16,11 +16,16 @@ use crate::sync::{AtomicU64, Ordering};
 /// The bytes of a record.
 pub(crate) type Bytes = [u8; RECORD_LEN];
 
+/// A copy of a record's bytes, as the words that they were read in. Bytes would be moved in
+/// odd pieces on their way through options and tuples, and what is read back across such
+/// pieces waits for the memory: then gets don't overlap.
+pub(crate) type Copied = [u64; RECORD_LEN / size_of::<u64>()];
+
 /// A copy of a record that is there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub(crate) id: u32,
-    pub(crate) bytes: Bytes,
+    pub(crate) record: Copied,
     /// When it expires, in ms since 1970; 0 for never.
     pub(crate) expiry: u64,
 }
@@ -140,7 +145,7 @@ impl Slab {
 
     /// A record, and where in the log the last change of its page is.
     #[inline]
-    pub(super) fn read(&self, page: usize, index: usize) -> (Option<Bytes>, u64) {
+    pub(super) fn read(&self, page: usize, index: usize) -> (Option<Copied>, u64) {
         let header = self.memory.header(page);
         let words = self.memory.record(page * PAGE_RECORDS + index);
         header.version.read(|| {
@@ -196,7 +201,7 @@ impl Slab {
 
     fn found(&self, slot: usize, id: u32, expires: bool) -> Found {
         let expiry = if expires { self.memory.expiry(slot).load(Ordering::Relaxed) } else { 0 };
-        Found { id, bytes: load(self.memory.record(slot)), expiry }
+        Found { id, record: load(self.memory.record(slot)), expiry }
     }
 
     /// Locks a page for writing.
@@ -267,7 +272,7 @@ impl PageGuard<'_> {
     }
 
     /// A record, if it is there.
-    pub(crate) fn read(&self, index: usize) -> Option<Bytes> {
+    pub(crate) fn read(&self, index: usize) -> Option<Copied> {
         (self.occupied() & bit(index) != 0).then(|| load(self.words(index)))
     }
 
@@ -408,7 +413,7 @@ impl Drop for PageGuard<'_> {
 #[derive(Debug)]
 pub(crate) struct PageImage {
     occupied: u64,
-    records: Vec<Bytes>,
+    records: Vec<Copied>,
     /// When they expire; empty if none does.
     expiries: Vec<u64>,
 }
@@ -430,7 +435,7 @@ impl PageImage {
 
     fn found(&self, id: u32, at: usize) -> Found {
         let expiry = self.expiries.get(at).copied().unwrap_or(0);
-        Found { id, bytes: self.records[at], expiry }
+        Found { id, record: self.records[at], expiry }
     }
 }
 
@@ -453,15 +458,11 @@ const fn bit(index: usize) -> u64 {
 #[inline]
 fn store(words: &Words, bytes: &Bytes) {
     for (word, bytes) in words.iter().zip(bytes.as_chunks().0) {
-        word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
     }
 }
 
 #[inline]
-fn load(words: &Words) -> Bytes {
-    let mut bytes = [0; RECORD_LEN];
-    for (bytes, [low, high]) in bytes.as_chunks_mut().0.iter_mut().zip(words.as_chunks().0) {
-        *bytes = pair(low.load(Ordering::Relaxed), high.load(Ordering::Relaxed));
-    }
-    bytes
+fn load(words: &Words) -> Copied {
+    words.each_ref().map(|word| word.load(Ordering::Relaxed))
 }
