@@ -2,7 +2,6 @@
 //!
 //! Owns the order of reading. Changes nothing, takes no lock: its callers do.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +11,7 @@ use bulla_wal::dir::{self, Listing, SegmentFile};
 use bulla_wal::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
 use bulla_wal::io::{FileKind, Io};
 use bulla_wal::landmark::Landmark;
+use bulla_wal::planted::{Bug, planted};
 use bulla_wal::{
     Corruption, CorruptionKind, Epoch, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber,
 };
@@ -19,9 +19,9 @@ use bulla_wal::{
 use crate::chain::{self, Chain, Plan, Segment, Span};
 use crate::error::Result;
 use crate::history::History;
-use crate::replay;
+use crate::replay::{damage, not_there_any_more};
 use crate::report::{Evidence, Report, Seal, SegmentReport, SegmentState, Status};
-use crate::scan::{LongFrames, Scan, scan};
+use crate::scan::{Bodies, LongFrames, Scan, scan};
 use crate::verdict::{Rest, Verdict, decide};
 use crate::walk::{Cursor, End, Start, Walk};
 use crate::window::Window;
@@ -90,6 +90,13 @@ impl LogDir {
         Ok(Walk::new(window, &piece.header, start, piece.end.lsn))
     }
 
+    /// The same for their headers alone.
+    fn walk_headers(&self, piece: &Piece) -> Result<Walk> {
+        let mut walk = self.walk(piece)?;
+        walk.window = walk.window.with_chunk(u64::from(MAX_SECTOR));
+        Ok(walk)
+    }
+
     /// How many threads may read at once: one in a simulation, for determinism.
     pub(crate) fn threads(&self) -> usize {
         if self.io.name() == "sim" {
@@ -116,14 +123,17 @@ pub(crate) struct Analysis {
 impl Analysis {
     /// Looks at everything.
     pub(crate) fn read(log: &mut LogDir, control: Control) -> Result<Self> {
-        Self::read_from(log, control, None)
+        Self::read_from(log, control, None, Bodies::Checked)
     }
 
-    /// Looks at everything from a landmark on; at everything when it does not stand.
+    /// Looks at everything from a landmark on; at everything when it does not stand. With
+    /// bodies unread, those that a promise covers are not looked at: what is wrong with one
+    /// is corruption, whatever else the log holds, and so it may be found later.
     pub(crate) fn read_from(
         log: &mut LogDir,
         mut control: Control,
         landmark: Option<&Landmark>,
+        bodies: Bodies,
     ) -> Result<Self> {
         let listing = dir::list(log.io.as_ref(), &log.path)?;
         if log.written_from < SegmentNumber::MAX {
@@ -164,8 +174,16 @@ impl Analysis {
         {
             plan.start_at(index, landmark);
         }
-        let scans = scan_all(log, &plan)?;
-        let chain = chain::join(&plan, &scans, control.sector);
+        let mut scans = scan_all(log, &plan, bodies, |_| true)?;
+        let mut chain = chain::join(&plan, &scans, control.sector);
+        if bodies == Bodies::Unread && !planted(Bug::UnpromisedBodiesUnread) {
+            let is_unsure = |index: usize| is_unsure(&plan, &scans, index, chain.durable);
+            let checked = scan_all(log, &plan, Bodies::Checked, is_unsure)?;
+            for (scan, checked) in scans.iter_mut().zip(checked) {
+                *scan = checked.or(scan.take());
+            }
+            chain = chain::join(&plan, &scans, control.sector);
+        }
         let mut analysis =
             Self { control, listing, plan, scans, chain, status: Status::Clean, unfinished };
         analysis.status = analysis.judge(log)?;
@@ -235,18 +253,25 @@ impl Analysis {
             return Ok(Ok(chain.end));
         }
         let span = chain.spans.iter().find(|span| span.start.lsn <= lsn && lsn < span.end.lsn);
-        let Some(piece) = span.and_then(|span| self.piece(span)) else {
+        let Some((span, mut piece)) = span.and_then(|span| Some((span, self.piece(span)?))) else {
             return Ok(if lsn == start.lsn { Ok(start) } else { Err(start) });
         };
-        // Ends at the last boundary that is not above `lsn`.
+        let scan = self.scans.get(span.index).and_then(Option::as_ref);
+        let marks = scan.map_or(&[][..], |scan| &scan.marks);
+        if let Some(mark) = marks.iter().rfind(|mark| mark.lsn <= lsn) {
+            // A walk that began in the middle of the log knows no earlier times.
+            piece.start = Cursor { wall_ns: mark.wall_ns.max(span.start.wall_ns), ..*mark };
+        }
         let mut at = piece.start;
-        let _ = replay::frames(log, &piece, |_, found| {
-            if found.after.lsn > lsn {
-                return Ok(ControlFlow::Break(()));
+        let mut walk = log.walk_headers(&piece)?;
+        while at.lsn < lsn {
+            let offset = walk.offset();
+            match walk.skip()? {
+                Ok(located) if located.after.lsn > lsn => break,
+                Ok(located) => at = located.after,
+                Err(end) => return Err(not_there_any_more(&piece, offset, at.lsn, damage(end))),
             }
-            at = found.after;
-            Ok(ControlFlow::Continue(()))
-        })?;
+        }
         Ok(if at.lsn == lsn { Ok(at) } else { Err(at) })
     }
 
@@ -554,20 +579,34 @@ fn stands(log: &LogDir, plan: &Plan, landmark: &Landmark) -> Result<Option<usize
     Ok(landmark.is_in(&segment.header, &mut window)?.then_some(index))
 }
 
-fn scan_all(log: &LogDir, plan: &Plan) -> Result<Vec<Option<Scan>>> {
+/// Do frames of a segment count by their bodies, too? Those that no promise covers, of the
+/// newest epoch: where the log ends depends on them.
+fn is_unsure(plan: &Plan, scans: &[Option<Scan>], index: usize, durable: Lsn) -> bool {
+    let scan = scans.get(index).and_then(Option::as_ref);
+    let newest = plan.segments.get(index).is_some_and(|segment| segment.newest);
+    newest && scan.and_then(|scan| scan.data_end).is_some_and(|end| end > durable)
+}
+
+/// Scans the segments of these indices that are not superseded.
+fn scan_all(
+    log: &LogDir,
+    plan: &Plan,
+    bodies: Bodies,
+    which: impl Fn(usize) -> bool + Sync,
+) -> Result<Vec<Option<Scan>>> {
     let segments = &plan.segments;
     let threads = log.threads().min(MAX_SCAN_THREADS).min(segments.len());
     let long_frames = LongFrames::default();
     let one = |(index, segment): (usize, &Segment)| -> Result<Option<Scan>> {
-        if segment.superseded || index < plan.first {
+        if segment.superseded || index < plan.first || !which(index) {
             return Ok(None);
         }
-        let Segment { number, header, start, ceiling, newest, .. } = segment;
+        let Segment { number, newest, .. } = *segment;
         let read = |direct, trusted| {
-            let window = log.segment(*number, direct)?;
-            Ok(scan(window, header, *start, *ceiling, *newest, trusted, &long_frames)?)
+            let window = log.segment(number, direct)?;
+            Ok(scan(window, segment, bodies, trusted, &long_frames)?)
         };
-        let direct = log.options.is_direct() && *newest && *number >= log.written_from;
+        let direct = log.options.is_direct() && newest && number >= log.written_from;
         // A page may be stale where a write failed to replace it. Then the sync after it
         // failed, too, and no seal was written: what ends without one is for the disk to tell.
         match read(direct, direct || !log.options.is_direct())? {

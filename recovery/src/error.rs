@@ -61,6 +61,17 @@ impl Error {
 }
 
 impl Error {
+    /// Says of a corruption up to where the log was proved durable.
+    pub(crate) fn proved_durable(self, durable: Lsn) -> Self {
+        match self {
+            Self::Log(bulla_wal::Error::Corrupt(mut corruption)) => {
+                corruption.durable = Some(durable);
+                Self::Log(bulla_wal::Error::Corrupt(corruption))
+            }
+            other => other,
+        }
+    }
+
     /// A file that was listed is not there any more.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(

@@ -68,7 +68,7 @@ use bulla_wal::{history, walk, window};
 pub use bulla_wal as wal;
 pub use bulla_wal::history::History;
 pub use error::{CutRefused, Error, Result};
-pub use inspect::Inspection;
+pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
 pub use rehome::{Recovery, open};
 pub use repair::{CutFile, RepairPlan, RepairPreview, RepairReport, preview_repair, repair};

@@ -28,6 +28,7 @@ use crate::inspect::read_control;
 use crate::quarantine::Quarantine;
 use crate::replay::{self, EntryView, Range, ReplayStats};
 use crate::report::{Report, Status};
+use crate::scan::Bodies;
 use crate::walk::{Cursor, Found};
 use crate::window::to_usize;
 
@@ -249,7 +250,8 @@ impl Entered {
         let landmarks = landmarks()?;
         let mut left = &landmarks[..];
         while let [landmark, older @ ..] = left {
-            let analysis = Analysis::read_from(&mut log, control_now, Some(landmark))?;
+            let analysis =
+                Analysis::read_from(&mut log, control_now, Some(landmark), Bodies::Checked)?;
             // What contradicts it is for a look at the whole log to name.
             if analysis.is_sound_above(&log, landmark)? {
                 let standing = analysis.sift(&log, left)?;

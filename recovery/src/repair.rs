@@ -24,6 +24,7 @@ use crate::quarantine::Quarantine;
 use crate::rehome::{Cut, Entered, commit, keep_len, remove_dead, trim};
 use crate::replay::{self, Bound, EntryView, Range};
 use crate::report::Report;
+use crate::scan::Bodies;
 
 /// What to repair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +106,7 @@ pub struct CutFile {
 /// # Errors
 /// Those of [`repair`].
 pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<RepairPreview> {
-    let (log, analysis) = settled(path, options)?;
+    let (log, analysis) = settled(path, options, Bodies::Checked)?;
     let cut = checked_cut(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
     let range = Range { to: Bound::Lsn(plan.cut_at), ..Range::ALL };

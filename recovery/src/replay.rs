@@ -113,13 +113,14 @@ fn is_before_start(from: Bound, start: Cursor) -> bool {
     }
 }
 
-/// Does the range end where a piece starts, or before?
-fn is_reached(to: Bound, start: Cursor) -> bool {
+/// Does the range end at a place, or before?
+pub(crate) fn is_reached(to: Bound, at: Cursor) -> bool {
     match to {
-        Bound::Lsn(to) => start.lsn >= to,
-        Bound::Seq(to) => start.seq >= to,
-        // The time at which the piece starts is known by its first frame only.
-        Bound::Time(_) | Bound::Unbounded => false,
+        Bound::Lsn(to) => at.lsn >= to,
+        Bound::Seq(to) => at.seq >= to,
+        // So was a frame before it.
+        Bound::Time(to) => at.wall_ns >= to,
+        Bound::Unbounded => false,
     }
 }
 
@@ -169,6 +170,9 @@ fn visit(
             flow = ControlFlow::Break(());
             break;
         }
+    }
+    if is_reached(range.to, found.after) {
+        flow = ControlFlow::Break(());
     }
     if last.is_some() {
         stats.frames += 1;

@@ -6,11 +6,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bulla_wal::format::{Frame, Header, all_zero};
+use bulla_wal::format::{Frame, FrameKind, Header, MAX_SECTOR, all_zero};
 use bulla_wal::planted::{Bug, planted};
 use bulla_wal::{Lsn, Result, Seq};
 
-use crate::walk::{Cursor, End, Start, Step, Walk};
+use crate::chain::Segment;
+use crate::walk::{Cursor, End, Found, Located, Start, Step, Walk};
 use crate::window::{WINDOW_LEN, Window, to_usize};
 
 /// A promise, and the header that carries it.
@@ -20,6 +21,19 @@ pub(crate) struct Promise {
     pub(crate) offset: u64,
     pub(crate) lsn: Lsn,
 }
+
+/// Which bodies of frames a scan reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Bodies {
+    /// All: a frame is valid when its body is.
+    Checked,
+    /// None of frames with entries: these are taken for valid by their headers. Whoever
+    /// uses one checks it then.
+    Unread,
+}
+
+/// Marks of a scan lie so far apart that a segment has about so many.
+const MARKS: u64 = 16;
 
 /// What one segment holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +48,13 @@ pub(crate) struct Scan {
     pub(crate) stop: End,
     pub(crate) frames: u64,
     pub(crate) entries: u64,
+    /// The last user entry; none where no body was read.
     pub(crate) last_entry: Option<(Lsn, Seq)>,
+    /// After the last valid frame with entries.
+    pub(crate) data_end: Option<Lsn>,
+    /// Where some of the frames start, in order, the last one among them: a search for a
+    /// boundary goes on from there.
+    pub(crate) marks: Vec<Cursor>,
     /// The highest promise of the valid frames.
     pub(crate) walked: Option<Promise>,
     /// The highest promise after them, of headers whose LSN fits the valid frames'.
@@ -74,19 +94,23 @@ impl LongFrames {
     }
 }
 
-/// Scans one segment. `probe` is for the newest epoch only: promises of older ones
-/// count no further than what supersedes them, which is reached anyway. None when the
-/// frames end with damage and the file is not `trusted` to be what is on the disk.
+/// Scans one segment. Of the newest epoch what follows the frames is probed: promises of
+/// older ones count no further than what supersedes them, which is reached anyway. None when
+/// the frames end with damage and the file is not `trusted` to be what is on the disk.
 pub(crate) fn scan(
     window: Window,
-    header: &Header,
-    start: Start,
-    ceiling: Lsn,
-    probe: bool,
+    segment: &Segment,
+    bodies: Bodies,
     trusted: bool,
     long_frames: &LongFrames,
 ) -> Result<Option<Scan>> {
-    let mut walk = Walk::new(window, header, start, ceiling);
+    let window = match bodies {
+        Bodies::Checked => window,
+        Bodies::Unread => window.with_chunk(u64::from(MAX_SECTOR)),
+    };
+    let Segment { header, start, ceiling, newest, .. } = segment;
+    let mark_every = WINDOW_LEN.max(window.len() / MARKS);
+    let mut walk = Walk::new(window, header, *start, *ceiling);
     let mut scan = Scan {
         first: None,
         last: None,
@@ -95,45 +119,74 @@ pub(crate) fn scan(
         frames: 0,
         entries: 0,
         last_entry: None,
+        data_end: None,
+        marks: Vec::new(),
         walked: None,
         probed_in_place: None,
         probed: None,
         nonzero_end: None,
     };
+    let mut last_start = None;
     loop {
-        let is_long =
-            matches!(walk.peek()?, Ok(frame) if frame.disk_len(header.sector) > WINDOW_LEN);
-        let turn = is_long.then(|| long_frames.turn());
-        let end = match walk.step()? {
-            Step::Frame(found) => {
-                scan.first.get_or_insert(found.before);
-                scan.last = Some(found.after);
-                scan.frames += 1;
-                scan.entries += u64::from(found.frame.entry_count);
-                scan.last_entry = found.last_entry.or(scan.last_entry);
-                raise(&mut scan.walked, promise_of(&found.frame, found.offset));
-                None
-            }
-            Step::End(end) => Some(end),
-        };
-        if turn.is_some() {
-            walk.window.shrink();
+        let (Located { frame, offset, before, after }, last_entry) =
+            match next(&mut walk, header, bodies, long_frames)? {
+                Ok(valid) => valid,
+                Err(End::Damage(_)) if !trusted => return Ok(None),
+                Err(end) => {
+                    scan.stop = end;
+                    break;
+                }
+            };
+        let first = *scan.first.get_or_insert(before);
+        let marked = scan.marks.last().unwrap_or(&first).lsn;
+        if before.lsn.distance_from(marked) >= mark_every {
+            scan.marks.push(before);
         }
-        drop(turn);
-        match end {
-            None => {}
-            Some(End::Damage(_)) if !trusted => return Ok(None),
-            Some(end) => {
-                scan.stop = end;
-                break;
-            }
+        last_start = Some(before);
+        scan.last = Some(after);
+        scan.frames += 1;
+        scan.entries += u64::from(frame.entry_count);
+        scan.last_entry = last_entry.or(scan.last_entry);
+        if frame.kind == FrameKind::Data {
+            scan.data_end = Some(after.lsn);
         }
+        raise(&mut scan.walked, promise_of(&frame, offset));
     }
+    scan.marks.extend(last_start);
     scan.stop_offset = walk.offset();
-    if probe && !planted(Bug::ProbeSkipped) {
-        probe_rest(&mut walk, header, start, &mut scan)?;
+    if *newest && !planted(Bug::ProbeSkipped) {
+        probe_rest(&mut walk, header, *start, &mut scan)?;
     }
     Ok(Some(scan))
+}
+
+/// A valid frame, and its last user entry if its body was read.
+type Valid = (Located, Option<(Lsn, Seq)>);
+
+/// The next frame, or why there is none.
+fn next(
+    walk: &mut Walk,
+    header: &Header,
+    bodies: Bodies,
+    long_frames: &LongFrames,
+) -> Result<Result<Valid, End>> {
+    let frame = walk.peek()?;
+    // A seal or a promise is not longer than what is read for its header.
+    if bodies == Bodies::Unread && matches!(frame, Ok(frame) if frame.kind == FrameKind::Data) {
+        return Ok(walk.skip()?.map(|located| (located, None)));
+    }
+    let is_long = matches!(frame, Ok(frame) if frame.disk_len(header.sector) > WINDOW_LEN);
+    let turn = is_long.then(|| long_frames.turn());
+    let next = match walk.step()? {
+        Step::Frame(Found { frame, offset, before, after, last_entry, .. }) => {
+            Ok((Located { frame, offset, before, after }, last_entry))
+        }
+        Step::End(end) => Err(end),
+    };
+    if turn.is_some() {
+        walk.window.shrink();
+    }
+    Ok(next)
 }
 
 fn probe_rest(walk: &mut Walk, header: &Header, start: Start, scan: &mut Scan) -> Result<()> {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bulla_recovery::{Inspection, Range, Recovery, Status, open};
+use bulla_recovery::{Inspection, Range, Recovery, Status, open, replay};
 use bulla_wal::io::Io;
 use bulla_wal::io::sim::SimDisk;
 use bulla_wal::{Level, Log, Method, Options};
@@ -148,11 +148,29 @@ fn inspection_of_a_running_log_finds_no_damage() {
             });
             // Judged only when the writer has ended: a panic here would leave it running.
             let looks: Vec<_> = (0..60).map(|_| Inspection::read(&dir, &options)).collect();
+            let passes: Vec<_> = (0..60)
+                .map(|_| {
+                    let mut seqs = Vec::new();
+                    let stats = replay(&dir, &options, Range::ALL, |entry| {
+                        seqs.push(entry.seq.0);
+                        ControlFlow::Continue(())
+                    });
+                    (stats, seqs)
+                })
+                .collect();
             stop.store(true, Ordering::Relaxed);
             for inspection in looks {
                 let inspection = inspection.unwrap_or_else(|error| panic!("{error:?}"));
                 let report = inspection.report();
                 assert!(!matches!(report.status, Status::Corrupt(_)), "{report:#?}");
+            }
+            for (stats, seqs) in passes {
+                assert!(seqs.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{seqs:?}");
+                match stats {
+                    Ok(stats) => assert_eq!(stats.entries, seqs.len() as u64),
+                    // The writer purges: a segment was removed that the look had found.
+                    Err(error) => assert_eq!(error.corruption(), None, "{error}"),
+                }
             }
         });
         log.close().expect("close");

@@ -1,11 +1,12 @@
 //! One seed of the campaign: a workload, crashes, recoveries, and the oracle.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use bulla_recovery::{Inspection, Recovery};
+use bulla_recovery::{Inspection, Range, Recovery};
 use bulla_wal::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
 use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt, SegmentNumber};
 
@@ -355,9 +356,11 @@ impl World {
         let mut crashes = 0;
         for depth in 0..=NESTED_CRASHES {
             let options = self.options.clone().io(self.disk.process());
-            let looked = Inspection::read(Path::new(DIR), &options)
-                .ok()
-                .map(|inspection| inspection.report().last_lsn);
+            let looked = Inspection::read(Path::new(DIR), &options).ok();
+            let looked = looked.map(|inspection| inspection.report().last_lsn);
+            let passed = bulla_recovery::replay(Path::new(DIR), &options, Range::ALL, |_| {
+                ControlFlow::Continue(())
+            });
             match self.open_once(&options) {
                 Ok((log, shown)) => {
                     self.note(format_args!(
@@ -368,6 +371,11 @@ impl World {
                         shown.last_lsn
                     ));
                     self.model.recovered(&shown, *killed)?;
+                    match passed {
+                        Ok(stats) if stats.entries == shown.entries.len() as u64 => {}
+                        Err(error) if !is_corruption(&error) => {}
+                        other => return Err(format!("a replay in one pass gave {other:?}")),
+                    }
                     if looked.is_some_and(|looked| looked != shown.last_lsn) {
                         return Err(format!(
                             "a look showed {looked:?}, the recovery {}",
@@ -635,6 +643,12 @@ impl World {
         let damage = self.damage(&inspection, damaged, last, other)?;
         self.note(format_args!("{damage}"));
         let before = self.image();
+        match bulla_recovery::replay(Path::new(DIR), &options, Range::ALL, |_| {
+            ControlFlow::Continue(())
+        }) {
+            Err(error) if is_corruption(&error) => {}
+            other => return Err(format!("{damage}, LSN {at}, is replayed: {other:?}")),
+        }
         match Recovery::run(Path::new(DIR), &options) {
             Err(error) if is_corruption(&error) => {}
             other => {

@@ -6,12 +6,14 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bulla_recovery::{Inspection, Range};
 use bulla_tests::instructions::Instructions;
 use bulla_tests::seccomp;
 use bulla_tests::wrap::{TempDir, WrapIo};
@@ -486,6 +488,35 @@ fn open_reads_a_spare_once_after_a_kill_and_no_zeros_after_a_close() {
     assert!(read <= files + LITTLE, "{read} bytes of {files}");
     let (read, files) = open_after(|log, _| log.close().unwrap());
     assert!(files < LITTLE / 64 && read < LITTLE / 64, "{read} bytes of {files}");
+}
+
+#[test]
+fn look_and_replay_in_one_pass_read_each_byte_of_a_closed_log_once() {
+    // CONTROL, and headers of segments and of frames.
+    const LITTLE: u64 = 2 << 20;
+    let (disk, dir) = (SimDisk::new(5), Path::new("/log"));
+    let options = Options::new().segment_len(16 << 20).ring_len(8 << 20).manual();
+    let log = Log::create(dir, &options.clone().io(disk.process())).unwrap();
+    for _ in 0..100 {
+        log.append_with(1, &[7; 100_000], Level::Relaxed).unwrap();
+        log.sync().unwrap();
+    }
+    log.close().unwrap();
+    let io = disk.process();
+    let files: u64 = io.list_dir(dir).unwrap().iter().map(|entry| entry.len).sum();
+    assert!((10_000_000..16 << 20).contains(&files), "one segment: {files} bytes");
+    let options = options.io(io);
+    let read = |reader: &dyn Fn() -> u64| {
+        let before = disk.counts().read_bytes;
+        assert_eq!(reader(), 100);
+        disk.counts().read_bytes - before
+    };
+    let look = read(&|| Inspection::read(dir, &options).unwrap().report().entries);
+    let go_on = |_: &bulla_recovery::EntryView<'_>| ControlFlow::Continue(());
+    let pass = read(&|| bulla_recovery::replay(dir, &options, Range::ALL, go_on).unwrap().entries);
+    for bytes in [look, pass] {
+        assert!((files..files + LITTLE).contains(&bytes), "{look} and {pass} bytes of {files}");
+    }
 }
 
 #[test]

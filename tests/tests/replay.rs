@@ -154,10 +154,15 @@ fn look_beside_a_writer_leaves_what_it_may_write_out_of_the_page_cache() {
     let (older, last) = segments.split_at(segments.len() - 3);
     assert!(older.iter().all(|segment| cached.contains(&path(segment.number))));
     assert!(last.iter().all(|segment| !cached.contains(&path(segment.number))));
-    inspection.replay(Range::ALL, |_| ControlFlow::Continue(())).unwrap();
-    let cached = knobs.read_cached();
-    for segment in segments {
-        assert_eq!(cached.contains(&path(segment.number)), segment.seal.is_some());
+    let go_on = |_: &bulla_recovery::EntryView<'_>| ControlFlow::Continue(());
+    let after_the_look = || inspection.replay(Range::ALL, go_on);
+    let in_one_pass = || bulla_recovery::replay(dir, &options, Range::ALL, go_on);
+    for replay in [&after_the_look as &dyn Fn() -> _, &in_one_pass] {
+        assert_eq!(replay().unwrap().entries, 300);
+        let cached = knobs.read_cached();
+        for segment in segments {
+            assert_eq!(cached.contains(&path(segment.number)), segment.seal.is_some());
+        }
     }
     drop(log);
     // Recovery holds the lock. What it goes on in may be written while it is replayed.
@@ -224,6 +229,7 @@ fn end_of_a_log_is_read_from_the_disk() {
         ControlFlow::Continue(())
     };
     assert_eq!(inspection.replay(Range::ALL, given).unwrap().entries, 10);
+    assert_eq!(bulla_recovery::replay(dir, &options, Range::ALL, given).unwrap().entries, 10);
     let recovery = Recovery::run(dir, &options).unwrap();
     assert_eq!(recovery.report().entries, 10);
     assert_eq!(recovery.replay(Range::ALL, given).unwrap().entries, 10);

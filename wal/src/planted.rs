@@ -79,6 +79,8 @@ pub enum Bug {
     UringIndexIgnored,
     /// Promises behind the end of the frames are not looked for.
     ProbeSkipped,
+    /// A replay in one pass takes frames that no promise covers for valid by their headers.
+    UnpromisedBodiesUnread,
     /// What an opening took over is not counted as promised.
     OpeningPromisesNothing,
     /// A segment of another epoch is taken for one of this chain.
@@ -191,6 +193,7 @@ impl Bug {
         Self::UringPiecesSwapped,
         Self::UringIndexIgnored,
         Self::ProbeSkipped,
+        Self::UnpromisedBodiesUnread,
         Self::OpeningPromisesNothing,
         Self::StaleEpochAccepted,
         Self::RehomeDropsLastFrame,

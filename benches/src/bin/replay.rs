@@ -43,7 +43,7 @@ fn measure(dir: &Path, entries: u64) -> Result<()> {
     // Each round has all, so that a busy moment of the machine hits all.
     let options = |method| Options::new().method(method);
     let inspection = Inspection::read(dir, &options(Method::Direct))?;
-    let cases: [(&str, &dyn Fn() -> Result<u64>); 6] = [
+    let cases: [(&str, &dyn Fn() -> Result<u64>); 7] = [
         ("limit: read + CRC, 1 thread", &|| bare(&files, 1).map(|_| entries)),
         ("limit: read + CRC, 2 threads", &|| bare(&files, 2).map(|_| entries)),
         ("look, direct", &|| Ok(Inspection::read(dir, &options(Method::Direct))?.report().entries)),
@@ -54,6 +54,11 @@ fn measure(dir: &Path, entries: u64) -> Result<()> {
         ("look, page cache, and replay", &|| {
             let inspection = Inspection::read(dir, &options(Method::Buffered))?;
             replay(&inspection)
+        }),
+        ("replay in one pass", &|| {
+            let mut tally = Tally::default();
+            bulla_recovery::replay(dir, &Options::new(), Range::ALL, |entry| tally.visit(entry))?;
+            Ok(tally.count())
         }),
     ];
     let mut rates = vec![Vec::new(); cases.len()];

@@ -153,6 +153,7 @@ fn check(context: &str, image: &Image, disk: &SimDisk, expected: Expected, thoro
         ControlFlow::Continue(())
     });
     assert_eq!(stats.expect("replay").entries, expected.entries, "{context}");
+    replay_in_one_pass(context, image, disk, expected);
     assert!(contents(disk) == before, "{context}: an inspection changed something");
     if expected.verdict == Verdict::Corrupt {
         let error = Recovery::run(Path::new(DIR), &options(disk)).expect_err("must refuse");
@@ -160,6 +161,29 @@ fn check(context: &str, image: &Image, disk: &SimDisk, expected: Expected, thoro
         assert!(contents(disk) == before, "{context}: a refusal changed something");
     } else if thorough {
         recover(context, image, &disk.fork(3), expected);
+    }
+}
+
+/// Without a look before it the same entries are given, and the same corruption after them.
+fn replay_in_one_pass(context: &str, image: &Image, disk: &SimDisk, expected: Expected) {
+    let mut given = 0;
+    let result = bulla_recovery::replay(Path::new(DIR), &options(disk), Range::ALL, |entry| {
+        assert_eq!(entry.payload, image.payloads[&entry.seq.0], "{context}");
+        given += 1;
+        ControlFlow::Continue(())
+    });
+    assert_eq!(given, expected.entries, "{context}");
+    match result {
+        Ok(stats) => {
+            assert_ne!(expected.verdict, Verdict::Corrupt, "{context}");
+            assert_eq!(stats.entries, given, "{context}");
+        }
+        Err(error) => {
+            assert_eq!(expected.verdict, Verdict::Corrupt, "{context}: {error}");
+            let corruption = error.corruption().unwrap_or_else(|| panic!("{context}: {error}"));
+            let status = Status::Corrupt(corruption.clone());
+            assert_eq!(inspection_place(&status), expected.place, "{context}");
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_recovery::{Bound, Error, Inspection, Range, Recovery};
+use bulla_recovery::{Bound, EntryView, Error, Inspection, Range, Recovery, replay};
+use bulla_wal::format::FRAME_HEADER_LEN;
 use bulla_wal::walk::{Batch, Cursor, End, Start, Walk};
 use bulla_wal::window::Window;
 use bulla_wal::{Lsn, Seq};
@@ -17,13 +18,17 @@ fn image() -> Image {
     image
 }
 
+fn go_on(_: &EntryView<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 #[test]
 fn every_range_gives_exactly_its_entries() {
     let image = image();
     let disk = image.disk();
     let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
     let mut all: Vec<(Lsn, Seq, u64)> = Vec::new();
-    let each = |entry: &bulla_recovery::EntryView<'_>| {
+    let each = |entry: &EntryView<'_>| {
         all.push((entry.lsn, entry.seq, entry.wall_ns));
         ControlFlow::Continue(())
     };
@@ -57,7 +62,7 @@ fn every_range_gives_exactly_its_entries() {
                 .collect();
             let mut found = Vec::new();
             let range = Range { from: *from, to: *to };
-            let each = |entry: &bulla_recovery::EntryView<'_>| {
+            let each = |entry: &EntryView<'_>| {
                 found.push((entry.lsn, entry.seq, entry.wall_ns));
                 ControlFlow::Continue(())
             };
@@ -68,7 +73,32 @@ fn every_range_gives_exactly_its_entries() {
             let frame = stats.last.zip(stats.last_frame);
             assert_eq!(stats.last_frame.map(|(_, ns)| ns), expected.last().map(|last| last.2));
             assert!(frame.is_none_or(|((lsn, _), (end, _))| lsn < end));
+            let mut again = found.iter();
+            let once = replay(Path::new(DIR), &options(&disk), range, |entry| {
+                assert_eq!(Some(&(entry.lsn, entry.seq, entry.wall_ns)), again.next());
+                ControlFlow::Continue(())
+            });
+            assert_eq!(once.expect("replay in one pass"), stats);
         }
+    }
+}
+
+#[test]
+fn corruption_behind_the_range_is_not_told_in_one_pass() {
+    let image = image();
+    let disk = image.disk();
+    let frame = image.frames[4];
+    disk.flip(segment(frame.segment), frame.offset + FRAME_HEADER_LEN, 1);
+    let seq = image.decode(&frame).first_seq;
+    let up_to = |to| replay(Path::new(DIR), &options(&disk), Range { to, ..Range::ALL }, go_on);
+    for to in [Bound::Seq(seq), Bound::Lsn(frame.lsn)] {
+        assert_eq!(up_to(to).expect("replay").entries, seq.0 - 1, "{to:?}");
+    }
+    for to in [Bound::Seq(Seq(seq.0 + 1)), Bound::Lsn(image.lsn), Bound::Unbounded] {
+        let error = up_to(to).expect_err("the range goes on behind the damage");
+        let corruption = error.corruption().expect("corruption");
+        assert_eq!(corruption.lsn, Some(frame.lsn), "{to:?}");
+        assert!(corruption.durable > corruption.lsn, "{to:?}: {corruption}");
     }
 }
 
@@ -83,6 +113,8 @@ fn visitor_can_break_off() {
     let stats = stats.expect("replay");
     assert!(stats.stopped);
     assert_eq!(stats.entries, 5);
+    let once = replay(Path::new(DIR), &options(&disk), Range::ALL, |_| ControlFlow::Break(()));
+    assert_eq!(once.map(|stats| (stats.stopped, stats.entries)).ok(), Some((true, 1)));
 }
 
 #[test]

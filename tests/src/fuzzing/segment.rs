@@ -88,7 +88,23 @@ fn look(options: &Options) -> Result<Option<Vec<Entry>>, Error> {
         ControlFlow::Continue(())
     })?;
     let is_corrupt = matches!(inspection.report().status, Status::Corrupt(_));
+    check_one_pass(options, &entries, is_corrupt);
     Ok((!is_corrupt).then_some(entries))
+}
+
+/// A replay without a look before it gives the same, and the corruption after it.
+fn check_one_pass(options: &Options, looked: &[Entry], is_corrupt: bool) {
+    let mut entries = Vec::new();
+    let result = bulla_recovery::replay(Path::new(DIR), options, Range::ALL, |entry| {
+        entries.push((entry.seq, entry.kind, entry.payload.to_vec()));
+        ControlFlow::Continue(())
+    });
+    assert!(entries == looked, "{} and {} entries", entries.len(), looked.len());
+    match result {
+        Ok(_) => assert!(!is_corrupt, "one pass finds nothing wrong"),
+        Err(Error::Log(LogError::Corrupt(corruption))) => assert!(is_corrupt, "{corruption}"),
+        Err(error) => panic!("the disk has no faults: {error:?}"),
+    }
 }
 
 fn check_refusal(error: &Error, looked: Result<&Option<Vec<Entry>>, &Error>) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulla_recovery::{Inspection, Range};
+use bulla_recovery::Range;
 use bulla_wal::io::Io;
 use bulla_wal::{Level, Log as Wal, Method, Options, Receipt};
 
@@ -38,10 +38,10 @@ pub(crate) fn create(dir: &Path, io: Arc<dyn Io>, method: Method) -> Result<Bull
     Ok(Bulla { log, dir: dir.to_owned(), io })
 }
 
-/// The read-only way: a look at the whole log, then every entry, verified again.
+/// The read-only way, in one pass: every frame is verified before its entries are visited.
 pub(crate) fn replay(dir: &Path, method: Method, tally: &mut Tally) -> Result<()> {
-    let inspection = Inspection::read(dir, &Options::new().method(method))?;
-    inspection.replay(Range::ALL, |entry| {
+    let options = Options::new().method(method);
+    bulla_recovery::replay(dir, &options, Range::ALL, |entry| {
         tally.visit(entry.payload);
         ControlFlow::Continue(())
     })?;
