@@ -31,6 +31,9 @@ mod sync {
     }
 }
 
+#[path = "../src/steps.rs"]
+#[expect(dead_code, unreachable_pub, reason = "views name some of them")]
+mod steps;
 #[path = "../src/table/version.rs"]
 mod version;
 #[path = "../src/views.rs"]
