@@ -23,11 +23,16 @@ impl Panics {
     /// Does an operation. A panic is counted, and goes on to the caller.
     #[inline]
     pub(crate) fn watch<T>(&self, operation: impl FnOnce() -> T) -> T {
-        let counting = Counting(self);
+        let watched = self.watched();
         let done = operation();
-        // It is dropped by a panic only.
-        std::mem::forget(counting);
+        watched.ended();
         done
+    }
+
+    /// Begins an operation: it is counted unless [`Watched::ended`] is called.
+    #[inline]
+    pub(crate) fn watched(&self) -> Watched<'_> {
+        Watched(self)
     }
 
     /// Does what is no part of an operation that is made. A panic is counted, and ends
@@ -38,9 +43,18 @@ impl Panics {
     }
 }
 
-struct Counting<'a>(&'a Panics);
+/// An operation that has not ended.
+pub(crate) struct Watched<'a>(&'a Panics);
 
-impl Drop for Counting<'_> {
+impl Watched<'_> {
+    #[inline]
+    pub(crate) fn ended(self) {
+        // It is dropped by a panic only.
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Watched<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_add(1, Ordering::Relaxed);
     }

@@ -15,6 +15,9 @@ pub const RECORD_LEN: usize = 64;
 /// A value is always valid: bytes are checked when they become one. `from_bytes` of
 /// `as_bytes` gives an equal record with the same id; bytes and id of a value never change.
 ///
+/// Give it an alignment of 8, with a field of 8 bytes or `#[repr(C, align(8))]`: records of
+/// bytes alone are copied in odd pieces, and gets are slower.
+///
 /// # Examples
 /// ```
 /// use bulla_engine::{RECORD_LEN, Record};
@@ -22,7 +25,7 @@ pub const RECORD_LEN: usize = 64;
 /// use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 ///
 /// #[derive(Clone, Copy, PartialEq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-/// #[repr(C)]
+/// #[repr(C, align(8))]
 /// struct Account {
 ///     id: U32,
 ///     currency: [u8; 4],

@@ -55,7 +55,7 @@ impl<R: Record> State<R> {
     }
 
     /// A record, and where in the log the last change of its page is (0: nowhere).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, id: u32) -> Result<(Option<Copied>, u64)> {
         self.touch(PageId::of(id))?;
         Ok(self.table.read(id))

@@ -146,9 +146,19 @@ impl<R: Record> Store<R> {
     ///
     /// # Errors
     /// As [`load`](Self::load), for the part with this record.
-    #[inline]
+    // Always a part of its caller, and so are those that it calls: a record that is returned
+    // through memory is copied there in other pieces than it was written in, for which the
+    // processor waits; then gets don't overlap.
+    #[inline(always)]
     pub fn get(&self, id: R::Id) -> Result<Option<R>> {
-        self.state.panics.watch(|| Ok(self.state.read(id.into())?.0.and_then(decode)))
+        let watched = self.state.panics.watched();
+        let record = match self.state.read(id.into()) {
+            Ok((Some(record), _)) => Ok(decode(record)),
+            Ok((None, _)) => Ok(None),
+            Err(error) => Err(error),
+        };
+        watched.ended();
+        record
     }
 
     /// As [`get`](Self::get), and a position to [`wait_for`](Self::wait_for) before relying

@@ -121,10 +121,13 @@ impl Table {
     }
 
     /// A record, and where in the log the last change of its page is (0: nowhere).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, id: u32) -> (Option<Copied>, u64) {
         let page = PageId::of(id);
-        self.slab(page.slab()).map_or((None, 0), |slab| slab.read(page.in_slab(), index(id)))
+        match self.slab(page.slab()) {
+            Some(slab) => slab.read(page.in_slab(), index(id)),
+            None => (None, 0),
+        }
     }
 
     /// Is there a slab with this number?

@@ -144,13 +144,14 @@ impl Slab {
     }
 
     /// A record, and where in the log the last change of its page is.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&self, page: usize, index: usize) -> (Option<Copied>, u64) {
         let header = self.memory.header(page);
         let words = self.memory.record(page * PAGE_RECORDS + index);
         header.version.read(|| {
             let there = header.occupied.load(Ordering::Relaxed) & bit(index) != 0;
-            (there.then(|| load(words)), header.lsn.load(Ordering::Relaxed))
+            let record = if there { Some(load(words)) } else { None };
+            (record, header.lsn.load(Ordering::Relaxed))
         })
     }
 

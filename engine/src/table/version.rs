@@ -26,7 +26,7 @@ pub(crate) struct Version(AtomicU64);
 impl Version {
     /// Gives what `copy` gave while the page did not change. It may run several times, and
     /// what it reads in vain may be torn.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read<T>(&self, copy: impl FnMut() -> T) -> T {
         self.read_without(WRITING, copy)
     }
@@ -51,10 +51,10 @@ impl Version {
         self.read_without(LOCKED | WRITING, || is_before().then(&mut copy))
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_without<T>(&self, busy: u64, mut copy: impl FnMut() -> T) -> T {
-        let mut round = 0;
-        for _ in 0..MAX_LOOKS {
+        let mut looks = 0;
+        loop {
             // Acquire pairs with the Release of `finish`: that version's words are seen.
             let before = self.0.load(Ordering::Acquire);
             if before & busy == 0 {
@@ -67,12 +67,25 @@ impl Version {
                     return copied;
                 }
             }
-            pause(&mut round);
+            if self.looked_in_vain(&mut looks) {
+                let copied = copy();
+                self.unlock();
+                return copied;
+            }
         }
-        self.lock();
-        let copied = copy();
-        self.unlock();
-        copied
+    }
+
+    /// Waits a little for the writer; at last takes the lock, and says so.
+    #[cold]
+    #[inline(never)]
+    fn looked_in_vain(&self, looks: &mut u32) -> bool {
+        *looks += 1;
+        if *looks == MAX_LOOKS {
+            self.lock();
+            return true;
+        }
+        pause(&mut looks.clone());
+        false
     }
 
     /// Waits until no other writer has the page. Writers never wait for a disk while they

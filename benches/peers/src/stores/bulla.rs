@@ -12,6 +12,7 @@ use crate::store::{Bytes, Store, missing};
 
 /// A record as it is, with the id in its first bytes.
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[repr(C, align(8))]
 struct Plain(Bytes);
 
 impl Record for Plain {
