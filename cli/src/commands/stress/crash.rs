@@ -10,11 +10,10 @@ use bulla_engine::Store;
 
 use super::child::{self, MESSAGE_LEN};
 use super::parts::{ENTRY_LEN, RING_LEN, open, quota_for};
-use super::work::Work;
+use super::work::{Watch, Work};
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
 use crate::random::Random;
-use crate::signals::Interrupt;
 
 /// What a crash left, against what was acknowledged before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,9 +45,9 @@ impl Crash {
         log: &LogArgs,
         level: LevelArg,
         dir: &Path,
-        interrupt: &Interrupt,
+        watch: Watch<'_>,
     ) -> Result<Self> {
-        let acknowledged = kill_midway(work, log, level, dir, interrupt)?;
+        let acknowledged = kill_midway(work, log, level, dir, watch)?;
         let start = Instant::now();
         let store = open(dir, log, quota_for(work))?;
         let open = start.elapsed();
@@ -63,7 +62,7 @@ impl Crash {
             out_of_order: 0,
             open,
         };
-        crash.check(work, &store, &acknowledged, interrupt)?;
+        crash.check(work, &store, &acknowledged, watch)?;
         store.close()?;
         Ok(crash)
     }
@@ -74,8 +73,10 @@ impl Crash {
         work: &Work,
         store: &Store,
         acknowledged: &[u64],
-        interrupt: &Interrupt,
+        watch: Watch<'_>,
     ) -> Result<()> {
+        watch.bar.set_position(0);
+        watch.bar.set_message("checked");
         let mut in_order = 0;
         for (share, acknowledged) in work.shares().zip(acknowledged) {
             let first = share.start;
@@ -86,7 +87,7 @@ impl Crash {
                 self.wrong += u64::from(found != token);
                 there = number - first + 1;
                 if there.is_multiple_of(1 << 16) {
-                    interrupt.check()?;
+                    watch.done(1 << 16)?;
                 }
             }
             in_order += there;
@@ -128,7 +129,7 @@ fn kill_midway(
     log: &LogArgs,
     level: LevelArg,
     dir: &Path,
-    interrupt: &Interrupt,
+    Watch { bar, interrupt }: Watch<'_>,
 ) -> Result<Vec<u64>> {
     let system = |what| move |source| Error::System { what, source };
     let program = std::env::current_exe().map_err(system("find this program's file"))?;
@@ -164,7 +165,9 @@ fn kill_midway(
         if let Some(slot) = acknowledged.get_mut(thread) {
             *slot += count;
         }
-        if !killed && acknowledged.iter().sum::<u64>() >= aim {
+        let sum = acknowledged.iter().sum::<u64>();
+        bar.set_position(sum);
+        if !killed && sum >= aim {
             victim.kill()?;
             killed = true;
         }
@@ -183,14 +186,17 @@ fn kill_midway(
 #[cfg(test)]
 mod tests {
     use bulla_engine::{Level, StoreOptions};
+    use indicatif::ProgressBar;
 
     use super::*;
+    use crate::signals::Interrupt;
 
     #[test]
     fn loss_change_and_hole_are_each_found() {
         let dir = std::env::temp_dir().join(format!("bulla-stress-check-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        let interrupt = Interrupt::catch().expect("signals");
+        let (bar, interrupt) = (ProgressBar::hidden(), Interrupt::catch().expect("signals"));
+        let watch = Watch { bar: &bar, interrupt: &interrupt };
         let work = Work { records: 10, threads: 1, seed: 1 };
         let other = Work { seed: 2, ..work };
         let store = Store::open(&dir, &StoreOptions::new()).expect("made");
@@ -209,7 +215,7 @@ mod tests {
             open: Duration::ZERO,
         };
         let mut crash = unchecked;
-        crash.check(&work, &store, &[9], &interrupt).expect("checked");
+        crash.check(&work, &store, &[9], watch).expect("checked");
         assert_eq!((crash.lost, crash.wrong, crash.out_of_order), (2, 1, 2));
         assert!(!crash.is_ok());
         for found in [

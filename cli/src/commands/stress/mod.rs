@@ -144,7 +144,10 @@ fn stress(args: &Args, work: &Work, place: &Place, interrupt: &Interrupt) -> Res
     }
     let mut crashes = Vec::new();
     for level in &args.level {
-        let crash = Crash::run(work, &args.log, *level, &place.store(), interrupt)?;
+        let bar = progress(args.records, &format!("put until kill 9, {}", level.name()));
+        let watch = Watch { bar: &bar, interrupt };
+        let crash = Crash::run(work, &args.log, *level, &place.store(), watch)?;
+        bar.finish_and_clear();
         crashes.push(crash);
         if !crash.is_ok() {
             break;
