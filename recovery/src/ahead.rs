@@ -26,11 +26,11 @@ const BATCHES_PER_THREAD: usize = 3;
 /// longest frame, then, or all that there are with usual ones.
 const MAX_HELD: u64 = MAX_FRAME_LEN + 2 * WINDOW_LEN;
 
-/// Gives every frame of `pieces`, in order, with its body and padding; each was validated
-/// before, and is again.
+/// Gives every frame of `pieces`, in order, with its body and padding. Of each the header at
+/// least was validated before; all of it is now.
 ///
 /// # Errors
-/// Corruption when a frame is not there any more.
+/// Corruption when a frame is not valid.
 pub(crate) fn frames(
     log: &LogDir,
     pieces: Vec<&Piece>,

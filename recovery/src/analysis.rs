@@ -90,13 +90,6 @@ impl LogDir {
         Ok(Walk::new(window, &piece.header, start, piece.end.lsn))
     }
 
-    /// The same for their headers alone.
-    fn walk_headers(&self, piece: &Piece) -> Result<Walk> {
-        let mut walk = self.walk(piece)?;
-        walk.window = walk.window.with_chunk(u64::from(MAX_SECTOR));
-        Ok(walk)
-    }
-
     /// How many threads may read at once: one in a simulation, for determinism.
     pub(crate) fn threads(&self) -> usize {
         if self.io.name() == "sim" {
@@ -263,7 +256,7 @@ impl Analysis {
             piece.start = Cursor { wall_ns: mark.wall_ns.max(span.start.wall_ns), ..*mark };
         }
         let mut at = piece.start;
-        let mut walk = log.walk_headers(&piece)?;
+        let mut walk = log.walk(&piece)?;
         while at.lsn < lsn {
             let offset = walk.offset();
             match walk.skip()? {

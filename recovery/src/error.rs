@@ -21,6 +21,12 @@ pub enum Error {
         /// Where the log starts.
         low_water: Lsn,
     },
+    /// Another process opened, cut or repaired the log while it was read. Read it again.
+    #[error("the log was changed while it was read, at LSN {lsn}: read it again")]
+    Changed {
+        /// What is not there any more: no promise covered it.
+        lsn: Lsn,
+    },
     /// A repair can't cut there; nothing was changed.
     #[error("cannot cut at LSN {cut_at}: {reason}")]
     Cut {

@@ -8,9 +8,10 @@ use bulla_wal::landmark::Landmark;
 use bulla_wal::{Corruption, CorruptionKind, Error as LogError, Options, control, dir};
 
 use crate::analysis::{Analysis, LogDir, Piece};
-use crate::error::Result;
+use crate::chain::Segment;
+use crate::error::{Error, Result};
 use crate::map::{self, SegmentBytes};
-use crate::replay::{self, EntryView, Range, ReplayStats};
+use crate::replay::{self, Bound, EntryView, Range, ReplayStats};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
 use crate::walk::Cursor;
@@ -113,23 +114,27 @@ impl Inspection {
     ///
     /// # Errors
     /// [`Purged`](crate::Error::Purged) when the range starts below the log;
-    /// [`Io`](LogError::Io); [`Corrupt`](LogError::Corrupt) when the log has changed.
+    /// [`Io`](LogError::Io); [`Corrupt`](LogError::Corrupt) when what was promised is not there
+    /// any more; [`Changed`](crate::Error::Changed) when that is so of what was not.
     pub fn replay(
         &self,
         range: Range,
         visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
     ) -> Result<ReplayStats> {
         replay::replay(&self.log, &self.pieces, self.start, range, visitor)
+            .map_err(|error| told(&self.analysis, error))
     }
 }
 
 /// Gives the entries of the log in `dir` that are in `range`, in order, to `visitor`, which
 /// may break off. Takes no lock, changes nothing.
 ///
-/// The fastest way through a log: every frame is read and verified once, just before its
-/// entries are given. [`Inspection`] verifies all of them before it shows the first one, and
-/// then again. So corruption is told in its place here, as an error after the entries before
-/// it; and what [`Inspection`] says of durability is true here, too.
+/// Without a `from` it is the fastest way through a log: headers first, then every frame is
+/// read and verified once, just before its entries are given. [`Inspection`] verifies all of
+/// them before it shows the first one, and then again; so does this one when there is a
+/// `from`, as nothing is given from behind damage. Corruption is told in its place, as an
+/// error after the entries before it. What is given may not be durable yet, as with
+/// [`Inspection`].
 ///
 /// # Errors
 /// [`Corrupt`](LogError::Corrupt) after everything that can be read in order, unless the
@@ -141,15 +146,37 @@ pub fn replay(
     range: Range,
     visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> Result<ReplayStats> {
-    let (log, analysis) = settled(dir, options, Bodies::Unread)?;
-    let chain = &analysis.chain;
+    let bodies = match range.from {
+        Bound::Unbounded => Bodies::Unread,
+        Bound::Lsn(_) | Bound::Seq(_) | Bound::Time(_) => Bodies::Checked,
+    };
+    let (log, analysis) = settled(dir, options, bodies)?;
     let stats = replay::replay(&log, &analysis.pieces(), analysis.start(), range, visitor)
-        .map_err(|error| error.proved_durable(chain.durable))?;
+        .map_err(|error| told(&analysis, error))?;
     // Nobody asked for what lies behind the range.
-    let ended = stats.stopped || replay::is_reached(range.to, chain.end);
+    let ended = stats.stopped || replay::is_reached(range.to, analysis.chain.end);
     match analysis.status {
         Status::Corrupt(fault) if !ended => Err(fault.into()),
         _ => Ok(stats),
+    }
+}
+
+/// What it means that a frame is not valid (any more). One that was promised, as all of the
+/// older epochs were, is corruption. Of the others the bodies were checked before, so the
+/// log has changed: another open takes them over into its own epoch, or cuts them off.
+fn told(analysis: &Analysis, error: Error) -> Error {
+    let Some((segment, lsn)) = error.corruption().and_then(|found| found.segment.zip(found.lsn))
+    else {
+        return error;
+    };
+    let durable = analysis.chain.durable;
+    let is_newest = |newest: &Segment| newest.newest && newest.number == segment;
+    if lsn < durable {
+        error.proved_durable(durable)
+    } else if analysis.plan.segments.iter().any(is_newest) {
+        Error::Changed { lsn }
+    } else {
+        error
     }
 }
 

@@ -219,7 +219,7 @@ pub(crate) fn damage(end: End) -> FrameDamage {
     }
 }
 
-/// Corruption of a frame that was valid when the log was looked at.
+/// Corruption of a frame that the look found.
 pub(crate) fn not_there_any_more(
     piece: &Piece,
     offset: u64,

@@ -35,6 +35,10 @@ pub(crate) enum Bodies {
 /// Marks of a scan lie so far apart that a segment has about so many.
 const MARKS: u64 = 16;
 
+/// Frames of this length are passed over, and only their headers read, where no body is asked
+/// for.
+const FAR: u64 = 4 * MAX_SECTOR as u64;
+
 /// What one segment holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scan {
@@ -173,7 +177,13 @@ fn next(
     let frame = walk.peek()?;
     // A seal or a promise is not longer than what is read for its header.
     if bodies == Bodies::Unread && matches!(frame, Ok(frame) if frame.kind == FrameKind::Data) {
-        return Ok(walk.skip()?.map(|located| (located, None)));
+        let located = walk.skip()?;
+        // Where frames are short, reading only headers would be more reads of all the same.
+        let next_is_far =
+            matches!(located, Ok(located) if located.frame.disk_len(header.sector) >= FAR);
+        let chunk = if next_is_far { u64::from(MAX_SECTOR) } else { WINDOW_LEN };
+        walk.window.set_chunk(chunk);
+        return Ok(located.map(|located| (located, None)));
     }
     let is_long = matches!(frame, Ok(frame) if frame.disk_len(header.sector) > WINDOW_LEN);
     let turn = is_long.then(|| long_frames.turn());

@@ -6,10 +6,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bulla_recovery::{Inspection, Range, Recovery, Status, open, replay};
+use bulla_recovery::{
+    CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Status, open, preview_repair,
+    replay,
+};
 use bulla_wal::io::Io;
 use bulla_wal::io::sim::SimDisk;
-use bulla_wal::{Level, Log, Method, Options};
+use bulla_wal::{Level, Log, Lsn, Method, Options};
 
 const DIR: &str = "/log";
 
@@ -180,4 +183,31 @@ fn inspection_of_a_running_log_finds_no_damage() {
         );
         std::fs::remove_dir_all(&dir).expect("clean up");
     }
+}
+
+/// So long that a look leaves marks in it, from which a search for a boundary goes on.
+#[test]
+fn every_boundary_of_a_long_segment_is_found_and_nothing_else() {
+    let disk = SimDisk::new(9);
+    let options = options(&disk).segment_len(8 << 20).ring_len(4 << 20);
+    let log = Log::create(Path::new(DIR), &options).expect("create");
+    let mut boundaries = vec![log.end()];
+    for _ in 0..30 {
+        log.append_with(1, &[7; 200_000], Level::Relaxed).expect("append");
+        log.sync().expect("sync");
+        boundaries.push(log.end());
+    }
+    disk.kill();
+    drop(log);
+    let options = options.io(disk.process());
+    let preview = |cut_at| preview_repair(Path::new(DIR), &options, RepairPlan { cut_at });
+    for (entries, pair) in boundaries.windows(2).enumerate() {
+        let cut = preview(pair[0]).expect("a boundary");
+        assert_eq!((cut.kept_entries, cut.first_lost.0), (entries as u64, entries as u64 + 1));
+        let inside = preview(Lsn(pair[0].0 + 512));
+        let frame = CutRefused::InsideFrame(pair[0]);
+        assert!(matches!(inside, Err(Error::Cut { reason, .. }) if reason == frame), "{inside:?}");
+    }
+    let recovery = Recovery::run(Path::new(DIR), &options).expect("recover");
+    assert_eq!(recovery.report().entries, 30);
 }

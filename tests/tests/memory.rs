@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bulla_recovery::{Inspection, Range};
+use bulla_recovery::{EntryView, Inspection, Range, replay};
 use bulla_tests::wrap::TempDir;
 use bulla_wal::{Level, Log, Options};
 
@@ -40,6 +40,8 @@ const MIB: usize = 1 << 20;
 const ENTRY: usize = 16 * MIB - 8 * 1024;
 const ENTRIES: u64 = 9;
 
+type Visitor<'a> = dyn FnMut(&EntryView<'_>) -> ControlFlow<()> + 'a;
+
 #[test]
 fn look_and_replay_hold_no_more_than_their_bound_however_long_the_frames() {
     let dir = TempDir::new("memory");
@@ -58,11 +60,15 @@ fn look_and_replay_hold_no_more_than_their_bound_however_long_the_frames() {
     // One frame, and for each of eight threads a window of 1 MiB.
     assert!(most <= (16 + 8 + 2) * MIB, "{} MiB", most / MIB);
 
-    let before = HELD.load(Ordering::Relaxed);
-    MOST_HELD.store(before, Ordering::Relaxed);
-    let mut seen = 0;
-    inspection
-        .replay(Range::ALL, |entry| {
+    let after_the_look =
+        |visitor: &mut Visitor<'_>| inspection.replay(Range::ALL, |entry| visitor(entry));
+    let in_one_pass =
+        |visitor: &mut Visitor<'_>| replay(&path, &options, Range::ALL, |entry| visitor(entry));
+    for replay in [&after_the_look as &dyn Fn(&mut Visitor<'_>) -> _, &in_one_pass] {
+        let before = HELD.load(Ordering::Relaxed);
+        MOST_HELD.store(before, Ordering::Relaxed);
+        let mut seen = 0;
+        replay(&mut |entry| {
             assert_eq!(entry.payload.len(), ENTRY);
             // Time for the others to read as far ahead as they may.
             std::thread::sleep(Duration::from_millis(if seen == 0 { 500 } else { 0 }));
@@ -70,10 +76,11 @@ fn look_and_replay_hold_no_more_than_their_bound_however_long_the_frames() {
             ControlFlow::Continue(())
         })
         .unwrap();
-    let most = MOST_HELD.load(Ordering::Relaxed) - before;
-    assert_eq!(seen, ENTRIES);
-    // Two threads would hold six batches, of a frame and up to 1 MiB each, if they could.
-    assert!(most <= (64 + 2 + 17 + 1) * MIB, "{} MiB", most / MIB);
-    // And they are not to read one after the other.
-    assert!(most > 2 * ENTRY, "{} MiB", most / MIB);
+        let most = MOST_HELD.load(Ordering::Relaxed) - before;
+        assert_eq!(seen, ENTRIES);
+        // Two threads would hold six batches, of a frame and up to 1 MiB each, if they could.
+        assert!(most <= (64 + 2 + 17 + 1) * MIB, "{} MiB", most / MIB);
+        // And they are not to read one after the other.
+        assert!(most > 2 * ENTRY, "{} MiB", most / MIB);
+    }
 }

@@ -118,6 +118,11 @@ impl Window {
         self
     }
 
+    /// From now on `chunk` bytes are read at once.
+    pub fn set_chunk(&mut self, chunk: u64) {
+        self.chunk = chunk;
+    }
+
     /// Bytes read at once when no more are asked for.
     #[must_use]
     pub fn chunk(&self) -> u64 {

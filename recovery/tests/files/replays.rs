@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_recovery::{Bound, EntryView, Error, Inspection, Range, Recovery, replay};
-use bulla_wal::format::FRAME_HEADER_LEN;
+use bulla_recovery::{Bound, EntryView, Error, Inspection, Range, Recovery, Status, replay};
+use bulla_wal::format::{FRAME_HEADER_LEN, Frame, FrameKind};
 use bulla_wal::walk::{Batch, Cursor, End, Start, Walk};
 use bulla_wal::window::Window;
 use bulla_wal::{Lsn, Seq};
@@ -86,19 +86,98 @@ fn every_range_gives_exactly_its_entries() {
 #[test]
 fn corruption_behind_the_range_is_not_told_in_one_pass() {
     let image = image();
-    let disk = image.disk();
     let frame = image.frames[4];
-    disk.flip(segment(frame.segment), frame.offset + FRAME_HEADER_LEN, 1);
-    let seq = image.decode(&frame).first_seq;
-    let up_to = |to| replay(Path::new(DIR), &options(&disk), Range { to, ..Range::ALL }, go_on);
-    for to in [Bound::Seq(seq), Bound::Lsn(frame.lsn)] {
-        assert_eq!(up_to(to).expect("replay").entries, seq.0 - 1, "{to:?}");
+    let Frame { first_seq: seq, wall_ns, .. } = image.decode(&frame);
+    // Its header, and its body.
+    for offset in [0, FRAME_HEADER_LEN] {
+        let disk = image.disk();
+        disk.flip(segment(frame.segment), frame.offset + offset, 1);
+        let up_to = |to| {
+            let range = Range { to, ..Range::ALL };
+            replay(Path::new(DIR), &options(&disk), range, go_on)
+        };
+        for to in [Bound::Seq(seq), Bound::Lsn(frame.lsn)] {
+            assert_eq!(up_to(to).expect("replay").entries, seq.0 - 1, "{to:?}");
+        }
+        let before = Bound::Time(image.decode(&image.frames[1]).wall_ns);
+        assert_eq!(up_to(before).expect("replay").entries, 3);
+        let seen = |_: &EntryView<'_>| ControlFlow::Break(());
+        let broken_off = replay(Path::new(DIR), &options(&disk), Range::ALL, seen);
+        assert_eq!(broken_off.expect("replay").entries, 1);
+        for to in [
+            Bound::Seq(Seq(seq.0 + 1)),
+            Bound::Lsn(image.lsn),
+            Bound::Time(wall_ns + 1),
+            Bound::Unbounded,
+        ] {
+            let error = up_to(to).expect_err("the range goes on behind the damage");
+            let corruption = error.corruption().expect("corruption");
+            assert_eq!(corruption.lsn, Some(frame.lsn), "{to:?}");
+            assert!(corruption.durable > corruption.lsn, "{to:?}: {corruption}");
+        }
     }
-    for to in [Bound::Seq(Seq(seq.0 + 1)), Bound::Lsn(image.lsn), Bound::Unbounded] {
-        let error = up_to(to).expect_err("the range goes on behind the damage");
-        let corruption = error.corruption().expect("corruption");
-        assert_eq!(corruption.lsn, Some(frame.lsn), "{to:?}");
-        assert!(corruption.durable > corruption.lsn, "{to:?}: {corruption}");
+}
+
+#[test]
+fn nothing_is_given_from_behind_damage() {
+    let image = image();
+    let data: Vec<_> =
+        image.frames.iter().filter(|at| at.kind == FrameKind::Data).copied().collect();
+    let mut refused = 0;
+    for frame in &data {
+        let disk = image.disk();
+        disk.flip(segment(frame.segment), frame.offset + FRAME_HEADER_LEN, 1);
+        let look = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+        for from in 1..=image.payloads.len() as u64 {
+            let range = Range { from: Bound::Seq(Seq(from)), ..Range::ALL };
+            let mut given = [Vec::new(), Vec::new()];
+            let [looked, passed] = &mut given;
+            look.replay(range, |entry| {
+                looked.push(entry.seq);
+                ControlFlow::Continue(())
+            })
+            .expect("replay");
+            let once = replay(Path::new(DIR), &options(&disk), range, |entry| {
+                passed.push(entry.seq);
+                ControlFlow::Continue(())
+            });
+            assert_eq!(looked, passed, "from {from}, damaged {frame:?}");
+            let is_corrupt = matches!(look.report().status, Status::Corrupt(_));
+            assert_eq!(once.is_err(), is_corrupt, "from {from}, damaged {frame:?}");
+            refused += u64::from(is_corrupt);
+        }
+    }
+    assert!(refused > 0);
+}
+
+/// A recovery copies what no promise covers into a new epoch, and cuts it off where it was.
+#[test]
+fn log_that_is_opened_while_it_is_replayed_has_changed_and_is_not_corrupt() {
+    let mut image = Image::new(512);
+    image.frame(&[10]).frame(&[20]).seal().rotate().frame(&[33]).frame(&[44]);
+    let disk = image.disk();
+    let durable =
+        Inspection::read(Path::new(DIR), &options(&disk)).expect("look").report().durable_lsn;
+    assert!(durable < image.lsn);
+    for after_a_look in [true, false] {
+        let disk = disk.fork(1);
+        let mut opened = None;
+        let open = |_: &EntryView<'_>| {
+            opened.get_or_insert_with(|| {
+                Recovery::run(Path::new(DIR), &options(&disk)).expect("recover")
+            });
+            ControlFlow::Continue(())
+        };
+        let result = if after_a_look {
+            let look = Inspection::read(Path::new(DIR), &options(&disk)).expect("look");
+            look.replay(Range::ALL, open)
+        } else {
+            replay(Path::new(DIR), &options(&disk), Range::ALL, open)
+        };
+        assert!(matches!(result, Err(Error::Changed { lsn }) if lsn >= durable), "{result:?}");
+        drop(opened);
+        let again = replay(Path::new(DIR), &options(&disk), Range::ALL, go_on);
+        assert_eq!(again.expect("replay").entries, image.payloads.len() as u64);
     }
 }
 
