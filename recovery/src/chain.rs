@@ -53,6 +53,7 @@ pub(crate) struct Plan {
 /// Checks headers and works out what is to be scanned.
 ///
 /// `files` and `headers` go together, from the low-water mark on, in order of number.
+/// No segment of this log is of a later epoch than `control`.
 pub(crate) fn plan(
     control: &Control,
     files: &[SegmentFile],
@@ -81,9 +82,7 @@ pub(crate) fn plan(
         let ceiling = ceilings.above(header.epoch);
         let superseded = match start {
             // The rest of an epoch that is superseded from its opening on is, too.
-            Start::FirstFrame => previous.is_some_and(|previous| {
-                previous.superseded && previous.header.epoch == header.epoch
-            }),
+            Start::FirstFrame => previous.is_some_and(|previous| previous.superseded),
             Start::At { cursor, .. } => cursor.lsn >= ceiling,
             Start::Opening { base, .. } => base >= ceiling,
         };
@@ -128,10 +127,6 @@ impl Plan {
     /// Leaves out what is below a landmark in the segment with this index.
     pub(crate) fn start_at(&mut self, index: usize, landmark: &Landmark) {
         (self.first, self.first_start, self.start) = (index, landmark.segment, landmark.at);
-        let rest = self.segments.iter_mut().skip(index);
-        for segment in rest.take_while(|segment| segment.header.epoch == landmark.epoch) {
-            segment.superseded |= landmark.at.lsn >= segment.ceiling;
-        }
         if let Some(segment) = self.segments.get_mut(index) {
             segment.start = Start::At { base: landmark.segment.lsn, cursor: landmark.at };
         }
@@ -162,8 +157,8 @@ fn check_header(
         return Err(CorruptionKind::SectorSize);
     }
     if !planted(Bug::StaleEpochAccepted)
-        && (header.epoch > control.epoch
-            || (header.epoch == control.epoch && header.nonce != control.nonce))
+        && header.epoch == control.epoch
+        && header.nonce != control.nonce
     {
         return Err(CorruptionKind::Epoch);
     }
@@ -221,9 +216,7 @@ impl Ceilings {
             .filter_map(|(file, header)| {
                 let header = header.as_ref().ok()?;
                 let opening: &Opening = header.opening.as_ref()?;
-                let ours = header.log_id == control.log_id
-                    && header.number == file.number
-                    && header.epoch <= control.epoch;
+                let ours = header.log_id == control.log_id && header.number == file.number;
                 ours.then_some((header.epoch, opening.supersedes_from))
             })
             .collect();
@@ -380,8 +373,7 @@ impl Joint<'_> {
             if let Some(damage) = mismatch {
                 if opener || sealed {
                     chain.damage = damage;
-                    let offset = if opener { first_offset(segment) } else { sector };
-                    chain.place = Some(Place { index, offset });
+                    chain.place = Some(Place { index, offset: sector });
                 }
                 return;
             }
@@ -393,7 +385,7 @@ impl Joint<'_> {
             {
                 chain.ignored.push((place, damage));
             }
-            let start = Cursor { wall_ns: chain.end.wall_ns, ..chain.end };
+            let start = chain.end;
             if let Some(last) = scan.last {
                 chain.end = Cursor { wall_ns: start.wall_ns.max(last.wall_ns), ..last };
             }
@@ -408,9 +400,7 @@ impl Joint<'_> {
                 return;
             }
         }
-        if sealed
-            && chain.end.lsn < self.plan.segments.get(group.start).map_or(Lsn::MAX, |s| s.ceiling)
-        {
+        if sealed {
             // A rotated seal is written only when its successor is durable.
             let last = group.end.checked_sub(1).and_then(|last| self.plan.segments.get(last));
             if let Some(last) = last {
@@ -487,14 +477,6 @@ fn opening_fits(segment: &Segment, end: Cursor) -> bool {
         Start::At { cursor, .. } => cursor.mismatch(&end).is_none(),
         Start::Opening { base, seq } => base == end.lsn && seq == end.seq,
         Start::FirstFrame => false,
-    }
-}
-
-fn first_offset(segment: &Segment) -> u64 {
-    let sector = u64::from(segment.header.sector);
-    match segment.start {
-        Start::At { base, cursor } => sector.saturating_add(cursor.lsn.distance_from(base)),
-        Start::Opening { .. } | Start::FirstFrame => sector,
     }
 }
 
