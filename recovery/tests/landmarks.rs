@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{
-    Bound, Inspection, Range, Recovery, RepairPlan, Report, Status, open, repair,
+    Bound, Evidence, Inspection, Proof, Range, Recovery, RepairPlan, Report, Status, open, repair,
 };
 use bulla_wal::dir::segment_path;
 use bulla_wal::io::sim::{CrashKind, SimDisk};
@@ -205,8 +205,10 @@ fn landmark_of_a_history_that_was_cut_is_not_used() {
     })
     .expect("replay");
     // Frames begin a header before their first entry.
-    for entry in cuts.into_iter().step_by(5) {
-        let cut_at = Lsn(entry.0 / 512 * 512);
+    let frames = cuts.into_iter().step_by(5).map(|entry| Lsn(entry.0 / 512 * 512));
+    // Made for a position inside the next frame: the boundary can stay when that is cut.
+    let inside = Landmark { upto: landmark.at.lsn.plus(1), ..landmark };
+    for cut_at in frames.chain([landmark.at.lsn]) {
         let disk = disk.fork(1);
         repair(Path::new(DIR), &options(&disk, 0), RepairPlan { cut_at }).expect("repair");
         let (recovered, _) = open(Path::new(DIR), &options(&disk, 0)).expect("open");
@@ -216,7 +218,10 @@ fn landmark_of_a_history_that_was_cut_is_not_used() {
             log.wait(receipt).expect("wait");
         }
         log.close().expect("close");
-        assert_eq!(is_used(&disk, landmark), cut_at >= landmark.upto, "cut at {cut_at}");
+        for landmark in [landmark, inside] {
+            let used = is_used(&disk.fork(1), landmark);
+            assert_eq!(used, cut_at >= landmark.upto, "cut at {cut_at}");
+        }
     }
 }
 
@@ -237,6 +242,29 @@ fn landmark_ahead_of_an_older_copy_of_the_log_is_not_used() {
     disk.kill();
     drop(log);
     assert!(is_used(&disk, landmark));
+}
+
+#[test]
+fn what_no_frame_promises_is_proved_by_the_mark_or_the_landmark_from_which_a_look_starts() {
+    let disk = SimDisk::new(1);
+    let (recovered, _) = open(Path::new(DIR), &options(&disk, 0)).expect("open");
+    let proof = |landmarks: &[Landmark]| {
+        let options = options(&disk, 0);
+        let look = Inspection::read_above(Path::new(DIR), &options, landmarks).expect("look");
+        match look.report().evidence[0] {
+            Evidence::Promise { proof, durable } => (proof, durable),
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(proof(&[]), (Proof::LowWater, Lsn(0)));
+    let log = Log::start(recovered).expect("start");
+    let receipt = log.append_with(1, &[1; 900], Level::Strict).expect("append");
+    log.wait(receipt).expect("wait");
+    let upto = log.end();
+    log.secure(upto).expect("secure");
+    let landmark = log.landmark(upto).expect("landmark");
+    assert_eq!(proof(&[landmark]), (Proof::Landmark, landmark.at.lsn));
+    assert!(matches!(proof(&[]), (Proof::Frame { .. }, durable) if durable == upto));
 }
 
 #[test]

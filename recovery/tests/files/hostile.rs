@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_recovery::{Error, Evidence, Inspection, Range, Recovery, Status, open};
-use bulla_wal::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind};
+use bulla_recovery::{Error, Evidence, Inspection, Proof, Range, Recovery, Status, open};
+use bulla_wal::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header};
 use bulla_wal::io::sim::SimDisk;
 use bulla_wal::{CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber};
 
@@ -224,6 +224,127 @@ fn segment_that_names_another_predecessor_is_refused() {
 }
 
 #[test]
+fn segment_that_continues_no_epoch_and_opens_none_is_refused() {
+    let mut image = three();
+    image.reopen(image.frames[3].lsn).frame(&[60]);
+    image.reopen(image.lsn).frame(&[61]);
+    type Change = fn(&mut Image, u64);
+    let changes: [(u64, Change); 3] = [
+        // An opening in the middle of its epoch.
+        (2, |image, at| {
+            let opening = image.headers[&1].opening.clone();
+            image.headers.get_mut(&at).expect("a header").opening = opening;
+        }),
+        // A new epoch without one.
+        (4, |image, at| image.headers.get_mut(&at).expect("a header").opening = None),
+        // An epoch that is older than the one before.
+        (5, |image, at| {
+            let oldest =
+                Header { nonce: 1, epoch: image.headers[&1].epoch, ..image.headers[&at].clone() };
+            image.headers.insert(at, oldest);
+        }),
+    ];
+    for (number, change) in changes {
+        let mut image = image.clone();
+        change(&mut image, number);
+        let header = image.headers[&number].encode();
+        image.files.get_mut(&number).expect("a segment")[..512].copy_from_slice(&header);
+        assert_eq!(refused(&image.disk()), CorruptionKind::Epoch, "segment {number}");
+    }
+}
+
+#[test]
+fn epoch_that_does_not_go_on_where_the_log_ends_is_refused() {
+    let mut image = three();
+    let end = image.lsn;
+    image.reopen(end).frame(&[60]);
+    let disk = image.disk();
+    let mut header = image.headers[&4].clone();
+    header.opening.as_mut().expect("an opening").first_seq.0 += 1;
+    let mut bytes = image.files[&4].clone();
+    bytes[..512].copy_from_slice(&header.encode());
+    disk.write_file(segment(4), &bytes);
+    assert_eq!(refused(&disk), CorruptionKind::Opening);
+    // Its first frame, which nothing promised, is none when it continues another one.
+    change_last_header(&mut image, |frame| frame.chain ^= 1);
+    let report = inspect(&image.disk()).expect("inspect").report().clone();
+    assert_eq!((report.status, report.last_lsn), (Status::TornTail, end));
+    let damaged = report.evidence.into_iter().find_map(|evidence| match evidence {
+        Evidence::Damaged { segment, offset, damage, .. } => Some((segment.0, offset, damage)),
+        _ => None,
+    });
+    assert_eq!(damaged, Some((4, 512, FrameDamage::Chain)));
+}
+
+#[test]
+fn nothing_behind_the_seal_of_a_closed_log_is_read() {
+    let mut image = Image::new(512);
+    image.frame(&[10]).close();
+    let end = image.lsn;
+    image.rotate().frame(&[20]);
+    let report = inspect(&image.disk()).expect("inspect").report().clone();
+    assert_eq!((report.status, report.entries), (Status::TornTail, 1));
+    assert_eq!(report.last_lsn, end);
+}
+
+#[test]
+fn damaged_seal_is_told_and_ignored_when_its_segment_has_a_successor() {
+    let mut image = Image::new(512);
+    image.frame(&[10]).seal().rotate().frame(&[20]);
+    let seal = image.frames[1];
+    let ignored = |disk: &SimDisk| {
+        let report = inspect(disk).expect("inspect").report().clone();
+        assert_eq!(report.status, Status::Clean, "{report:#?}");
+        let ignored = report.evidence.into_iter().filter_map(|evidence| match evidence {
+            Evidence::Ignored { segment, offset, .. } => Some((segment.0, offset)),
+            _ => None,
+        });
+        ignored.collect::<Vec<_>>()
+    };
+    let disk = image.disk();
+    assert_eq!(ignored(&disk), []);
+    disk.flip(segment(1), seal.offset + 3, 1);
+    assert_eq!(ignored(&disk), [(1, seal.offset)]);
+    // One that was never written is no damage.
+    let mut bytes = image.files[&1].clone();
+    bytes[seal.offset as usize..].fill(0);
+    disk.write_file(segment(1), &bytes);
+    assert_eq!(ignored(&disk), []);
+    bytes.truncate(seal.offset as usize);
+    disk.write_file(segment(1), &bytes);
+    assert_eq!(ignored(&disk), []);
+    // Nor is what a later epoch supersedes.
+    let whole = image.files.clone();
+    image.reopen(image.frames[2].lsn);
+    image.files.extend(whole);
+    assert_eq!(ignored(&image.disk()), []);
+}
+
+#[test]
+fn time_of_the_log_is_its_latest_though_a_seal_was_written_after_later_frames() {
+    let mut image = Image::new(512);
+    image.frame(&[10]).seal();
+    let latest = image.wall_ns();
+    image.rotate().frame(&[20]);
+    change_last_header(&mut image, |frame| frame.wall_ns = latest - 1);
+    let report = inspect(&image.disk()).expect("inspect").report().clone();
+    assert_eq!((report.status, report.wall_ns), (Status::Clean, latest));
+}
+
+#[test]
+fn newest_epoch_of_another_life_is_refused() {
+    // Two copies of a log went on, each for itself: what one of them wrote is put into the
+    // place of what the other one did. It continues the same segments, in the same epoch.
+    let mut image = three();
+    image.reopen(image.frames[3].lsn).frame(&[60]);
+    let mut header = image.headers[&4].clone();
+    header.nonce ^= 1;
+    let file = image.files.get_mut(&4).expect("a segment");
+    file[..512].copy_from_slice(&header.encode());
+    assert_eq!(refused(&image.disk()), CorruptionKind::Epoch);
+}
+
+#[test]
 fn epoch_that_goes_back_before_another_supersedes_what_that_one_kept() {
     let mut image = three();
     let (high, low) = (image.frames[4].lsn, image.frames[1].lsn);
@@ -332,6 +453,14 @@ fn promise_behind_the_end_makes_lost_frames_a_corruption() {
     assert_eq!(corruption.lsn, Some(lost.lsn));
     assert_eq!(corruption.durable, Some(image.durable));
     assert_eq!(corruption.kind, CorruptionKind::Frame(FrameDamage::BodyCrc));
+    let proof = |disk: &SimDisk| match inspect(disk).expect("inspect").report().evidence[0] {
+        Evidence::Promise { proof: Proof::Frame { lsn, torn, .. }, .. } => (lsn, torn),
+        ref other => panic!("{other:?}"),
+    };
+    // The frame that promised it is behind the end only in the damaged log.
+    let promised_by = image.frames[3].lsn;
+    assert_eq!(proof(&disk), (promised_by, true));
+    assert_eq!(proof(&image.disk()), (promised_by, false));
     // The same without the promise: the disk may have persisted a later block first.
     let mut image = Image::new(512);
     image.frame(&[10]).frame(&[20]).frame(&[600]).frame(&[30]);
