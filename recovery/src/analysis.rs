@@ -241,13 +241,12 @@ impl Analysis {
     /// starts there.
     pub(crate) fn cursor_at(&self, log: &LogDir, lsn: Lsn) -> Result<Result<Cursor, Cursor>> {
         let chain = &self.chain;
-        let start = self.start();
         if lsn == chain.end.lsn {
             return Ok(Ok(chain.end));
         }
         let span = chain.spans.iter().find(|span| span.start.lsn <= lsn && lsn < span.end.lsn);
         let Some((span, mut piece)) = span.and_then(|span| Some((span, self.piece(span)?))) else {
-            return Ok(if lsn == start.lsn { Ok(start) } else { Err(start) });
+            return Ok(Err(self.start()));
         };
         let scan = self.scans.get(span.index).and_then(Option::as_ref);
         let marks = scan.map_or(&[][..], |scan| &scan.marks);
