@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{
-    Bound, Evidence, Inspection, Proof, Range, Recovery, RepairPlan, Report, Status, open, repair,
+    Bound, Evidence, Inspection, Proof, Range, Recovery, RepairPlan, Report, SegmentState, Status,
+    open, repair,
 };
 use bulla_wal::dir::segment_path;
 use bulla_wal::io::sim::{CrashKind, SimDisk};
@@ -170,6 +171,9 @@ fn is_used(disk: &SimDisk, landmark: Landmark) -> bool {
     let used = recovery.landmark().is_some();
     assert_eq!(recovery.standing().contains(&landmark), used);
     assert_eq!(recovery.report().looked_from > recovery.report().first_lsn, used);
+    let segments = recovery.report().segments.iter();
+    let mut covered = segments.filter(|segment| segment.state == SegmentState::Covered);
+    assert!(covered.all(|segment| segment.frames == 0), "what is covered was read");
     used
 }
 

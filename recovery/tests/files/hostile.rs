@@ -442,7 +442,7 @@ fn frame_that_does_not_continue_the_one_before_is_none() {
 #[test]
 fn promise_behind_the_end_makes_lost_frames_a_corruption() {
     let mut image = Image::new(512);
-    image.frame(&[10]).frame(&[20]).frame(&[600]).sync().frame(&[30]);
+    image.frame(&[10]).frame(&[20]).frame(&[600]).sync().frame(&[30]).frame(&[40]);
     let lost = image.frames[1];
     let disk = image.disk();
     disk.flip(segment(1), lost.offset + 70, 1);
@@ -457,7 +457,7 @@ fn promise_behind_the_end_makes_lost_frames_a_corruption() {
         Evidence::Promise { proof: Proof::Frame { lsn, torn, .. }, .. } => (lsn, torn),
         ref other => panic!("{other:?}"),
     };
-    // The frame that promised it is behind the end only in the damaged log.
+    // The first frame that promised it is behind the end only in the damaged log.
     let promised_by = image.frames[3].lsn;
     assert_eq!(proof(&disk), (promised_by, true));
     assert_eq!(proof(&image.disk()), (promised_by, false));
@@ -468,6 +468,21 @@ fn promise_behind_the_end_makes_lost_frames_a_corruption() {
     disk.flip(segment(1), image.frames[1].offset + 70, 1);
     assert_eq!(inspect(&disk).expect("inspect").report().status, Status::TornTail);
     assert_eq!(recovered_entries(&disk, &image), 1);
+}
+
+#[test]
+fn bytes_far_behind_the_end_are_something() {
+    let mut image = Image::new(512);
+    image.frame(&[10]);
+    for far in [1, 2, 3] {
+        let disk = image.disk();
+        let mut bytes = image.files[&1].clone();
+        bytes.resize((far << 20) + SEGMENT_LEN as usize, 0);
+        disk.write_file(segment(1), &bytes);
+        assert_eq!(inspect(&disk).expect("inspect").report().status, Status::Clean);
+        disk.flip(segment(1), bytes.len() as u64 - 1, 1);
+        assert_eq!(inspect(&disk).expect("inspect").report().status, Status::TornTail, "{far}");
+    }
 }
 
 #[test]

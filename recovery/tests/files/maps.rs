@@ -49,6 +49,11 @@ fn bytes_of_a_whole_log_are_live_or_zero() {
     let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
     let seals: Vec<_> = inspection.segments().iter().map(|segment| segment.seal).collect();
     assert_eq!(seals, [Some(Seal::Rotated), None, Some(Seal::Closed), None]);
+    for segment in inspection.segments() {
+        let frames = image.frames.iter().filter(|at| at.segment == segment.number.0);
+        let entries = frames.clone().map(|at| at.entries).sum();
+        assert_eq!((segment.frames, segment.entries), (frames.count() as u64, entries));
+    }
 }
 
 #[test]

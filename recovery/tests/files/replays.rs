@@ -182,6 +182,39 @@ fn log_that_is_opened_while_it_is_replayed_has_changed_and_is_not_corrupt() {
 }
 
 #[test]
+fn damaged_body_that_nothing_promised_is_the_end_in_one_pass() {
+    let image = image();
+    let mut short = Image::new(512);
+    short.frame(&[10]).frame(&[20]);
+    // The last frames of both, and the one before the idle promise, which covers it.
+    for (image, index, entries) in [(&image, 7, Some(7)), (&short, 1, Some(1)), (&image, 5, None)] {
+        let frame = image.frames[index];
+        let disk = image.disk();
+        disk.flip(segment(frame.segment), frame.offset + FRAME_HEADER_LEN, 1);
+        let once = replay(Path::new(DIR), &options(&disk), Range::ALL, go_on);
+        assert_eq!(once.ok().map(|stats| stats.entries), entries, "frame {index}");
+    }
+}
+
+#[test]
+fn bodies_that_are_promised_are_read_once_in_one_pass() {
+    let mut image = Image::new(512);
+    image.files.get_mut(&1).expect("a segment").resize(4 << 20, 0);
+    for _ in 0..6 {
+        image.frame(&[500_000]);
+    }
+    image.close();
+    let len = image.frames.last().expect("frames").end();
+    image.files.get_mut(&1).expect("a segment").truncate(len as usize);
+    let disk = image.disk();
+    let before = disk.counts().read_bytes;
+    let stats = replay(Path::new(DIR), &options(&disk), Range::ALL, go_on).expect("replay");
+    assert_eq!(stats.entries, 6);
+    let read = disk.counts().read_bytes - before;
+    assert!(read < len * 3 / 2, "{read} of {len}");
+}
+
+#[test]
 fn visitor_can_break_off() {
     let disk = image().disk();
     let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
