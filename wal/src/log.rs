@@ -138,7 +138,6 @@ impl Log {
             room,
             chain: recovered.chain,
             wall_ns: recovered.wall_ns,
-            next_seq: recovered.next_seq,
             inline_spares: options.background == Background::Manual,
             zeros_pay_below: options.zeros_pay_below,
             lock,

@@ -53,7 +53,6 @@ pub(crate) struct Driver {
     sector: u32,
     chain: u32,
     wall_ns: u64,
-    next_seq: Seq,
     /// Makes spares in this thread: for simulation.
     inline_spares: bool,
     /// Bytes written, and operations that made them durable, when the last spare was
@@ -110,7 +109,6 @@ pub(crate) struct Parts {
     pub(crate) room: u64,
     pub(crate) chain: u32,
     pub(crate) wall_ns: u64,
-    pub(crate) next_seq: Seq,
     pub(crate) inline_spares: bool,
     pub(crate) zeros_pay_below: u64,
     pub(crate) lock: Box<dyn Lock>,
@@ -201,7 +199,6 @@ impl Driver {
             sector: parts.header.sector,
             chain: parts.chain,
             wall_ns: parts.wall_ns,
-            next_seq: parts.next_seq,
             inline_spares: parts.inline_spares,
             prepared_at: (0, 0),
             zeros_pay_below: parts.zeros_pay_below,
@@ -329,7 +326,6 @@ impl Driver {
         if !closed.kind.is_seal() {
             self.chain = either(chain, Bug::ChainStandsStill, self.chain);
         }
-        self.next_seq = Seq(closed.first_seq.0 + u64::from(closed.entries));
         self.counters.stats.frames += 1;
         if closed.kind == FrameKind::Data {
             self.counters.group(closed.entries);
@@ -424,10 +420,12 @@ impl Driver {
     }
 
     fn seal_segment(&mut self, op: Op, number: SegmentNumber, end: Lsn) {
-        let Some(segment) = self.open.iter().find(|open| open.number == number) else {
+        // Only what has a successor with a frame is sealed.
+        let segment = self.open.iter().find(|open| open.number == number);
+        let Some((segment, (chain, first_seq))) = segment.and_then(|open| Some((open, open.end?)))
+        else {
             return;
         };
-        let (chain, first_seq) = segment.end.unwrap_or((self.chain, self.next_seq));
         let mut sector = AlignedBuf::zeroed(self.sector as usize);
         let (_, body) = sector.split_at(FRAME_HEADER_BYTES);
         let frame = Frame {
