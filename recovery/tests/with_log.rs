@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulla_recovery::{
-    CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Status, open, preview_repair,
+    CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Seal, Status, open, preview_repair,
     replay,
 };
 use bulla_wal::io::Io;
@@ -85,6 +85,26 @@ fn strict_entries_survive_every_way_to_end_and_reopen() {
             .expect("replay");
     });
     assert!(seen == expected);
+}
+
+#[test]
+fn every_segment_that_has_a_successor_with_frames_ends_with_a_seal_that_counts() {
+    let disk = SimDisk::new(7);
+    let (recovered, _) = open(Path::new(DIR), &options(&disk)).expect("open");
+    let log = Log::start(recovered).expect("start");
+    for index in 0..100 {
+        let level = Level::ALL[index % 3];
+        let receipt = log.append_with(1, &[7; 900], level).expect("append");
+        if index % 4 == 0 {
+            log.wait(receipt).expect("wait");
+        }
+    }
+    log.close().expect("close");
+    let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+    let written = inspection.segments().iter().filter(|segment| segment.frames > 0);
+    let mut seals: Vec<_> = written.map(|segment| segment.seal).collect();
+    assert_eq!(seals.pop(), Some(Some(Seal::Closed)));
+    assert!(seals.len() > 3 && seals.iter().all(|seal| *seal == Some(Seal::Rotated)), "{seals:?}");
 }
 
 #[test]
