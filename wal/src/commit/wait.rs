@@ -441,6 +441,33 @@ mod tests {
     }
 
     #[test]
+    fn driver_that_leaves_wakes_who_sleeps_and_counts_on_no_one_who_does_not() {
+        let waiters = Waiters::new();
+        let entered = waiters.enter(Mark::Balanced, Lsn(0));
+        assert_eq!(waiters.wake_next_driver(), Left::Nobody, "nobody is asleep yet");
+        drop(entered);
+        let (start, net) = (std::time::Instant::now(), Duration::from_secs(60));
+        let woken = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while start.elapsed() < net {
+                    let entered = waiters.enter(Mark::Balanced, Lsn(0));
+                    if woken.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    entered.sleep(Some(net));
+                }
+            });
+            while waiters.wake_next_driver() != Left::Woken {
+                assert!(start.elapsed() < net, "a thread that sleeps was not woken");
+                std::thread::yield_now();
+            }
+            woken.store(true, Ordering::SeqCst);
+            waiters.release_all();
+        });
+    }
+
+    #[test]
     fn release_wakes_every_thread_that_sleeps_below() {
         let waiters = Waiters::new();
         let net = Duration::from_secs(60);
