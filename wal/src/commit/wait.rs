@@ -425,6 +425,40 @@ mod tests {
     }
 
     #[test]
+    fn release_of_all_finds_every_task_ready_and_tells_whether_there_is_one() {
+        let waiters = Waiters::new();
+        assert!(!waiters.release_all());
+        let count = std::sync::Arc::new(Count::default());
+        let waker = Waker::from(std::sync::Arc::clone(&count));
+        for mark in [Mark::Balanced, Mark::Synced] {
+            waiters.register_task(mark, Lsn(u64::MAX), &waker, None);
+        }
+        assert!(waiters.release_all());
+        waiters.wake_tasks();
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        assert!(!waiters.release_all());
+    }
+
+    #[test]
+    fn tasks_below_the_mark_are_woken_in_whatever_order_they_came() {
+        let counts: [std::sync::Arc<Count>; 4] = std::array::from_fn(|_| Default::default());
+        let wakers = counts.clone().map(Waker::from);
+        let waiters = Waiters::new();
+        let register = |(lsn, waker)| waiters.register_task(Mark::Synced, Lsn(lsn), waker, None);
+        let tasks: Vec<Registration> =
+            [9, 3, 7, 5].into_iter().zip(&wakers).map(register).collect();
+        waiters.cancel(tasks[2]);
+        let woken_below = |synced| {
+            waiters.release(&Watermarks { synced: Lsn(synced), ..Watermarks::default() });
+            waiters.wake_tasks();
+            counts.clone().map(|count| count.0.load(Ordering::Relaxed))
+        };
+        assert_eq!(woken_below(4), [0, 1, 0, 0]);
+        assert_eq!(woken_below(8), [0, 1, 0, 1]);
+        assert_eq!(woken_below(10), [1, 1, 0, 1]);
+    }
+
+    #[test]
     fn who_is_left_to_drive_is_told_by_who_waits() {
         let waiters = Waiters::new();
         assert_eq!(waiters.wake_next_driver(), Left::Nobody);
@@ -437,6 +471,9 @@ mod tests {
         waiters.register_for_room();
         assert_eq!(waiters.wake_next_driver(), Left::Others);
         waiters.cancel_for_room();
+        assert_eq!(waiters.wake_next_driver(), Left::Nobody);
+        waiters.register_for_room();
+        waiters.release_room();
         assert_eq!(waiters.wake_next_driver(), Left::Nobody);
     }
 
@@ -465,6 +502,43 @@ mod tests {
             woken.store(true, Ordering::SeqCst);
             waiters.release_all();
         });
+    }
+
+    #[test]
+    fn reader_is_woken_when_its_own_mark_has_passed_it_and_leaves_the_list() {
+        let waiters = Waiters::new();
+        let waiting = || lock(&waiters.lists).readers.len();
+        let is_unparked = || {
+            let (start, net) = (std::time::Instant::now(), Duration::from_secs(60));
+            std::thread::park_timeout(net);
+            start.elapsed() < net
+        };
+        let marks = |synced, written| Watermarks {
+            synced: Lsn(synced),
+            written: Lsn(written),
+            ..Watermarks::default()
+        };
+        waiters.register_reader(Visibility::Durable, Lsn(5));
+        waiters.register_reader(Visibility::Written, Lsn(5));
+        std::thread::scope(|scope| {
+            scope.spawn(|| waiters.register_reader(Visibility::Durable, Lsn(9)));
+        });
+        waiters.release(&marks(5, 5));
+        assert_eq!(waiting(), 3);
+        waiters.release(&marks(5, 6));
+        assert_eq!(waiting(), 2);
+        assert!(is_unparked());
+        waiters.release(&marks(6, 6));
+        assert_eq!(waiting(), 1);
+        assert!(is_unparked());
+        waiters.register_reader(Visibility::Durable, Lsn(9));
+        waiters.register_reader(Visibility::Written, Lsn(9));
+        waiters.cancel_reader();
+        assert_eq!(waiting(), 1, "only its own");
+        waiters.register_reader(Visibility::Durable, Lsn(9));
+        waiters.release_all_readers();
+        assert_eq!(waiting(), 0);
+        assert!(is_unparked());
     }
 
     #[test]
