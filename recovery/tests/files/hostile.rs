@@ -332,6 +332,19 @@ fn time_of_the_log_is_its_latest_though_a_seal_was_written_after_later_frames() 
 }
 
 #[test]
+fn opening_of_another_log_supersedes_nothing() {
+    let image = three();
+    let mut other = three();
+    other.log_id.0[0] ^= 1;
+    other.reopen(other.frames[1].lsn);
+    let disk = image.disk();
+    disk.write_file(segment(4), &other.files[&4]);
+    assert_eq!(refused(&disk), CorruptionKind::ForeignSegment);
+    let report = inspect(&disk).expect("inspect").report().clone();
+    assert_eq!((report.last_lsn, report.entries), (image.lsn, 6));
+}
+
+#[test]
 fn newest_epoch_of_another_life_is_refused() {
     // Two copies of a log went on, each for itself: what one of them wrote is put into the
     // place of what the other one did. It continues the same segments, in the same epoch.
