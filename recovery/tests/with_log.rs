@@ -88,7 +88,7 @@ fn strict_entries_survive_every_way_to_end_and_reopen() {
 }
 
 #[test]
-fn every_segment_that_has_a_successor_with_frames_ends_with_a_seal_that_counts() {
+fn segment_that_is_followed_ends_within_its_length_with_a_seal_that_counts() {
     let disk = SimDisk::new(7);
     let (recovered, _) = open(Path::new(DIR), &options(&disk)).expect("open");
     let log = Log::start(recovered).expect("start");
@@ -101,7 +101,9 @@ fn every_segment_that_has_a_successor_with_frames_ends_with_a_seal_that_counts()
     }
     log.close().expect("close");
     let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
-    let written = inspection.segments().iter().filter(|segment| segment.frames > 0);
+    let segments = inspection.segments().iter();
+    assert!(segments.clone().all(|segment| segment.file_len <= 16 * 1024), "frames and seal fit");
+    let written = segments.filter(|segment| segment.frames > 0);
     let mut seals: Vec<_> = written.map(|segment| segment.seal).collect();
     assert_eq!(seals.pop(), Some(Some(Seal::Closed)));
     assert!(seals.len() > 3 && seals.iter().all(|seal| *seal == Some(Seal::Rotated)), "{seals:?}");
