@@ -84,7 +84,8 @@ impl Version {
             self.lock();
             return true;
         }
-        pause(&mut looks.clone());
+        let mut round = *looks;
+        pause(&mut round);
         false
     }
 
