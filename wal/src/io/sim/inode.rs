@@ -292,11 +292,12 @@ impl Inode {
     /// Feeds everything that can still be found out about the file to a hash.
     pub(super) fn hash(&self, hasher: &mut impl Hasher) {
         for bytes in [&self.durable, &self.cached] {
-            hash_bytes(bytes, self.sector, hasher);
+            hash_bytes(bytes, hasher);
         }
         for (sector, versions) in &self.pending {
             for version in versions {
-                (sector, version.bytes(), version.stuck).hash(hasher);
+                (sector, version.stuck).hash(hasher);
+                hash_bytes(version.bytes(), hasher);
             }
         }
         for resize in &self.resizes {
@@ -387,10 +388,10 @@ impl Inode {
     }
 }
 
-/// Most sectors are zeros: they are told by what is missing.
-fn hash_bytes(bytes: &[u8], sector: usize, hasher: &mut impl Hasher) {
+/// Most bytes are zeros: they are told by what is missing.
+fn hash_bytes(bytes: &[u8], hasher: &mut impl Hasher) {
     bytes.len().hash(hasher);
-    for (number, bytes) in bytes.chunks(sector).enumerate() {
+    for (number, bytes) in bytes.chunks(64).enumerate() {
         if bytes.iter().fold(0, |all, byte| all | byte) != 0 {
             number.hash(hasher);
             hasher.write(bytes);
