@@ -9,6 +9,7 @@
 pub mod campaign;
 pub mod checkpoints;
 pub mod cuts;
+pub mod defects;
 pub mod enumeration;
 pub mod fuzzing;
 pub mod image;
@@ -16,7 +17,6 @@ pub mod instructions;
 pub mod kills;
 pub mod legacy;
 mod model;
-pub mod omissions;
 pub mod opening;
 pub mod page_cache;
 pub mod reading;

@@ -79,7 +79,7 @@ pub const ALL: &[Suite] = &[
 
 const ENUMERATION: &str = "enumeration::every_crash_of_every_two_operations_keeps_the_contract";
 const STORE_ENUMERATION: &str =
-    "enumeration::every_crash_of_every_operation_of_a_store_leaves_what_it_was";
+    "enumeration::every_crash_of_every_two_operations_of_a_store_leaves_what_it_was";
 const STORE: &str = "store::store_is_what_its_log_says_under_crashes_and_quotas";
 const CAMPAIGN: &str = "simulation::every_promise_holds_under_crashes_and_faults";
 /// Seeds that are played before a slower suite is tried: most defects show in them.

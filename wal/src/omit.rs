@@ -1,4 +1,4 @@
-//! Named points where a build with `--cfg bulla_omit` can leave one sync or one
+//! Named points where a build with `--cfg bulla_broken` can leave one sync or one
 //! check out at run time, to show that a test notices.
 //!
 //! In an ordinary build [`skip`] is `false` at compile time and nothing is left.
@@ -108,17 +108,17 @@ impl Point {
 }
 
 /// Is this point left out? Always `false` in an ordinary build.
-#[cfg(not(bulla_omit))]
+#[cfg(not(bulla_broken))]
 #[inline]
 #[must_use]
 pub const fn skip(_point: Point) -> bool {
     false
 }
 
-#[cfg(bulla_omit)]
+#[cfg(bulla_broken)]
 pub use switch::{set, skip};
 
-#[cfg(bulla_omit)]
+#[cfg(bulla_broken)]
 mod switch {
     use super::Point;
     use std::sync::atomic::{AtomicU8, Ordering};

@@ -1,4 +1,4 @@
-//! Defects that a build with `--cfg bulla_planted` can have at run time, one at a time, to
+//! Defects that a build with `--cfg bulla_broken` can have at run time, one at a time, to
 //! show that a test notices.
 //!
 //! Each is one line at its place. In an ordinary build [`planted`] is `false` at compile
@@ -249,17 +249,17 @@ pub fn unless<E>(bug: Bug, result: Result<(), E>) -> Result<(), E> {
 }
 
 /// Is this bug planted? Always `false` in an ordinary build.
-#[cfg(not(bulla_planted))]
+#[cfg(not(bulla_broken))]
 #[inline]
 #[must_use]
 pub const fn planted(_bug: Bug) -> bool {
     false
 }
 
-#[cfg(bulla_planted)]
+#[cfg(bulla_broken)]
 pub use switch::{plant, planted};
 
-#[cfg(bulla_planted)]
+#[cfg(bulla_broken)]
 mod switch {
     use super::Bug;
     use std::sync::atomic::{AtomicU8, Ordering};

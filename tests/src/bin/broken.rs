@@ -1,40 +1,31 @@
-//! Plants one bug at a time, and shows which suite catches it, and how fast.
+//! Breaks the code on purpose, one defect at a time (each sync and check left out, each bug
+//! planted), and shows which suite notices, and how fast. First all suites must pass unbroken.
 //!
-//! `RUSTFLAGS="--cfg bulla_planted" cargo run --profile checked -p bulla-tests --bin planted`
-//! Exit status 1 when one is not caught. With `-- --third N` (0 to 2) it takes every third bug
-//! only, and does not run the suites without a bug first. With `-- BUG` it runs the suites with
-//! that bug, here.
+//! `RUSTFLAGS="--cfg bulla_broken" cargo run --profile checked -p bulla-tests --bin broken`
+//! Exit status 1 when a defect is not noticed, or nothing is broken and a suite fails. With names
+//! of defects only these.
 
 use std::process::ExitCode;
 
-#[cfg(not(bulla_planted))]
+#[cfg(not(bulla_broken))]
 fn main() -> ExitCode {
-    eprintln!("build with RUSTFLAGS=\"--cfg bulla_planted\": this build has no bugs on purpose");
+    eprintln!("build with RUSTFLAGS=\"--cfg bulla_broken\": nothing can be broken in this build");
     ExitCode::from(2)
 }
 
-#[cfg(bulla_planted)]
+#[cfg(bulla_broken)]
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => planted::all(None),
-        ["--third", third] => match third.parse() {
-            Ok(third @ 0..3) => planted::all(Some(third)),
-            _ => {
-                eprintln!("the third is 0, 1 or 2");
-                ExitCode::from(2)
-            }
-        },
-        [name] => planted::run_suites(name),
-        _ => {
-            eprintln!("planted [--third N | BUG]");
-            ExitCode::from(2)
-        }
+    if let [broken::IN_THIS_PROCESS, name] =
+        arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    {
+        return broken::run_suites(name);
     }
+    broken::each(&arguments)
 }
 
-#[cfg(bulla_planted)]
-mod planted {
+#[cfg(bulla_broken)]
+mod broken {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, ExitCode, Stdio};
     use std::sync::Mutex;
@@ -42,23 +33,24 @@ mod planted {
     use std::sync::mpsc::{RecvTimeoutError, channel};
     use std::time::Instant;
 
-    use bulla_tests::{omissions, suites};
-    use bulla_wal::planted::{Bug, plant};
+    use bulla_tests::defects::Defect;
+    use bulla_tests::suites;
 
-    /// What the suites are run with to see that they pass without a bug.
+    /// How this program starts itself: followed by a name.
+    pub(super) const IN_THIS_PROCESS: &str = "--in-this-process";
+    /// What the suites are run with to see that they pass unbroken.
     const NONE: &str = "none";
     const BEGUN: &str = "begun ";
     const CAUGHT: &str = "caught ";
 
-    /// Runs the suites with one bug until one catches it; tells on the way what it does.
+    fn named(name: &str) -> Option<Defect> {
+        Defect::all().find(|defect| defect.name() == name)
+    }
+
+    /// Runs the suites with one defect until one catches it; tells on the way what it does.
     pub(super) fn run_suites(name: &str) -> ExitCode {
-        let bug = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
-        if bug.is_none() && name != NONE {
-            eprintln!("no bug is called {name}");
-            return ExitCode::from(2);
-        }
         std::panic::set_hook(Box::new(|_| {}));
-        plant(bug.copied());
+        Defect::apply(named(name));
         for (index, suite) in suites::ALL.iter().enumerate() {
             println!("{BEGUN}{index}");
             if let Some(how) = suite.catch() {
@@ -69,42 +61,41 @@ mod planted {
         ExitCode::SUCCESS
     }
 
-    /// Each bug, or every third, in a process of its own, as many at once as there are
-    /// processors.
-    pub(super) fn all(third: Option<usize>) -> ExitCode {
+    /// Each defect in a process of its own, as many at once as there are processors.
+    pub(super) fn each(asked: &[String]) -> ExitCode {
         let begun = Instant::now();
-        let names: Vec<String> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
-        let names = names.iter().map(String::as_str);
-        let names: Vec<&str> = match third {
-            None => [NONE].into_iter().chain(names).collect(),
-            Some(third) => names.skip(third).step_by(3).collect(),
-        };
+        if let Some(unknown) = asked.iter().find(|name| named(name).is_none()) {
+            eprintln!("{unknown} is no defect; all of them: {}", names().join(" "));
+            return ExitCode::from(2);
+        }
+        let all = [NONE.to_owned()].into_iter().chain(names());
+        let names = if asked.is_empty() { all.collect() } else { asked.to_vec() };
         let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         std::thread::scope(|scope| {
             for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
                 scope.spawn(|| {
                     while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
                         if !is_right(name) {
-                            wrong.lock().expect("no thread panics").push(*name);
+                            wrong.lock().expect("no thread panics").push(name);
                         }
                     }
                 });
             }
         });
         let wrong = wrong.into_inner().expect("the threads have ended");
-        println!(
-            "{} of {} bugs, wrong: {wrong:?}, {:.1?}",
-            names.iter().filter(|name| **name != NONE).count(),
-            Bug::ALL.len(),
-            begun.elapsed()
-        );
+        let defects = names.iter().filter(|name| *name != NONE).count();
+        println!("{defects} defects, wrong: {wrong:?}, {:.1?}", begun.elapsed());
         if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    /// Is it caught, or is all well without a bug?
+    fn names() -> Vec<String> {
+        Defect::all().map(Defect::name).collect()
+    }
+
+    /// Is it caught, or is all well unbroken?
     fn is_right(name: &str) -> bool {
-        let bug = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
-        if let Some(reason) = bug.and_then(|bug| omissions::bug_not_here(*bug)) {
+        let defect = named(name);
+        if let Some(reason) = defect.and_then(Defect::not_here) {
             println!("{name:<26} SKIPPED: {reason}");
             return true;
         }
@@ -113,14 +104,14 @@ mod planted {
         let took = begun.elapsed().as_secs_f64();
         println!(
             "{name:<26} {took:>6.1} s  {}",
-            match (&caught, bug) {
+            match (&caught, defect) {
                 (Some(how), Some(_)) => how.clone(),
-                (Some(how), None) => format!("WRONG, nothing is planted: {how}"),
+                (Some(how), None) => format!("WRONG, nothing is broken: {how}"),
                 (None, Some(_)) => "MISSED".to_owned(),
                 (None, None) => "all suites pass".to_owned(),
             }
         );
-        caught.is_some() == bug.is_some()
+        caught.is_some() == defect.is_some()
     }
 
     /// Runs the suites in a process of their own; gives which one found what. One that hangs
@@ -128,7 +119,7 @@ mod planted {
     fn watch(name: &str) -> Option<String> {
         let program = std::env::current_exe().expect("the path of this program");
         let mut child = Command::new(program)
-            .arg(name)
+            .args([IN_THIS_PROCESS, name])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
