@@ -283,7 +283,7 @@ impl<R: Record> Store<R> {
         let edits = [Edit { id, what: What::Delete }];
         let entries: [(u16, &[u8]); 1] = [(DELETE, &id.to_le_bytes())];
         let request = Request { entries: &entries, edits: &edits, level: Level::Relaxed };
-        let deleted = self.change(&[PageId::of(id)], request, |guards| {
+        let deleted = self.change_only(&[PageId::of(id)], request, |guards| {
             guards[0].read(index(id)) == Some(found.record)
                 && guards[0].expiry(index(id)) == found.expiry
         })?;
@@ -376,8 +376,24 @@ impl<R: Record> Store<R> {
     }
 
     /// Makes a change if `admit` finds what it expects on the locked pages (those of all
-    /// edits, in order); else gives `None`, and nothing is logged.
+    /// edits, in order); else gives `None`, and nothing is logged. A store that is nearly full
+    /// then gives up a few records, if it may.
+    #[inline]
     fn change(
+        &self,
+        pages: &[PageId],
+        request: Request<'_>,
+        admit: impl FnMut(&[PageGuard<'_>]) -> bool,
+    ) -> Result<Option<Receipt>> {
+        let made = self.change_only(pages, request, admit)?;
+        if made.is_some() && self.state.usage.wants_cleanup() {
+            self.state.panics.contain(|| self.relieve());
+        }
+        Ok(made)
+    }
+
+    /// A change after which nothing else goes: also one that makes room.
+    fn change_only(
         &self,
         pages: &[PageId],
         request: Request<'_>,
@@ -397,7 +413,7 @@ impl<R: Record> Store<R> {
             pass(Step::GivenBack);
             match attempt {
                 Ok(Attempt::Made(lsn, seq)) => {
-                    self.made(pages, request);
+                    self.tidy(pages, request);
                     let (epoch, level) = (self.log.epoch(), request.level);
                     return Ok(Some(Receipt { epoch, lsn, seq, level }));
                 }
@@ -405,7 +421,8 @@ impl<R: Record> Store<R> {
                 Ok(Attempt::NotAdmitted) => return Ok(None),
                 Ok(Attempt::NoRoom) => self.log.wait_for_room()?,
                 Ok(Attempt::Exceeded(error)) => {
-                    reclaims += 1;
+                    // Opened above its quota, it first gives up all that is too much.
+                    reclaims += u32::from(error.used <= error.max);
                     let has_room = self.state.make_way(&error) || self.reclaim(error.resource)?;
                     if reclaims > MAX_RECLAIMS || !has_room {
                         self.state.usage.reject();
@@ -465,15 +482,12 @@ impl<R: Record> Store<R> {
         Ok(Attempt::Made(lsn, seq))
     }
 
-    /// What can be done after a change, with no page locked.
+    /// Gives back the memory of pages that a change has emptied, with no page locked.
     #[inline]
-    fn made(&self, pages: &[PageId], request: Request<'_>) {
-        let shrinks = request.edits.iter().any(|edit| matches!(edit.what, What::Delete));
-        if shrinks || self.state.usage.wants_cleanup() {
-            self.state.panics.contain(|| {
-                pages.iter().for_each(|page| self.state.table.tidy(*page));
-                self.relieve();
-            });
+    fn tidy(&self, pages: &[PageId], request: Request<'_>) {
+        if request.edits.iter().any(|edit| matches!(edit.what, What::Delete)) {
+            let tidy = || pages.iter().for_each(|page| self.state.table.tidy(*page));
+            self.state.panics.contain(tidy);
         }
     }
 

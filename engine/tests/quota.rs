@@ -63,6 +63,40 @@ fn store_that_holds_more_than_its_quota_opens_and_takes_no_more() {
 }
 
 #[test]
+fn store_above_its_quota_makes_way_in_one_write_without_recursion() {
+    let dir = Dir::new("quota-lowered-reclaims");
+    let many = 20_000;
+    let store = open(&dir, Quota::new());
+    for id in 1..=many {
+        put(&store, &token(id, (id % 90) as f32)).expect("fits");
+    }
+    store.close().expect("closed");
+    let store = open(&dir, Quota::new().max_records(100).on_exceed(OnExceed::Reclaim));
+    put(&store, &token(many, 0.5)).expect("a replacement adds nothing");
+    let after_one = store.stats().quota;
+    assert!((1..=64).contains(&after_one.reclaimed), "a few make way: {after_one:?}");
+    put(&store, &token(many + 1, 1.0)).expect("all that is too much makes way");
+    let quota = store.stats().quota;
+    assert!(quota.records <= 100 && quota.rejected == 0, "{quota:?}");
+    assert_eq!(quota.reclaimed + quota.records, u64::from(many) + 1);
+}
+
+#[test]
+fn expiring_deletes_no_more_than_it_was_told_to_in_a_full_store() {
+    let dir = Dir::new("quota-lowered-expires");
+    let store = open(&dir, Quota::new());
+    for id in 1..=1_000 {
+        store.put_for(&token(id, 1.0), Duration::ZERO).expect("fits");
+    }
+    store.close().expect("closed");
+    std::thread::sleep(Duration::from_millis(2));
+    let store = open(&dir, Quota::new().max_records(10).on_exceed(OnExceed::Reclaim));
+    assert_eq!(store.expire_due(7).expect("expired"), 7);
+    let quota = store.stats().quota;
+    assert_eq!((quota.records, quota.expired, quota.reclaimed), (993, 7, 0));
+}
+
+#[test]
 fn pressure_follows_the_thresholds() {
     let dir = Dir::new("quota-pressure");
     let store = open(&dir, Quota::new().max_records(10).warn_at(0.5).clean_at(0.8));
