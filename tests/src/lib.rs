@@ -29,4 +29,13 @@ pub mod suites;
 pub mod uring;
 pub mod wrap;
 
+use std::fmt::Display;
+use std::io::Write;
+
 pub use rng::Rng;
+
+/// Says that a test, or a part of one, can't run on this machine. It goes past the test harness,
+/// which shows what is printed only when the test fails.
+pub fn skipped(reason: impl Display) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}

@@ -51,7 +51,7 @@ pub fn backends() -> Vec<Arc<dyn Io>> {
     let mut backends: Vec<Arc<dyn Io>> = vec![Arc::new(StdIo::new())];
     match UringIo::refusal() {
         None => backends.extend([Arc::new(UringIo::new()) as _, Arc::new(UringIo::eager()) as _]),
-        Some(reason) => println!("SKIPPED: {reason}"),
+        Some(reason) => crate::skipped(reason),
     }
     backends
 }

@@ -19,7 +19,7 @@ const LONG: usize = 1 << 20;
 /// What was told instead.
 pub fn failed_and_short_writes_are_told() -> Result<(), String> {
     if let Some(reason) = UringIo::refusal() {
-        println!("SKIPPED: {reason}");
+        crate::skipped(reason);
         return Ok(());
     }
     let mut queue = UringIo::new().queue(4).map_err(|error| error.to_string())?;

@@ -79,7 +79,7 @@ fn append_takes_few_instructions() {
     let instructions = match Instructions::count() {
         Ok(instructions) => instructions,
         Err(error) => {
-            println!("SKIPPED: instructions can't be counted here: {error}");
+            bulla_tests::skipped(format_args!("instructions can't be counted here: {error}"));
             return;
         }
     };
@@ -127,7 +127,10 @@ fn lone_strict_writer_syncs_exactly_once_per_commit() {
         assert_eq!(after.durable_operations() - before.durable_operations(), 300, "{method:?}");
         assert_eq!(after.writes - before.writes, 300, "{method:?}");
         if let Some(reason) = after.fallback {
-            println!("SKIPPED: counted {} and {} instead: {reason}", after.backend, after.method);
+            bulla_tests::skipped(format_args!(
+                "counted {} and {} instead: {reason}",
+                after.backend, after.method
+            ));
         }
     }
 }
@@ -136,7 +139,7 @@ fn lone_strict_writer_syncs_exactly_once_per_commit() {
 /// `std` under another name, and a line says so.
 fn backends() -> Vec<Arc<dyn Io>> {
     if let Some(reason) = UringIo::refusal() {
-        println!("SKIPPED: io_uring: {reason}");
+        bulla_tests::skipped(format_args!("io_uring: {reason}"));
         return vec![Arc::new(StdIo::new())];
     }
     vec![Arc::new(StdIo::new()), Arc::new(UringIo::new()), Arc::new(UringIo::eager())]
@@ -360,7 +363,9 @@ fn lone_commit_makes_no_other_system_call_than_its_write_and_sync() {
             .unwrap();
         let status = child.wait().unwrap();
         match status.code() {
-            Some(77) => println!("SKIPPED: {way}: this machine refuses seccomp or io_uring"),
+            Some(77) => bulla_tests::skipped(format_args!(
+                "{way}: this machine refuses seccomp or io_uring"
+            )),
             _ => assert!(status.success(), "{way}: {status}"),
         }
     }
@@ -423,7 +428,7 @@ fn relaxed_append_makes_no_system_call() {
         .unwrap();
     let status = child.wait().unwrap();
     if status.code() == Some(77) {
-        println!("SKIPPED: this machine refuses seccomp");
+        bulla_tests::skipped("this machine refuses seccomp");
         return;
     }
     assert!(status.success(), "the appending thread made a system call: {status}");

@@ -24,7 +24,7 @@ fn kernel() -> (u32, u32) {
 #[test]
 fn append_finds_the_ring_populated() {
     if kernel() < (5, 14) {
-        println!("SKIPPED: a kernel before Linux 5.14 does not populate memory when asked");
+        bulla_tests::skipped("a kernel before Linux 5.14 does not populate memory when asked");
         return;
     }
     // Below a huge page: of those there would be too few to count.

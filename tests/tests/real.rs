@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A file system, unless this machine refuses to make one.
 fn image(name: &str, len: u64) -> Option<Image> {
-    Image::new(name, len).inspect_err(|reason| println!("SKIPPED: {reason}")).ok()
+    Image::new(name, len).inspect_err(|reason| bulla_tests::skipped(reason)).ok()
 }
 
 fn options() -> Options {

@@ -23,7 +23,7 @@ const BLOCK: usize = 4096;
 /// A queue that puts everything into the ring, or a line that says why there is none.
 fn queue(depth: usize) -> Option<Box<dyn Queue>> {
     if let Some(reason) = UringIo::refusal() {
-        println!("SKIPPED: {reason}");
+        bulla_tests::skipped(reason);
         return None;
     }
     Some(UringIo::eager().queue(depth).unwrap())
@@ -76,9 +76,11 @@ fn durable_write_leaves_nothing_in_the_page_cache() {
         page_cache::pages_not_on_disk(file.as_fd().unwrap())
     };
     match dirty_after(false) {
-        Ok(0) => println!("SKIPPED: this file system writes everything at once"),
+        Ok(0) => bulla_tests::skipped("this file system writes everything at once"),
         Ok(_) => assert_eq!(dirty_after(true).unwrap(), 0),
-        Err(error) => println!("SKIPPED: the page cache can't be looked at: {error}"),
+        Err(error) => {
+            bulla_tests::skipped(format_args!("the page cache can't be looked at: {error}"));
+        }
     }
 }
 
@@ -277,7 +279,9 @@ fn log_without_a_ring_is_one_of_std_and_says_so() {
                 "errno {errno}: {}",
                 String::from_utf8_lossy(&output.stdout)
             ),
-            Err(error) => println!("SKIPPED: this machine refuses seccomp: {error}"),
+            Err(error) => {
+                bulla_tests::skipped(format_args!("this machine refuses seccomp: {error}"));
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,7 @@ impl Bench {
     /// `None`, and a line that says why, where the kernel gives no ring.
     fn uring(direct: bool) -> Option<Self> {
         if let Some(reason) = UringIo::refusal() {
-            println!("SKIPPED: {reason}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
             return None;
         }
         Some(Self::on_disk(Arc::new(UringIo::eager()), direct))

@@ -153,7 +153,7 @@ fn last_segment(store: &Path) -> u64 {
 fn store_on_a_read_only_file_system_is_read_and_no_checkpoint_is_taken_of_it() {
     let mut disk = match Image::new("cli-read-only", 16 << 20) {
         Ok(disk) => disk,
-        Err(reason) => return println!("SKIPPED: {reason}"),
+        Err(reason) => return bulla_tests::skipped(reason),
     };
     let dir = Dir::new("read-only");
     let made = store(&dir, 3);

@@ -196,7 +196,7 @@ fn backend_that_can_not_be_had_is_told_and_stood_in_for() {
             assert!(said.contains("using std"), "{said}");
             assert!(stdout(&output).contains("ack 1 "), "{}", stdout(&output));
         }
-        Err(error) => println!("SKIPPED: this machine refuses seccomp: {error}"),
+        Err(error) => bulla_tests::skipped(format_args!("this machine refuses seccomp: {error}")),
     }
     assert_eq!(code(&run("verify DIR", &log)), 0);
 }

@@ -46,7 +46,7 @@ fn file_system_in_memory_is_refused_unless_allowed() {
     let shm = Path::new("/dev/shm");
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     if !mounts.lines().any(|line| line.split(' ').skip(1).take(2).eq(["/dev/shm", "tmpfs"])) {
-        println!("SKIPPED: /dev/shm is no file system in memory");
+        bulla_tests::skipped("/dev/shm is no file system in memory");
         return;
     }
     let refused = run("stress DIR --records 100", shm);

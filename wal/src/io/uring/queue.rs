@@ -448,6 +448,7 @@ impl fmt::Debug for UringQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::sync::Arc;
 
     use super::*;
@@ -465,7 +466,7 @@ mod tests {
         let mut queue = match UringQueue::new(WRITES, 0) {
             Ok(queue) => queue,
             Err(error) => {
-                println!("SKIPPED: no io_uring here: {error}");
+                let _ = writeln!(std::io::stderr(), "SKIPPED: no io_uring here: {error}");
                 return;
             }
         };
