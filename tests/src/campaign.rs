@@ -271,7 +271,7 @@ impl World {
         self.faulty = false;
         let other = self.disk.fork(self.rng.bits());
         let Some(log) = self.open(&mut killed)? else {
-            return Err("the log can't be opened in the end".to_owned());
+            return Err("I20h: the log can't be opened in the end".to_owned());
         };
         self.last_life(log, &other)?;
         let counts = self.disk.counts();
@@ -378,11 +378,11 @@ impl World {
                         Err(bulla_recovery::Error::Log(
                             Error::Io { .. } | Error::NotALog { .. },
                         )) => {}
-                        other => return Err(format!("a replay in one pass gave {other:?}")),
+                        other => return Err(format!("I29: a replay in one pass gave {other:?}")),
                     }
                     if looked.is_some_and(|looked| looked != shown.last_lsn) {
                         return Err(format!(
-                            "a look showed {looked:?}, the recovery {}",
+                            "I28: a look showed {looked:?}, the recovery {}",
                             shown.last_lsn
                         ));
                     }
@@ -404,14 +404,14 @@ impl World {
                     }
                 }
                 Err(error) if is_corruption(&error) => {
-                    return Err(format!("an undamaged log is refused: {error}"));
+                    return Err(format!("I20h: an undamaged log is refused: {error}"));
                 }
                 Err(error) if self.faulty => {
                     self.note(format_args!("open failed: {error}"));
                     self.disk.clear_faults();
                     self.disk.set_capacity(None);
                 }
-                Err(error) => return Err(format!("open failed: {error:?}")),
+                Err(error) => return Err(format!("I20h: open failed: {error:?}")),
             }
         }
         Ok(None)
@@ -452,7 +452,7 @@ impl World {
                         break;
                     }
                     Error::Io { .. } if self.faulty => {}
-                    error => return Err(format!("unexpected error: {error:?}")),
+                    error => return Err(format!("I20h: unexpected error: {error:?}")),
                 }
             }
         }
@@ -490,7 +490,7 @@ impl World {
                 Ok(())
             }
             Err(_) if self.faulty || self.disk.is_crashed() => Ok(()),
-            Err(error) => Err(format!("close failed: {error:?}")),
+            Err(error) => Err(format!("I20h: close failed: {error:?}")),
         }
     }
 
@@ -547,7 +547,7 @@ impl World {
             Ok(receipt) => receipt,
             Err(error) => {
                 if matches!(error, Error::Full | Error::NoSpace(_)) && log.end() < before {
-                    return Err("a refused append moved the end back".to_owned());
+                    return Err("I5: a refused append moved the end back".to_owned());
                 }
                 return Ok(Err(error));
             }
@@ -609,13 +609,13 @@ impl World {
         }
         match log.append_with(1, b"after", Level::Strict) {
             Err(Error::Poisoned { .. }) => {}
-            other => return Err(format!("append to a poisoned log: {other:?}")),
+            other => return Err(format!("I4: append to a poisoned log: {other:?}")),
         }
         if log.end() > durable && !matches!(log.sync(), Err(Error::Poisoned { .. })) {
-            return Err("sync of a poisoned log says nothing".to_owned());
+            return Err("I4: sync of a poisoned log says nothing".to_owned());
         }
         if (written, durable) != (log.written(), log.durable()) {
-            return Err("a watermark of a poisoned log moved".to_owned());
+            return Err("I4: a watermark of a poisoned log moved".to_owned());
         }
         Ok(())
     }
@@ -625,7 +625,7 @@ impl World {
     fn damage_is_refused(&mut self, durable: Lsn, other: &SimDisk) -> Result<(), Violation> {
         let options = self.options.clone().io(self.disk.process());
         let Ok(inspection) = Inspection::read(Path::new(DIR), &options) else {
-            return Err("the log can't be read in the end".to_owned());
+            return Err("I20h: the log can't be read in the end".to_owned());
         };
         let live: Vec<_> = inspection
             .segments()
@@ -651,19 +651,19 @@ impl World {
             ControlFlow::Continue(())
         }) {
             Err(error) if is_corruption(&error) => {}
-            other => return Err(format!("{damage}, LSN {at}, is replayed: {other:?}")),
+            other => return Err(format!("I12: {damage}, LSN {at}, is replayed: {other:?}")),
         }
         match Recovery::run(Path::new(DIR), &options) {
             Err(error) if is_corruption(&error) => {}
             other => {
                 return Err(format!(
-                    "{damage}, LSN {at}, is not refused: {:?}",
+                    "I12: {damage}, LSN {at}, is not refused: {:?}",
                     other.map(|recovery| recovery.report().status.clone())
                 ));
             }
         }
         if before != self.image() {
-            return Err("a refusal changed the log".to_owned());
+            return Err("I13: a refusal changed the log".to_owned());
         }
         self.tally.refused += 1;
         Ok(())

@@ -6,7 +6,8 @@ use std::path::Path;
 use bulla_recovery::{History, Range, Recovery, Report};
 use bulla_wal::{Epoch, Error, Level, Log, Lsn, Options, Receipt, Seq};
 
-/// A promise of the contract that was broken.
+/// A promise of the contract that was broken: the number that it has in ARCHITECTURE.md, and what
+/// was seen.
 pub(crate) type Violation = String;
 
 /// One entry that was appended.
@@ -111,10 +112,10 @@ impl Model {
     ) -> Result<(), Violation> {
         let batch_end = (self.entries.len() + batch.len()) as u64;
         if receipt.seq.0 != batch_end {
-            return Err(format!("append got number {}, expected {batch_end}", receipt.seq));
+            return Err(format!("I5: append got number {}, expected {batch_end}", receipt.seq));
         }
         if receipt.lsn < self.durable_lsn {
-            return Err(format!("position {} was durable and is given again", receipt.lsn));
+            return Err(format!("I17: position {} was durable and is given again", receipt.lsn));
         }
         let last = batch.len() - 1;
         for (index, (kind, payload)) in batch.into_iter().enumerate() {
@@ -138,7 +139,7 @@ impl Model {
                 self.written = self.written.max(receipt.seq.0);
                 if receipt.lsn >= durable.plus(balanced_bound) {
                     return Err(format!(
-                        "Balanced entry at {} is ready, durable is only {durable}",
+                        "I20e: Balanced entry at {} is ready, durable is only {durable}",
                         receipt.lsn
                     ));
                 }
@@ -153,7 +154,7 @@ impl Model {
 
     pub(crate) fn watermarks(&mut self, written: Lsn, durable: Lsn) -> Result<(), Violation> {
         if durable > written {
-            return Err(format!("durable {durable} is above written {written}"));
+            return Err(format!("I1: durable {durable} is above written {written}"));
         }
         self.written_lsn = self.written_lsn.max(written);
         self.durable_lsn = self.durable_lsn.max(durable);
@@ -196,62 +197,70 @@ impl Model {
         for (index, (seq, lsn, kind, payload)) in shown.entries.iter().enumerate() {
             let expected = first + index as u64;
             if seq.0 != expected {
-                return Err(format!("entry {seq} where {expected} must be: a hole or a duplicate"));
+                return Err(format!(
+                    "I20a: entry {seq} where {expected} must be: a hole or a duplicate"
+                ));
             }
             let Some(entry) = self.entries.get(index_of(expected)) else {
-                return Err(format!("entry {seq} was never appended"));
+                return Err(format!("I20a: entry {seq} was never appended"));
             };
             if entry.kind != *kind || entry.payload != *payload {
-                return Err(format!("entry {seq} is not what was appended"));
+                return Err(format!("I20a: entry {seq} is not what was appended"));
             }
             if let Some((_, appended)) = entry.position.filter(|(_, appended)| appended != lsn) {
-                return Err(format!("entry {seq} is at {lsn}, its receipt said {appended}"));
+                return Err(format!("I20a: entry {seq} is at {lsn}, its receipt said {appended}"));
             }
         }
         let end = first - 1 + shown.entries.len() as u64;
         if first - 1 > self.purged {
-            return Err(format!("the log starts at {first}, purged is only {}", self.purged));
+            return Err(format!("I20g: the log starts at {first}, purged is only {}", self.purged));
         }
         if end < self.durable {
-            return Err(format!("entry {} was durable, recovered is only {end}", self.durable));
+            return Err(format!(
+                "I20b: entry {} was durable, recovered is only {end}",
+                self.durable
+            ));
         }
         if shown.last_lsn < self.durable_lsn {
             return Err(format!(
-                "durable was {}, recovered ends at {}",
+                "I20b: durable was {}, recovered ends at {}",
                 self.durable_lsn, shown.last_lsn
             ));
         }
         if end < self.written {
             return Err(format!(
-                "entry {} was written before a kill, recovered is only {end}",
+                "I20c: entry {} was written before a kill, recovered is only {end}",
                 self.written
             ));
         }
         if shown.last_lsn < self.written_lsn {
             return Err(format!(
-                "written was {}, recovered ends at {}",
+                "I20c: written was {}, recovered ends at {}",
                 self.written_lsn, shown.last_lsn
             ));
         }
         if let Some(entry) = end.checked_sub(1).and_then(|last| self.entries.get(last as usize))
             && entry.batch_end > end
         {
-            return Err(format!("the batch that ends at {} is cut at {end}", entry.batch_end));
+            return Err(format!(
+                "I20d: the batch that ends at {} is cut at {end}",
+                entry.batch_end
+            ));
         }
         if let Some(ring) = killed_with_ring
             && self.end.distance_from(shown.last_lsn) > ring
         {
             return Err(format!(
-                "a kill took {} bytes, the ring has {ring}",
+                "I20c: a kill took {} bytes, the ring has {ring}",
                 self.end.distance_from(shown.last_lsn)
             ));
         }
         if shown.epoch <= self.epoch {
-            return Err(format!("epoch {} after epoch {}", shown.epoch, self.epoch));
+            return Err(format!("I20f: epoch {} after epoch {}", shown.epoch, self.epoch));
         }
         self.epoch = shown.epoch;
         if let Some(seq) = shown.older {
-            return Err(format!("entry {seq} is older than the one before it"));
+            return Err(format!("I20f: entry {seq} is older than the one before it"));
         }
         // What was shown is durable, and positions go on from there.
         let lost = self.entries.drain(index_of(end + 1)..);
@@ -270,10 +279,12 @@ impl Model {
         let Some(history) = &shown.history else { return Ok(()) };
         let kept = self.entries.iter().skip(index_of(shown.first_seq.0));
         for (epoch, lsn) in kept.filter_map(|entry| entry.position) {
-            history.check(epoch, lsn).map_err(|error| format!("a position is refused: {error}"))?;
+            history
+                .check(epoch, lsn)
+                .map_err(|error| format!("I17: a position is refused: {error}"))?;
         }
         match self.lost.iter().find(|(epoch, lsn)| history.check(*epoch, *lsn).is_ok()) {
-            Some((epoch, lsn)) => Err(format!("({epoch}, {lsn}) was lost and is not refused")),
+            Some((epoch, lsn)) => Err(format!("I17: ({epoch}, {lsn}) was lost and is not refused")),
             None => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! What the documents say of tests is true: every test that they name is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -107,6 +107,35 @@ fn every_invariant_names_tests_that_exist() {
             || quoted(invariant).any(is_path)
             || SUITES.iter().any(|suite| invariant.contains(suite));
         assert!(named, "no test is named: I{invariant}");
+    }
+}
+
+/// Numbers of invariants at the start of what the oracle says.
+fn reported(source: &str) -> impl Iterator<Item = &str> {
+    source.split('"').filter_map(|text| {
+        let (number, _) = text.split_once(": ")?;
+        let digits = number.strip_prefix('I')?.trim_end_matches(|c: char| c.is_ascii_lowercase());
+        (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(number)
+    })
+}
+
+#[test]
+fn every_violation_of_the_oracle_has_the_number_of_an_invariant() {
+    let sources = sources();
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the document");
+    let mut all = BTreeSet::new();
+    for file in ["tests/src/model.rs", "tests/src/campaign.rs"] {
+        let source = &sources[file];
+        let violations = source.matches("Err(format!(").count() + source.matches("Err(\"").count();
+        let numbers: Vec<&str> = reported(source).collect();
+        assert!(numbers.len() >= violations, "{file}: {violations} violations, {numbers:?}");
+        all.extend(numbers);
+    }
+    for number in &all {
+        assert!(text.contains(&format!("**{number}**")), "there is no invariant {number}");
+    }
+    for letter in 'a'..='h' {
+        assert!(all.contains(format!("I20{letter}").as_str()), "nothing reports I20{letter}");
     }
 }
 
