@@ -118,7 +118,7 @@ impl ControlFile {
 
     /// Writes new contents into the other slot; on return they are durable.
     ///
-    /// `omission` names the sync for the omission campaign.
+    /// `omission` names the sync where a test build can leave it out.
     ///
     /// # Errors
     /// The system's. Then it is unknown which contents a recovery will find: both are

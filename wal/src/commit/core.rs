@@ -742,7 +742,7 @@ impl Core {
         }
     }
 
-    /// What [`recount`](Self::recount) must not do, for the omission campaign.
+    /// What [`recount`](Self::recount) must not do, for a build that is broken on purpose.
     fn recount_with_holes(&mut self) {
         let synced = self.frames.iter().rposition(|state| state.status == Status::Synced);
         let written = self

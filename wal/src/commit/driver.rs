@@ -64,7 +64,7 @@ pub(crate) struct Driver {
     outside: usize,
     /// Tasks wait to be woken, which must not be done under the driver's lock.
     pub(crate) tasks_ready: bool,
-    /// A failed sync was tried again, which only the omission campaign does.
+    /// A failed sync was tried again, which only a build that is broken on purpose does.
     retried: bool,
     /// Held as long as anything can be written.
     lock: Option<Box<dyn Lock>>,
