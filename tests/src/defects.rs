@@ -39,6 +39,13 @@ impl Defect {
         }
     }
 
+    /// Is it a thread that waits for good by which it is noticed? Of others a hang shows nothing
+    /// but a slow machine.
+    #[must_use]
+    pub fn hangs(self) -> bool {
+        matches!(self, Self::Planted(Bug::PoisonWakesNobody | Bug::TasksNotWoken))
+    }
+
     /// From now on this is wrong, and nothing else.
     #[cfg(bulla_broken)]
     pub fn apply(defect: Option<Self>) {

@@ -1,7 +1,6 @@
 //! Suites in a form that tells what it found: for the campaigns that break the code on purpose.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use crate::enumeration::{Enumeration, Subject};
 use crate::{campaign, checkpoints, opening, reading, real_threads, store, uring};
@@ -13,20 +12,13 @@ pub struct Suite {
     pub name: &'static str,
     /// Runs it.
     pub run: fn() -> Result<(), String>,
-    /// If it takes longer on any machine, it hangs.
-    pub patience: Duration,
 }
 
 const fn suite(name: &'static str, run: fn() -> Result<(), String>) -> Suite {
-    Suite { name, run, patience: Duration::from_secs(1_200) }
+    Suite { name, run }
 }
 
-/// Of threads that wait, and perhaps for good.
-const fn waiting(name: &'static str, run: fn() -> Result<(), String>) -> Suite {
-    Suite { name, run, patience: Duration::from_secs(30) }
-}
-
-/// All of them, the quickest first.
+/// All of them, the quickest first; those of threads, which may wait for good, before the long ones.
 pub const ALL: &[Suite] = &[
     suite("uring::failed_and_short_writes_are_told", uring::failed_and_short_writes_are_told),
     suite("opening::cut_bytes_are_kept_through_power_losses", opening::cut_bytes_are_kept),
@@ -56,17 +48,17 @@ pub const ALL: &[Suite] = &[
         checkpoints::slab_that_is_changed_while_it_is_read_is_there_once,
     ),
     suite(ENUMERATION, || enumerate(Subject::Log, 1)),
-    waiting("threads::threads_at_mixed_levels_are_all_recovered_in_order", || {
+    suite("threads::threads_at_mixed_levels_are_all_recovered_in_order", || {
         // What threads do wrong shows now and then.
         (0..THREAD_ROUNDS)
             .for_each(|_| real_threads::threads_at_mixed_levels_are_all_recovered_in_order());
         Ok(())
     }),
-    waiting("threads::future_of_a_receipt_is_woken_without_anyone_waiting", || {
+    suite("threads::future_of_a_receipt_is_woken_without_anyone_waiting", || {
         real_threads::future_of_a_receipt_is_woken_without_anyone_waiting();
         Ok(())
     }),
-    waiting("threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after", || {
+    suite("threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after", || {
         real_threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after();
         Ok(())
     }),

@@ -1,10 +1,12 @@
 //! Devices that deceive: what the log notices, and what nothing on the disk can tell. Each test
 //! is a row of `docs/FAULT_MODEL.md`.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
+use bulla_engine::{Error as StoreError, Store, StoreOptions, Token, TokenId};
 use bulla_recovery::{Range, Recovery};
 use bulla_wal::io::sim::{Lie, SimConfig, SimDisk};
 use bulla_wal::{Error, Level, Log, Method, Options};
@@ -130,4 +132,122 @@ fn device_that_ignores_syncs_loses_acknowledged_entries_and_shows_no_wrong_ones(
         }
     }
     assert!(lost > 0 && refused > 0, "{lost} lost silently, {refused} refused");
+}
+
+#[test]
+fn lie_about_control_loses_nothing_or_is_refused() {
+    let (mut told, mut refused) = (0, 0);
+    for lie in [Lie::LostWrite, Lie::MisdirectedWrite, Lie::LostSync] {
+        for method in [Method::Direct, Method::Buffered] {
+            for after in 0.. {
+                let disk = SimDisk::new(after);
+                disk.lie_next(lie, "CONTROL", after);
+                // A creation, an open that begins an epoch, and a purge write it.
+                let Ok(log) = Log::create(Path::new(DIR), &options(&disk, method)) else { break };
+                let receipt = log.append_with(1, &[0; 600], Level::Strict).unwrap();
+                log.wait(receipt).unwrap();
+                log.close().unwrap();
+                let Ok(recovery) = Recovery::run(Path::new(DIR), &options(&disk, method)) else {
+                    refused += 1;
+                    continue;
+                };
+                let log = Log::start(recovery.into_recovered()).unwrap();
+                for entry in 1..ENTRIES {
+                    let receipt = log.append_with(1, &[entry; 600], Level::Strict).unwrap();
+                    log.wait(receipt).unwrap();
+                }
+                disk.power_loss();
+                drop(log);
+                if !disk.is_honest() {
+                    break;
+                }
+                told += 1;
+                match shown(&disk, method) {
+                    Ok(entries) => assert_eq!(entries, u64::from(ENTRIES), "{lie:?}, {after}"),
+                    Err(bulla_recovery::Error::Log(Error::Corrupt(_))) => refused += 1,
+                    Err(error) => panic!("{lie:?}, {after}: {error:?}"),
+                }
+            }
+        }
+    }
+    assert!(told > refused && refused > 0, "{told} lies, {refused} refused");
+}
+
+/// What a store showed, or should.
+type Map = BTreeMap<u32, Token>;
+
+fn store_options(disk: &SimDisk) -> StoreOptions {
+    let log = options(disk, Method::Direct).ring_len(32 * 1024);
+    StoreOptions::new().log(log).checkpoint_close_bytes(None)
+}
+
+/// Puts, all durable, with a checkpoint after each of a few of them; gives what the store held
+/// after each put.
+fn lived(disk: &SimDisk) -> Result<Vec<Map>, StoreError> {
+    let store = Store::open(Path::new(DIR), &store_options(disk))?;
+    disk.settle();
+    let mut moments = vec![Map::new()];
+    for number in 0..24 {
+        // Two records in each of some pages; three slabs.
+        let id = number % 3 * 50_000 + number % 8 * 40 + 1;
+        let token = Token::builder(TokenId(id)).weight(number as f32).build().unwrap();
+        store.put_with(&token, Level::Strict)?;
+        let mut map = moments.last().unwrap().clone();
+        map.insert(id, token);
+        moments.push(map);
+        if number % 6 == 5 {
+            store.checkpoint()?;
+        }
+    }
+    Ok(moments)
+}
+
+fn held(disk: &SimDisk) -> Result<Map, StoreError> {
+    let store = Store::open(Path::new(DIR), &store_options(disk))?;
+    Ok(store.iter()?.map(|token| (token.id().0, token)).collect())
+}
+
+#[test]
+fn lie_about_a_checkpoint_costs_nothing() {
+    let mut told = 0;
+    for lie in [Lie::LostWrite, Lie::MisdirectedWrite, Lie::LostSync, Lie::RottenRead] {
+        for after in 0.. {
+            let disk = SimDisk::new(after);
+            if lie != Lie::RottenRead {
+                disk.lie_next(lie, ".ckpt", after);
+            }
+            let moments = lived(&disk).unwrap();
+            disk.power_loss();
+            if lie == Lie::RottenRead {
+                disk.lie_next(lie, ".ckpt", after);
+            }
+            let held = held(&disk).unwrap();
+            if !disk.is_honest() {
+                break;
+            }
+            told += 1;
+            assert_eq!(Some(&held), moments.last(), "{lie:?}, {after}");
+        }
+    }
+    assert!(told > 20, "{told} lies");
+}
+
+#[test]
+fn store_on_a_device_that_ignores_syncs_shows_what_it_held_once_or_is_refused() {
+    let (mut shown, mut refused) = (0, 0);
+    for seed in 0..400 {
+        let config = SimConfig { lost_sync_ppm: 1_000_000, ..SimConfig::default() };
+        let disk = SimDisk::with_config(seed, config);
+        let moments = lived(&disk).unwrap();
+        disk.power_loss();
+        match held(&disk) {
+            Ok(held) => {
+                assert!(moments.contains(&held), "seed {seed}: {held:?}");
+                shown += 1;
+            }
+            Err(StoreError::Checkpoint(_) | StoreError::Recovery(_)) => refused += 1,
+            Err(error) => panic!("seed {seed}: {error:?}"),
+        }
+    }
+    assert!(shown > 0 && refused > 0, "{shown} shown, {refused} refused");
 }

@@ -31,7 +31,7 @@ mod broken {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{RecvTimeoutError, channel};
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use bulla_tests::defects::Defect;
     use bulla_tests::suites;
@@ -40,6 +40,10 @@ mod broken {
     pub(super) const IN_THIS_PROCESS: &str = "--in-this-process";
     /// What the suites are run with to see that they pass unbroken.
     const NONE: &str = "none";
+    /// A suite that takes longer hangs.
+    const PATIENCE: Duration = Duration::from_secs(1_200);
+    /// The same where that is what is looked for.
+    const PATIENCE_FOR_HANGS: Duration = Duration::from_secs(60);
     const BEGUN: &str = "begun ";
     const CAUGHT: &str = "caught ";
 
@@ -100,7 +104,8 @@ mod broken {
             return true;
         }
         let begun = Instant::now();
-        let caught = watch(name);
+        let may_hang = defect.is_some_and(Defect::hangs);
+        let caught = watch(name, if may_hang { PATIENCE_FOR_HANGS } else { PATIENCE });
         let took = begun.elapsed().as_secs_f64();
         println!(
             "{name:<26} {took:>6.1} s  {}",
@@ -116,7 +121,7 @@ mod broken {
 
     /// Runs the suites in a process of their own; gives which one found what. One that hangs
     /// has found something, too.
-    fn watch(name: &str) -> Option<String> {
+    fn watch(name: &str, patience: Duration) -> Option<String> {
         let program = std::env::current_exe().expect("the path of this program");
         let mut child = Command::new(program)
             .args([IN_THIS_PROCESS, name])
@@ -133,7 +138,7 @@ mod broken {
         });
         let mut suite = suites::ALL.first()?;
         let found = loop {
-            match lines.recv_timeout(suite.patience) {
+            match lines.recv_timeout(patience) {
                 Ok(line) => {
                     if let Some(how) = line.strip_prefix(CAUGHT) {
                         break Some(how.to_owned());
