@@ -1,7 +1,9 @@
 //! Cuts of a real file system under a log that is written, against the campaign's model.
 //!
 //! Every outcome is checked by the same `Model` as those of the simulated disk: what
-//! really happens must be among what it allows.
+//! really happens must be among what it allows. Under a store: [`store`].
+
+pub mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +16,15 @@ use bulla_wal::io::std::StdIo;
 use bulla_wal::io::uring::UringIo;
 use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Receipt};
 
-use crate::image::{Cut, Image};
+use crate::image::{Cut, Image, Scissors};
 use crate::model::{Model, Shown, Violation};
 use crate::rng::Rng;
 use crate::wrap::WrapIo;
 
 /// A cut comes at the latest after so many microseconds.
 const LONGEST_LIFE_US: u64 = 60_000;
+/// The same of an open.
+const LONGEST_OPEN_US: u64 = 3_000;
 /// Entries of a life at most: it ends with the cut.
 const MAX_ENTRIES: u64 = 20_000;
 /// Opens that are cut themselves, before one is let through.
@@ -76,6 +80,59 @@ pub fn run(image: &mut Image, seed: u64, cuts: u64, lies: bool) -> Result<Tally,
     Ok(world.tally)
 }
 
+fn log_options(rng: &mut Rng, lies: bool) -> Options {
+    let inner: Arc<dyn Io> =
+        if rng.one_in(3) { Arc::new(UringIo::new()) } else { Arc::new(StdIo::new()) };
+    let (io, knobs) = WrapIo::over(inner);
+    knobs.lie.store(lies, Ordering::Relaxed);
+    let direct = !lies && rng.one_in(2);
+    Options::new()
+        .io(io)
+        .segment_len(64 * 1024)
+        .ring_len(128 * 1024)
+        .method(if direct { Method::Direct } else { Method::Buffered })
+        .balanced_interval(Duration::from_millis(rng.within(5, 20)))
+        .flush_interval(Duration::from_millis(2))
+        .idle_promise(Duration::from_millis(3))
+        .balanced_max_unsynced(MAX_UNSYNCED)
+}
+
+/// A cut that is to come.
+struct Cutter {
+    scissors: Scissors,
+    cut: Cut,
+    after: Duration,
+}
+
+impl Cutter {
+    /// After a time that is drawn.
+    fn new(image: &Image, rng: &mut Rng, longest_us: u64) -> Result<Self, Violation> {
+        let after = Duration::from_micros(rng.below(longest_us));
+        let cut = if rng.one_in(4) { Cut::Data } else { Cut::Everything };
+        let scissors = image.scissors();
+        let scissors = scissors.map_err(|error| format!("there is nothing to cut: {error}"))?;
+        Ok(Self { scissors, cut, after })
+    }
+
+    /// Does something while another thread waits and cuts.
+    fn during<T>(self, work: impl FnOnce(&AtomicBool) -> T) -> Result<T, Violation> {
+        let is_cut = AtomicBool::new(false);
+        let (done, result) = thread::scope(|scope| {
+            let signal = &is_cut;
+            let cutter = scope.spawn(move || {
+                thread::sleep(self.after);
+                let result = self.scissors.cut(self.cut);
+                signal.store(true, Ordering::Release);
+                result
+            });
+            let done = work(&is_cut);
+            (done, cutter.join().expect("it only sleeps and cuts"))
+        });
+        result.map_err(|error| format!("the file system can't be cut: {error}"))?;
+        Ok(done)
+    }
+}
+
 struct World<'a> {
     image: &'a mut Image,
     rng: Rng,
@@ -92,67 +149,29 @@ impl World<'_> {
             if !self.rng.one_in(4) {
                 break;
             }
-            let after = Duration::from_micros(self.rng.below(LONGEST_LIFE_US / 20));
-            let opened = self.cut_during(after, |world, _| world.open(&options))??;
+            let cutter = Cutter::new(self.image, &mut self.rng, LONGEST_OPEN_US)?;
+            let opened = cutter.during(|_| self.open(&options))??;
+            self.cut();
             self.tally.cuts_in_open += u64::from(opened.is_err());
             drop(opened);
-            self.mount_again()?;
+            self.image.mount_again()?;
         }
         let log = self.open(&options)?.map_err(|error| format!("open failed: {error:?}"))?;
-        let after = Duration::from_micros(self.rng.below(LONGEST_LIFE_US));
-        self.cut_during(after, |world, is_cut| world.write(&log, is_cut))??;
+        let cutter = Cutter::new(self.image, &mut self.rng, LONGEST_LIFE_US)?;
+        cutter.during(|is_cut| self.write(&log, is_cut))??;
+        self.cut();
         self.tally.rotations += log.stats().rotations;
         drop(log);
-        self.mount_again()
+        self.image.mount_again()
+    }
+
+    fn cut(&mut self) {
+        self.tally.cuts += 1;
+        self.model.power_lost();
     }
 
     fn options(&mut self) -> Options {
-        let inner: Arc<dyn Io> =
-            if self.rng.one_in(3) { Arc::new(UringIo::new()) } else { Arc::new(StdIo::new()) };
-        let (io, knobs) = WrapIo::over(inner);
-        knobs.lie.store(self.lies, Ordering::Relaxed);
-        let direct = !self.lies && self.rng.one_in(2);
-        Options::new()
-            .io(io)
-            .segment_len(64 * 1024)
-            .ring_len(128 * 1024)
-            .method(if direct { Method::Direct } else { Method::Buffered })
-            .balanced_interval(Duration::from_millis(self.rng.within(5, 20)))
-            .flush_interval(Duration::from_millis(2))
-            .idle_promise(Duration::from_millis(3))
-            .balanced_max_unsynced(MAX_UNSYNCED)
-    }
-
-    /// Does something while another thread waits and cuts.
-    fn cut_during<T>(
-        &mut self,
-        after: Duration,
-        work: impl FnOnce(&mut Self, &AtomicBool) -> T,
-    ) -> Result<T, Violation> {
-        let cut = if self.rng.one_in(4) { Cut::Data } else { Cut::Everything };
-        let is_cut = AtomicBool::new(false);
-        let scissors =
-            self.image.scissors().map_err(|error| format!("there is nothing to cut: {error}"))?;
-        let (done, result) = thread::scope(|scope| {
-            let signal = &is_cut;
-            let cutter = scope.spawn(move || {
-                thread::sleep(after);
-                let result = scissors.cut(cut);
-                signal.store(true, Ordering::Release);
-                result
-            });
-            let done = work(self, &is_cut);
-            (done, cutter.join().expect("it only sleeps and cuts"))
-        });
-        result.map_err(|error| format!("the file system can't be cut: {error}"))?;
-        self.tally.cuts += 1;
-        self.model.power_lost();
-        Ok(done)
-    }
-
-    fn mount_again(&mut self) -> Result<(), Violation> {
-        self.image.unmount()?;
-        self.image.mount(false)
+        log_options(&mut self.rng, self.lies)
     }
 
     /// Opens the log: a failure is an error of the log, a broken promise one of the run.

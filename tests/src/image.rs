@@ -94,6 +94,15 @@ impl Image {
         Ok(())
     }
 
+    /// Unmounts it, and mounts what the device has of it.
+    ///
+    /// # Errors
+    /// What `umount` or `mount` says.
+    pub fn mount_again(&mut self) -> Result<(), String> {
+        self.unmount()?;
+        self.mount(false)
+    }
+
     /// What cuts it, also from another thread.
     ///
     /// # Errors

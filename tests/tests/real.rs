@@ -1,4 +1,4 @@
-//! A log on real file systems that are cut, full or read-only. `BULLA_CUTS` sets how many
+//! A log, and a store, on real file systems that are cut, full or read-only. `BULLA_CUTS` sets how many
 //! cuts; `cargo run --release -p bulla-tests --bin cuts` makes many.
 
 use std::fs::{self, File};
@@ -20,6 +20,10 @@ fn image(name: &str, len: u64) -> Option<Image> {
     Image::new(name, len).inspect_err(|reason| bulla_tests::skipped(reason)).ok()
 }
 
+fn cuts_asked() -> u64 {
+    std::env::var("BULLA_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
 fn options() -> Options {
     Options::new().segment_len(256 * 1024).ring_len(64 * 1024)
 }
@@ -27,8 +31,7 @@ fn options() -> Options {
 #[test]
 fn acknowledged_entries_survive_cuts_of_a_real_file_system() {
     let Some(mut image) = image("cuts", 64 * MIB) else { return };
-    let cuts = std::env::var("BULLA_CUTS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
-    let tally = cuts::run(&mut image, 1, cuts, false).unwrap();
+    let tally = cuts::run(&mut image, 1, cuts_asked(), false).unwrap();
     println!("{tally:#?}");
     assert!(tally.strict > 0 && tally.balanced > 0 && tally.lost > 0, "{tally:#?}");
 }
@@ -38,6 +41,22 @@ fn syncs_that_are_left_out_do_not_survive_a_cut() {
     let Some(mut image) = image("lies", 64 * MIB) else { return };
     let found = cuts::run(&mut image, 1, 100, true).unwrap_err();
     assert!(found.contains("durable"), "{found}");
+}
+
+#[test]
+fn store_survives_cuts_of_a_real_file_system() {
+    let Some(mut image) = image("store-cuts", 64 * MIB) else { return };
+    let tally = cuts::store::run(&mut image, 1, cuts_asked(), false).unwrap();
+    println!("{tally:#?}");
+    assert!(tally.strict > 0 && tally.lost > 0, "{tally:#?}");
+    assert!(tally.checkpoints > 0 && tally.opened_from_checkpoints > 0, "{tally:#?}");
+}
+
+#[test]
+fn store_whose_syncs_are_left_out_does_not_survive_a_cut() {
+    let Some(mut image) = image("store-lies", 64 * MIB) else { return };
+    let found = cuts::store::run(&mut image, 1, 100, true).unwrap_err();
+    assert!(found.contains("durable") || found.contains("is refused"), "{found}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Cuts of a real file system, on demand: needs root and loop devices.
 //!
-//! `cargo run --release -p bulla-tests --bin cuts -- --cuts 1000`
+//! `cargo run --release -p bulla-tests --bin cuts -- --cuts 1000`, of a store with `--store`
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,15 +8,19 @@ use std::time::Instant;
 use bulla_tests::cuts;
 use bulla_tests::image::Image;
 
-const USAGE: &str = "usage: cuts [--cuts COUNT] [--seed SEED]";
+const USAGE: &str = "usage: cuts [--store] [--cuts COUNT] [--seed SEED]";
 const IMAGE_LEN: u64 = 64 * 1024 * 1024;
 
 fn main() -> ExitCode {
-    let (mut count, mut seed) = (100, 1);
+    let (mut count, mut seed, mut store) = (100, 1, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
         let taken = match argument.as_str() {
+            "--store" => {
+                store = true;
+                Some(())
+            }
             "--cuts" => number().map(|value| count = value),
             "--seed" => number().map(|value| seed = value),
             _ => None,
@@ -34,9 +38,14 @@ fn main() -> ExitCode {
         }
     };
     let begun = Instant::now();
-    match cuts::run(&mut image, seed, count, false) {
+    let run = if store {
+        cuts::store::run(&mut image, seed, count, false).map(|tally| format!("{tally:#?}"))
+    } else {
+        cuts::run(&mut image, seed, count, false).map(|tally| format!("{tally:#?}"))
+    };
+    match run {
         Ok(tally) => {
-            println!("{tally:#?}\nseed {seed}, violations 0, {:.1?}", begun.elapsed());
+            println!("{tally}\nseed {seed}, violations 0, {:.1?}", begun.elapsed());
             ExitCode::SUCCESS
         }
         Err(violation) => {
