@@ -42,6 +42,11 @@ impl RingMemory {
         self.len
     }
 
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn start(&self) -> *const u8 {
+        self.map.as_ptr()
+    }
+
     /// Has the system find the memory for [`POPULATED`] bytes around `at` now, so that no
     /// append waits for it: for a huge page that takes as long as dozens of commits. What
     /// lies there stays as it is, and others may be writing it. Only a wish: a kernel

@@ -58,6 +58,7 @@ fn entries_of_a_batch_are_in_one_frame_with_dense_numbers() {
     assert_eq!(append(&ring, 100).unwrap().seq, Seq(1));
     let appended = ring.append(&entries, Level::Relaxed).unwrap();
     assert_eq!(appended.seq, Seq(11));
+    assert_eq!(ring.counts(), AppendCounts { entries: 11, bytes: 170 });
     let (closed, bytes) = seal(&ring);
     assert_eq!((closed.first_seq, closed.entries, closed.relaxed), (Seq(1), 11, false));
     let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
@@ -112,8 +113,13 @@ fn append_succeeds_only_where_a_segment_has_room() {
     assert!(matches!(append(&ring, 400), Err(Refused::NoSegment)));
     ring.spare_failed(Arc::new(io::ErrorKind::StorageFull.into()));
     assert!(matches!(append(&ring, 400), Err(Refused::NoSpace(_))));
-    ring.add_spare(Spare { number: SegmentNumber(2), room: 4 * SECTOR });
+    assert_eq!(ring.spares(), 0);
+    for number in 2..4 {
+        ring.add_spare(Spare { number: SegmentNumber(number), room: 4 * SECTOR });
+    }
+    assert_eq!(ring.spares(), 2);
     assert_eq!(append(&ring, 400).unwrap().seq, Seq(5));
+    assert_eq!(ring.spares(), 1);
     let closed = ring.take_frame().unwrap();
     assert_eq!((closed.segment, closed.base), (SegmentNumber(2), Lsn(4 * SECTOR)));
 }
@@ -127,6 +133,201 @@ fn open_frame_ends_where_its_segment_does() {
     let (first, second) = (ring.take_frame().unwrap(), ring.take_frame().unwrap());
     assert_eq!((first.segment, first.end), (SegmentNumber(1), Lsn(2 * SECTOR)));
     assert_eq!((second.segment, second.base), (SegmentNumber(2), Lsn(2 * SECTOR)));
+}
+
+#[test]
+fn longest_entry_fills_a_frame_to_its_bound() {
+    let ring = ring(16 * 1024);
+    let max = usize::try_from(ring.max_payload()).unwrap();
+    append(&ring, max).unwrap();
+    let (closed, bytes) = seal(&ring);
+    assert_eq!((closed.entries, closed.end, bytes.len()), (1, Lsn(4 * 1024), 4 * 1024));
+}
+
+#[test]
+fn ring_takes_frames_until_its_last_byte_and_says_when_the_longest_may_not_fit() {
+    let ring = ring(u64::MAX / 2);
+    let max = usize::try_from(ring.max_payload()).unwrap();
+    for frames in 0..4 {
+        assert!(!ring.is_full(), "{frames} of 4 frames");
+        append(&ring, max).unwrap();
+    }
+    assert!(ring.is_full());
+    assert!(matches!(append(&ring, 0), Err(Refused::Full)));
+    let first = ring.take_frame().unwrap();
+    ring.free(first.end);
+    assert!(!ring.is_full());
+    append(&ring, 0).unwrap();
+    assert!(ring.is_full(), "what is left is less than the longest frame");
+    ring.shut();
+    assert!(!ring.is_full(), "nobody is to wait for room any more");
+}
+
+#[test]
+fn ring_lacks_a_segment_until_one_is_ready_or_none_can_be_made() {
+    let ring = ring(8 * 1024);
+    assert!(ring.lacks_segment());
+    ring.spare_failed(Arc::new(io::ErrorKind::StorageFull.into()));
+    assert!(!ring.lacks_segment(), "nobody is to wait for one");
+    ring.add_spare(Spare { number: SegmentNumber(2), room: 0 });
+    assert!(!ring.lacks_segment(), "there is one");
+    let ring = self::ring(8 * 1024);
+    ring.shut();
+    assert!(!ring.lacks_segment(), "nobody is to wait any more");
+}
+
+#[test]
+fn empty_frame_is_zero_where_others_were() {
+    let ring = ring(u64::MAX / 2);
+    for _ in 0..4 {
+        append(&ring, usize::try_from(ring.max_payload()).unwrap()).unwrap();
+        let closed = ring.take_frame().unwrap();
+        ring.free(closed.end);
+    }
+    let closed = ring.take_empty_frame(FrameKind::Promise).unwrap();
+    let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
+    let (bytes, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
+    assert!(bytes.pieces().concat()[64..] == [0; 448]);
+}
+
+#[test]
+fn bytes_know_what_is_left_of_them_after_a_skip() {
+    let ring = ring(u64::MAX / 2);
+    // The second frame wraps around.
+    for len in [3000, 3000, 3000, 3000, 3000] {
+        append(&ring, len).unwrap();
+        let closed = ring.take_frame().unwrap();
+        ring.free(closed.end);
+        let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
+        let (of_ring, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
+        let all = of_ring.pieces().concat();
+        let of_heap = RingBytes::from_heap(crate::io::AlignedBuf::copy_of(&all));
+        for bytes in [of_ring, of_heap] {
+            for count in [0, 1, 512, all.len() - 1, all.len(), all.len() + 1] {
+                let left = all.get(count..).unwrap_or(&[]);
+                let (once, twice) = (
+                    bytes.clone().skip(count),
+                    bytes.clone().skip(count / 2).skip(count.div_ceil(2)),
+                );
+                for skipped in [once, twice] {
+                    assert_eq!(skipped.pieces().concat(), left, "{count} of {}", all.len());
+                    assert_eq!((skipped.len(), skipped.is_empty()), (left.len(), left.is_empty()));
+                }
+            }
+        }
+    }
+}
+
+/// Which pages of the range of memory are there, by the kernel's account.
+fn pages_there(start: *const u8, len: usize) -> Vec<bool> {
+    let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
+    let page = |at: usize| {
+        let mut entry = [0; 8];
+        let offset = (start.addr() + at) / 4096 * 8;
+        std::os::unix::fs::FileExt::read_exact_at(&pagemap, &mut entry, offset as u64).unwrap();
+        u64::from_le_bytes(entry) >> 63 == 1
+    };
+    (0..len).step_by(4096).map(page).collect()
+}
+
+#[test]
+fn populated_ring_has_all_its_memory_and_what_was_in_it() {
+    const LEN: usize = 8 << 20;
+    let lacks = memmap2::MmapMut::map_anon(4096).unwrap().advise(memmap2::Advice::PopulateWrite);
+    if let Err(error) = lacks {
+        println!("SKIPPED: this kernel populates nothing: {error}");
+        return;
+    }
+    let options = Options::new().segment_len(LEN as u64).ring_len(LEN as u64);
+    // Appends go on in the third of the four parts.
+    let (segment, base, room) = (SegmentNumber(1), Lsn(5 << 20), 4 << 20);
+    let ring = Ring::new(&options, Start { lsn: base, seq: Seq(1), segment, base, room }).unwrap();
+    append(&ring, 1000).unwrap();
+    let there = || pages_there(ring.memory.start(), LEN);
+    assert!(there().contains(&false), "the test is to populate");
+    let mut parts = ring.populate();
+    parts.next().unwrap();
+    let third = LEN / 4096 / 2..LEN / 4096 / 4 * 3;
+    assert!(there()[third].iter().all(|page| *page), "first where appends go on");
+    assert_eq!(parts.count(), 3);
+    assert!(there().iter().all(|page| *page));
+    let (closed, bytes) = seal(&ring);
+    assert_eq!((closed.start, &bytes[72..1072]), (base, &[9; 1000][..]));
+}
+
+#[test]
+fn entry_longer_than_an_open_frame_goes_alone() {
+    let options = Options::new().sector(512).segment_len(8 << 20).ring_len(8 << 20);
+    let start =
+        Start { lsn: Lsn(0), seq: Seq(1), segment: SegmentNumber(1), base: Lsn(0), room: 8 << 20 };
+    let ring = Ring::new(&options, start).unwrap();
+    let len = usize::try_from(SOFT_FRAME_LEN).unwrap();
+    append(&ring, len).unwrap();
+    append(&ring, 10).unwrap();
+    let (long, bytes) = seal(&ring);
+    assert_eq!((long.entries, long.body_len as usize), (1, 8 + len));
+    assert_eq!(&bytes[72..72 + len], vec![9; len]);
+    let (short, _) = seal(&ring);
+    assert_eq!((short.entries, short.start, short.first_seq), (1, long.end, Seq(2)));
+}
+
+#[test]
+fn refused_append_leaves_the_open_frame_as_it_was() {
+    let ring = ring(u64::MAX / 2);
+    // A frame of one sector, three of 4 KiB: for the next one the ring has a sector too few.
+    append(&ring, 10).unwrap();
+    let first = ring.cut();
+    let longest = usize::try_from(ring.max_payload()).unwrap();
+    (0..3).for_each(|_| assert!(append(&ring, longest).is_ok()));
+    let mut joined = append(&ring, 1000).unwrap();
+    while let Ok(appended) = append(&ring, 1000) {
+        joined = appended;
+    }
+    assert!(ring.take_frame().is_some());
+    ring.free(first);
+    let next = append(&ring, 500).unwrap();
+    assert_eq!(next.lsn, joined.lsn.plus(8 + 1000), "right behind the one before it");
+}
+
+#[test]
+fn frame_is_relaxed_only_when_all_its_entries_are() {
+    let ring = ring(8 * 1024);
+    let (relaxed, strict) = (Level::Relaxed, Level::Strict);
+    let frames: [(&[Level], bool); 6] = [
+        (&[relaxed], true),
+        (&[strict], false),
+        (&[relaxed, relaxed], true),
+        (&[strict, strict], false),
+        (&[relaxed, Level::Balanced], false),
+        (&[strict, relaxed], false),
+    ];
+    for (levels, is_relaxed) in frames {
+        for level in levels {
+            ring.append(&[(1, b"entry")], *level).unwrap();
+        }
+        let closed = ring.take_frame().unwrap();
+        assert_eq!(closed.relaxed, is_relaxed, "{levels:?}");
+        let bounded = if is_relaxed { 0 } else { levels.len() as u64 };
+        assert_eq!(closed.bounded_entries(), bounded, "{levels:?}");
+    }
+}
+
+/// Else a thread that is held up could reserve in a frame that it has not seen.
+#[test]
+fn frames_that_are_filled_alike_differ_by_their_generation() {
+    let open = Open::new();
+    let addition = Addition { len: 16, entries: 1, bound: true };
+    let words: Vec<_> = (0..3)
+        .map(|generation| {
+            let (start, first_seq) = (Lsn(0), Seq(1));
+            open.open(NewFrame { generation, start, first_seq, limit: 512 }, addition);
+            let word = open.close(generation + 1);
+            assert_eq!((word.len(), word.entries(), word.is_bound()), (64 + 16, 1, true));
+            assert!(!open.word().is_open());
+            word
+        })
+        .collect();
+    assert!(words[0] != words[1] && words[1] != words[2] && words[0] != words[2], "{words:?}");
 }
 
 #[test]
@@ -210,6 +411,40 @@ fn sealer_waits_for_a_thread_that_copies_while_it_ends() {
     seen.recv().unwrap();
     slots.wait_until_copied(Lsn(8));
     assert!(copied.load(Ordering::Relaxed));
+}
+
+#[test]
+fn frame_is_taken_only_when_all_of_it_is_copied() {
+    let ring = Arc::new(ring(8 * 1024));
+    let at = append(&ring, 10).unwrap().lsn;
+    let copied = Arc::new(AtomicBool::new(false));
+    let (begun, seen) = mpsc::channel();
+    let (its_ring, its_copied) = (Arc::clone(&ring), Arc::clone(&copied));
+    let appender = thread::spawn(move || {
+        let slot = its_ring.slots.mine();
+        slot.begin(at);
+        begun.send(()).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        its_copied.store(true, Ordering::Relaxed);
+        slot.publish(0);
+    });
+    seen.recv().unwrap();
+    ring.take_frame().unwrap();
+    assert!(copied.load(Ordering::Relaxed));
+    appender.join().unwrap();
+}
+
+#[test]
+fn sealer_does_not_wait_for_a_reservation_that_was_withdrawn() {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let slots = Slots::new();
+        slots.mine().begin(Lsn(0));
+        slots.mine().withdraw();
+        slots.wait_until_copied(Lsn(8));
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(60)).expect("it waits");
 }
 
 #[test]
