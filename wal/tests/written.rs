@@ -1,0 +1,149 @@
+//! What a log on the simulated disk leaves in its files, and what it counts of that.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_wal::format::{Frame, FrameKind, Header};
+use bulla_wal::io::sim::{FaultOp, SimDisk};
+use bulla_wal::{Level, Log, Method, Options, ReadFrom, Reader, SegmentNumber, Visibility, dir};
+
+const DIR: &str = "/log";
+const SECTOR: u32 = 512;
+const SEGMENT: usize = 16 * 1024;
+/// An entry of it makes a frame of one sector.
+const PAYLOAD: [u8; 100] = [5; 100];
+
+fn options(disk: &SimDisk) -> Options {
+    Options::new()
+        .io(disk.process())
+        .sector(SECTOR)
+        .segment_len(SEGMENT as u64)
+        .ring_len(16 * 1024)
+        .idle_promise(Duration::from_secs(3600))
+        .manual()
+}
+
+fn create(disk: &SimDisk) -> Log {
+    Log::create(Path::new(DIR), &options(disk)).unwrap()
+}
+
+fn commit(log: &Log) {
+    let receipt = log.append_with(1, &PAYLOAD, Level::Strict).unwrap();
+    log.wait(receipt).unwrap();
+}
+
+fn segment(disk: &SimDisk, number: u64) -> Vec<u8> {
+    disk.read_file(dir::segment_path(Path::new(DIR), SegmentNumber(number)))
+}
+
+/// The kind of the frame in each sector after the header, as far as there are any.
+fn frames(segment: &[u8]) -> Vec<FrameKind> {
+    let header = Header::decode(segment).unwrap();
+    let frame = |bytes: &[u8]| Frame::decode(bytes, header.seed(), header.epoch, SECTOR);
+    let sectors = segment.chunks(SECTOR as usize).skip(1);
+    sectors.map_while(|bytes| Some(frame(bytes).ok()?.0.kind)).collect()
+}
+
+#[test]
+fn segment_is_filled_with_frames_and_its_seal_and_its_successor_names_it() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk);
+    disk.advance(1_000_000_000);
+    let made = options(&disk).file_system().wall_ns();
+    while log.stats().rotations < 3 {
+        commit(&log);
+    }
+    let in_segment = SEGMENT / SECTOR as usize - 2;
+    for number in 1..=3 {
+        let bytes = segment(&disk, number);
+        assert_eq!(bytes.len(), SEGMENT, "segment {number}");
+        let mut expected = vec![FrameKind::Data; in_segment];
+        expected.push(FrameKind::SealRotated);
+        assert_eq!(frames(&bytes), expected, "segment {number}");
+    }
+    assert_eq!((segment(&disk, 4).len(), frames(&segment(&disk, 4)).len()), (SEGMENT, 1));
+    let headers = [1, 2, 3].map(|number| Header::decode(&segment(&disk, number)).unwrap());
+    for pair in headers.windows(2) {
+        assert_eq!(pair[1].number, pair[0].number.next());
+        assert_eq!((pair[1].nonce, pair[1].previous_nonce), (pair[0].nonce, pair[0].nonce));
+        assert!(pair[1].wall_ns >= made && pair[1].opening.is_none(), "{:?}", pair[1]);
+    }
+}
+
+#[test]
+fn closed_log_ends_where_its_frames_do_and_its_spare_after_its_header() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk);
+    (0..40).for_each(|_| commit(&log));
+    log.close().unwrap();
+    let in_first = SEGMENT / SECTOR as usize - 2;
+    let last = segment(&disk, 2);
+    let mut expected = vec![FrameKind::Data; 40 - in_first];
+    expected.push(FrameKind::SealClosed);
+    assert_eq!(frames(&last), expected);
+    assert_eq!(last.len(), (1 + expected.len()) * SECTOR as usize);
+    assert_eq!(segment(&disk, 3).len(), SECTOR as usize);
+}
+
+#[test]
+fn what_was_appended_at_any_level_is_read_back_in_order() {
+    for method in [Method::Direct, Method::Buffered] {
+        let disk = SimDisk::new(1);
+        disk.configure(|config| config.short_write_ppm = 200_000);
+        let log = Log::create(Path::new(DIR), &options(&disk).method(method)).unwrap();
+        let payload = |number: u16| number.to_le_bytes().repeat(usize::from(number) * 7 % 900 + 1);
+        for number in 0..200 {
+            let level = Level::ALL[usize::from(number) % 3];
+            let receipt = log.append_with(number, &payload(number), level).unwrap();
+            assert_eq!(receipt.seq.0, u64::from(number) + 1);
+            log.wait(receipt).unwrap();
+        }
+        log.close().unwrap();
+        let io = Arc::clone(options(&disk).file_system());
+        let mut reader =
+            Reader::open(io, Path::new(DIR), ReadFrom::Start, Visibility::Durable).unwrap();
+        for number in 0..200 {
+            let entry = reader.next().unwrap().expect("durable");
+            assert_eq!((entry.kind, entry.payload), (number, &payload(number)[..]), "{method:?}");
+        }
+        assert!(reader.next().unwrap().is_none());
+    }
+}
+
+#[test]
+fn counters_say_what_was_done() {
+    for (method, dsync_writes, syncs) in [(Method::Direct, 5, 0), (Method::Buffered, 0, 5)] {
+        let disk = SimDisk::new(1);
+        let log = Log::create(Path::new(DIR), &options(&disk).method(method)).unwrap();
+        (0..5).for_each(|_| commit(&log));
+        let stats = log.stats();
+        assert_eq!((stats.frames, stats.writes, stats.written_bytes), (5, 5, 5 * 512));
+        assert_eq!((stats.dsync_writes, stats.syncs), (dsync_writes, syncs), "{method:?}");
+        assert_eq!((stats.group_size.count, stats.group_size.max), (5, 1));
+        assert_eq!((stats.commit_latency_ns.count, stats.short_writes), (5, 0));
+        // A promise is a frame, and no group.
+        log.secure(log.end()).unwrap();
+        let stats = log.stats();
+        assert_eq!((stats.frames, stats.group_size.count), (6, 5));
+        assert_eq!((stats.rotations, stats.reserved_rotations), (0, 0));
+    }
+}
+
+#[test]
+fn log_goes_on_once_there_is_space_for_a_segment() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk);
+    disk.fail_next(FaultOp::Create, std::io::ErrorKind::StorageFull, "", 0);
+    let mut refused = 0;
+    while log.stats().rotations < 2 {
+        match log.append_with(1, &PAYLOAD, Level::Strict) {
+            Ok(receipt) => log.wait(receipt).unwrap(),
+            Err(error) => {
+                assert!(matches!(error, bulla_wal::Error::NoSpace(_)), "{error}");
+                refused += 1;
+                assert!(refused < 10, "it is not tried again");
+            }
+        }
+    }
+}
