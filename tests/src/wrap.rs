@@ -32,6 +32,8 @@ pub struct Knobs {
     /// Clocks stand, and randomness is a sequence: what is done twice is done the same.
     pub still: AtomicBool,
     drawn: AtomicU64,
+    /// How often the clock was read.
+    pub looks: AtomicU64,
     read_cached: Mutex<BTreeSet<PathBuf>>,
     /// Read through the page cache, the first file is like the second.
     pub stale: Mutex<Option<(PathBuf, PathBuf)>>,
@@ -196,6 +198,7 @@ impl Io for WrapIo {
     }
 
     fn now_ns(&self) -> u64 {
+        self.knobs.looks.fetch_add(1, Ordering::Relaxed);
         if self.is_still() { 1 } else { self.inner.now_ns() }
     }
 
