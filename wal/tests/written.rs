@@ -25,12 +25,12 @@ fn options(disk: &SimDisk) -> Options {
 }
 
 fn create(disk: &SimDisk) -> Log {
-    Log::create(Path::new(DIR), &options(disk)).unwrap()
+    Log::create(Path::new(DIR), &options(disk)).expect("a new log")
 }
 
 fn commit(log: &Log) {
-    let receipt = log.append_with(1, &PAYLOAD, Level::Strict).unwrap();
-    log.wait(receipt).unwrap();
+    let receipt = log.append_with(1, &PAYLOAD, Level::Strict).expect("room");
+    log.wait(receipt).expect("a disk that works");
 }
 
 fn segment(disk: &SimDisk, number: u64) -> Vec<u8> {
@@ -39,7 +39,7 @@ fn segment(disk: &SimDisk, number: u64) -> Vec<u8> {
 
 /// The kind of the frame in each sector after the header, as far as there are any.
 fn frames(segment: &[u8]) -> Vec<FrameKind> {
-    let header = Header::decode(segment).unwrap();
+    let header = Header::decode(segment).expect("a header");
     let frame = |bytes: &[u8]| Frame::decode(bytes, header.seed(), header.epoch, SECTOR);
     let sectors = segment.chunks(SECTOR as usize).skip(1);
     sectors.map_while(|bytes| Some(frame(bytes).ok()?.0.kind)).collect()
