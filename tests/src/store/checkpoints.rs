@@ -1,0 +1,161 @@
+//! Checkpoints of the store's campaign: how they are taken, and damaged. And a smaller one of their
+//! own, which goes through every crash of one checkpoint.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bulla_engine::{CheckpointError, Error, Level, Store, StoreOptions, Token, TokenId};
+use bulla_recovery::Recovery;
+use bulla_wal::Options;
+use bulla_wal::io::sim::{CrashKind, SimDisk};
+
+use super::oracle::read;
+use super::{DIR, Violation, World};
+
+/// A kill at every step of a checkpoint, an open after it, a power loss after that, which takes
+/// what was pending, or leaves it, or decides otherwise on one part of it: any one checkpoint may
+/// then be damaged, and the store shows the same.
+///
+/// # Errors
+/// The first of these that is broken, with the crash before it.
+pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
+    /// What a kill strikes was done, or not.
+    const SEEDS: u64 = 4;
+    let dir = Path::new(DIR);
+    let log = |disk: &SimDisk| {
+        let log = Options::new().sector(512).segment_len(16 * 1024).ring_len(16 * 1024);
+        log.io(disk.process()).lock_timeout(Duration::ZERO).manual()
+    };
+    let options = |disk: &SimDisk| StoreOptions::new().log(log(disk)).checkpoint_close_bytes(None);
+    let failed = |error: Error| format!("{error:?}");
+    for (step, seed) in (0..400_u64).flat_map(|step| (0..SEEDS).map(move |seed| (step, seed))) {
+        let disk = SimDisk::new(seed);
+        let store = Store::open(dir, &options(&disk)).map_err(failed)?;
+        let fill = |store: &Store, weight: f32| {
+            (1..100_u32).try_for_each(|id| {
+                let token = Token::builder(TokenId(id)).weight(weight).build()?;
+                store.put_async(&token, Level::Strict).map(drop)
+            })
+        };
+        for weight in [1.0, 2.0, 3.0] {
+            fill(&store, weight).map_err(failed)?;
+            store.checkpoint().map_err(failed)?;
+        }
+        fill(&store, 4.0).map_err(failed)?;
+        store.sync().map_err(failed)?;
+        disk.crash_after(step, CrashKind::Kill);
+        let ended = store.checkpoint().is_ok();
+        disk.disarm();
+        disk.kill();
+        drop(store);
+        let all_stand = |disk: &SimDisk| {
+            let store = Store::open(dir, &options(disk));
+            let store = store.map_err(|error| format!("step {step}: {error:?}"))?;
+            let opened = store.opened_from();
+            if opened.refused.is_empty() { Ok(()) } else { Err(format!("step {step}: {opened}")) }
+        };
+        // A recovery that knows of no checkpoint moves no frame below one.
+        let fork = disk.fork(seed);
+        fork.power_loss();
+        let recovery = Recovery::run(dir, &log(&fork));
+        drop(recovery.map_err(|error| format!("step {step}: {error:?}"))?);
+        all_stand(&fork)?;
+        all_stand(&disk)?;
+        disk.halt();
+        for ends in ends_but_for_one(&disk.open_ends(CrashKind::PowerLoss)) {
+            let disk = disk.end(seed, CrashKind::PowerLoss, &ends);
+            each_checkpoint_can_be_spared(&disk, |disk| {
+                let store = Store::open(dir, &options(disk)).map_err(failed)?;
+                let is_right = |token: Token| token.weight() == 4.0;
+                let all = read(store.iter())?.all(is_right) && store.len() == 99;
+                if all { Ok(()) } else { Err("other records".to_owned()) }
+            })
+            .map_err(|violation| format!("seed {seed}, step {step}, {ends:?}: {violation}"))?;
+        }
+        if ended && seed == SEEDS - 1 {
+            return Ok(());
+        }
+    }
+    Err("a checkpoint takes more steps than were tried".to_owned())
+}
+
+/// Every piece lost, or every piece as it was written last; and each of these but for one.
+fn ends_but_for_one(open: &[usize]) -> Vec<Vec<usize>> {
+    let lost = vec![0; open.len()];
+    let kept: Vec<_> = open.iter().map(|count| count - 1).collect();
+    let mut all = vec![lost.clone(), kept.clone()];
+    for at in 0..open.len() {
+        for (ends, other) in [(&lost, &kept), (&kept, &lost)] {
+            let mut ends = ends.clone();
+            ends[at] = other[at];
+            all.push(ends);
+        }
+    }
+    all
+}
+
+/// Damages each checkpoint in turn, and looks at the store then.
+fn each_checkpoint_can_be_spared(
+    disk: &SimDisk,
+    look: impl Fn(&SimDisk) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut names = disk.paths();
+    names.retain(|path| path.to_string_lossy().ends_with(".ckpt"));
+    names.iter().try_for_each(|name| {
+        let disk = disk.fork(1);
+        disk.flip(name, 20, 1);
+        look(&disk).map_err(|violation| format!("{} damaged: {violation}", name.display()))
+    })
+}
+
+impl World {
+    /// Damages one of the checkpoints, if all of them are whole.
+    pub(super) fn damage(&mut self) {
+        let mut names = self.disk.paths();
+        names.retain(|path| path.to_string_lossy().ends_with(".ckpt"));
+        if self.damaged.is_some() || names.is_empty() || !self.rng.one_in(3) {
+            return;
+        }
+        let name = names.swap_remove(self.rng.below(names.len() as u64) as usize);
+        let len = self.disk.read_file(&name).len() as u64;
+        if len == 0 || self.rng.one_in(4) {
+            self.disk.remove_file(&name);
+        } else {
+            self.disk.flip(&name, self.rng.below(len), 1 << self.rng.below(8));
+        }
+        self.damaged = Some(name);
+    }
+
+    /// Only a checkpoint that was damaged is refused.
+    pub(super) fn look_at_checkpoints(&mut self, store: &Store) -> Result<(), Violation> {
+        let opened = store.opened_from();
+        self.tally.opened_from_checkpoints += u64::from(opened.checkpoint.is_some());
+        self.tally.opened_from_older_ones +=
+            u64::from(opened.checkpoint.is_some() && !opened.refused.is_empty());
+        let purged = store.recovered().is_some_and(|report| report.first_seq.0 > 1);
+        self.tally.opened_on_purged_logs += u64::from(purged);
+        match opened.refused.iter().find(|refused| Some(&refused.path) != self.damaged.as_ref()) {
+            Some(_) => Err(format!("a whole checkpoint was refused: {opened}")),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn checkpoint(&mut self, store: &Store) -> Result<(), Violation> {
+        let seq = self.seq(store);
+        match store.checkpoint() {
+            Ok(taken) if taken.records != self.map.len() as u64 => {
+                Err(format!("{taken:?}, but there are {}", self.map.len()))
+            }
+            Ok(_) => {
+                // It promises them.
+                (self.durable, self.written) = (self.durable.max(seq), self.written.max(seq));
+                self.tally.checkpoints += 1;
+                Ok(())
+            }
+            Err(_) if self.disk.is_crashed() => Ok(()),
+            // The segment is full to its last sector.
+            Err(Error::Checkpoint(CheckpointError::NotPromised { .. })) => Ok(()),
+            Err(error) => Err(format!("checkpoint failed: {error:?}")),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! One seed of the store's campaign: random operations, crashes and reopenings on the
+//! simulated disk, against a plain map.
+//!
+//! The map is changed as the documentation of each operation says, and compared with the
+//! whole store after every one. After a crash the store must be what the map was after
+//! some operation, none that was acknowledged may be missing, and a reading of the log
+//! that shares no code with the store must come to the same records. Only what a reclaim
+//! chooses is left to the store: it may take what is not persistent, and nothing else.
+//! Checkpoints are taken and the log is purged meanwhile, crashes come inside opens, too,
+//! and between two lives one checkpoint may be damaged: the store must show the same.
+//!
+//! ```text
+//! operations    what is done with a store, and what must come of it
+//! oracle        the store, its snapshots and its log beside the map
+//! checkpoints   taken, damaged, and each of them spared
+//! ```
+
+mod checkpoints;
+mod operations;
+mod oracle;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bulla_engine::{OnExceed, Quota, Receipt, Store, StoreOptions, Token};
+use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk};
+use bulla_wal::{Method, Options, Overflow};
+
+use crate::rng::Rng;
+
+pub use checkpoints::any_one_checkpoint_is_enough_after_every_crash;
+
+const DIR: &str = "/store";
+/// More records, and more pages, than there ever are.
+const UNBOUNDED: u64 = 1_000;
+
+type Violation = String;
+
+/// A record and when it expires (0: never).
+type Map = BTreeMap<u32, (Token, u64)>;
+
+/// What a seed did, for the campaign's totals.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Tally {
+    pub crashes: u64,
+    pub lost_operations: u64,
+    pub acknowledged: u64,
+    pub changes: u64,
+    pub batches: u64,
+    pub swaps: u64,
+    pub swaps_refused: u64,
+    pub updates_that_panicked: u64,
+    pub expired: u64,
+    pub refused_for_records: u64,
+    pub refused_for_bytes: u64,
+    pub reclaimed: u64,
+    pub refused_by_the_ring: u64,
+    pub crashes_in_opens: u64,
+    pub checkpoints: u64,
+    pub opened_from_checkpoints: u64,
+    pub opened_from_older_ones: u64,
+    pub slabs_built_again: u64,
+    pub opened_on_purged_logs: u64,
+    pub snapshots: u64,
+    pub pages_kept: u64,
+}
+
+impl Tally {
+    /// Adds another seed's.
+    pub fn add(&mut self, other: &Self) {
+        self.crashes += other.crashes;
+        self.lost_operations += other.lost_operations;
+        self.acknowledged += other.acknowledged;
+        self.changes += other.changes;
+        self.batches += other.batches;
+        self.swaps += other.swaps;
+        self.swaps_refused += other.swaps_refused;
+        self.updates_that_panicked += other.updates_that_panicked;
+        self.expired += other.expired;
+        self.refused_for_records += other.refused_for_records;
+        self.refused_for_bytes += other.refused_for_bytes;
+        self.reclaimed += other.reclaimed;
+        self.refused_by_the_ring += other.refused_by_the_ring;
+        self.crashes_in_opens += other.crashes_in_opens;
+        self.checkpoints += other.checkpoints;
+        self.opened_from_checkpoints += other.opened_from_checkpoints;
+        self.opened_from_older_ones += other.opened_from_older_ones;
+        self.slabs_built_again += other.slabs_built_again;
+        self.opened_on_purged_logs += other.opened_on_purged_logs;
+        self.snapshots += other.snapshots;
+        self.pages_kept += other.pages_kept;
+    }
+}
+
+/// Plays one seed.
+///
+/// # Errors
+/// The first promise that is broken, with the seed that plays it again.
+pub fn run(seed: u64) -> Result<Tally, String> {
+    let mut world = World::new(Rng::new(seed));
+    world.play().map_err(|violation| format!("seed {seed}: {violation}"))?;
+    Ok(world.tally)
+}
+
+/// Plays what a script says instead of a seed: every choice is read from its bytes.
+///
+/// # Errors
+/// The first promise that is broken.
+pub fn run_script(script: &[u8]) -> Result<Tally, String> {
+    let mut world = World::new(Rng::from_script(script));
+    world.play()?;
+    Ok(world.tally)
+}
+
+/// The map after an operation, and the number of the log's last entry then.
+struct Moment {
+    seq: u64,
+    map: Map,
+}
+
+struct World {
+    rng: Rng,
+    disk: SimDisk,
+    options: Options,
+    max_records: u64,
+    max_pages: u64,
+    reclaims: bool,
+    rush: bool,
+    /// Bytes of log after which a checkpoint is taken.
+    checkpoint_bytes: Option<u64>,
+    /// A checkpoint that was damaged, until two others were taken.
+    damaged: Option<PathBuf>,
+    map: Map,
+    /// The first is what the last open showed.
+    history: Vec<Moment>,
+    /// The map after each entry that ended an operation, by the entry's number.
+    maps: BTreeMap<u64, Map>,
+    receipts: Vec<Receipt>,
+    /// Entries before this life's.
+    base: u64,
+    durable: u64,
+    written: u64,
+    tally: Tally,
+}
+
+impl World {
+    fn new(mut rng: Rng) -> Self {
+        let config = SimConfig {
+            step_ns: rng.within(1_000, 200_000),
+            late_completion_ppm: if rng.one_in(2) { 500_000 } else { 0 },
+            ..SimConfig::default()
+        };
+        let disk = SimDisk::with_config(rng.bits(), config);
+        let options = Options::new()
+            .sector(512)
+            .segment_len(16 * 1024)
+            .ring_len(16 * 1024)
+            .method(if rng.one_in(2) { Method::Direct } else { Method::Buffered })
+            .overflow(if rng.one_in(4) { Overflow::Full } else { Overflow::Block })
+            .lock_timeout(Duration::ZERO)
+            .manual();
+        let (max_records, max_pages) = match rng.below(3) {
+            0 => (rng.within(10, 60), UNBOUNDED),
+            1 => (UNBOUNDED, rng.within(2, 8)),
+            _ => (UNBOUNDED, UNBOUNDED),
+        };
+        Self {
+            reclaims: rng.one_in(2),
+            checkpoint_bytes: rng.one_in(2).then(|| rng.within(2_000, 40_000)),
+            damaged: None,
+            rng,
+            rush: false,
+            disk,
+            options,
+            max_records,
+            max_pages,
+            map: Map::new(),
+            history: Vec::new(),
+            maps: BTreeMap::from([(0, Map::new())]),
+            receipts: Vec::new(),
+            base: 0,
+            durable: 0,
+            written: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    fn play(&mut self) -> Result<(), Violation> {
+        self.history.push(Moment { seq: 0, map: Map::new() });
+        for _ in 0..self.rng.within(2, 5) {
+            let kind = if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss };
+            let store = self.open()?;
+            self.rush = self.rng.one_in(3);
+            self.disk.crash_after(self.rng.below(300), kind);
+            let mut snapshots = Vec::new();
+            for _ in 0..self.rng.within(10, 200) {
+                let ended = self.operate(&store);
+                let ended = ended.and_then(|()| {
+                    if self.disk.is_crashed() { Ok(()) } else { self.compare(&store) }
+                });
+                // Nothing can be read of a dead disk.
+                if self.disk.is_crashed() {
+                    break;
+                }
+                ended?;
+                self.acknowledge(&store);
+                self.look_at_snapshots(&store, &mut snapshots)?;
+            }
+            drop(snapshots);
+            let checkpoints = store.stats().checkpoints;
+            self.tally.slabs_built_again += checkpoints.rebuilt_slabs;
+            if checkpoints.taken >= 2 {
+                self.damaged = None;
+            }
+            if !self.disk.is_crashed() && self.rng.one_in(4) {
+                self.disk.disarm();
+                let seq = self.seq(&store);
+                store.close().map_err(|error| format!("close failed: {error:?}"))?;
+                (self.durable, self.written) = (seq, seq);
+                continue;
+            }
+            self.crash(kind);
+            drop(store);
+            self.tally.crashes += 1;
+        }
+        drop(self.open()?);
+        Ok(())
+    }
+
+    /// Ends everything that runs on the disk, if that has not happened yet.
+    fn crash(&mut self, kind: CrashKind) {
+        match (self.disk.is_crashed(), kind) {
+            (true, _) => {}
+            (_, CrashKind::Kill) => self.disk.kill(),
+            (_, CrashKind::PowerLoss) => self.disk.power_loss(),
+        }
+        if kind == CrashKind::PowerLoss {
+            self.written = self.durable;
+        }
+        self.disk.disarm();
+    }
+
+    /// Opens the store, with crashes inside, and compares it with what it may be.
+    fn open(&mut self) -> Result<Store, Violation> {
+        self.disk.disarm();
+        self.damage();
+        for _ in 0..self.rng.below(3) {
+            let kind = if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss };
+            self.disk.crash_after(self.rng.below(150), kind);
+            let opened = Store::open(Path::new(DIR), &self.store_options());
+            self.tally.crashes_in_opens += u64::from(self.disk.is_crashed());
+            match opened {
+                // What an open shows is durable.
+                Ok(store) if !self.disk.is_crashed() => {
+                    let seq = recovered(&store);
+                    (self.durable, self.written) = (self.durable.max(seq), self.written.max(seq));
+                    self.crash(kind);
+                    drop(store);
+                }
+                Err(error) if !self.disk.is_crashed() => {
+                    return Err(format!("open failed: {error:?}"));
+                }
+                _ => self.crash(kind),
+            }
+        }
+        self.open_at_last()
+    }
+
+    fn store_options(&self) -> StoreOptions {
+        let log = self.options.clone().io(self.disk.process());
+        let on_exceed = if self.reclaims { OnExceed::Reclaim } else { OnExceed::Reject };
+        let quota = Quota::new()
+            .max_records(self.max_records)
+            .max_bytes(self.max_pages * 4096)
+            .on_exceed(on_exceed);
+        // Without the log nobody else could say what a reclaim has chosen.
+        StoreOptions::new()
+            .log(log)
+            .quota(quota)
+            .checkpoint_bytes(self.checkpoint_bytes)
+            .checkpoint_close_bytes(self.checkpoint_bytes)
+            .keep_log(self.reclaims)
+    }
+
+    fn seq(&self, store: &Store) -> u64 {
+        self.base + store.stats().log.entries
+    }
+}
+
+/// The number of the last entry that an open found.
+fn recovered(store: &Store) -> u64 {
+    store.recovered().map_or(0, |report| report.next_seq.0 - 1)
+}

@@ -1,0 +1,284 @@
+//! What the store's campaign does with a store, and what must come of each operation.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use bulla_engine::entries::Change;
+use bulla_engine::{Batch, Error, Flags, Level, Receipt, Store, Token, TokenId};
+
+use super::oracle::{pages, read};
+use super::{Map, Violation, World};
+
+/// Seconds since 1970 at which the simulated clock is about: tokens may be as old.
+const OLD: u64 = 1_000;
+
+impl World {
+    pub(super) fn operate(&mut self, store: &Store) -> Result<(), Violation> {
+        let level = Level::ALL[self.rng.below(3) as usize];
+        // In a rush nobody makes room in the ring but the writes themselves.
+        match self.rng.below(if self.rush { 12 } else { 17 }) {
+            0..=3 => self.put(store, level),
+            4 => self.expire(store, level),
+            5 | 6 => self.update(store, level),
+            7 => self.swap(store, level),
+            8 => self.delete(store, level),
+            9 | 10 => self.batch(store, level),
+            11 => self.expire_due(store),
+            12 => {
+                self.disk.advance(self.rng.within(1, 150) * 1_000_000);
+                store.step();
+                Ok(())
+            }
+            16 => self.checkpoint(store),
+            13 => {
+                let _ = store.sync();
+                Ok(())
+            }
+            _ => {
+                if let Some(receipt) = self.receipts.last() {
+                    let _ = store.wait(*receipt);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// An id of a few dense pages, or one that is alone in its slab.
+    pub(super) fn id(&mut self) -> u32 {
+        let number = self.rng.below(100) as u32;
+        if self.rng.one_in(5) { (number % 8 + 1) * 1_000_000 } else { number * 3 + 1 }
+    }
+
+    fn token(&mut self, id: u32) -> Token {
+        let persistent = self.rng.one_in(8);
+        Token::builder(TokenId(id))
+            .flags(if persistent { Flags::PERSISTENT } else { Flags::NONE })
+            .weight(self.rng.below(100) as f32)
+            .timestamp(self.rng.below(OLD) as u32)
+            .build()
+            .expect("in range")
+    }
+
+    /// What changes do to the map.
+    fn after(&self, changes: &[Change]) -> Map {
+        let mut map = self.map.clone();
+        for change in changes {
+            match change {
+                Change::Put(token) => {
+                    map.insert(token.id().0, (*token, 0));
+                }
+                Change::Delete(id) => {
+                    map.remove(&id.0);
+                }
+                Change::Expire(id, at) => {
+                    if let Some((_, expiry)) = map.get_mut(&id.0) {
+                        *expiry = *at;
+                    }
+                }
+            }
+        }
+        map
+    }
+
+    /// An operation that should have made these changes ended like this.
+    fn ended(
+        &mut self,
+        changes: &[Change],
+        result: Result<Option<Receipt>, Error>,
+    ) -> Result<(), Violation> {
+        let after = self.after(changes);
+        let more = |now: usize, then: u64, max: u64| then > max.max(now as u64);
+        let records = more(self.map.len(), after.len() as u64, self.max_records);
+        let bytes = more(pages(&self.map) as usize, pages(&after), self.max_pages);
+        match result {
+            Ok(receipt) => {
+                if (records || bytes) && !self.reclaims {
+                    return Err("a write that exceeds the quota was made".to_owned());
+                }
+                self.receipts.extend(receipt);
+                self.tally.changes += 1;
+                self.map = after;
+                Ok(())
+            }
+            Err(_) if self.disk.is_crashed() => Ok(()),
+            Err(Error::Quota(_)) if records || bytes => {
+                self.tally.refused_for_records += u64::from(records);
+                self.tally.refused_for_bytes += u64::from(bytes);
+                Ok(())
+            }
+            Err(Error::Log(bulla_wal::Error::Full)) => {
+                self.tally.refused_by_the_ring += 1;
+                Ok(())
+            }
+            Err(error) => Err(format!("{changes:?} failed: {error:?}")),
+        }
+    }
+
+    fn put(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
+        let id = self.id();
+        let token = self.token(id);
+        if self.rng.one_in(3) {
+            let exists = self.map.contains_key(&id);
+            return match store.create_async(&token, level) {
+                Err(Error::Exists { .. }) if exists => Ok(()),
+                Ok(_) if exists => Err(format!("{id} was created, and was there")),
+                result => self.ended(&[Change::Put(token)], result.map(Some)),
+            };
+        }
+        if self.rng.one_in(2) {
+            let result = store.put_async(&token, level);
+            return self.ended(&[Change::Put(token)], result.map(Some));
+        }
+        let ttl = Duration::from_millis(self.rng.within(1, 500));
+        let result = store.put_for_async(&token, ttl, level);
+        let at = read(store.expires_at(token.id()))?.unwrap_or(0);
+        self.ended(&[Change::Put(token), Change::Expire(token.id(), at)], result.map(Some))
+    }
+
+    fn expire(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
+        let id = TokenId(self.id());
+        let ttl = self.rng.one_in(2).then(|| Duration::from_millis(self.rng.within(1, 500)));
+        let result = store.expire_in_async(id, ttl, level);
+        if matches!(result, Ok(made) if made.is_some() != self.map.contains_key(&id.0)) {
+            return Err(format!("{id} was told when to expire: {result:?}"));
+        }
+        let at = read(store.expires_at(id))?.unwrap_or(0);
+        // Where records are reclaimed, it may have made way at once.
+        let is_there = !self.reclaims || read(store.get(id))?.is_some();
+        if is_there && ttl.is_none() != (at == 0) && matches!(result, Ok(Some(_))) {
+            return Err(format!("{id} was told to expire in {ttl:?}, and will at {at}"));
+        }
+        self.ended(&[Change::Expire(id, at)], result)
+    }
+
+    fn update(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
+        let id = self.id();
+        let Some(&(_, expiry)) = self.map.get(&id) else {
+            return match store.update_async(TokenId(id), level, Ok) {
+                Ok(None) => Ok(()),
+                other => Err(format!("{id} is not there and was updated: {other:?}")),
+            };
+        };
+        if self.rng.one_in(4) {
+            // Without the hook: under a fuzzer it would end the process.
+            let panics = |_| resume_unwind(Box::new("on purpose"));
+            let update = || store.update_async(TokenId(id), level, panics);
+            self.tally.updates_that_panicked += 1;
+            return match catch_unwind(AssertUnwindSafe(update)) {
+                Err(_) => Ok(()),
+                Ok(other) => Err(format!("a panic went unseen: {other:?}")),
+            };
+        }
+        if self.rng.one_in(8) {
+            let result = store.update_async(TokenId(id), level, |_| Err("no".into()));
+            return match result {
+                Err(Error::Update(_)) => Ok(()),
+                other => Err(format!("a refusal went unseen: {other:?}")),
+            };
+        }
+        let weight = self.rng.below(100) as f32;
+        let result = store.update_async(TokenId(id), level, |token| {
+            Ok(token.to_builder().weight(weight).build()?)
+        });
+        let next = self.map[&id].0.to_builder().weight(weight).build().expect("in range");
+        let changes = [Change::Put(next), Change::Expire(TokenId(id), expiry)];
+        self.ended(&changes, result.map(|updated| updated.map(|(_, receipt)| receipt)))
+    }
+
+    fn swap(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
+        let id = self.id();
+        let next = self.token(id);
+        let there = self.map.get(&id).copied();
+        let expected = match there {
+            Some((token, _)) if self.rng.one_in(2) => token,
+            _ => self.token(id),
+        };
+        let fits = there.is_some_and(|(token, _)| token == expected);
+        let expiry = there.map_or(0, |(_, expiry)| expiry);
+        let changes = [Change::Put(next), Change::Expire(TokenId(id), expiry)];
+        match store.compare_and_swap_async(&expected, &next, level) {
+            Ok(None) if !fits => {
+                self.tally.swaps_refused += 1;
+                Ok(())
+            }
+            Ok(made) if made.is_some() != fits => Err(format!("swap of {id}: {made:?}")),
+            result => {
+                self.tally.swaps += 1;
+                self.ended(&changes, result)
+            }
+        }
+    }
+
+    fn delete(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
+        let id = self.id();
+        let result = store.delete_async(TokenId(id), level);
+        if matches!(result, Ok(made) if made.is_some() != self.map.contains_key(&id)) {
+            return Err(format!("{id} was deleted: {result:?}"));
+        }
+        self.ended(&[Change::Delete(TokenId(id))], result)
+    }
+
+    fn batch(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
+        let mut changes = Vec::new();
+        let most = if self.rng.one_in(3) { 45 } else { 12 };
+        for _ in 0..self.rng.within(1, most) {
+            let id = self.id();
+            changes.push(match self.rng.below(5) {
+                0 => Change::Delete(TokenId(id)),
+                1 => Change::Expire(TokenId(id), self.rng.below(3) * 1_000_000),
+                _ => Change::Put(self.token(id)),
+            });
+        }
+        let mut batch = Batch::new();
+        batch.extend(changes.iter().copied());
+        self.tally.batches += 1;
+        let result = store.apply_async(&batch, level);
+        self.ended(&changes, result.map(Some))?;
+        if self.reclaims || self.disk.is_crashed() {
+            return Ok(());
+        }
+        let ids: Vec<_> = (0..20).map(|_| TokenId(self.id())).collect();
+        let expected: Vec<_> = ids.iter().map(|id| Some(self.map.get(&id.0)?.0)).collect();
+        if read(store.get_many(&ids))? == expected {
+            Ok(())
+        } else {
+            Err(format!("get_many {ids:?}"))
+        }
+    }
+
+    fn expire_due(&mut self, store: &Store) -> Result<(), Violation> {
+        let limit = self.rng.within(1, 20) as usize;
+        let before = self.now_ms();
+        let result = store.expire_due(limit);
+        if self.disk.is_crashed() {
+            return Ok(());
+        }
+        let due = |(_, at): &(Token, u64)| *at != 0 && *at <= before;
+        let ids: Vec<_> =
+            self.map.iter().filter(|(_, value)| due(value)).map(|(id, _)| *id).collect();
+        match result {
+            Ok(count) if count == ids.len().min(limit) => {
+                for id in &ids[..count] {
+                    self.map.remove(id);
+                }
+                self.tally.expired += count as u64;
+                Ok(())
+            }
+            // Some may be gone: what is left is told by the store.
+            Err(Error::Log(bulla_wal::Error::Full)) => {
+                let left: BTreeSet<_> = read(store.iter())?.map(|token| token.id().0).collect();
+                self.map.retain(|id, value| !due(value) || left.contains(id));
+                self.tally.expired += 1;
+                Ok(())
+            }
+            other => Err(format!("{other:?} of {} expired, at most {limit}", ids.len())),
+        }
+    }
+
+    /// The simulated clock stands still between operations.
+    fn now_ms(&self) -> u64 {
+        use bulla_wal::io::Io;
+        self.disk.process().wall_ns() / 1_000_000
+    }
+}

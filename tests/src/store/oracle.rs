@@ -1,0 +1,222 @@
+//! The store's oracle: what a store shows, of itself, in snapshots and in its log, beside the map.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bulla_engine::{Error, Expired, Flags, Level, Snapshot, Store, Token, TokenId};
+use bulla_recovery::{Inspection, Range};
+use bulla_wal::Options;
+
+use super::{DIR, Map, Moment, UNBOUNDED, Violation, World, recovered};
+
+impl World {
+    pub(super) fn open_at_last(&mut self) -> Result<Store, Violation> {
+        let log = self.options.clone().io(self.disk.process());
+        let store = Store::open(Path::new(DIR), &self.store_options())
+            .map_err(|error| format!("open failed: {error:?}"))?;
+        self.look_at_checkpoints(&store)?;
+        let seq = recovered(&store);
+        if seq < self.written {
+            return Err(format!("entry {} was acknowledged, {seq} were recovered", self.written));
+        }
+        self.maps.retain(|number, _| *number <= seq);
+        self.map = match read_log(&log, &self.maps, seq)? {
+            Some(map) => map,
+            None => self.maps.get(&seq).cloned().ok_or("nobody knows the map")?,
+        };
+        match self.history.iter().position(|moment| moment.seq == seq) {
+            Some(at) if self.history[at].map != self.map => {
+                return Err(format!("after entry {seq} the log says something else"));
+            }
+            Some(at) => self.tally.lost_operations += (self.history.len() - 1 - at) as u64,
+            // Records are reclaimed, and expire, one by one.
+            None if self.reclaims || self.tally.expired > 0 => {}
+            None => return Err(format!("entry {seq} is the last: a change was cut in two")),
+        }
+        (self.base, self.durable, self.written) = (seq, seq, seq);
+        self.history = vec![Moment { seq, map: self.map.clone() }];
+        self.receipts.clear();
+        self.compare(&store)?;
+        Ok(store)
+    }
+
+    /// Compares the whole store with the map.
+    pub(super) fn compare(&mut self, store: &Store) -> Result<(), Violation> {
+        let all_there = store.stats().checkpoints.waiting_slabs == 0;
+        if self.reclaims || all_there || self.rng.one_in(8) {
+            self.compare_all(store)?;
+        } else {
+            // Not the whole of it, so that some of it stays in the checkpoint.
+            let id = TokenId(self.id());
+            let expected = self.map.get(&id.0).map(|(token, _)| *token);
+            if read(store.get(id))? != expected {
+                return Err(format!("{id:?} is not {expected:?}"));
+            }
+        }
+        self.compare_quota(store)?;
+        let seq = self.seq(store);
+        self.maps.insert(seq, self.map.clone());
+        if self.history.last().is_none_or(|last| last.seq != seq) {
+            self.history.push(Moment { seq, map: self.map.clone() });
+        }
+        Ok(())
+    }
+
+    fn compare_all(&mut self, store: &Store) -> Result<(), Violation> {
+        let shown: Vec<_> = read(store.iter())?.collect();
+        if self.reclaims {
+            let shown: BTreeSet<_> = shown.iter().map(|token| token.id().0).collect();
+            self.take_reclaimed(&shown)?;
+        }
+        if !shown.iter().eq(self.map.values().map(|(token, _)| token)) {
+            return Err(format!("the store has {shown:?}, the map {:?}", self.map));
+        }
+        for (id, (token, expiry)) in &self.map {
+            let expires_at = read(store.expires_at(TokenId(*id)))?.unwrap_or(0);
+            let found = (read(store.get(TokenId(*id)))?, expires_at);
+            if found != (Some(*token), *expiry) {
+                return Err(format!("{id} is {found:?}, not {:?}", (token, expiry)));
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_quota(&self, store: &Store) -> Result<(), Violation> {
+        let (stats, pages) = (store.stats().quota, pages(&self.map));
+        let bytes = stats.bytes - stats.kept_bytes;
+        if (stats.records, bytes) != (self.map.len() as u64, pages * 4096) {
+            return Err(format!("{stats:?}, but there are {} in {pages} pages", self.map.len()));
+        }
+        if stats.records_high > self.max_records.max(self.history[0].map.len() as u64) {
+            return Err(format!("{stats:?}: more than may be"));
+        }
+        Ok(())
+    }
+
+    /// What is not shown was reclaimed: nothing persistent may be among it.
+    fn take_reclaimed(&mut self, shown: &BTreeSet<u32>) -> Result<(), Violation> {
+        let gone: Vec<_> = self.map.keys().filter(|id| !shown.contains(id)).copied().collect();
+        for id in gone {
+            let gone = self.map.remove(&id);
+            if gone.is_some_and(|(token, _)| token.flags().contains(Flags::PERSISTENT)) {
+                return Err(format!("{id} is persistent, and was reclaimed"));
+            }
+            self.tally.reclaimed += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes a snapshot, or ends one: it shows what the store did when it was taken.
+    pub(super) fn look_at_snapshots<'s>(
+        &mut self,
+        store: &'s Store,
+        snapshots: &mut Vec<(Snapshot<'s>, Map)>,
+    ) -> Result<(), Violation> {
+        /// One more is not taken.
+        const MOST: usize = 3;
+        // It reads all that is still in the checkpoint: seldom.
+        if snapshots.len() < MOST && self.rng.one_in(30) {
+            match store.snapshot() {
+                Ok(snapshot) => snapshots.push((snapshot, self.map.clone())),
+                Err(_) if self.disk.is_crashed() => {}
+                Err(error) => return Err(format!("no snapshot: {error:?}")),
+            }
+        } else if !snapshots.is_empty() && self.rng.one_in(20) {
+            self.tally.pages_kept += store.stats().quota.kept_bytes / 4096;
+            let at = self.rng.below(snapshots.len() as u64) as usize;
+            let (snapshot, map) = snapshots.swap_remove(at);
+            match contents(&snapshot) {
+                Ok(shown) if shown == map => self.tally.snapshots += 1,
+                // Its pages made way.
+                Err(_) if self.max_pages < UNBOUNDED => {}
+                other => return Err(format!("the snapshot shows {other:?}, not {map:?}")),
+            }
+        }
+        match store.stats().quota.kept_bytes {
+            0 => Ok(()),
+            kept if snapshots.is_empty() => Err(format!("{kept} bytes are kept for nothing")),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, store: &Store) {
+        let (mut durable, mut written) = (self.durable, self.written);
+        let tally = &mut self.tally;
+        self.receipts.retain(|receipt| {
+            let ready = matches!(store.is_ready(*receipt), Ok(true));
+            if ready && receipt.level != Level::Relaxed {
+                written = written.max(receipt.seq.0);
+                tally.acknowledged += 1;
+                if receipt.level == Level::Strict {
+                    durable = durable.max(receipt.seq.0);
+                }
+            }
+            !ready
+        });
+        (self.durable, self.written) = (durable, written);
+    }
+}
+
+/// A read that must not fail.
+pub(super) fn read<T>(result: Result<T, Error>) -> Result<T, Violation> {
+    result.map_err(|error| format!("a read failed: {error:?}"))
+}
+
+/// What a snapshot shows in both of the ways in which it can be read.
+fn contents(snapshot: &Snapshot<'_>) -> Result<Map, Expired> {
+    let mut map = Map::new();
+    for token in snapshot {
+        let token = token?;
+        if snapshot.get(token.id())? == Some(token) {
+            map.insert(token.id().0, (token, snapshot.expires_at(token.id())?.unwrap_or(0)));
+        }
+    }
+    Ok(map)
+}
+
+/// Pages of 64 ids that have a record.
+pub(super) fn pages(map: &Map) -> u64 {
+    map.keys().map(|id| id / 64).collect::<BTreeSet<_>>().len() as u64
+}
+
+/// The records after the entry `last` of the log, by the table in the documentation of
+/// `bulla_engine::entries`; what was purged is taken from `maps`. None when that is not
+/// known, as several operations were one.
+fn read_log(
+    options: &Options,
+    maps: &BTreeMap<u64, Map>,
+    last: u64,
+) -> Result<Option<Map>, Violation> {
+    let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
+    let inspection = match Inspection::read(Path::new(DIR), options) {
+        Ok(inspection) => inspection,
+        Err(error) => return Err(format!("the log can't be read: {error}")),
+    };
+    let purged = inspection.report().first_seq.0 - 1;
+    let Some(mut map) = maps.get(&purged).cloned() else { return Ok(None) };
+    let mut entries = purged;
+    let replayed = inspection.replay(Range::ALL, |entry| {
+        entries += 1;
+        match entry.kind {
+            1 => entry.payload.chunks(64).for_each(|bytes| {
+                let token = Token::from_bytes(bytes.try_into().expect("64 bytes"));
+                map.insert(word(&bytes[48..52]), (token.expect("valid"), 0));
+            }),
+            2 => entry.payload.chunks(4).for_each(|id| {
+                map.remove(&word(id));
+            }),
+            _ => entry.payload.chunks(16).for_each(|item| {
+                if let Some((_, expiry)) = map.get_mut(&word(&item[..4])) {
+                    *expiry = u64::from_le_bytes(item[8..].try_into().expect("8 bytes"));
+                }
+            }),
+        }
+        ControlFlow::Continue(())
+    });
+    match replayed {
+        Ok(_) if entries == last => Ok(Some(map)),
+        Ok(_) => Err(format!("{entries} entries in the log, the store knows of {last}")),
+        Err(error) => Err(format!("the log can't be read: {error}")),
+    }
+}
