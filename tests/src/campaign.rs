@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt, Segm
 
 use crate::model::{Model, Opened, Shown, Violation, open};
 use crate::rng::Rng;
+use crate::seeds::{Campaign, Failure, caught};
 use crate::shrink::shrink;
 
 const DIR: &str = "/log";
@@ -81,38 +81,14 @@ impl Tally {
     }
 }
 
-/// A broken promise, with what led to it.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// Plays it again.
-    pub seed: u64,
-    /// What was broken.
-    pub violation: String,
-    /// What was done, a line per step.
-    pub trace: String,
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "seed {}: {}\nplay it again: cargo run -p bulla-tests --bin sim -- --seed {} --trace",
-            self.seed, self.violation, self.seed
-        )
-    }
-}
-
-impl std::error::Error for Failure {}
-
 /// Plays one seed.
 ///
 /// # Errors
 /// The first promise that is broken.
 pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
     let mut world = World::new(Rng::new(seed));
-    world
-        .play()
-        .map_err(|violation| Box::new(Failure { seed, violation, trace: world.trace.clone() }))?;
+    let played = caught(|| world.play());
+    played.map_err(|violation| Campaign::Log.failed(seed, violation, &world.trace))?;
     Ok(world.tally)
 }
 
@@ -130,7 +106,7 @@ pub fn run_script(script: &[u8]) -> Result<Tally, String> {
 #[must_use]
 pub fn trace(seed: u64) -> String {
     let mut world = World::new(Rng::new(seed));
-    let end = world.play();
+    let end = caught(|| world.play());
     format!("{}{end:?}\n{:?}\n", world.trace, world.tally)
 }
 
@@ -144,12 +120,12 @@ pub fn shrunk(seed: u64) -> Option<String> {
     }
     let tape = shrink(world.rng.tape(), |tape| fails(&mut World::new(Rng::from_tape(tape))));
     let mut world = World::new(Rng::from_tape(&tape));
-    let end = catch_unwind(AssertUnwindSafe(|| world.play()));
+    let end = caught(|| world.play());
     Some(format!("{}{end:?}\n", world.trace))
 }
 
 fn fails(world: &mut World) -> bool {
-    !matches!(catch_unwind(AssertUnwindSafe(|| world.play())), Ok(Ok(())))
+    caught(|| world.play()).is_err()
 }
 
 struct World {

@@ -20,6 +20,7 @@ use bulla_wal::io::sim::{CrashKind, SimDisk};
 
 use crate::model::Violation;
 use crate::rng::Rng;
+use crate::seeds::caught;
 
 /// Of a halt with no more ends than ten open sectors have, every one is tried.
 pub const MOST_ENDS: usize = 1 << 10;
@@ -268,8 +269,9 @@ impl Enumeration {
             let case = Case { halt: halt.clone(), kind: CrashKind::Kill, ends: Vec::new() };
             Box::new(Failure { case, violation })
         };
-        let play =
-            |halt: &Halt| self.subject.play(halt).map_err(|violation| failed(halt, violation));
+        let play = |halt: &Halt| {
+            caught(|| self.subject.play(halt)).map_err(|violation| failed(halt, violation))
+        };
         let whole = play(&halt)?;
         for steps in whole.last_began()..=whole.disk().steps() {
             for done in [true, false] {
@@ -308,7 +310,7 @@ impl Enumeration {
                 }
                 totals.states += 1;
                 self.states.fetch_add(1, Ordering::Relaxed);
-                end.check(kind).map_err(|violation| {
+                caught(|| end.check(kind)).map_err(|violation| {
                     let case = Case { halt: halt.clone(), kind, ends };
                     Box::new(Failure { case, violation })
                 })?;

@@ -2,9 +2,9 @@
 //!
 //! [`campaign::run`] plays one seed: a random workload on a simulated disk, crashes and
 //! faults at random steps, recoveries that crash themselves, and after each recovery
-//! every promise of the durability contract is checked. A failure names its seed;
-//! `cargo run -p bulla-tests --bin sim -- --seed N --trace` plays it again. [`store::run`] does so
-//! for a store: against a plain map, and against what its log says.
+//! every promise of the durability contract is checked. [`store::run`] does so for a store: against
+//! a plain map, and against what its log says; [`reading::run`] for readers of a log. A failure
+//! names the command that plays its seed again.
 
 pub mod campaign;
 pub mod checkpoints;
@@ -23,6 +23,7 @@ pub mod reading;
 pub mod real_threads;
 mod rng;
 pub mod seccomp;
+pub mod seeds;
 pub mod shrink;
 pub mod store;
 pub mod suites;

@@ -15,6 +15,7 @@ use bulla_wal::{
 };
 
 use crate::rng::Rng;
+use crate::seeds::{Campaign, Failure, caught};
 
 const DIR: &str = "/log";
 
@@ -68,9 +69,10 @@ impl Tally {
 ///
 /// # Errors
 /// The first promise that is broken.
-pub fn run(seed: u64) -> Result<Tally, String> {
+pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
     let mut world = World::new(Rng::new(seed));
-    world.play().map_err(|violation| format!("seed {seed}: {violation}"))?;
+    let played = caught(|| world.play());
+    played.map_err(|violation| Campaign::Readers.failed(seed, violation, ""))?;
     Ok(world.tally)
 }
 

@@ -1,8 +1,7 @@
 //! Suites in a form that tells what it found: for the campaigns that break the code on purpose.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::enumeration::{Enumeration, Subject};
+use crate::seeds::{Failure, caught};
 use crate::{campaign, checkpoints, opening, reading, real_threads, store, uring};
 
 /// One suite.
@@ -24,7 +23,7 @@ pub const ALL: &[Suite] = &[
     suite("opening::cut_bytes_are_kept_through_power_losses", opening::cut_bytes_are_kept),
     suite(CAMPAIGN, || campaign_seeds(0, FIRST_SEEDS)),
     suite("readers::readers_show_what_was_appended_and_never_more_than_their_watermark", || {
-        (0..READER_SEEDS).try_for_each(|seed| reading::run(seed).map(drop))
+        each(0, READER_SEEDS, reading::run)
     }),
     suite(STORE, || store_seeds(0, FIRST_STORE_SEEDS)),
     suite(
@@ -88,12 +87,7 @@ impl Suite {
     /// Runs it; gives the first line of what it found, if anything.
     #[must_use]
     pub fn catch(&self) -> Option<String> {
-        let outcome = catch_unwind(AssertUnwindSafe(self.run)).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            Err(format!("panic: {}", text.unwrap_or_default()))
-        });
-        outcome.err().map(|found| found.lines().next().unwrap_or_default().to_owned())
+        caught(self.run).err().map(|found| found.lines().next().unwrap_or_default().to_owned())
     }
 }
 
@@ -104,7 +98,7 @@ fn enumerate(subject: Subject, operations: u32) -> Result<(), String> {
 }
 
 fn store_seeds(start: u64, count: u64) -> Result<(), String> {
-    (start..start + count).try_for_each(|seed| store::run(seed).map(drop))
+    each(start, count, store::run)
 }
 
 /// Plays seeds until one fails.
@@ -112,8 +106,14 @@ fn store_seeds(start: u64, count: u64) -> Result<(), String> {
 /// # Errors
 /// The first violation.
 pub fn campaign_seeds(start: u64, count: u64) -> Result<(), String> {
-    for seed in start..start + count {
-        campaign::run(seed).map_err(|failure| failure.to_string())?;
-    }
-    Ok(())
+    each(start, count, campaign::run)
+}
+
+fn each<T>(
+    start: u64,
+    count: u64,
+    run: impl Fn(u64) -> Result<T, Box<Failure>>,
+) -> Result<(), String> {
+    let play = |seed| run(seed).map(drop).map_err(|failure| failure.to_string());
+    (start..start + count).try_for_each(play)
 }

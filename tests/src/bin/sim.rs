@@ -1,21 +1,25 @@
-//! The simulator's campaign on demand.
+//! The campaigns of seeds on demand: of a log, of a store (`--store`), of readers (`--readers`).
 //!
 //! `cargo run --release -p bulla-tests --bin sim -- --seeds 1000000`
 //! `cargo run -p bulla-tests --bin sim -- --seed 17 --trace`, `--shrink` for a shorter run that
-//! fails as well.
+//! fails as well (of a log). `cargo run -p bulla-tests --bin sim -- --store --seed 17`
 
+use std::fmt::Debug;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use bulla_tests::campaign::{self, Tally};
+use bulla_tests::seeds::{Campaign, Failure};
+use bulla_tests::{campaign, reading, store};
 
-const USAGE: &str = "usage: sim [--seeds COUNT] [--start SEED] [--seed SEED [--trace|--shrink]]";
+const USAGE: &str = "usage: sim [--store|--readers] [--seeds COUNT] [--start SEED] [--seed SEED]\n       \
+     sim --seed SEED --trace|--shrink";
 
 fn main() -> ExitCode {
     let (mut seeds, mut start, mut trace, mut shrink) = (10_000_u64, 0_u64, false, false);
+    let mut of = Campaign::Log;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
@@ -23,20 +27,18 @@ fn main() -> ExitCode {
             "--seeds" => number().map(|value| seeds = value),
             "--start" => number().map(|value| start = value),
             "--seed" => number().map(|value| (start, seeds) = (value, 1)),
-            "--trace" => {
-                trace = true;
-                Some(())
-            }
-            "--shrink" => {
-                shrink = true;
-                Some(())
-            }
+            "--store" => Some(of = Campaign::Store),
+            "--readers" => Some(of = Campaign::Readers),
+            "--trace" => Some(trace = true),
+            "--shrink" => Some(shrink = true),
             _ => None,
         };
         if taken.is_none() {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
+            return misused();
         }
+    }
+    if of != Campaign::Log && (trace || shrink) {
+        return misused();
     }
     if trace {
         print!("{}", campaign::trace(start));
@@ -47,10 +49,25 @@ fn main() -> ExitCode {
         println!("{}", campaign::shrunk(start).unwrap_or_else(|| "it does not fail".to_owned()));
         return ExitCode::SUCCESS;
     }
-    run(start, seeds)
+    match of {
+        Campaign::Log => run(start, seeds, campaign::run, campaign::Tally::add),
+        Campaign::Store => run(start, seeds, store::run, store::Tally::add),
+        Campaign::Readers => run(start, seeds, reading::run, reading::Tally::add),
+    }
 }
 
-fn run(start: u64, seeds: u64) -> ExitCode {
+fn misused() -> ExitCode {
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
+}
+
+/// Plays seeds on all processors, until ten have failed.
+fn run<Tally: Default + Debug + Send>(
+    start: u64,
+    seeds: u64,
+    play: impl Fn(u64) -> Result<Tally, Box<Failure>> + Sync,
+    add: impl Fn(&mut Tally, &Tally) + Sync,
+) -> ExitCode {
     let (next, done) = (AtomicU64::new(start), AtomicU64::new(0));
     let total = Mutex::new(Tally::default());
     let failures = AtomicU64::new(0);
@@ -65,8 +82,8 @@ fn run(start: u64, seeds: u64) -> ExitCode {
                     if seed >= start + seeds || failures.load(Ordering::Relaxed) >= 10 {
                         break;
                     }
-                    match campaign::run(seed) {
-                        Ok(one) => tally.add(&one),
+                    match play(seed) {
+                        Ok(one) => add(&mut tally, &one),
                         Err(failure) => {
                             failures.fetch_add(1, Ordering::Relaxed);
                             eprintln!("{failure}");
@@ -79,7 +96,7 @@ fn run(start: u64, seeds: u64) -> ExitCode {
                             write!(std::io::stderr(), "\r{done} of {seeds} seeds, {rate:.0}/s ");
                     }
                 }
-                total.lock().expect("no thread panics while it adds").add(&tally);
+                add(&mut total.lock().expect("no thread panics while it adds"), &tally);
             });
         }
     });

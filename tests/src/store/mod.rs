@@ -28,6 +28,7 @@ use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{Method, Options, Overflow};
 
 use crate::rng::Rng;
+use crate::seeds::{Campaign, Failure, caught};
 
 pub use checkpoints::any_one_checkpoint_is_enough_after_every_crash;
 
@@ -97,10 +98,11 @@ impl Tally {
 /// Plays one seed.
 ///
 /// # Errors
-/// The first promise that is broken, with the seed that plays it again.
-pub fn run(seed: u64) -> Result<Tally, String> {
+/// The first promise that is broken.
+pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
     let mut world = World::new(Rng::new(seed));
-    world.play().map_err(|violation| format!("seed {seed}: {violation}"))?;
+    let played = caught(|| world.play());
+    played.map_err(|violation| Campaign::Store.failed(seed, violation, ""))?;
     Ok(world.tally)
 }
 
