@@ -110,22 +110,29 @@ pub fn trace(seed: u64) -> String {
     format!("{}{end:?}\n{:?}\n", world.trace, world.tally)
 }
 
-/// As [`trace`], of the shortest run that fails and was found by leaving out parts of this one;
-/// `None` when this one does not fail.
+/// As [`trace`], of a run that draws these numbers, and then zeros.
 #[must_use]
-pub fn shrunk(seed: u64) -> Option<String> {
-    let mut world = World::new(Rng::new(seed).recording());
-    if !fails(&mut world) {
-        return None;
-    }
-    let tape = shrink(world.rng.tape(), |tape| fails(&mut World::new(Rng::from_tape(tape))));
-    let mut world = World::new(Rng::from_tape(&tape));
+pub fn trace_tape(tape: &[u64]) -> String {
+    let mut world = World::new(Rng::from_tape(tape));
     let end = caught(|| world.play());
-    Some(format!("{}{end:?}\n", world.trace))
+    format!("{}{end:?}\n", world.trace)
 }
 
-fn fails(world: &mut World) -> bool {
-    caught(|| world.play()).is_err()
+/// What the shortest run draws that breaks the same invariant and was found by leaving out parts
+/// of this one; `None` when this one breaks none.
+#[must_use]
+pub fn shrunk(seed: u64) -> Option<Vec<u64>> {
+    let mut world = World::new(Rng::new(seed).recording());
+    let broken = broken_by(&mut world)?;
+    let is_same =
+        |tape: &[u64]| broken_by(&mut World::new(Rng::from_tape(tape))).as_ref() == Some(&broken);
+    Some(shrink(world.rng.tape(), is_same))
+}
+
+/// The number of the invariant that a run breaks, or that it panics.
+fn broken_by(world: &mut World) -> Option<String> {
+    let violation = caught(|| world.play()).err()?;
+    Some(violation.split(':').next().unwrap_or_default().to_owned())
 }
 
 struct World {

@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p bulla-tests --bin sim -- --seeds 1000000`
 //! `cargo run -p bulla-tests --bin sim -- --seed 17 --trace`, `--shrink` for a shorter run that
-//! fails as well (of a log). `cargo run -p bulla-tests --bin sim -- --store --seed 17`
+//! breaks the same invariant (of a log). `cargo run -p bulla-tests --bin sim -- --store --seed 17`.
+//! In a build with `--cfg bulla_broken`, `--broken NAME` breaks the code first.
 
 use std::fmt::Debug;
 use std::io::{IsTerminal, Write};
@@ -15,7 +16,7 @@ use bulla_tests::seeds::{Campaign, Failure};
 use bulla_tests::{campaign, reading, store};
 
 const USAGE: &str = "usage: sim [--store|--readers] [--seeds COUNT] [--start SEED] [--seed SEED]\n       \
-     sim --seed SEED --trace|--shrink";
+     sim --seed SEED --trace|--shrink\n       sim --tape NUMBER,...";
 
 fn main() -> ExitCode {
     let (mut seeds, mut start, mut trace, mut shrink) = (10_000_u64, 0_u64, false, false);
@@ -27,10 +28,16 @@ fn main() -> ExitCode {
             "--seeds" => number().map(|value| seeds = value),
             "--start" => number().map(|value| start = value),
             "--seed" => number().map(|value| (start, seeds) = (value, 1)),
-            "--store" => Some(of = Campaign::Store),
-            "--readers" => Some(of = Campaign::Readers),
-            "--trace" => Some(trace = true),
-            "--shrink" => Some(shrink = true),
+            "--store" => set(&mut of, Campaign::Store),
+            "--readers" => set(&mut of, Campaign::Readers),
+            "--trace" => set(&mut trace, true),
+            "--shrink" => set(&mut shrink, true),
+            "--tape" => arguments.next().as_deref().and_then(numbers).map(|tape| {
+                print!("{}", campaign::trace_tape(&tape));
+                std::process::exit(0)
+            }),
+            #[cfg(bulla_broken)]
+            "--broken" => arguments.next().as_deref().and_then(break_it),
             _ => None,
         };
         if taken.is_none() {
@@ -46,7 +53,13 @@ fn main() -> ExitCode {
     }
     if shrink {
         std::panic::set_hook(Box::new(|_| {}));
-        println!("{}", campaign::shrunk(start).unwrap_or_else(|| "it does not fail".to_owned()));
+        let Some(tape) = campaign::shrunk(start) else {
+            println!("it does not fail");
+            return ExitCode::SUCCESS;
+        };
+        let numbers: Vec<_> = tape.iter().map(ToString::to_string).collect();
+        print!("{}", campaign::trace_tape(&tape));
+        println!("play it again: sim --tape {}", numbers.join(","));
         return ExitCode::SUCCESS;
     }
     match of {
@@ -54,6 +67,24 @@ fn main() -> ExitCode {
         Campaign::Store => run(start, seeds, store::run, store::Tally::add),
         Campaign::Readers => run(start, seeds, reading::run, reading::Tally::add),
     }
+}
+
+fn set<T>(option: &mut T, value: T) -> Option<()> {
+    *option = value;
+    Some(())
+}
+
+fn numbers(text: &str) -> Option<Vec<u64>> {
+    text.split(',').map(|number| number.parse().ok()).collect()
+}
+
+/// From now on this defect is in the code.
+#[cfg(bulla_broken)]
+fn break_it(name: &str) -> Option<()> {
+    use bulla_tests::defects::Defect;
+    let defect = Defect::all().find(|defect| defect.name() == name)?;
+    Defect::apply(Some(defect));
+    Some(())
 }
 
 fn misused() -> ExitCode {
