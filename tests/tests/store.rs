@@ -47,5 +47,13 @@ fn store_is_what_its_log_says_under_crashes_and_quotas() {
             total.pages_kept,
         ];
         assert!(rarest.iter().all(|count| *count > seeds / 20), "{total:#?}");
+        let faults = [
+            total.poisoned,
+            total.no_space,
+            total.checkpoints_failed,
+            total.reserves_used,
+            total.opens_failed,
+        ];
+        assert!(faults.iter().all(|count| *count > seeds / 50), "{total:#?}");
     }
 }

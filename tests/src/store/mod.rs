@@ -8,23 +8,27 @@
 //! chooses is left to the store: it may take what is not persistent, and nothing else.
 //! Checkpoints are taken and the log is purged meanwhile, crashes come inside opens, too,
 //! and between two lives one checkpoint may be damaged: the store must show the same.
+//! Operations of the disk fail, and the disk is full: what was acknowledged stays.
 //!
 //! ```text
 //! operations    what is done with a store, and what must come of it
 //! oracle        the store, its snapshots and its log beside the map
 //! checkpoints   taken, damaged, and each of them spared
+//! faults        what fails on the disk, and what that excuses
 //! ```
 
 mod checkpoints;
+mod faults;
 mod operations;
 mod oracle;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_engine::{OnExceed, Quota, Receipt, Store, StoreOptions, Token};
-use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk};
+use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk, SimIo};
 use bulla_wal::{Method, Options, Overflow};
 
 use crate::rng::Rng;
@@ -35,6 +39,8 @@ pub use checkpoints::any_one_checkpoint_is_enough_after_every_crash;
 const DIR: &str = "/store";
 /// More records, and more pages, than there ever are.
 const UNBOUNDED: u64 = 1_000;
+/// Enough for a checkpoint of any of these stores.
+const RESERVE_BYTES: u64 = 256 * 1024;
 
 type Violation = String;
 
@@ -66,6 +72,11 @@ pub struct Tally {
     pub opened_on_purged_logs: u64,
     pub snapshots: u64,
     pub pages_kept: u64,
+    pub poisoned: u64,
+    pub no_space: u64,
+    pub checkpoints_failed: u64,
+    pub reserves_used: u64,
+    pub opens_failed: u64,
 }
 
 impl Tally {
@@ -92,6 +103,11 @@ impl Tally {
         self.opened_on_purged_logs += other.opened_on_purged_logs;
         self.snapshots += other.snapshots;
         self.pages_kept += other.pages_kept;
+        self.poisoned += other.poisoned;
+        self.no_space += other.no_space;
+        self.checkpoints_failed += other.checkpoints_failed;
+        self.reserves_used += other.reserves_used;
+        self.opens_failed += other.opens_failed;
     }
 }
 
@@ -125,13 +141,21 @@ struct Moment {
 struct World {
     rng: Rng,
     disk: SimDisk,
+    /// Tells the time, and does nothing else.
+    clock: Arc<SimIo>,
     options: Options,
     max_records: u64,
     max_pages: u64,
     reclaims: bool,
     rush: bool,
+    /// Faults are planted: they make errors expected.
+    faulty: bool,
+    /// The log has failed: this life is over.
+    poisoned: bool,
     /// Bytes of log after which a checkpoint is taken.
     checkpoint_bytes: Option<u64>,
+    /// Bytes that are kept for a checkpoint.
+    reserve_bytes: u64,
     /// A checkpoint that was damaged, until two others were taken.
     damaged: Option<PathBuf>,
     map: Map,
@@ -152,15 +176,24 @@ impl World {
         let config = SimConfig {
             step_ns: rng.within(1_000, 200_000),
             late_completion_ppm: if rng.one_in(2) { 500_000 } else { 0 },
+            slow_sync_ppm: if rng.one_in(3) { 950_000 } else { 0 },
+            stale_block_ppm: if rng.one_in(3) { 300_000 } else { 0 },
+            short_write_ppm: if rng.one_in(4) { 50_000 } else { 0 },
+            shorn_sector_ppm: if rng.one_in(2) { 200_000 } else { 0 },
+            short_read_ppm: if rng.one_in(8) { 50_000 } else { 0 },
             ..SimConfig::default()
         };
         let disk = SimDisk::with_config(rng.bits(), config);
+        // A bound that no sync, some, or every sync of so short segments exceeds.
+        let zeros_pay_below = [u64::MAX, rng.below(4 * 1024), 0][rng.below(3) as usize];
         let options = Options::new()
             .sector(512)
             .segment_len(16 * 1024)
             .ring_len(16 * 1024)
             .method(if rng.one_in(2) { Method::Direct } else { Method::Buffered })
             .overflow(if rng.one_in(4) { Overflow::Full } else { Overflow::Block })
+            .depth(rng.within(1, 6) as usize)
+            .zeros_pay_below(zeros_pay_below)
             .lock_timeout(Duration::ZERO)
             .manual();
         let (max_records, max_pages) = match rng.below(3) {
@@ -171,9 +204,13 @@ impl World {
         Self {
             reclaims: rng.one_in(2),
             checkpoint_bytes: rng.one_in(2).then(|| rng.within(2_000, 40_000)),
+            reserve_bytes: if rng.one_in(3) { RESERVE_BYTES } else { 0 },
             damaged: None,
             rng,
+            clock: disk.process(),
             rush: false,
+            faulty: false,
+            poisoned: false,
             disk,
             options,
             max_records,
@@ -192,42 +229,68 @@ impl World {
     fn play(&mut self) -> Result<(), Violation> {
         self.history.push(Moment { seq: 0, map: Map::new() });
         for _ in 0..self.rng.within(2, 5) {
-            let kind = if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss };
+            let kind = self.kind();
             let store = self.open()?;
             self.rush = self.rng.one_in(3);
-            self.disk.crash_after(self.rng.below(300), kind);
-            let mut snapshots = Vec::new();
-            for _ in 0..self.rng.within(10, 200) {
-                let ended = self.operate(&store);
-                let ended = ended.and_then(|()| {
-                    if self.disk.is_crashed() { Ok(()) } else { self.compare(&store) }
-                });
-                // Nothing can be read of a dead disk.
-                if self.disk.is_crashed() {
-                    break;
-                }
-                ended?;
-                self.acknowledge(&store);
-                self.look_at_snapshots(&store, &mut snapshots)?;
-            }
-            drop(snapshots);
-            let checkpoints = store.stats().checkpoints;
-            self.tally.slabs_built_again += checkpoints.rebuilt_slabs;
-            if checkpoints.taken >= 2 {
-                self.damaged = None;
-            }
-            if !self.disk.is_crashed() && self.rng.one_in(4) {
-                self.disk.disarm();
-                let seq = self.seq(&store);
-                store.close().map_err(|error| format!("close failed: {error:?}"))?;
-                (self.durable, self.written) = (seq, seq);
-                continue;
-            }
-            self.crash(kind);
-            drop(store);
-            self.tally.crashes += 1;
+            let longest = if self.rng.one_in(3) { 1_000 } else { 300 };
+            self.disk.crash_after(self.rng.below(longest), kind);
+            self.plant_fault();
+            self.live(&store)?;
+            self.leave(store, kind)?;
         }
         drop(self.open()?);
+        Ok(())
+    }
+
+    fn kind(&mut self) -> CrashKind {
+        if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss }
+    }
+
+    /// Works with the store until it has enough of it, fails, or the machine crashes.
+    fn live(&mut self, store: &Store) -> Result<(), Violation> {
+        let mut snapshots = Vec::new();
+        for _ in 0..self.rng.within(10, 200) {
+            let ended = self.operate(store);
+            let ended = ended
+                .and_then(|()| if self.disk.is_crashed() { Ok(()) } else { self.compare(store) });
+            // Nothing can be read of a dead disk.
+            if self.disk.is_crashed() {
+                break;
+            }
+            ended?;
+            self.acknowledge(store);
+            self.look_at_snapshots(store, &mut snapshots)?;
+            if self.poisoned {
+                return self.look_at_poisoned(store);
+            }
+        }
+        Ok(())
+    }
+
+    /// The store is closed, or ends with its process or the machine.
+    fn leave(&mut self, store: Store, kind: CrashKind) -> Result<(), Violation> {
+        let checkpoints = store.stats().checkpoints;
+        self.tally.slabs_built_again += checkpoints.rebuilt_slabs;
+        // Where something fails, a damaged one may have stayed.
+        if checkpoints.taken >= 2 && !self.faulty {
+            self.damaged = None;
+        }
+        if !self.disk.is_crashed() && self.rng.one_in(4) {
+            self.disk.disarm();
+            let seq = self.seq(&store);
+            match store.close() {
+                Ok(()) => {
+                    (self.durable, self.written) = (seq, seq);
+                    return Ok(());
+                }
+                Err(error) if self.is_excused(&error) => self.crash(kind),
+                Err(error) => return Err(format!("close failed: {error:?}")),
+            }
+        } else {
+            self.crash(kind);
+            drop(store);
+        }
+        self.tally.crashes += 1;
         Ok(())
     }
 
@@ -244,13 +307,15 @@ impl World {
         self.disk.disarm();
     }
 
-    /// Opens the store, with crashes inside, and compares it with what it may be.
+    /// Opens the store, with crashes and faults inside, and compares it with what it may be.
     fn open(&mut self) -> Result<Store, Violation> {
         self.disk.disarm();
+        self.heal();
         self.damage();
         for _ in 0..self.rng.below(3) {
-            let kind = if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss };
+            let kind = self.kind();
             self.disk.crash_after(self.rng.below(150), kind);
+            self.plant_fault();
             let opened = Store::open(Path::new(DIR), &self.store_options());
             self.tally.crashes_in_opens += u64::from(self.disk.is_crashed());
             match opened {
@@ -261,11 +326,15 @@ impl World {
                     self.crash(kind);
                     drop(store);
                 }
-                Err(error) if !self.disk.is_crashed() => {
+                Err(error) if !self.is_open_excused(&error) => {
                     return Err(format!("open failed: {error:?}"));
                 }
+                // Its process may try again.
+                Err(_) if !self.disk.is_crashed() => self.tally.opens_failed += 1,
                 _ => self.crash(kind),
             }
+            self.disk.disarm();
+            self.heal();
         }
         self.open_at_last()
     }
@@ -283,6 +352,7 @@ impl World {
             .quota(quota)
             .checkpoint_bytes(self.checkpoint_bytes)
             .checkpoint_close_bytes(self.checkpoint_bytes)
+            .checkpoint_reserve_bytes(self.reserve_bytes)
             .keep_log(self.reclaims)
     }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bulla_engine::entries::Change;
 use bulla_engine::{Batch, Error, Flags, Level, Receipt, Store, Token, TokenId};
 
+use bulla_wal::io::Io;
+
 use super::oracle::{pages, read};
 use super::{Map, Violation, World};
 
@@ -31,16 +33,28 @@ impl World {
                 Ok(())
             }
             16 => self.checkpoint(store),
-            13 => {
-                let _ = store.sync();
+            13 => self.sync(store),
+            _ => self.wait(store),
+        }
+    }
+
+    pub(super) fn sync(&mut self, store: &Store) -> Result<(), Violation> {
+        let seq = self.seq(store);
+        match store.sync() {
+            Ok(_) => {
+                (self.durable, self.written) = (self.durable.max(seq), self.written.max(seq));
                 Ok(())
             }
-            _ => {
-                if let Some(receipt) = self.receipts.last() {
-                    let _ = store.wait(*receipt);
-                }
-                Ok(())
-            }
+            Err(error) if self.is_excused(&error) => Ok(()),
+            Err(error) => Err(format!("sync failed: {error:?}")),
+        }
+    }
+
+    fn wait(&mut self, store: &Store) -> Result<(), Violation> {
+        let Some(receipt) = self.receipts.last().copied() else { return Ok(()) };
+        match store.wait(receipt) {
+            Err(error) if !self.is_excused(&error) => Err(format!("wait failed: {error:?}")),
+            _ => Ok(()),
         }
     }
 
@@ -101,16 +115,16 @@ impl World {
                 self.map = after;
                 Ok(())
             }
-            Err(_) if self.disk.is_crashed() => Ok(()),
             Err(Error::Quota(_)) if records || bytes => {
                 self.tally.refused_for_records += u64::from(records);
                 self.tally.refused_for_bytes += u64::from(bytes);
                 Ok(())
             }
-            Err(Error::Log(bulla_wal::Error::Full)) => {
+            Err(error) if is_full(&error) => {
                 self.tally.refused_by_the_ring += 1;
                 Ok(())
             }
+            Err(error) if self.is_excused(&error) => Ok(()),
             Err(error) => Err(format!("{changes:?} failed: {error:?}")),
         }
     }
@@ -265,8 +279,8 @@ impl World {
                 self.tally.expired += count as u64;
                 Ok(())
             }
-            // Some may be gone: what is left is told by the store.
-            Err(Error::Log(bulla_wal::Error::Full)) => {
+            Err(error) if is_full(&error) || self.is_excused(&error) => {
+                // Some may be gone: what is left is told by the store.
                 let left: BTreeSet<_> = read(store.iter())?.map(|token| token.id().0).collect();
                 self.map.retain(|id, value| !due(value) || left.contains(id));
                 self.tally.expired += 1;
@@ -278,7 +292,11 @@ impl World {
 
     /// The simulated clock stands still between operations.
     fn now_ms(&self) -> u64 {
-        use bulla_wal::io::Io;
-        self.disk.process().wall_ns() / 1_000_000
+        self.clock.wall_ns() / 1_000_000
     }
+}
+
+/// Is there no room in the ring?
+fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Log(bulla_wal::Error::Full))
 }
