@@ -39,8 +39,8 @@ pub struct Knobs {
     pub stale: Mutex<Option<(PathBuf, PathBuf)>>,
     /// What takes the place of each new file.
     pub replace: Replace,
-    /// What is done before each operation on a name or a directory, and before each read of a
-    /// file that was opened to be read.
+    /// What is done before each operation on a name or a directory, before each read of a file
+    /// that was opened to be read, and before each change and sync of a checkpoint's file.
     pub meddle: Meddle,
 }
 
@@ -117,6 +117,10 @@ impl WrapIo {
         (Arc::new(Self { inner, knobs: Arc::clone(&knobs) }), knobs)
     }
 
+    fn watched(&self, file: Arc<dyn File>, path: &Path) -> Arc<dyn File> {
+        Arc::new(WatchedFile { file, path: path.to_owned(), knobs: Arc::clone(&self.knobs) })
+    }
+
     fn is_still(&self) -> bool {
         self.knobs.still.load(Ordering::Relaxed)
     }
@@ -160,6 +164,7 @@ impl Io for WrapIo {
         let file = self.inner.create(path, direct)?;
         Ok(match self.knobs.replace.0.get() {
             Some(replace) => replace(file),
+            None if is_of_checkpoint(path) => self.watched(file, path),
             None => file,
         })
     }
@@ -174,10 +179,8 @@ impl Io for WrapIo {
             }
         }
         let file = self.inner.open(path, access)?;
-        if access != Access::READ {
-            return Ok(file);
-        }
-        Ok(Arc::new(ReadFile { file, path: path.to_owned(), knobs: Arc::clone(&self.knobs) }))
+        let is_watched = access == Access::READ || is_of_checkpoint(path);
+        Ok(if is_watched { self.watched(file, path) } else { file })
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -220,15 +223,20 @@ impl Io for WrapIo {
     }
 }
 
-/// A file that was opened to be read.
+/// Is it in the folder of the checkpoints? The queue writes none of these files.
+fn is_of_checkpoint(path: &Path) -> bool {
+    path.parent().is_some_and(|folder| folder.ends_with("checkpoints"))
+}
+
+/// A file that the queue does not get.
 #[derive(Debug)]
-struct ReadFile {
+struct WatchedFile {
     file: Arc<dyn File>,
     path: PathBuf,
     knobs: Arc<Knobs>,
 }
 
-impl File for ReadFile {
+impl File for WatchedFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
@@ -243,22 +251,27 @@ impl File for ReadFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.knobs.meddle.with(&self.path);
         self.file.write_at(bytes, offset)
     }
 
     fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
+        self.knobs.meddle.with(&self.path);
         self.file.write_pieces_at(pieces, offset, dsync)
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.knobs.meddle.with(&self.path);
         self.file.sync()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.knobs.meddle.with(&self.path);
         self.file.set_len(len)
     }
 
     fn preallocate(&self, len: u64) -> io::Result<()> {
+        self.knobs.meddle.with(&self.path);
         self.file.preallocate(len)
     }
 

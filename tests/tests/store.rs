@@ -45,6 +45,7 @@ fn store_is_what_its_log_says_under_crashes_and_quotas() {
             total.opened_on_purged_logs,
             total.snapshots,
             total.pages_kept,
+            total.changes_amid_checkpoints,
         ];
         assert!(rarest.iter().all(|count| *count > seeds / 20), "{total:#?}");
         let faults = [

@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bulla_engine::{Error, Level, Store, StoreOptions, Token, TokenId};
+use bulla_engine::{CheckpointInfo, Error, Level, Store, StoreOptions, Token, TokenId};
 use bulla_recovery::Recovery;
 use bulla_wal::Options;
 use bulla_wal::io::sim::{CrashKind, SimDisk};
 
 use super::oracle::read;
-use super::{DIR, Violation, World};
+use super::{DIR, Moment, Violation, World};
 
 /// A kill at every step of a checkpoint, an open after it, a power loss after that, which takes
 /// what was pending, or leaves it, or decides otherwise on one part of it: any one checkpoint may
@@ -144,8 +144,16 @@ impl World {
         let seq = self.seq(store);
         let reserved = |store: &Store| store.stats().checkpoints.reserved_bytes > 0;
         let kept = reserved(store);
-        match store.checkpoint() {
-            Ok(taken) if taken.records != self.map.len() as u64 => {
+        let taken = if self.rng.one_in(2) {
+            self.checkpoint_amid_changes(store)?
+        } else {
+            store.checkpoint()
+        };
+        let were = |taken: &CheckpointInfo, then: &Moment| {
+            then.seq >= seq && then.map.len() as u64 == taken.records
+        };
+        match taken {
+            Ok(taken) if !self.history.iter().any(|then| were(&taken, then)) => {
                 Err(format!("{taken:?}, but there are {}", self.map.len()))
             }
             Ok(_) => {

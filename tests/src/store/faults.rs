@@ -8,7 +8,7 @@ use bulla_engine::{CheckpointError, Error, Level, Store, Token, TokenId};
 use bulla_wal::Error as LogError;
 use bulla_wal::io::sim::FaultOp;
 
-use super::{Violation, World};
+use super::{UNBOUNDED, Violation, World};
 
 impl World {
     /// Makes some lives, and some opens, meet an operation that fails or a full disk.
@@ -84,6 +84,8 @@ impl World {
                 self.tally.checkpoints_failed += 1;
                 true
             }
+            // It reads a snapshot, whose pages make way.
+            Error::Expired(_) => self.max_pages < UNBOUNDED,
             error => self.is_excused(error),
         }
     }

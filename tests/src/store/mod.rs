@@ -14,9 +14,11 @@
 //! operations    what is done with a store, and what must come of it
 //! oracle        the store, its snapshots and its log beside the map
 //! checkpoints   taken, damaged, and each of them spared
+//! amid          changes between two operations of a checkpoint
 //! faults        what fails on the disk, and what that excuses
 //! ```
 
+mod amid;
 mod checkpoints;
 mod faults;
 mod operations;
@@ -33,6 +35,7 @@ use bulla_wal::{Method, Options, Overflow};
 
 use crate::rng::Rng;
 use crate::seeds::{Campaign, Failure, caught};
+use crate::wrap::{Knobs, WrapIo};
 
 pub use checkpoints::any_one_checkpoint_is_enough_after_every_crash;
 
@@ -72,6 +75,7 @@ pub struct Tally {
     pub opened_on_purged_logs: u64,
     pub snapshots: u64,
     pub pages_kept: u64,
+    pub changes_amid_checkpoints: u64,
     pub poisoned: u64,
     pub no_space: u64,
     pub checkpoints_failed: u64,
@@ -103,6 +107,7 @@ impl Tally {
         self.opened_on_purged_logs += other.opened_on_purged_logs;
         self.snapshots += other.snapshots;
         self.pages_kept += other.pages_kept;
+        self.changes_amid_checkpoints += other.changes_amid_checkpoints;
         self.poisoned += other.poisoned;
         self.no_space += other.no_space;
         self.checkpoints_failed += other.checkpoints_failed;
@@ -143,6 +148,8 @@ struct World {
     disk: SimDisk,
     /// Tells the time, and does nothing else.
     clock: Arc<SimIo>,
+    /// Of the I/O of the store that was opened last.
+    knobs: Arc<Knobs>,
     options: Options,
     max_records: u64,
     max_pages: u64,
@@ -208,6 +215,7 @@ impl World {
             damaged: None,
             rng,
             clock: disk.process(),
+            knobs: Arc::default(),
             rush: false,
             faulty: false,
             poisoned: false,
@@ -250,20 +258,33 @@ impl World {
     fn live(&mut self, store: &Store) -> Result<(), Violation> {
         let mut snapshots = Vec::new();
         for _ in 0..self.rng.within(10, 200) {
-            let ended = self.operate(store);
-            let ended = ended
-                .and_then(|()| if self.disk.is_crashed() { Ok(()) } else { self.compare(store) });
-            // Nothing can be read of a dead disk.
+            self.act(store, Self::operate)?;
             if self.disk.is_crashed() {
                 break;
             }
-            ended?;
-            self.acknowledge(store);
             self.look_at_snapshots(store, &mut snapshots)?;
             if self.poisoned {
                 return self.look_at_poisoned(store);
             }
         }
+        Ok(())
+    }
+
+    /// Does something with the store, and compares it with the map then.
+    fn act(
+        &mut self,
+        store: &Store,
+        operate: impl FnOnce(&mut Self, &Store) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let ended = operate(self, store);
+        let ended =
+            ended.and_then(|()| if self.disk.is_crashed() { Ok(()) } else { self.compare(store) });
+        // Nothing can be read of a dead disk.
+        if self.disk.is_crashed() {
+            return Ok(());
+        }
+        ended?;
+        self.acknowledge(store);
         Ok(())
     }
 
@@ -339,8 +360,10 @@ impl World {
         self.open_at_last()
     }
 
-    fn store_options(&self) -> StoreOptions {
-        let log = self.options.clone().io(self.disk.process());
+    fn store_options(&mut self) -> StoreOptions {
+        let (io, knobs) = WrapIo::over(self.disk.process());
+        self.knobs = knobs;
+        let log = self.options.clone().io(io);
         let on_exceed = if self.reclaims { OnExceed::Reclaim } else { OnExceed::Reject };
         let quota = Quota::new()
             .max_records(self.max_records)

@@ -14,28 +14,49 @@ use super::{Map, Violation, World};
 
 /// Seconds since 1970 at which the simulated clock is about: tokens may be as old.
 const OLD: u64 = 1_000;
+/// Kinds of change, some of them more likely.
+const CHANGES: u64 = 12;
 
 impl World {
     pub(super) fn operate(&mut self, store: &Store) -> Result<(), Violation> {
-        let level = Level::ALL[self.rng.below(3) as usize];
         // In a rush nobody makes room in the ring but the writes themselves.
-        match self.rng.below(if self.rush { 12 } else { 17 }) {
+        match self.rng.below(if self.rush { CHANGES } else { CHANGES + 5 }) {
+            change @ 0..CHANGES => self.change(store, change),
+            12 => self.step(store),
+            13 => self.sync(store),
+            14 => self.checkpoint(store),
+            _ => self.wait(store),
+        }
+    }
+
+    /// What can be done while a checkpoint is under way.
+    pub(super) fn operate_amid(&mut self, store: &Store) -> Result<(), Violation> {
+        match self.rng.below(CHANGES + 3) {
+            change @ 0..CHANGES => self.change(store, change),
+            // It would wait for the checkpoint to take the next one.
+            12 if self.checkpoint_bytes.is_none() => self.step(store),
+            13 => self.sync(store),
+            _ => self.wait(store),
+        }
+    }
+
+    fn change(&mut self, store: &Store, which: u64) -> Result<(), Violation> {
+        let level = Level::ALL[self.rng.below(3) as usize];
+        match which {
             0..=3 => self.put(store, level),
             4 => self.expire(store, level),
             5 | 6 => self.update(store, level),
             7 => self.swap(store, level),
             8 => self.delete(store, level),
             9 | 10 => self.batch(store, level),
-            11 => self.expire_due(store),
-            12 => {
-                self.disk.advance(self.rng.within(1, 150) * 1_000_000);
-                store.step();
-                Ok(())
-            }
-            16 => self.checkpoint(store),
-            13 => self.sync(store),
-            _ => self.wait(store),
+            _ => self.expire_due(store),
         }
+    }
+
+    fn step(&mut self, store: &Store) -> Result<(), Violation> {
+        self.disk.advance(self.rng.within(1, 150) * 1_000_000);
+        store.step();
+        Ok(())
     }
 
     pub(super) fn sync(&mut self, store: &Store) -> Result<(), Violation> {
