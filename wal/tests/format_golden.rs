@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use bulla_wal::format::{
     CONTROL_LEN, Control, Cut, Entries, EntryHeader, FRAME_HEADER_LEN, FormatError, Frame,
-    FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, Opening, align_up, entry_len,
-    is_valid_sector, max_cuts,
+    FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, Opening, align_up, all_zero,
+    entry_len, is_valid_sector, max_cuts,
 };
 use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use zerocopy::IntoBytes;
@@ -203,6 +203,32 @@ fn newer_version_and_unknown_features_are_told_apart_from_damage() {
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(Control::decode(&bytes), Err(expected));
     }
+    // Of a segment's header: its version, a flag, its checksum.
+    let cases = [
+        (12, FormatError::Version(9)),
+        (16, FormatError::Reserved),
+        (20, FormatError::Field("checksum")),
+    ];
+    for (offset, expected) in cases {
+        let mut bytes = header(None).encode();
+        bytes[offset] = 9;
+        let crc = crc32fast::hash(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Header::decode(&bytes), Err(expected));
+    }
+}
+
+#[test]
+fn one_byte_of_any_number_is_enough_not_to_be_all_zero() {
+    for len in 0..40 {
+        let zeros = vec![0; len];
+        assert!(all_zero(&zeros), "{len}");
+        for at in 0..len {
+            let mut bytes = zeros.clone();
+            bytes[at] = 1;
+            assert!(!all_zero(&bytes), "byte {at} of {len}");
+        }
+    }
 }
 
 #[test]
@@ -234,9 +260,21 @@ fn entries_that_do_not_fill_their_body_are_refused() {
     assert_eq!(entry_len(0), 8);
 }
 
-/// The structure's bytes with a last one that is no zero, and a CRC that fits.
-fn with_a_last_byte(mut bytes: Vec<u8>) -> Vec<u8> {
-    *bytes.last_mut().unwrap() = 1;
+#[test]
+fn entry_with_flags_or_with_padding_that_is_not_zero_is_refused() {
+    let (frame, bytes) = frame();
+    // The first entry's flags, and what pads its five bytes.
+    for at in [6, 7, 13, 14, 15] {
+        let mut body = bytes[64..].to_vec();
+        body[at] = 1;
+        let mut entries = Entries::new(&frame, &body);
+        assert_eq!(entries.next(), Some(Err(FormatError::Reserved)), "byte {at}");
+    }
+}
+
+/// The structure's bytes with one that is no zero, and a CRC that fits.
+fn with_a_byte(mut bytes: Vec<u8>, at: usize) -> Vec<u8> {
+    bytes[at] = 1;
     let crc = crc32fast::hash(&bytes[12..]);
     bytes[8..12].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -266,8 +304,11 @@ fn control_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
     for (control, field) in refused {
         assert_eq!(Control::decode(&control.encode()), Err(FormatError::Field(field)));
     }
-    let reserved = with_a_last_byte(control().encode());
-    assert_eq!(Control::decode(&reserved), Err(FormatError::Reserved));
+    // Its last field, and the rest of the sector.
+    for at in 112..SECTOR as usize {
+        let reserved = with_a_byte(control().encode(), at);
+        assert_eq!(Control::decode(&reserved), Err(FormatError::Reserved), "byte {at}");
+    }
 }
 
 #[test]
@@ -298,9 +339,13 @@ fn header_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
     for (header, field) in refused {
         assert_eq!(Header::decode(&header.encode()), Err(FormatError::Field(field)));
     }
-    for opening in [None, Some(opening())] {
-        let reserved = with_a_last_byte(header(opening).encode());
-        assert_eq!(Header::decode(&reserved), Err(FormatError::Reserved));
+    // The last field, or what follows the cuts, and the rest of the sector.
+    let cuts = 96 + 32 + 16 * opening().cuts.len();
+    for (opening, reserved) in [(None, 84), (Some(opening()), cuts)] {
+        for at in reserved..SECTOR as usize {
+            let bytes = with_a_byte(header(opening.clone()).encode(), at);
+            assert_eq!(Header::decode(&bytes), Err(FormatError::Reserved), "byte {at}");
+        }
     }
 }
 
