@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bulla_wal::format::{Frame, FrameKind, Header};
 use bulla_wal::io::sim::{FaultOp, SimDisk};
-use bulla_wal::{Level, Log, Method, Options, ReadFrom, Reader, SegmentNumber, Visibility, dir};
+use bulla_wal::{
+    Level, Log, Lsn, Method, Options, ReadFrom, Reader, SegmentNumber, Visibility, dir,
+};
 
 const DIR: &str = "/log";
 const SECTOR: u32 = 512;
@@ -117,6 +119,7 @@ fn counters_say_what_was_done() {
         let disk = SimDisk::new(1);
         let log = Log::create(Path::new(DIR), &options(&disk).method(method)).unwrap();
         (0..5).for_each(|_| commit(&log));
+        assert_eq!((log.written(), log.durable(), log.end()), (Lsn(2560), Lsn(2560), Lsn(2560)));
         let stats = log.stats();
         assert_eq!((stats.frames, stats.writes, stats.written_bytes), (5, 5, 5 * 512));
         assert_eq!((stats.dsync_writes, stats.syncs), (dsync_writes, syncs), "{method:?}");
