@@ -225,9 +225,7 @@ impl World {
         for life in 0..lives {
             self.tally.lives += 1;
             if self.rng.one_in(4) {
-                let jump = self.rng.below(3_600_000_000_000) as i64 - 1_800_000_000_000;
-                self.note(format_args!("the wall clock is off by {jump} ns"));
-                self.disk.set_wall_offset(jump);
+                self.jump();
             }
             let last = life + 1 == lives;
             if !last {
@@ -482,7 +480,7 @@ impl World {
         log: &Log,
         receipts: &mut Vec<Receipt>,
     ) -> Result<Result<(), Error>, Violation> {
-        Ok(match self.rng.below(16) {
+        Ok(match self.rng.below(17) {
             0..=6 => return self.append(log, receipts),
             7 | 8 => match receipts.get(self.rng.below(receipts.len().max(1) as u64) as usize) {
                 Some(receipt) => {
@@ -511,8 +509,19 @@ impl World {
                 log.step();
                 Ok(())
             }
+            15 => {
+                self.jump();
+                Ok(())
+            }
             _ => return self.purge(log),
         })
+    }
+
+    /// Somebody sets the wall clock.
+    fn jump(&mut self) {
+        let offset_ns = self.rng.below(3_600_000_000_000) as i64 - 1_800_000_000_000;
+        self.note(format_args!("the wall clock is off by {offset_ns} ns"));
+        self.disk.set_wall_offset(offset_ns);
     }
 
     fn append(

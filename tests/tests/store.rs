@@ -46,6 +46,7 @@ fn store_is_what_its_log_says_under_crashes_and_quotas() {
             total.snapshots,
             total.pages_kept,
             total.changes_amid_checkpoints,
+            total.clock_jumps_back,
         ];
         assert!(rarest.iter().all(|count| *count > seeds / 20), "{total:#?}");
         let faults = [

@@ -8,7 +8,8 @@
 //! chooses is left to the store: it may take what is not persistent, and nothing else.
 //! Checkpoints are taken and the log is purged meanwhile, crashes come inside opens, too,
 //! and between two lives one checkpoint may be damaged: the store must show the same.
-//! Operations of the disk fail, and the disk is full: what was acknowledged stays.
+//! Operations of the disk fail, and the disk is full: what was acknowledged stays. The wall clock
+//! is set, forward and back.
 //!
 //! ```text
 //! operations    what is done with a store, and what must come of it
@@ -76,6 +77,7 @@ pub struct Tally {
     pub snapshots: u64,
     pub pages_kept: u64,
     pub changes_amid_checkpoints: u64,
+    pub clock_jumps_back: u64,
     pub poisoned: u64,
     pub no_space: u64,
     pub checkpoints_failed: u64,
@@ -108,6 +110,7 @@ impl Tally {
         self.snapshots += other.snapshots;
         self.pages_kept += other.pages_kept;
         self.changes_amid_checkpoints += other.changes_amid_checkpoints;
+        self.clock_jumps_back += other.clock_jumps_back;
         self.poisoned += other.poisoned;
         self.no_space += other.no_space;
         self.checkpoints_failed += other.checkpoints_failed;

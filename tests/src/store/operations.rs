@@ -20,22 +20,24 @@ const CHANGES: u64 = 12;
 impl World {
     pub(super) fn operate(&mut self, store: &Store) -> Result<(), Violation> {
         // In a rush nobody makes room in the ring but the writes themselves.
-        match self.rng.below(if self.rush { CHANGES } else { CHANGES + 5 }) {
+        match self.rng.below(if self.rush { CHANGES } else { CHANGES + 6 }) {
             change @ 0..CHANGES => self.change(store, change),
             12 => self.step(store),
             13 => self.sync(store),
             14 => self.checkpoint(store),
+            15 => self.jump(),
             _ => self.wait(store),
         }
     }
 
     /// What can be done while a checkpoint is under way.
     pub(super) fn operate_amid(&mut self, store: &Store) -> Result<(), Violation> {
-        match self.rng.below(CHANGES + 3) {
+        match self.rng.below(CHANGES + 4) {
             change @ 0..CHANGES => self.change(store, change),
             // It would wait for the checkpoint to take the next one.
             12 if self.checkpoint_bytes.is_none() => self.step(store),
             13 => self.sync(store),
+            14 => self.jump(),
             _ => self.wait(store),
         }
     }
@@ -56,6 +58,16 @@ impl World {
     fn step(&mut self, store: &Store) -> Result<(), Violation> {
         self.disk.advance(self.rng.within(1, 150) * 1_000_000);
         store.step();
+        Ok(())
+    }
+
+    /// Somebody sets the wall clock. Records expire by what it says when it is asked.
+    fn jump(&mut self) -> Result<(), Violation> {
+        let furthest_ms = if self.rng.one_in(2) { 300 } else { 1_800_000 };
+        let offset_ms = self.rng.below(2 * furthest_ms) as i64 - furthest_ms as i64;
+        let before = self.now_ms();
+        self.disk.set_wall_offset(offset_ms * 1_000_000);
+        self.tally.clock_jumps_back += u64::from(self.now_ms() < before);
         Ok(())
     }
 
@@ -165,15 +177,21 @@ impl World {
             let result = store.put_async(&token, level);
             return self.ended(&[Change::Put(token)], result.map(Some));
         }
-        let ttl = Duration::from_millis(self.rng.within(1, 500));
+        let (ttl, before) = (Duration::from_millis(self.rng.within(1, 500)), self.now_ms());
         let result = store.put_for_async(&token, ttl, level);
         let at = read(store.expires_at(token.id()))?.unwrap_or(0);
+        // Where records are reclaimed, it may have made way at once.
+        let is_there = !self.reclaims || read(store.get(token.id()))?.is_some();
+        if result.is_ok() && is_there {
+            self.is_from_now(before, ttl, at)?;
+        }
         self.ended(&[Change::Put(token), Change::Expire(token.id(), at)], result.map(Some))
     }
 
     fn expire(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
         let id = TokenId(self.id());
         let ttl = self.rng.one_in(2).then(|| Duration::from_millis(self.rng.within(1, 500)));
+        let before = self.now_ms();
         let result = store.expire_in_async(id, ttl, level);
         if matches!(result, Ok(made) if made.is_some() != self.map.contains_key(&id.0)) {
             return Err(format!("{id} was told when to expire: {result:?}"));
@@ -181,10 +199,23 @@ impl World {
         let at = read(store.expires_at(id))?.unwrap_or(0);
         // Where records are reclaimed, it may have made way at once.
         let is_there = !self.reclaims || read(store.get(id))?.is_some();
-        if is_there && ttl.is_none() != (at == 0) && matches!(result, Ok(Some(_))) {
-            return Err(format!("{id} was told to expire in {ttl:?}, and will at {at}"));
+        match ttl {
+            _ if !is_there || !matches!(result, Ok(Some(_))) => {}
+            None if at != 0 => return Err(format!("{id} is never to expire, and will at {at}")),
+            None => {}
+            Some(ttl) => self.is_from_now(before, ttl, at)?,
         }
         self.ended(&[Change::Expire(id, at)], result)
+    }
+
+    /// Is it `ttl` from a moment of the operation that began at `before`, in ms since 1970?
+    fn is_from_now(&self, before: u64, ttl: Duration, at: u64) -> Result<(), Violation> {
+        let ttl = ttl.as_millis() as u64;
+        if (before + ttl..=self.now_ms() + ttl).contains(&at) {
+            Ok(())
+        } else {
+            Err(format!("what was to expire {ttl} ms from {before} will at {at}"))
+        }
     }
 
     fn update(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
