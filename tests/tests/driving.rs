@@ -221,7 +221,7 @@ fn operation_that_outlives_its_waiter_is_acknowledged_without_another() {
 }
 
 #[test]
-fn log_that_has_nothing_to_do_looks_at_nothing() {
+fn log_looks_at_nothing_until_something_is_appended() {
     let (_dir, log, _, knobs) = gated(small().idle_promise(Duration::from_millis(1)), true);
     commit(&log);
     let start = Instant::now();
@@ -233,7 +233,13 @@ fn log_that_has_nothing_to_do_looks_at_nothing() {
         }
         assert!(start.elapsed() < PATIENCE / 3, "its thread never sleeps");
     }
-    commit(&log);
+    // Whoever appends then wakes it.
+    let receipt = log.append_with(1, b"entry", Level::Relaxed).unwrap();
+    let start = Instant::now();
+    while log.written() <= receipt.lsn {
+        assert!(start.elapsed() < PATIENCE / 3, "it sleeps on");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

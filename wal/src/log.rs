@@ -845,3 +845,66 @@ fn run_preparer(shared: &Shared, maker: &SpareMaker) {
         }
     }
 }
+
+#[cfg(all(test, feature = "sim", not(loom)))]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::io::sim::SimDisk;
+
+    const A_MOMENT: Duration = Duration::from_millis(100);
+
+    /// A log without threads of its own, and one durable entry in it.
+    fn log() -> Log {
+        let disk = SimDisk::new(1);
+        let options = Options::new().io(disk.process()).sector(512).segment_len(16 * 1024);
+        let options = options.ring_len(16 * 1024).idle_promise(Duration::from_secs(3600)).manual();
+        let log = Log::create(Path::new("/log"), &options).unwrap();
+        log.wait(log.append_with(1, b"entry", Level::Strict).unwrap()).unwrap();
+        log
+    }
+
+    /// A thread that was held up takes long as well, but hardly each time.
+    fn sleeps(wait: impl Fn()) -> bool {
+        let lasts = |_| {
+            let start = Instant::now();
+            wait();
+            start.elapsed() >= A_MOMENT
+        };
+        (0..5).all(lasts)
+    }
+
+    fn poison(log: &Log) {
+        log.shared.driver().fail(&log.shared, PoisonCause::Panic);
+    }
+
+    #[test]
+    fn reader_sleeps_only_while_nothing_can_be_read_and_more_may_come() {
+        let reads = |log: &Log, visibility, lsn| {
+            sleeps(|| log.shared.wait_to_read(visibility, lsn, A_MOMENT))
+        };
+        let log = self::log();
+        let end = log.durable();
+        for visibility in [Visibility::Durable, Visibility::Written] {
+            assert!(reads(&log, visibility, end), "{visibility:?}: nothing is there yet");
+            assert!(!reads(&log, visibility, Lsn(end.0 - 1)), "{visibility:?}: something is");
+        }
+        log.shared.stop();
+        assert!(!reads(&log, Visibility::Durable, end), "the log is closed");
+        let log = self::log();
+        poison(&log);
+        assert!(!reads(&log, Visibility::Durable, end), "the log is poisoned");
+    }
+
+    #[test]
+    fn appender_sleeps_only_while_there_is_no_room_and_may_be_some() {
+        let log = log();
+        // Makes the spare segment, so that there is nothing else to do.
+        while log.step() {}
+        assert!(sleeps(|| log.shared.wait_for_room(|| true)));
+        assert!(!sleeps(|| log.shared.wait_for_room(|| false)), "there is room by now");
+        poison(&log);
+        assert!(!sleeps(|| log.shared.wait_for_room(|| true)), "there will be none");
+    }
+}
