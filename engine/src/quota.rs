@@ -302,13 +302,15 @@ impl Usage {
     /// A page is kept no more.
     pub(crate) fn unkeep(&self) {
         self.give_back(0, either(-1, Bug::KeptNotGivenBack, 0));
-        self.kept.fetch_sub(1, Ordering::Relaxed);
+        // Release pairs with the Acquire in `may_fit`: who sees it gone sees its room, too.
+        self.kept.fetch_sub(1, Ordering::Release);
     }
 
     /// Could a write that was refused fit now, because of pages that were kept then?
     pub(crate) fn may_fit(&self, refused: &QuotaError) -> bool {
+        // What `add` has acquired, and this, leave no moment at which neither is seen.
         refused.resource == Resource::Bytes
-            && (self.kept.load(Ordering::Relaxed) > 0 || self.stats().bytes < refused.used)
+            && (self.kept.load(Ordering::Acquire) > 0 || self.stats().bytes < refused.used)
     }
 
     pub(crate) fn reject(&self) {
@@ -360,14 +362,15 @@ impl Usage {
         Used { pages: used.pages.saturating_sub(kept), ..used }
     }
 
-    // Nothing is published by these numbers: Relaxed is enough for each to be exact.
+    // Relaxed is enough for the number to be exact. Release and Acquire pair with each other:
+    // a write that is refused because of a page that is kept sees that one is, see `may_fit`.
     fn add(&self, growth: Growth) -> Result<(), QuotaError> {
         let records = growth.records.max(0).unsigned_abs();
         let pages = growth.pages.max(0).unsigned_abs();
         if (records, pages) == (0, 0) {
             return Ok(());
         }
-        let mut word = self.used.load(Ordering::Relaxed);
+        let mut word = self.used.load(Ordering::Acquire);
         loop {
             let used = Used::of(word);
             let next = Used { records: used.records + records, pages: used.pages + pages };
@@ -375,8 +378,8 @@ impl Usage {
             let swapped = self.used.compare_exchange_weak(
                 word,
                 next.word(),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
+                Ordering::Release,
+                Ordering::Acquire,
             );
             match swapped {
                 Ok(_) => return Ok(()),

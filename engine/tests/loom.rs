@@ -1,12 +1,15 @@
-//! Every interleaving (within a preemption bound) of readers and writers of one page.
+//! Every interleaving (within a preemption bound) of readers and writers of one page, and of
+//! writes that share a quota.
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p bulla-engine --release --test loom`
-//! The lock and version of a page and the views are compiled here a second time, over
-//! loom's atomics; the table itself needs memory that loom can't make.
+//! `LOOM_MAX_PREEMPTIONS` (default here: 3) bounds the search. The lock and version of a
+//! page, the views and the quota are compiled here a second time, over loom's atomics; the
+//! table itself needs memory that loom can't make.
 #![cfg(loom)]
 
 use std::sync::Arc;
 
+use bulla_wal::planted::{Bug, models};
 use loom::thread;
 
 /// What `version.rs` takes from the engine's `sync.rs`.
@@ -31,6 +34,14 @@ mod sync {
     }
 }
 
+/// What `quota.rs` takes from the table.
+mod table {
+    pub(crate) const PAGE_LEN: usize = 4096;
+}
+
+#[path = "../src/quota.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the models use what a race could be in")]
+mod quota;
 #[path = "../src/steps.rs"]
 #[expect(dead_code, unreachable_pub, reason = "views name some of them")]
 mod steps;
@@ -40,7 +51,9 @@ mod version;
 #[expect(dead_code, reason = "the models use what a race could be in")]
 mod views;
 
+use quota::{Growth, Quota, Usage};
 use sync::{AtomicU64, Ordering};
+use table::PAGE_LEN;
 use version::Version;
 use views::{View, Views};
 
@@ -69,6 +82,7 @@ fn model(run: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(3);
     builder.max_branches = 50_000;
+    models::plant_what_is_asked_for();
     builder.check(run);
 }
 
@@ -225,4 +239,146 @@ fn view_that_gives_way_says_so_before_it_shows_anything_else() {
         assert!(read == [1, 1] || view.has_expired(), "{read:?}");
         assert!(writer.join().unwrap() && view.has_expired());
     });
+}
+
+const RECORD: Growth = Growth { records: 1, pages: 1 };
+const NO_RECORD: Growth = Growth { records: -1, pages: -1 };
+
+/// A quota of so many records, and as many pages, and how many are really there.
+struct Full {
+    most: u64,
+    usage: Usage,
+    there: AtomicU64,
+}
+
+impl Full {
+    fn new(most: u64) -> Arc<Self> {
+        let quota = Quota::new().max_records(most).max_bytes(most * PAGE_LEN as u64);
+        Arc::new(Self { most, usage: Usage::new(quota), there: AtomicU64::new(0) })
+    }
+
+    /// A record, or a page kept, comes for which there was room.
+    fn come(&self) {
+        assert!(self.there.fetch_add(1, Ordering::Relaxed) < self.most, "more than the quota");
+    }
+
+    fn go(&self) {
+        self.there.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A write that is logged if there is room for it.
+    fn put(&self) -> bool {
+        let mut reservation = self.usage.reservation();
+        let fits = reservation.reserve(RECORD).is_ok();
+        if fits {
+            self.come();
+            reservation.made();
+        }
+        fits
+    }
+
+    fn delete(&self) {
+        let mut reservation = self.usage.reservation();
+        reservation.reserve(NO_RECORD).expect("it adds nothing");
+        self.go();
+        reservation.made();
+    }
+
+    /// A write that reserves and then fails.
+    fn fail(&self) {
+        let mut reservation = self.usage.reservation();
+        if reservation.reserve(RECORD).is_ok() {
+            self.come();
+            self.go();
+        }
+    }
+
+    fn keep(&self) {
+        if self.usage.keep() {
+            self.come();
+            self.go();
+            self.usage.unkeep();
+        }
+    }
+
+    fn assert_has(&self, records: u64) {
+        let stats = self.usage.stats();
+        assert_eq!((stats.records, stats.bytes), (records, records * PAGE_LEN as u64));
+        assert_eq!(stats.kept_bytes, 0);
+        assert!(stats.records_high <= self.most, "{stats:?}");
+        assert!(stats.bytes_high <= self.most * PAGE_LEN as u64, "{stats:?}");
+    }
+}
+
+#[test]
+fn quota_is_never_exceeded_and_all_of_it_is_given_back() {
+    model(|| {
+        let store = Full::new(1);
+        let threads = [Full::fail, Full::keep].map(|run| {
+            let store = Arc::clone(&store);
+            thread::spawn(move || run(&store))
+        });
+        if store.put() {
+            store.delete();
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        store.assert_has(0);
+        assert!(store.put() && !store.put(), "all of it can be used again");
+        store.assert_has(1);
+    });
+}
+
+#[test]
+fn no_write_is_refused_for_what_another_only_asked_for() {
+    model(|| {
+        let store = Full::new(2);
+        let too_much = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                let three = Growth { records: 1, pages: 3 };
+                store.usage.reservation().reserve(three).expect_err("more than there may be");
+            })
+        };
+        let other = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || assert!(store.put()))
+        };
+        assert!(store.put());
+        too_much.join().unwrap();
+        other.join().unwrap();
+        store.assert_has(2);
+    });
+}
+
+#[test]
+fn write_that_a_kept_page_refused_is_told_that_it_may_fit_until_it_does() {
+    model(|| {
+        let store = Full::new(2);
+        assert!(store.put());
+        let other = {
+            let store = Arc::clone(&store);
+            thread::spawn(move || {
+                if store.usage.keep() {
+                    store.usage.unkeep();
+                }
+            })
+        };
+        if let Err(refused) = store.usage.reservation().reserve(RECORD) {
+            assert!(store.usage.may_fit(&refused), "{refused}");
+        }
+        other.join().unwrap();
+        assert!(store.put());
+    });
+}
+
+#[test]
+fn each_of_these_models_can_fail() {
+    const QUOTA: &str = "quota_is_never_exceeded_and_all_of_it_is_given_back";
+    models::assert_each_fails(&[
+        (QUOTA, Bug::QuotaReleasedTwice),
+        (QUOTA, Bug::QuotaNotGivenBack),
+        (QUOTA, Bug::KeptNotGivenBack),
+    ]);
 }

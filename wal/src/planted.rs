@@ -1,5 +1,5 @@
 //! Defects that a build with `--cfg bulla_broken` can have at run time, one at a time, to
-//! show that a test notices.
+//! show that a test notices; a build with `--cfg loom` can, too.
 //!
 //! Each is one line at its place. In an ordinary build [`planted`] is `false` at compile
 //! time and nothing is left. What [`omit`](crate::omit) leaves out is not repeated here.
@@ -249,17 +249,17 @@ pub fn unless<E>(bug: Bug, result: Result<(), E>) -> Result<(), E> {
 }
 
 /// Is this bug planted? Always `false` in an ordinary build.
-#[cfg(not(bulla_broken))]
+#[cfg(not(any(bulla_broken, loom)))]
 #[inline]
 #[must_use]
 pub const fn planted(_bug: Bug) -> bool {
     false
 }
 
-#[cfg(bulla_broken)]
+#[cfg(any(bulla_broken, loom))]
 pub use switch::{plant, planted};
 
-#[cfg(bulla_broken)]
+#[cfg(any(bulla_broken, loom))]
 mod switch {
     use super::Bug;
     use std::sync::atomic::{AtomicU8, Ordering};
@@ -275,5 +275,40 @@ mod switch {
     /// Plants one bug from now on, or none.
     pub fn plant(bug: Option<Bug>) {
         PLANTED.store(bug.map_or(0, |bug| bug as u8), Ordering::Relaxed);
+    }
+}
+
+/// That a model of loom's can fail: it is run again with a bug, in a process of its own, as
+/// a model that fails may abort.
+#[cfg(loom)]
+pub mod models {
+    use super::{Bug, plant};
+    use std::process::Command;
+
+    /// The name of a bug to be planted.
+    const VARIABLE: &str = "BULLA_BROKEN";
+
+    /// Plants the bug that `BULLA_BROKEN` names, if it is set. Every model begins with it.
+    ///
+    /// # Panics
+    /// When there is no such bug.
+    pub fn plant_what_is_asked_for() {
+        let Ok(name) = std::env::var(VARIABLE) else { return };
+        let bug = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+        plant(Some(*bug.unwrap_or_else(|| panic!("{name} is no bug"))));
+    }
+
+    /// Asserts that each model, a test of this program, fails with the bug beside it.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn assert_each_fails(models: &[(&str, Bug)]) {
+        let program = std::env::current_exe().expect("the path of this program");
+        for (model, bug) in models {
+            let mut run = Command::new(&program);
+            run.args(["--exact", model]).env(VARIABLE, format!("{bug:?}"));
+            let output = run.output().expect("this program starts");
+            assert!(!output.status.success(), "{model} passes with {bug:?}, or is not there");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Every interleaving (within a preemption bound) of small programs on the real log:
-//! appending while others seal, handing the lead over, waking everyone on poison.
+//! appending while others seal, handing the lead over, waking everyone on poison, closing.
 //!
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p bulla-wal --release --test loom`
 //! `LOOM_MAX_PREEMPTIONS` (default here: 2) bounds the search. Loom reports a deadlock
-//! when a waiter is never woken.
+//! when a waiter is never woken. `BULLA_BROKEN=PoisonWakesNobody`, or another bug of
+//! `wal/src/planted.rs`, shows what a model does when it fails.
 #![cfg(loom)]
 
 use std::collections::{HashMap, VecDeque};
@@ -13,23 +14,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bulla_wal::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
+use bulla_wal::planted::{Bug, models};
 use bulla_wal::{Error, Level, Log, Options};
 
 fn model(run: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
     builder.max_branches = 20_000;
+    models::plant_what_is_asked_for();
     builder.check(run);
 }
 
+/// A log without threads of its own: loom forgets an `unpark` of a thread that is waiting
+/// for a lock, which std does not.
 fn log(io: &Arc<MemoryIo>) -> Arc<Log> {
-    let options = Options::new()
-        .io(Arc::clone(io) as Arc<dyn Io>)
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .manual();
-    Arc::new(Log::create(Path::new("/log"), &options).unwrap())
+    Arc::new(Log::create(Path::new("/log"), &options(io)).unwrap())
+}
+
+fn options(io: &Arc<MemoryIo>) -> Options {
+    let options = Options::new().io(Arc::clone(io) as Arc<dyn Io>).sector(512);
+    options.segment_len(16 * 1024).ring_len(16 * 1024).manual()
 }
 
 #[test]
@@ -48,10 +52,7 @@ fn appends_while_another_thread_seals_are_all_written() {
         assert_eq!(mine.seq.0 + other.seq.0, 3, "the numbers are dense");
         let end = log.sync().unwrap();
         assert!(mine.lsn < end && other.lsn < end);
-        let file = io.file("/log/00000000000000000001.seg");
-        for payload in [&b"mine"[..], b"other"] {
-            assert!(file.windows(payload.len()).any(|bytes| bytes == payload));
-        }
+        io.assert_has(&[b"mine", b"other"]);
     });
 }
 
@@ -127,6 +128,43 @@ fn poison_wakes_every_waiter() {
     });
 }
 
+/// Whoever has the last handle closes: the type of `close` lets nobody append meanwhile, but a
+/// waiter may just be leaving, and what it left to others is theirs to write.
+#[test]
+fn close_makes_durable_what_threads_appended_that_have_just_left() {
+    model(|| {
+        let io = Arc::new(MemoryIo::default());
+        let log = loom::sync::Arc::new(Log::create(Path::new("/log"), &options(&io)).unwrap());
+        let strict = log.append_with(1, b"strict", Level::Strict).unwrap();
+        let leave = move |log: loom::sync::Arc<Log>, payload: &[u8]| {
+            log.wait(strict).unwrap();
+            log.append_with(1, payload, Level::Relaxed).unwrap();
+            // Of two that look at once neither is the last: then the log is dropped.
+            if let Ok(log) = loom::sync::Arc::try_unwrap(log) {
+                log.close().unwrap();
+            }
+        };
+        let other = {
+            let log = loom::sync::Arc::clone(&log);
+            loom::thread::spawn(move || leave(log, b"other"))
+        };
+        leave(log, b"mine");
+        other.join().unwrap();
+        assert_eq!(io.unsynced_acknowledged(), 0);
+        io.assert_has(&[b"strict", b"mine", b"other"]);
+    });
+}
+
+#[test]
+fn each_of_these_models_can_fail() {
+    const CLOSE: &str = "close_makes_durable_what_threads_appended_that_have_just_left";
+    models::assert_each_fails(&[
+        ("appends_while_another_thread_seals_are_all_written", Bug::SealerDoesNotWait),
+        ("poison_wakes_every_waiter", Bug::PoisonWakesNobody),
+        (CLOSE, Bug::CloseDoesNotDrain),
+    ]);
+}
+
 /// Files in memory. Its locks are std's: they are never held across a point where loom
 /// switches threads.
 #[derive(Debug, Default)]
@@ -136,10 +174,15 @@ struct MemoryIo {
 }
 
 impl MemoryIo {
-    fn file(&self, path: &str) -> Vec<u8> {
+    /// The log's first segment has these payloads.
+    fn assert_has(&self, payloads: &[&[u8]]) {
         let files = self.files.lock().unwrap();
-        let file = files.get(Path::new(path)).expect("the file exists");
-        file.bytes.lock().unwrap().clone()
+        let segment = Path::new("/log/00000000000000000001.seg");
+        let bytes = files.get(segment).expect("the file exists").bytes.lock().unwrap();
+        for payload in payloads {
+            let is_there = bytes.windows(payload.len()).any(|bytes| bytes == *payload);
+            assert!(is_there, "{} is lost", payload.escape_ascii());
+        }
     }
 
     /// Writes to segments, without DSYNC, that no sync followed.

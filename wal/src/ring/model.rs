@@ -1,8 +1,13 @@
-//! Every interleaving of small programs on the ring alone. Loom also sees each access to
-//! the ring's memory: a byte that is read while it is written fails the model.
+//! Every interleaving (within a preemption bound) of small programs on the ring alone. Loom
+//! also sees each access to the ring's memory: a byte that is read while it is written fails
+//! the model.
+//!
+//! Run: `RUSTFLAGS="--cfg loom" cargo test -p bulla-wal --release --lib model`
+//! `LOOM_MAX_PREEMPTIONS` (default here: 3) bounds the search.
 
 use super::*;
 use crate::format::LogId;
+use crate::planted::models;
 use crate::position::Epoch;
 use crate::sync::{AtomicU64, Ordering};
 use loom::thread;
@@ -12,6 +17,7 @@ const SECTOR: u64 = 512;
 fn model(run: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(3);
+    models::plant_what_is_asked_for();
     builder.check(run);
 }
 
@@ -190,12 +196,22 @@ fn freed_memory_is_written_only_after_it_was_read() {
         assert!(matches!(append(16), Err(Refused::Full)));
         let appenders = [b'a', b'b'].map(|byte| {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || ring.append(&[(1, &[byte; 8])], Level::Relaxed).is_ok())
+            let payload = [byte; (SECTOR - FRAME_HEADER_LEN - ENTRY_HEADER_LEN) as usize];
+            thread::spawn(move || ring.append(&[(1, &payload)], Level::Relaxed).is_ok())
         });
         assert_ne!(bytes.pieces()[0].len(), 0);
         ring.free(first.end);
-        for thread in appenders {
-            thread.join().unwrap();
-        }
+        let appended = appenders.map(|thread| usize::from(thread.join().unwrap()));
+        assert!(appended.iter().sum::<usize>() <= 1, "one frame is free, and no more");
     });
+}
+
+#[test]
+fn each_of_these_models_can_fail() {
+    const SEAL: &str = "ring::model::entries_of_two_threads_are_whole_in_the_frame_that_is_sealed";
+    const FREE: &str = "ring::model::freed_memory_is_written_only_after_it_was_read";
+    models::assert_each_fails(&[
+        (SEAL, Bug::SealerDoesNotWait),
+        (FREE, Bug::RingFreedBeforeWritten),
+    ]);
 }
