@@ -860,19 +860,21 @@ mod tests {
         let disk = SimDisk::new(1);
         let options = Options::new().io(disk.process()).sector(512).segment_len(16 * 1024);
         let options = options.ring_len(16 * 1024).idle_promise(Duration::from_secs(3600)).manual();
-        let log = Log::create(Path::new("/log"), &options).unwrap();
-        log.wait(log.append_with(1, b"entry", Level::Strict).unwrap()).unwrap();
+        let log = Log::create(Path::new("/log"), &options).expect("a new log");
+        let receipt = log.append_with(1, b"entry", Level::Strict).expect("room");
+        log.wait(receipt).expect("a disk that works");
         log
     }
 
-    /// A thread that was held up takes long as well, but hardly each time.
+    /// A thread that was held up takes long as well, and one may wake too early, but hardly
+    /// most times.
     fn sleeps(wait: impl Fn()) -> bool {
-        let lasts = |_| {
+        let lasts = |_: &u32| {
             let start = Instant::now();
             wait();
             start.elapsed() >= A_MOMENT
         };
-        (0..5).all(lasts)
+        (0..5).filter(lasts).count() >= 3
     }
 
     fn poison(log: &Log) {
