@@ -109,11 +109,11 @@ fn each_checkpoint_can_be_spared(
 }
 
 impl World {
-    /// Damages one of the checkpoints, if all of them are whole.
+    /// Damages one of the checkpoints, if the two newest are whole.
     pub(super) fn damage(&mut self) {
         let mut names = self.disk.paths();
         names.retain(|path| path.to_string_lossy().ends_with(".ckpt"));
-        if self.damaged.is_some() || names.is_empty() || !self.rng.one_in(3) {
+        if !self.two_stand || names.is_empty() || !self.rng.one_in(3) {
             return;
         }
         let name = names.swap_remove(self.rng.below(names.len() as u64) as usize);
@@ -122,8 +122,9 @@ impl World {
             self.disk.remove_file(&name);
         } else {
             self.disk.flip(&name, self.rng.below(len), 1 << self.rng.below(8));
+            self.damaged.insert(name);
         }
-        self.damaged = Some(name);
+        self.two_stand = false;
     }
 
     /// Only a checkpoint that was damaged is refused.
@@ -134,7 +135,7 @@ impl World {
             u64::from(opened.checkpoint.is_some() && !opened.refused.is_empty());
         let purged = store.recovered().is_some_and(|report| report.first_seq.0 > 1);
         self.tally.opened_on_purged_logs += u64::from(purged);
-        match opened.refused.iter().find(|refused| Some(&refused.path) != self.damaged.as_ref()) {
+        match opened.refused.iter().find(|refused| !self.damaged.contains(&refused.path)) {
             Some(_) => Err(format!("a whole checkpoint was refused: {opened}")),
             None => Ok(()),
         }

@@ -25,7 +25,7 @@ mod faults;
 mod operations;
 mod oracle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,8 +166,11 @@ struct World {
     checkpoint_bytes: Option<u64>,
     /// Bytes that are kept for a checkpoint.
     reserve_bytes: u64,
-    /// A checkpoint that was damaged, until two others were taken.
-    damaged: Option<PathBuf>,
+    /// Checkpoints that were damaged. A crash may bring one back that was removed, but no other
+    /// gets its name.
+    damaged: BTreeSet<PathBuf>,
+    /// Are the two newest checkpoints whole?
+    two_stand: bool,
     map: Map,
     /// The first is what the last open showed.
     history: Vec<Moment>,
@@ -215,7 +218,8 @@ impl World {
             reclaims: rng.one_in(2),
             checkpoint_bytes: rng.one_in(2).then(|| rng.within(2_000, 40_000)),
             reserve_bytes: if rng.one_in(3) { RESERVE_BYTES } else { 0 },
-            damaged: None,
+            damaged: BTreeSet::new(),
+            two_stand: true,
             rng,
             clock: disk.process(),
             knobs: Arc::default(),
@@ -295,10 +299,7 @@ impl World {
     fn leave(&mut self, store: Store, kind: CrashKind) -> Result<(), Violation> {
         let checkpoints = store.stats().checkpoints;
         self.tally.slabs_built_again += checkpoints.rebuilt_slabs;
-        // Where something fails, a damaged one may have stayed.
-        if checkpoints.taken >= 2 && !self.faulty {
-            self.damaged = None;
-        }
+        self.two_stand |= checkpoints.taken >= 2;
         if !self.disk.is_crashed() && self.rng.one_in(4) {
             self.disk.disarm();
             let seq = self.seq(&store);
