@@ -47,6 +47,7 @@ fn store_is_what_its_log_says_under_crashes_and_quotas() {
             total.pages_kept,
             total.changes_amid_checkpoints,
             total.clock_jumps_back,
+            total.opened_above_quotas,
         ];
         assert!(rarest.iter().all(|count| *count > seeds / 20), "{total:#?}");
         let faults = [

@@ -9,7 +9,7 @@
 //! Checkpoints are taken and the log is purged meanwhile, crashes come inside opens, too,
 //! and between two lives one checkpoint may be damaged: the store must show the same.
 //! Operations of the disk fail, and the disk is full: what was acknowledged stays. The wall clock
-//! is set, forward and back.
+//! is set, forward and back. From one life to the next the quota changes.
 //!
 //! ```text
 //! operations    what is done with a store, and what must come of it
@@ -78,6 +78,7 @@ pub struct Tally {
     pub pages_kept: u64,
     pub changes_amid_checkpoints: u64,
     pub clock_jumps_back: u64,
+    pub opened_above_quotas: u64,
     pub poisoned: u64,
     pub no_space: u64,
     pub checkpoints_failed: u64,
@@ -111,6 +112,7 @@ impl Tally {
         self.pages_kept += other.pages_kept;
         self.changes_amid_checkpoints += other.changes_amid_checkpoints;
         self.clock_jumps_back += other.clock_jumps_back;
+        self.opened_above_quotas += other.opened_above_quotas;
         self.poisoned += other.poisoned;
         self.no_space += other.no_space;
         self.checkpoints_failed += other.checkpoints_failed;
@@ -156,6 +158,8 @@ struct World {
     options: Options,
     max_records: u64,
     max_pages: u64,
+    /// Records and pages in use when they were counted last.
+    in_use: (u64, u64),
     reclaims: bool,
     rush: bool,
     /// Faults are planted: they make errors expected.
@@ -209,12 +213,9 @@ impl World {
             .zeros_pay_below(zeros_pay_below)
             .lock_timeout(Duration::ZERO)
             .manual();
-        let (max_records, max_pages) = match rng.below(3) {
-            0 => (rng.within(10, 60), UNBOUNDED),
-            1 => (UNBOUNDED, rng.within(2, 8)),
-            _ => (UNBOUNDED, UNBOUNDED),
-        };
+        let (max_records, max_pages) = limits(&mut rng);
         Self {
+            in_use: (0, 0),
             reclaims: rng.one_in(2),
             checkpoint_bytes: rng.one_in(2).then(|| rng.within(2_000, 40_000)),
             reserve_bytes: if rng.one_in(3) { RESERVE_BYTES } else { 0 },
@@ -337,6 +338,9 @@ impl World {
         self.disk.disarm();
         self.heal();
         self.damage();
+        if self.rng.one_in(4) {
+            (self.max_records, self.max_pages) = limits(&mut self.rng);
+        }
         for _ in 0..self.rng.below(3) {
             let kind = self.kind();
             self.disk.crash_after(self.rng.below(150), kind);
@@ -385,6 +389,15 @@ impl World {
 
     fn seq(&self, store: &Store) -> u64 {
         self.base + store.stats().log.entries
+    }
+}
+
+/// The most records and the most pages that a store may have in one life.
+fn limits(rng: &mut Rng) -> (u64, u64) {
+    match rng.below(3) {
+        0 => (rng.within(10, 60), UNBOUNDED),
+        1 => (UNBOUNDED, rng.within(2, 8)),
+        _ => (UNBOUNDED, UNBOUNDED),
     }
 }
 

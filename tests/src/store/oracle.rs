@@ -37,6 +37,10 @@ impl World {
         (self.base, self.durable, self.written) = (seq, seq, seq);
         self.history = vec![Moment { seq, map: self.map.clone() }];
         self.receipts.clear();
+        self.in_use = (self.map.len() as u64, pages(&self.map));
+        let (records, pages) = self.in_use;
+        let is_above = records > self.max_records || pages > self.max_pages;
+        self.tally.opened_above_quotas += u64::from(is_above);
         self.compare(&store)?;
         Ok(store)
     }
@@ -82,7 +86,7 @@ impl World {
         Ok(())
     }
 
-    fn compare_quota(&self, store: &Store) -> Result<(), Violation> {
+    fn compare_quota(&mut self, store: &Store) -> Result<(), Violation> {
         let (stats, pages) = (store.stats().quota, pages(&self.map));
         let bytes = stats.bytes - stats.kept_bytes;
         if (stats.records, bytes) != (self.map.len() as u64, pages * 4096) {
@@ -90,6 +94,11 @@ impl World {
         }
         if stats.records_high > self.max_records.max(self.history[0].map.len() as u64) {
             return Err(format!("{stats:?}: more than may be"));
+        }
+        // A store that was opened above its quota stays there, or makes way.
+        let before = std::mem::replace(&mut self.in_use, (stats.records, pages));
+        if stats.records > self.max_records.max(before.0) || pages > self.max_pages.max(before.1) {
+            return Err(format!("{stats:?}: more than may be, and than {before:?} before"));
         }
         Ok(())
     }
