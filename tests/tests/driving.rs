@@ -32,6 +32,7 @@ struct State {
     held: BTreeSet<usize>,
     /// Bytes that the next writes take; later ones take all.
     takes: VecDeque<usize>,
+    sync_fails: bool,
 }
 
 impl Gate {
@@ -110,6 +111,9 @@ impl File for GatedFile {
     fn sync(&self) -> io::Result<()> {
         if self.has_frames.load(Ordering::Relaxed) {
             self.gate.pass(0);
+            if self.gate.state.lock().unwrap().sync_fails {
+                return Err(io::Error::other("injected failure"));
+            }
         }
         self.file.sync()
     }
@@ -282,4 +286,60 @@ fn write_may_stall_sixteen_times_and_no_more() {
         assert_eq!(matches!(waited, Err(Error::Poisoned { .. })), stalls > 16, "{waited:?}");
         assert_eq!(log.stats().writes, writes);
     }
+}
+
+#[test]
+fn tasks_are_woken_also_while_another_thread_is_in_the_disk() {
+    let (_dir, log, gate, _) = gated(manual().depth(2), true);
+    gate.hold([0, 1]);
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+    let mut future = pin!(log.ready(receipt));
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(log.step(), "sealed and submitted");
+    let woken = thread::scope(|scope| {
+        let first = scope.spawn(|| log.step());
+        gate.have_begun(1);
+        scope.spawn(|| commit(&log));
+        gate.have_begun(2);
+        gate.release(0);
+        first.join().unwrap();
+        // The second is still in the disk. What is left to do is to say that the first is not.
+        log.step();
+        let woken = count.0.load(Ordering::Relaxed);
+        gate.release_all();
+        woken
+    });
+    assert_eq!(woken, 1);
+}
+
+#[test]
+fn operation_is_done_without_the_lock_whoever_submitted_it() {
+    let (_dir, log, gate, _) = gated(manual(), true);
+    gate.hold([0]);
+    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+    let (told, hear) = std::sync::mpsc::channel();
+    let heard = thread::scope(|scope| {
+        let mut future = pin!(log.ready(receipt));
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(log.step(), "sealed and submitted");
+        scope.spawn(|| log.wait(receipt).unwrap());
+        gate.have_begun(1);
+        scope.spawn(|| told.send(log.stats()).unwrap());
+        let heard = hear.recv_timeout(PATIENCE / 3);
+        gate.release_all();
+        heard
+    });
+    assert!(heard.is_ok(), "the lock is held");
+}
+
+#[test]
+fn failed_sync_poisons_and_is_not_tried_again() {
+    let (_dir, log, gate, _) = gated(manual(), false);
+    gate.change(|state| state.sync_fails = true);
+    let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+    let waited = log.wait(receipt);
+    assert!(matches!(waited, Err(Error::Poisoned { .. })), "{waited:?}");
+    assert_eq!(log.stats().syncs, 1);
 }
