@@ -150,3 +150,20 @@ fn log_goes_on_once_there_is_space_for_a_segment() {
         }
     }
 }
+
+/// A segment is made when the one before it begins.
+#[test]
+fn segment_is_zeroed_ahead_where_commits_were_small_in_the_last_but_one_before_it() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Path::new(DIR), &options(&disk).zeros_pay_below(600)).unwrap();
+    let fill = |payload: &[u8], rotations| {
+        while log.stats().rotations < rotations {
+            log.wait(log.append_with(1, payload, Level::Strict).unwrap()).unwrap();
+        }
+        log.stats().reserved_rotations
+    };
+    // A sector per commit, two, and one again.
+    assert_eq!(fill(&PAYLOAD, 2), 0);
+    assert_eq!(fill(&[5; 600], 4), 1, "the fifth segment");
+    assert_eq!(fill(&PAYLOAD, 7), 2, "and the sixth");
+}
