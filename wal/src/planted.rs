@@ -153,6 +153,8 @@ pub enum Bug {
     LaterExpiryForgotten,
     /// A persistent record makes way once it has expired.
     ReclaimTakesPersistent,
+    /// A record that is deleted to make room, or as its time has come, makes others go, too.
+    DeletionsMakeWay,
 }
 
 impl Bug {
@@ -230,6 +232,7 @@ impl Bug {
         Self::SwapForgetsExpiry,
         Self::LaterExpiryForgotten,
         Self::ReclaimTakesPersistent,
+        Self::DeletionsMakeWay,
     ];
 }
 
