@@ -208,6 +208,48 @@ fn halt_lets_what_it_strikes_be_done_or_not() {
 }
 
 #[test]
+fn sector_that_a_power_loss_shears_is_new_up_to_somewhere_and_old_behind_it() {
+    let seen = outcomes(|seed| {
+        let (disk, _, file) = machine(seed);
+        write_full(file.as_ref(), &[1; SECTOR], 0).expect("write");
+        file.sync().expect("sync");
+        disk.configure(|config| config.shorn_sector_ppm = 500_000);
+        write_full(file.as_ref(), &[2; SECTOR], 0).expect("write");
+        disk.power_loss();
+        let left = disk.read_file("/a");
+        let new = left.iter().take_while(|byte| **byte == 2).count();
+        assert!(left[new..].iter().all(|byte| *byte == 1), "seed {seed}: {left:?}");
+        assert_eq!(left.len(), SECTOR);
+        new
+    });
+    assert!(seen.contains(&0) && seen.contains(&SECTOR), "lost and kept: {seen:?}");
+    assert!(seen.len() > 10, "shorn in many places: {seen:?}");
+}
+
+#[test]
+fn sync_that_takes_long_is_found_by_who_waits_and_not_by_one_look() {
+    let looks = |slow_sync_ppm| {
+        outcomes(|seed| {
+            let (disk, io, file) = machine(seed);
+            disk.configure(|config| {
+                config.late_completion_ppm = 0;
+                config.slow_sync_ppm = slow_sync_ppm;
+            });
+            let mut queue = io.queue(8).expect("queue");
+            queue.submit(Ticket(0), write_request(&file, 0, &[1; SECTOR], false));
+            assert!(queue.complete(false).is_some(), "a write is not put off");
+            queue.submit(Ticket(1), Request::Sync { file: Arc::clone(&file) });
+            let looked = queue.complete(false).is_some();
+            assert!(looked || queue.complete(true).is_some(), "seed {seed}: it is never done");
+            looked
+        })
+    };
+    assert_eq!(looks(0), BTreeSet::from([true]));
+    assert_eq!(looks(1_000_000), BTreeSet::from([false]));
+    assert_eq!(looks(500_000), BTreeSet::from([false, true]));
+}
+
+#[test]
 fn device_lies_once_about_what_it_was_told_to_and_nobody_gets_an_error() {
     let (disk, io, file) = machine(1);
     file.write_at(&[1; 2 * SECTOR], 0).expect("write");
