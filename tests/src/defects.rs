@@ -34,7 +34,14 @@ impl Defect {
     pub fn not_here(self) -> Option<&'static str> {
         match self {
             Self::Omission(Point::UringErrorCheck | Point::UringShortCheck)
-            | Self::Planted(Bug::UringIndexIgnored | Bug::UringPiecesSwapped) => UringIo::refusal(),
+            | Self::Planted(
+                Bug::UringIndexIgnored
+                | Bug::UringPiecesSwapped
+                | Bug::UringDropDoesNotWait
+                | Bug::UringLockNotKept
+                | Bug::UringCancelledIsDone
+                | Bug::UringSlotReusedEarly,
+            ) => UringIo::refusal(),
             _ => None,
         }
     }

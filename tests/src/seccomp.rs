@@ -1,5 +1,5 @@
 //! Filters of system calls: children to which the kernel refuses `io_uring`, as in many
-//! containers, and threads that may make but a few calls.
+//! containers, and threads that may make but a few calls, or one call less.
 //!
 //! Holds the `unsafe` of setting a filter, also between fork and exec.
 
@@ -15,9 +15,17 @@ use libc::{
 /// Makes `io_uring_setup` fail with `errno` in the child of a command, and in its children.
 /// Everything else stays allowed. The spawn fails where the kernel has no seccomp.
 pub fn refuse_io_uring(command: &mut Command, errno: i32) {
-    let mut filter = filter(errno);
+    let mut filter = filter(libc::SYS_io_uring_setup, errno);
     // SAFETY: `set` makes two system calls, allocates nothing and takes no lock.
     unsafe { command.pre_exec(move || set(&mut filter)) };
+}
+
+/// From now on a system call fails with `errno` in this thread, and in what it starts.
+///
+/// # Errors
+/// Where the kernel has no seccomp.
+pub fn refuse_in_this_thread(call: c_long, errno: i32) -> io::Result<()> {
+    set(&mut filter(call, errno))
 }
 
 /// From now on this thread, and what it starts, may make these system calls only (and ask for
@@ -48,14 +56,14 @@ fn set(filter: &mut [sock_filter]) -> io::Result<()> {
     if refused { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn filter(errno: i32) -> [sock_filter; 4] {
+fn filter(call: c_long, errno: i32) -> [sock_filter; 4] {
     let refuse = SECCOMP_RET_ERRNO | errno.unsigned_abs();
-    let setup = u32::try_from(libc::SYS_io_uring_setup).expect("a small number");
+    let call = u32::try_from(call).expect("a small number");
     [
         // The number of the call is the first field of what a filter sees.
         instruction(BPF_LD | BPF_W | BPF_ABS, 0, 0),
         // Skips the next one when it is another call.
-        instruction(BPF_JMP | BPF_JEQ | BPF_K, setup, 1),
+        instruction(BPF_JMP | BPF_JEQ | BPF_K, call, 1),
         instruction(BPF_RET | BPF_K, refuse, 0),
         instruction(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0),
     ]

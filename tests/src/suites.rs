@@ -20,6 +20,18 @@ const fn suite(name: &'static str, run: fn() -> Result<(), String>) -> Suite {
 /// All of them, the quickest first; those of threads, which may wait for good, before the long ones.
 pub const ALL: &[Suite] = &[
     suite("uring::failed_and_short_writes_are_told", uring::failed_and_short_writes_are_told),
+    suite("uring::ring_holds_the_lock_until_it_is_gone", || {
+        uring::ring_holds_the_lock_until_it_is_gone();
+        Ok(())
+    }),
+    waiting("uring::ring_is_gone_only_when_its_writes_are_done", || {
+        uring::ring_is_gone_only_when_its_writes_are_done();
+        Ok(())
+    }),
+    waiting("uring::write_of_a_thread_that_is_gone_is_done_when_it_is_told_so", || {
+        uring::write_of_a_thread_that_is_gone_is_done_when_it_is_told_so();
+        Ok(())
+    }),
     suite("opening::cut_bytes_are_kept_through_power_losses", opening::cut_bytes_are_kept),
     suite(CAMPAIGN, || campaign_seeds(0, FIRST_SEEDS)),
     suite("readers::readers_show_what_was_appended_and_never_more_than_their_watermark", || {

@@ -107,16 +107,53 @@ fn writes_outlive_the_thread_that_started_them() {
 
 #[test]
 fn ring_holds_the_lock_until_it_is_gone() {
-    let dir = TempDir::new("lock");
-    let Some(mut queue) = queue(1) else { return };
-    let io = StdIo::new();
-    let path = dir.path().join("LOCK");
-    let lock = io.try_lock(&path).unwrap().expect("free");
-    queue.keep(lock.as_ref()).unwrap();
-    drop(lock);
-    assert!(io.try_lock(&path).unwrap().is_none(), "its writes could still land");
-    drop(queue);
-    assert!(io.try_lock(&path).unwrap().is_some());
+    uring::ring_holds_the_lock_until_it_is_gone();
+}
+
+#[test]
+fn ring_is_gone_only_when_its_writes_are_done() {
+    uring::ring_is_gone_only_when_its_writes_are_done();
+}
+
+#[test]
+fn write_of_a_thread_that_is_gone_is_done_when_it_is_told_so() {
+    uring::write_of_a_thread_that_is_gone_is_done_when_it_is_told_so();
+}
+
+/// The kernel refuses to go on, for good, while it has a write. Takes the 5 s for which the
+/// ring hopes that it ends.
+#[test]
+fn ring_that_breaks_down_fails_everything_and_frees_nothing_that_the_kernel_has() {
+    let Some(mut queue) = queue(2) else { return };
+    let (pipe, file) = uring::FullPipe::new();
+    queue.submit(Ticket(0), uring::block_write(&file));
+    // A filter is its thread's for good.
+    let refused = std::thread::spawn(move || {
+        if let Err(error) = seccomp::refuse_in_this_thread(libc::SYS_io_uring_enter, libc::EIO) {
+            println!("SKIPPED: this machine refuses seccomp: {error}");
+            pipe.make_room();
+            return;
+        }
+        let expect_refusal = |queue: &mut dyn Queue, ticket| {
+            let done = queue.complete(true).unwrap();
+            assert_eq!(done.ticket, ticket);
+            assert_eq!(done.result.unwrap_err().raw_os_error(), Some(libc::EIO));
+        };
+        expect_refusal(queue.as_mut(), Ticket(0));
+        queue.submit(Ticket(1), uring::block_write(&file));
+        expect_refusal(queue.as_mut(), Ticket(1));
+        assert!(queue.complete(true).is_none(), "each is told once");
+        let held = Arc::downgrade(&file);
+        drop(file);
+        drop(queue);
+        assert!(held.upgrade().is_some(), "the kernel may still write to it");
+        // And so it does, from memory that nobody else got meanwhile.
+        let others = [9; 64].map(|byte| AlignedBuf::copy_of(&[byte; BLOCK]));
+        pipe.make_room();
+        assert!(pipe.take(BLOCK) == [7; BLOCK]);
+        drop(others);
+    });
+    refused.join().unwrap();
 }
 
 /// Names and bytes of all files in a log's directory.

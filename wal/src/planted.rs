@@ -77,6 +77,14 @@ pub enum Bug {
     UringPiecesSwapped,
     /// Every completion in the ring of `io_uring` is taken for that of the first place.
     UringIndexIgnored,
+    /// A ring of `io_uring` is given up while the kernel has writes of it.
+    UringDropDoesNotWait,
+    /// The ring of `io_uring` does not hold the log's lock.
+    UringLockNotKept,
+    /// A write that the kernel has cancelled counts as done.
+    UringCancelledIsDone,
+    /// The next write takes a slot whose write the kernel is still at.
+    UringSlotReusedEarly,
     /// Promises behind the end of the frames are not looked for.
     ProbeSkipped,
     /// A replay in one pass takes frames that no promise covers for valid by their headers.
@@ -194,6 +202,10 @@ impl Bug {
         Self::ScoutTrustsHeaders,
         Self::UringPiecesSwapped,
         Self::UringIndexIgnored,
+        Self::UringDropDoesNotWait,
+        Self::UringLockNotKept,
+        Self::UringCancelledIsDone,
+        Self::UringSlotReusedEarly,
         Self::ProbeSkipped,
         Self::UnpromisedBodiesUnread,
         Self::OpeningPromisesNothing,

@@ -23,7 +23,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::io::{Completion, Lock, Queue, Request, Ticket};
 use crate::omit::{Point, skip};
-use crate::planted::{Bug, either};
+use crate::planted::{Bug, either, planted};
 
 /// How often a write is given to the kernel again that it did not do.
 const MAX_RESUBMISSIONS: u32 = 16;
@@ -144,7 +144,7 @@ impl UringQueue {
 
     /// Does the kernel have any of our memory?
     fn is_kernels(&self) -> bool {
-        self.slots.iter().any(|slot| slot.is_kernels)
+        self.slots.iter().any(|slot| slot.is_kernels) && !planted(Bug::UringDropDoesNotWait)
     }
 
     /// Is anything in the ring that was not reported?
@@ -219,7 +219,8 @@ impl UringQueue {
     }
 
     fn free_slot(&self) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.operation.is_none())
+        let is_free = |slot: &Slot| slot.operation.is_none() || planted(Bug::UringSlotReusedEarly);
+        self.slots.iter().position(is_free)
     }
 
     /// Pushes the operation of a slot; as a `worker`'s, a thread of the kernel's does it,
@@ -313,14 +314,16 @@ impl Operation {
         // Cancelled: the thread that submitted it ended before a worker began.
         let transient = [Errno::INTR, Errno::AGAIN, Errno::CANCELED];
         transient.iter().any(|errno| result == -errno.raw_os_error())
-            && self.resubmissions < MAX_RESUBMISSIONS
+            && self.resubmissions < either(MAX_RESUBMISSIONS, Bug::UringCancelledIsDone, 0)
     }
 
     /// What the kernel's answer means.
     fn result(&self, result: i32) -> io::Result<u64> {
         let Request::Write { bytes, .. } = &self.request else { return count(result) };
         let len = bytes.len() as u64;
+        let is_cancelled = result == -Errno::CANCELED.raw_os_error();
         match count(result) {
+            Err(_) if is_cancelled && planted(Bug::UringCancelledIsDone) => Ok(len),
             Err(_) if skip(Point::UringErrorCheck) => Ok(len),
             Ok(_) if skip(Point::UringShortCheck) => Ok(len),
             Ok(count) if count > len => {
@@ -354,7 +357,7 @@ unsafe impl Queue for UringQueue {
     }
 
     fn keep(&mut self, lock: &dyn Lock) -> io::Result<()> {
-        if let Some(fd) = lock.as_fd() {
+        if let Some(fd) = lock.as_fd().filter(|_| !planted(Bug::UringLockNotKept)) {
             // Nothing uses the registered file: it is there to be held by the ring, which
             // the kernel keeps until its last write has ended, whoever has died.
             self.ring.submitter().register_files_update(LOCK_SLOT, &[fd.as_raw_fd()])?;
@@ -496,6 +499,7 @@ mod tests {
             let done = queue.complete(true).expect("in flight");
             assert_eq!(done.result.expect("written"), BLOCK as u64);
         }
+        assert!(std::fs::read(&path).expect("our own") == [7; WRITES * BLOCK]);
         std::fs::remove_file(path).expect("our own");
     }
 }
