@@ -24,11 +24,11 @@ pub const ALL: &[Suite] = &[
         uring::ring_holds_the_lock_until_it_is_gone();
         Ok(())
     }),
-    waiting("uring::ring_is_gone_only_when_its_writes_are_done", || {
+    suite("uring::ring_is_gone_only_when_its_writes_are_done", || {
         uring::ring_is_gone_only_when_its_writes_are_done();
         Ok(())
     }),
-    waiting("uring::write_of_a_thread_that_is_gone_is_done_when_it_is_told_so", || {
+    suite("uring::write_of_a_thread_that_is_gone_is_done_when_it_is_told_so", || {
         uring::write_of_a_thread_that_is_gone_is_done_when_it_is_told_so();
         Ok(())
     }),

@@ -58,7 +58,7 @@ pub fn failed_and_short_writes_are_told() -> Result<(), String> {
 /// A queue that puts everything into the ring, or a line that says why there is none.
 fn eager_queue() -> Option<Box<dyn Queue>> {
     if let Some(reason) = UringIo::refusal() {
-        println!("SKIPPED: {reason}");
+        crate::skipped(reason);
         return None;
     }
     Some(UringIo::eager().queue(2).expect("there is a ring"))
