@@ -13,7 +13,7 @@ use bulla_tests::real_threads::{PATIENCE, recovered, small};
 use bulla_tests::wrap::{Knobs, TempDir, WrapIo};
 use bulla_wal::io::File;
 use bulla_wal::io::std::StdIo;
-use bulla_wal::{Error, Level, Log, Method, Options};
+use bulla_wal::{Error, Level, Log, Method, Options, Overflow};
 
 /// Long enough for a thread to come to where it sleeps; one that does not makes no test fail.
 const A_WHILE: Duration = Duration::from_millis(200);
@@ -342,4 +342,60 @@ fn failed_sync_poisons_and_is_not_tried_again() {
     let waited = log.wait(receipt);
     assert!(matches!(waited, Err(Error::Poisoned { .. })), "{waited:?}");
     assert_eq!(log.stats().syncs, 1);
+}
+
+/// Does what it is told when it is woken.
+struct Told<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Wake for Told<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+/// It may hold a lock that a waker wants.
+#[test]
+fn thread_that_appends_runs_no_waker_though_it_drives() {
+    let (_dir, log, ..) = gated(small().idle_promise(Duration::from_secs(3600)), true);
+    let poll = |waker: Waker| {
+        let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
+        let mut future = Box::pin(log.ready(receipt));
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        future
+    };
+    // The flusher is kept in a waker, so that whoever appends to a full ring has to drive.
+    let (kept, is_kept) = std::sync::mpsc::channel();
+    let (let_go, go) = std::sync::mpsc::channel::<()>();
+    let go = Mutex::new(go);
+    let _first = poll(Waker::from(Arc::new(Told(move || {
+        kept.send(()).unwrap();
+        let _ = go.lock().unwrap().recv_timeout(PATIENCE / 3);
+    }))));
+    is_kept.recv_timeout(PATIENCE / 3).expect("the flusher wakes it");
+    let (woken, by) = std::sync::mpsc::channel();
+    let _second = poll(Waker::from(Arc::new(Told(move || {
+        woken.send(thread::current().id()).unwrap();
+    }))));
+    for _ in 0..40 {
+        log.append_with(1, &[7; 4000], Level::Relaxed).unwrap();
+    }
+    let_go.send(()).unwrap();
+    let by = by.recv_timeout(PATIENCE / 3).expect("the flusher wakes it later");
+    assert_ne!(by, thread::current().id());
+}
+
+#[test]
+fn threads_of_the_log_make_its_segments_and_a_wait_lasts_as_long_as_it_may() {
+    let (_dir, log, ..) = gated(small().overflow(Overflow::Full), false);
+    let start = Instant::now();
+    while log.stats().rotations < 2 {
+        assert!(start.elapsed() < PATIENCE / 3, "nobody makes a segment");
+        match log.append_with(1, &[7; 8000], Level::Strict) {
+            Ok(receipt) => assert!(log.wait_timeout(receipt, PATIENCE / 3).unwrap()),
+            Err(error) => {
+                assert!(matches!(error, Error::Full), "{error}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
 }
