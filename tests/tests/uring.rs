@@ -130,7 +130,7 @@ fn ring_that_breaks_down_fails_everything_and_frees_nothing_that_the_kernel_has(
     // A filter is its thread's for good.
     let refused = std::thread::spawn(move || {
         if let Err(error) = seccomp::refuse_in_this_thread(libc::SYS_io_uring_enter, libc::EIO) {
-            println!("SKIPPED: this machine refuses seccomp: {error}");
+            bulla_tests::skipped(format_args!("this machine refuses seccomp: {error}"));
             pipe.make_room();
             return;
         }
