@@ -28,7 +28,7 @@ fn every_crash_of_every_two_operations_keeps_the_contract() {
 
 #[test]
 fn every_crash_of_every_two_operations_of_a_store_leaves_what_it_was() {
-    go_through(Subject::Store, 2, 150_000);
+    go_through(Subject::Store, 2, 130_000);
 }
 
 #[test]
