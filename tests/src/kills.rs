@@ -9,7 +9,7 @@
 
 use std::fs::File as PipeFile;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,6 +24,7 @@ use bulla_wal::Options;
 use bulla_wal::io::std::StdIo;
 use bulla_wal::io::{Access, DirEntry, File, Io, Lock, Queue};
 
+use crate::layer::{Layer, Layered};
 use crate::rng::Rng;
 
 /// Threads that put records.
@@ -276,7 +277,7 @@ struct KillIo {
 impl KillIo {
     fn wrap(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
         let (path, fuse) = (path.to_owned(), Arc::clone(&self.fuse));
-        Arc::new(KillFile { file, path, fuse })
+        Arc::new(Layered(KillFile { file, path, fuse }))
     }
 }
 
@@ -339,36 +340,28 @@ struct KillFile {
     fuse: Arc<Fuse>,
 }
 
-impl File for KillFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
+impl Layer for KillFile {
+    fn file(&self) -> &dyn File {
+        &*self.file
     }
-    fn is_direct(&self) -> bool {
-        self.file.is_direct()
-    }
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(bytes, offset)
-    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.fuse.burn("write", &self.path);
         self.file.write_at(bytes, offset)
     }
+
     fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
         self.fuse.burn("write", &self.path);
         self.file.write_pieces_at(pieces, offset, dsync)
     }
+
     fn sync(&self) -> io::Result<()> {
         self.fuse.burn("sync", &self.path);
         self.file.sync()
     }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.fuse.burn("write", &self.path);
         self.file.set_len(len)
-    }
-    fn preallocate(&self, len: u64) -> io::Result<()> {
-        self.file.preallocate(len)
-    }
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.file.as_fd()
     }
 }

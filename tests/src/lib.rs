@@ -15,6 +15,7 @@ pub mod fuzzing;
 pub mod image;
 pub mod instructions;
 pub mod kills;
+pub mod layer;
 pub mod legacy;
 mod model;
 pub mod opening;

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,6 +12,8 @@ use std::time::Duration;
 use bulla_wal::io::{
     Access, Completion, DirEntry, Fallback, File, Io, Lock, Queue, Request, Ticket,
 };
+
+use crate::layer::{Layer, Layered};
 
 /// What the queue does besides its work.
 #[derive(Debug, Default)]
@@ -118,7 +119,8 @@ impl WrapIo {
     }
 
     fn watched(&self, file: Arc<dyn File>, path: &Path) -> Arc<dyn File> {
-        Arc::new(WatchedFile { file, path: path.to_owned(), knobs: Arc::clone(&self.knobs) })
+        let (path, knobs) = (path.to_owned(), Arc::clone(&self.knobs));
+        Arc::new(Layered(WatchedFile { file, path, knobs }))
     }
 
     fn is_still(&self) -> bool {
@@ -236,13 +238,9 @@ struct WatchedFile {
     knobs: Arc<Knobs>,
 }
 
-impl File for WatchedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn is_direct(&self) -> bool {
-        self.file.is_direct()
+impl Layer for WatchedFile {
+    fn file(&self) -> &dyn File {
+        &*self.file
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -273,10 +271,6 @@ impl File for WatchedFile {
     fn preallocate(&self, len: u64) -> io::Result<()> {
         self.knobs.meddle.with(&self.path);
         self.file.preallocate(len)
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.file.as_fd()
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bulla_recovery::{Inspection, Range};
 use bulla_tests::instructions::Instructions;
+use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::seccomp;
 use bulla_tests::wrap::{TempDir, WrapIo};
 use bulla_wal::io::sim::SimDisk;
@@ -242,38 +243,14 @@ fn writers_side_by_side_allocate_nothing_in_an_append_and_next_to_nothing_in_a_w
 #[derive(Debug)]
 struct Noting(Arc<dyn File>, Arc<Mutex<Vec<usize>>>);
 
-impl File for Noting {
+impl Layer for Noting {
+    fn file(&self) -> &dyn File {
+        &*self.0
+    }
+
     fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
         self.1.lock().unwrap().push(pieces[0].as_ptr().addr());
         self.0.write_pieces_at(pieces, offset, dsync)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn is_direct(&self) -> bool {
-        self.0.is_direct()
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(bytes, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.0.write_at(bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn preallocate(&self, len: u64) -> io::Result<()> {
-        self.0.preallocate(len)
     }
 }
 
@@ -284,7 +261,7 @@ fn entry_is_copied_once_and_written_from_there() {
     let (io, knobs) = WrapIo::new(StdIo::new());
     let noted = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&noted);
-    knobs.replace.by(Box::new(move |file| Arc::new(Noting(file, Arc::clone(&notes)))));
+    knobs.replace.by(Box::new(move |file| Arc::new(Layered(Noting(file, Arc::clone(&notes))))));
     let options = Options::new().io(io).ring_len(RING as u64).manual();
     let log = Log::create(&dir.path().join("log"), &options).unwrap();
     for _ in 0..50 {

@@ -9,6 +9,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::real_threads::{PATIENCE, recovered, small};
 use bulla_tests::wrap::{Knobs, TempDir, WrapIo};
 use bulla_wal::io::File;
@@ -84,7 +85,11 @@ struct GatedFile {
     has_frames: AtomicBool,
 }
 
-impl File for GatedFile {
+impl Layer for GatedFile {
+    fn file(&self) -> &dyn File {
+        &*self.file
+    }
+
     fn is_direct(&self) -> bool {
         self.is_direct
     }
@@ -96,18 +101,6 @@ impl File for GatedFile {
         self.file.write_pieces_at([&bytes[..count], &[]], offset, dsync)
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(bytes, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.file.write_at(bytes, offset)
-    }
-
     fn sync(&self) -> io::Result<()> {
         if self.has_frames.load(Ordering::Relaxed) {
             self.gate.pass(0);
@@ -116,14 +109,6 @@ impl File for GatedFile {
             }
         }
         self.file.sync()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn preallocate(&self, len: u64) -> io::Result<()> {
-        self.file.preallocate(len)
     }
 }
 
@@ -139,7 +124,8 @@ fn gated(options: Options, is_direct: bool) -> (TempDir, Log, Arc<Gate>, Arc<Kno
     let its_gate = Arc::clone(&gate);
     knobs.replace.by(Box::new(move |file| {
         let has_frames = AtomicBool::new(false);
-        Arc::new(GatedFile { file, gate: Arc::clone(&its_gate), is_direct, has_frames })
+        let gate = Arc::clone(&its_gate);
+        Arc::new(Layered(GatedFile { file, gate, is_direct, has_frames }))
     }));
     let log = Log::create(&dir.path().join("log"), &options.io(io).method(Method::Buffered));
     (dir, log.unwrap(), gate, knobs)

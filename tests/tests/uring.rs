@@ -2,7 +2,6 @@
 //! flight, and who holds the lock. The suite of all backends is `wal/tests/io_conformance.rs`.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::wrap::{TempDir, WrapIo};
 use bulla_tests::{page_cache, seccomp, uring};
 use bulla_wal::io::std::StdIo;
@@ -209,43 +209,15 @@ struct ShortFile {
     looks: Arc<AtomicU64>,
 }
 
-impl File for ShortFile {
+impl Layer for ShortFile {
+    fn file(&self) -> &dyn File {
+        &*self.file
+    }
+
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         let looks = self.looks.load(Ordering::Relaxed);
         self.looks.store(looks.saturating_sub(1), Ordering::Relaxed);
         if looks == 1 { Some(self.pipe.as_fd()) } else { self.file.as_fd() }
-    }
-
-    fn is_direct(&self) -> bool {
-        self.file.is_direct()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(bytes, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.file.write_at(bytes, offset)
-    }
-
-    fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize> {
-        self.file.write_pieces_at(pieces, offset, dsync)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn preallocate(&self, len: u64) -> io::Result<()> {
-        self.file.preallocate(len)
     }
 }
 
@@ -261,7 +233,8 @@ fn log_goes_on_after_a_short_write_in_the_ring() {
     let (io, knobs) = WrapIo::over(Arc::new(UringIo::eager()));
     let left = Arc::clone(&looks);
     knobs.replace.by(Box::new(move |file| {
-        Arc::new(ShortFile { file, pipe: Arc::clone(&pipe), looks: Arc::clone(&left) })
+        let (pipe, looks) = (Arc::clone(&pipe), Arc::clone(&left));
+        Arc::new(Layered(ShortFile { file, pipe, looks }))
     }));
     // Plain writes: a pipe knows no DSYNC.
     let options = Options::new().io(io).method(Method::Buffered).manual();
