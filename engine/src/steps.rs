@@ -33,8 +33,8 @@ pub enum Step {
     Unlocked,
     /// What is no more in use was given back to the quota.
     GivenBack,
-    /// The pages of an empty slab were locked.
-    SlabLocked,
+    /// Pages that share memory, all of them empty, were locked.
+    SharedLocked,
     /// Records that may go were chosen.
     Chosen,
     /// When the next record expires was forgotten, to be found out.
@@ -65,7 +65,7 @@ impl Step {
         Self::Made,
         Self::Unlocked,
         Self::GivenBack,
-        Self::SlabLocked,
+        Self::SharedLocked,
         Self::Chosen,
         Self::DueForgotten,
         Self::Announced,

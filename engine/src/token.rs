@@ -748,6 +748,15 @@ mod tests {
     }
 
     #[test]
+    fn token_under_another_id_is_otherwise_the_same() {
+        let token = golden().build().expect("valid");
+        let other = token.with_id(TokenId(7)).expect("an id");
+        assert_eq!(other.id(), TokenId(7));
+        assert_eq!(other.with_id(token.id()), Ok(token));
+        assert_eq!(token.with_id(TokenId(0)), Err(TokenError::ZeroId));
+    }
+
+    #[test]
     fn the_first_refusal_is_reported() {
         let refused = golden().field_radius(2.56).weight(-1.0).build();
         assert_eq!(refused, Err(TokenError::FieldRadius(2.56)));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bulla_engine::{Level, Store, TokenId};
+use bulla_engine::{Batch, Level, Store, TokenId};
 use common::{Dir, options, token};
 
 /// Bytes of this process that are in memory.
@@ -26,21 +26,29 @@ fn sparse_ids_cost_the_pages_that_they_touch_and_give_their_records_back() {
         store.put_with(&token(1, 1.0), Level::Relaxed).expect("put");
     }
     store.sync().expect("synced");
-    let start = resident();
     // Each alone in its slab.
     let ids = (1..=IDS).map(|number| number * 1_000_000);
-    for id in ids.clone() {
-        store.put_with(&token(id, 1.0), Level::Relaxed).expect("put");
+    // Of those that expire another page is touched, and given back, too.
+    for (expiry, pages) in [(None, 1), (Some(u64::MAX), 2)] {
+        let start = resident();
+        for id in ids.clone() {
+            let mut batch = Batch::new();
+            batch.put(&token(id, 1.0));
+            if let Some(expiry) = expiry {
+                batch.expire_at(TokenId(id), expiry).expect("an id");
+            }
+            store.apply_with(&batch, Level::Relaxed).expect("put");
+        }
+        let full = resident().saturating_sub(start) / u64::from(IDS);
+        assert!(full >= pages * PAGE, "{full} bytes: is this measuring anything?");
+        // Its records, its header, and a little for maps and the directory of slabs.
+        assert!(full <= (pages + 1) * PAGE + 1024, "{full} bytes for each id");
+        assert_eq!(store.stats().quota.bytes, (u64::from(IDS) + 1) * PAGE);
+        for id in ids.clone() {
+            assert!(store.delete_with(TokenId(id), Level::Relaxed).expect("deleted"));
+        }
+        let empty = resident().saturating_sub(start) / u64::from(IDS);
+        assert!(empty + pages * PAGE <= full + LOG, "of {full} bytes for each id {empty} are left");
+        assert_eq!(store.stats().quota.bytes, PAGE);
     }
-    let full = resident().saturating_sub(start) / u64::from(IDS);
-    assert!(full >= PAGE, "{full} bytes: is this measuring anything?");
-    // Its records, its header, and a little for maps and the directory of slabs.
-    assert!(full <= 2 * PAGE + 1024, "{full} bytes for each id");
-    assert_eq!(store.stats().quota.bytes, (u64::from(IDS) + 1) * PAGE);
-    for id in ids {
-        assert!(store.delete_with(TokenId(id), Level::Relaxed).expect("deleted"));
-    }
-    let empty = resident().saturating_sub(start) / u64::from(IDS);
-    assert!(empty + PAGE <= full + LOG, "of {full} bytes for each id {empty} are left");
-    assert_eq!(store.stats().quota.bytes, PAGE);
 }

@@ -1,13 +1,17 @@
 //! The quota: never exceeded, exact under threads, and what is reclaimed to keep it.
 
 mod common;
+#[path = "common/numbers.rs"]
+mod numbers;
 
 use std::time::Duration;
 
 use bulla_engine::{
-    Batch, Error, Flags, Level, OnExceed, Pressure, Quota, Resource, Store, Token, TokenId,
+    Batch, Error, Flags, Level, OnExceed, Pressure, Quota, RECORD_LEN, Resource, Store, Token,
+    TokenId,
 };
 use common::{Dir, options, token};
+use numbers::Numbers;
 
 fn open(dir: &Dir, quota: Quota) -> Store {
     Store::open(&dir.0, &options().quota(quota)).expect("opened")
@@ -180,16 +184,30 @@ fn reclaiming_for_bytes_frees_whole_pages() {
     let dir = Dir::new("quota-bytes");
     let quota = Quota::new().max_bytes(4 * 4096).clean_at(1.0).on_exceed(OnExceed::Reclaim);
     let store = open(&dir, quota);
-    // Pages 0 to 3, of 10 records each; page 2 is worth least.
-    for (page, weight) in [(0, 5.0), (1, 7.0), (2, 3.0), (3, 9.0)] {
+    // Pages 0 to 3, of 10 records each; of those without a persistent one page 2 is worth least.
+    for (page, weight) in [(0, 5.0), (1, 7.0), (2, 3.0), (3, 1.0)] {
         for index in 1..=10 {
             put(&store, &token(page * 64 + index, weight)).expect("fits");
         }
     }
+    let persistent = token(3 * 64 + 1, 1.0).to_builder().flags(Flags::PERSISTENT).build();
+    put(&store, &persistent.expect("valid")).expect("fits");
     put(&store, &token(400, 1.0)).expect("a page makes way");
     let quota = store.stats().quota;
     assert_eq!((quota.bytes, quota.reclaimed, quota.records), (4 * 4096, 10, 31));
     assert!(!ids(&store).iter().any(|id| id / 64 == 2));
+}
+
+#[test]
+fn records_that_say_nothing_of_their_worth_may_all_go() {
+    let dir = Dir::new("quota-plain");
+    let quota = Quota::new().max_records(2).clean_at(1.0).on_exceed(OnExceed::Reclaim);
+    let store = Store::<Numbers>::open_records(&dir.0, &options().quota(quota)).expect("opened");
+    for id in 1_u8..=9 {
+        store.put_with(&Numbers([id; RECORD_LEN]), Level::Relaxed).expect("another makes way");
+    }
+    let quota = store.stats().quota;
+    assert_eq!((quota.records, quota.reclaimed, quota.rejected), (2, 7, 0));
 }
 
 #[test]

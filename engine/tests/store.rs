@@ -31,8 +31,9 @@ fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
     assert!(!store.delete(TokenId(2)).expect("nothing there"));
     store.close().expect("closed");
 
-    let snapshot = StoreInspection::read(&dir.0, &Options::new()).expect("readable");
-    assert_eq!(snapshot.iter().collect::<Vec<_>>(), [token(1, 1.5)]);
+    let inspection = StoreInspection::read(&dir.0, &Options::new()).expect("readable");
+    assert_eq!(inspection.iter().collect::<Vec<_>>(), [token(1, 1.5)]);
+    assert_eq!((inspection.len(), inspection.is_empty()), (1, false));
     let store = Store::open(&dir.0, &options()).expect("opened");
     assert_eq!(store.recovered().expect("recovered").entries, 4);
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), [token(1, 1.5)]);
@@ -52,6 +53,13 @@ fn batch_is_applied_in_order_and_survives_whole() {
     let expected = [token(2, 2.0), token(4, 4.0)];
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), expected);
     assert!(matches!(store.apply(&Batch::new()), Err(Error::Log(bulla_wal::Error::EmptyBatch))));
+    assert!(store.delete(TokenId(2)).expect("deleted"));
+    batch.clear();
+    batch.put(&token(2, 2.0));
+    assert_eq!(batch.len(), 1);
+    let entries = store.stats().log.entries;
+    store.apply_with(&batch, Level::Strict).expect("nothing of before");
+    assert_eq!(store.stats().log.entries, entries + 1);
     drop(store);
     let store = Store::open(&dir.0, &options()).expect("opened");
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), expected);
@@ -118,6 +126,11 @@ fn record_too_far_ahead_of_the_clock_is_refused_and_changes_nothing() {
     assert!(matches!(store.apply(&batch), Err(Error::TooFarAhead { .. })));
     assert!(store.is_empty() && store.stats().log.entries == 0);
     store.put(&at(now + 30)).expect("near enough");
+    drop(store);
+    let hour = 60 * 60;
+    let store = Store::open(&dir.0, &options()).expect("opened");
+    store.put(&at(now + 23 * hour)).expect("within the day that is the default");
+    assert!(matches!(store.put(&at(now + 25 * hour)), Err(Error::TooFarAhead { .. })));
 }
 
 #[test]
@@ -173,7 +186,10 @@ fn write_that_finds_no_room_in_the_ring_changes_nothing_and_leaves_its_page_free
         [Some(kept), None],
         "takes the lock"
     );
-    assert!(store.put_with(&token(2, 1.0), Level::Relaxed).is_err(), "still no room");
+    for id in [2, 100] {
+        let refused = store.put_with(&token(id, 1.0), Level::Relaxed);
+        assert!(refused.is_err(), "still no room for {id}");
+    }
     assert_eq!((store.len(), store.stats().quota.bytes), (1, 4096));
     store.sync().expect("synced");
     store.put_with(&token(2, 1.0), Level::Relaxed).expect("there is room");

@@ -141,6 +141,26 @@ fn one_thread_of_many_creates_a_record() {
 }
 
 #[test]
+fn expiry_stays_while_that_of_a_page_beside_it_is_given_back() {
+    let dir = Dir::new("beside");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    std::thread::scope(|scope| {
+        for page in 0..4 {
+            let (store, id) = (&store, TokenId(64 * page + 1));
+            scope.spawn(move || {
+                for expiry in 1..20_000 {
+                    let mut batch = Batch::new();
+                    batch.put(&token(id.0, 1.0)).expire_at(id, expiry).expect("an id");
+                    store.apply_with(&batch, Level::Relaxed).expect("applied");
+                    assert_eq!(store.expires_at(id).expect("read"), Some(expiry), "{id:?}");
+                    store.delete_with(id, Level::Relaxed).expect("deleted");
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn log_order_is_the_order_of_the_table_for_every_operation() {
     let dir = Dir::new("mixed-order");
     let store = Store::open(&dir.0, &options()).expect("created");

@@ -23,6 +23,8 @@ pub(crate) const PAGE_RECORDS: usize = 64;
 pub(crate) const PAGE_LEN: usize = PAGE_RECORDS * RECORD_LEN;
 /// Pages of a slab.
 pub(crate) const SLAB_PAGES: usize = 512;
+/// Pages whose expiries share a page of the machine.
+pub(crate) const SHARED_PAGES: usize = PAGE_LEN / (PAGE_RECORDS * size_of::<AtomicU64>());
 /// Records of a slab.
 pub(crate) const SLAB_RECORDS: usize = SLAB_PAGES * PAGE_RECORDS;
 
@@ -55,6 +57,8 @@ const _: () = {
     // Offsets keep what is mapped at a page's start aligned.
     assert!(HEADERS_AT.is_multiple_of(align_of::<PageHeader>()));
     assert!(EXPIRIES_AT.is_multiple_of(PAGE_LEN));
+    // A word has a bit for each page of expiries.
+    assert!(SLAB_PAGES == SHARED_PAGES * u64::BITS as usize);
 };
 
 /// The memory of one slab.
@@ -132,9 +136,11 @@ impl SlabMemory {
         self.give_back(page * PAGE_LEN, PAGE_LEN);
     }
 
-    /// Gives the memory of all expiries back; all of them must be 0.
-    pub(crate) fn give_back_expiries(&self) {
-        self.give_back(EXPIRIES_AT, EXPIRIES_LEN);
+    /// Gives the memory of a page's expiries back, and of those of the pages that share it;
+    /// all of them must be 0.
+    pub(crate) fn give_back_expiries(&self, page: usize) {
+        assert!(page < SLAB_PAGES);
+        self.give_back(EXPIRIES_AT + page / SHARED_PAGES * PAGE_LEN, PAGE_LEN);
     }
 
     fn give_back(&self, at: usize, len: usize) {

@@ -158,11 +158,10 @@ impl Table {
         Some(self.slab(page.slab())?.lock(page.in_slab()))
     }
 
-    /// Gives back what the slab of a page need not have any more. The caller has no page
-    /// locked.
+    /// Gives back what a page need not have any more. The caller has no page locked.
     pub(crate) fn tidy(&self, page: PageId) {
         if let Some(slab) = self.slab(page.slab()) {
-            slab.tidy();
+            slab.tidy(page.in_slab());
         }
     }
 
@@ -315,4 +314,20 @@ fn guard_of<'g, 't>(
     }
     let at = pages.binary_search(&PageId::of(id)).expect("all pages are locked");
     &mut guards[at]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_counted_around_its_slab_stays_in_it() {
+        let pages = SLAB_PAGES as u64;
+        let slab = u32::try_from(pages).expect("few");
+        let page = |number: u32| PageId(3 * slab + number);
+        assert_eq!(page(5).around(0), page(5));
+        assert_eq!(page(5).around(pages - 6), page(slab - 1));
+        assert_eq!(page(5).around(pages - 5), page(0));
+        assert_eq!(page(5).around(2 * pages + 7), page(12));
+    }
 }

@@ -2,12 +2,14 @@
 //!
 //! Owns the use of the slab's memory: who may touch what, and when memory is given back.
 //! A page whose last record goes gives its 4 KiB back at once, so that what the quota
-//! counts is what is in use. Tested by `engine/tests/threads.rs`.
+//! counts is what is in use. Tested by `engine/tests/threads.rs`, and the memory by
+//! `engine/tests/memory.rs`.
 
+use std::array;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use super::memory::{PAGE_RECORDS, PageHeader, SLAB_PAGES, SlabMemory, Words};
+use super::memory::{PAGE_RECORDS, PageHeader, SHARED_PAGES, SLAB_PAGES, SlabMemory, Words};
 use super::{Edit, PAGE_SHIFT, What, index};
 use crate::record::RECORD_LEN;
 use crate::steps::{Step, pass};
@@ -42,8 +44,9 @@ pub(crate) struct Slab {
     /// Pages with a record in them. Records are not counted: every insertion would pay.
     in_use: AtomicU32,
     is_dense: AtomicBool,
-    /// Was any expiry set since the expiries' memory was last given back?
-    has_expiries: AtomicBool,
+    /// Pages share the memory of their expiries by eight. A bit for each eight: was any expiry
+    /// of theirs set since that memory was last given back?
+    expiring: AtomicU64,
 }
 
 impl Slab {
@@ -54,7 +57,7 @@ impl Slab {
             memory: SlabMemory::new(dense)?,
             in_use: AtomicU32::new(0),
             is_dense: AtomicBool::new(dense),
-            has_expiries: AtomicBool::new(false),
+            expiring: AtomicU64::new(0),
         })
     }
 
@@ -92,7 +95,7 @@ impl Slab {
                     store(slab.memory.record(slot), bytes);
                 }
                 if let Some(expiry) = expiries.next().filter(|expiry| *expiry != 0) {
-                    slab.has_expiries.store(true, Ordering::Relaxed);
+                    slab.begin_expiring(page);
                     slab.memory.expiry(slot).store(expiry, Ordering::Relaxed);
                 }
             }
@@ -131,7 +134,19 @@ impl Slab {
     }
 
     pub(super) fn has_expiries(&self) -> bool {
-        self.has_expiries.load(Ordering::Relaxed)
+        self.expiring.load(Ordering::Relaxed) != 0
+    }
+
+    /// May a record of this page expire?
+    fn may_expire(&self, page: usize) -> bool {
+        self.expiring.load(Ordering::Relaxed) & sharing_bit(page) != 0
+    }
+
+    /// From now on a record of this page may expire. The caller has the page locked.
+    fn begin_expiring(&self, page: usize) {
+        if !self.may_expire(page) {
+            self.expiring.fetch_or(sharing_bit(page), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -179,7 +194,7 @@ impl Slab {
         let slot = page * PAGE_RECORDS + index(id);
         self.before(page, lsn, || {
             let there = occupied.load(Ordering::Relaxed) & bit(index(id)) != 0;
-            there.then(|| self.found(slot, id, self.has_expiries()))
+            there.then(|| self.found(slot, id, self.may_expire(page)))
         })
     }
 
@@ -192,7 +207,7 @@ impl Slab {
     fn copy_now(&self, page: usize, first: u32, copies: &mut Vec<Found>) {
         copies.clear();
         let occupied = self.memory.header(page).occupied.load(Ordering::Relaxed);
-        let expires = self.has_expiries();
+        let expires = self.may_expire(page);
         for (index, id) in ids(first).enumerate() {
             if occupied & bit(index) != 0 {
                 copies.push(self.found(page * PAGE_RECORDS + index, id, expires));
@@ -221,18 +236,20 @@ impl Slab {
         }
     }
 
-    /// Gives back what an empty slab need not have. No page of it may be locked by the
-    /// caller.
-    pub(super) fn tidy(&self) {
-        if !self.is_empty() || !self.has_expiries() {
+    /// Gives back the memory of a page's expiries, if no page that shares it has a record. The
+    /// caller has no page of the slab locked.
+    pub(super) fn tidy(&self, page: usize) {
+        let first = page - page % SHARED_PAGES;
+        let is_unused = || (first..first + SHARED_PAGES).all(|page| self.looks_empty(page));
+        if !self.may_expire(page) || !is_unused() {
             return;
         }
-        // With all pages locked nobody sets an expiry; writers lock in this order, too.
-        let _guards: Vec<_> = (0..SLAB_PAGES).map(|page| self.lock(page)).collect();
-        pass(Step::SlabLocked);
-        if self.is_empty() {
-            self.has_expiries.store(false, Ordering::Relaxed);
-            self.memory.give_back_expiries();
+        // With all of them locked nobody sets an expiry; writers lock in this order, too.
+        let _guards: [_; SHARED_PAGES] = array::from_fn(|at| self.lock(first + at));
+        pass(Step::SharedLocked);
+        if is_unused() {
+            self.expiring.fetch_and(!sharing_bit(page), Ordering::Relaxed);
+            self.memory.give_back_expiries(page);
         }
     }
 
@@ -279,7 +296,8 @@ impl PageGuard<'_> {
 
     /// When it expires; 0 for never, and where there is no record.
     pub(crate) fn expiry(&self, index: usize) -> u64 {
-        if self.slab.has_expiries() { self.expiry_of(index).load(Ordering::Relaxed) } else { 0 }
+        let expires = self.slab.may_expire(self.page);
+        if expires { self.expiry_of(index).load(Ordering::Relaxed) } else { 0 }
     }
 
     /// Where in the log the page's last change is; 0 for one that was replayed.
@@ -300,7 +318,7 @@ impl PageGuard<'_> {
         image.records.try_reserve_exact(count).ok()?;
         let there = || (0..PAGE_RECORDS).filter(|index| occupied & bit(*index) != 0);
         image.records.extend(there().map(|index| load(self.words(index))));
-        if self.slab.has_expiries() {
+        if self.slab.may_expire(self.page) {
             image.expiries.try_reserve_exact(count).ok()?;
             image.expiries.extend(there().map(|index| self.expiry(index)));
         }
@@ -373,10 +391,11 @@ impl PageGuard<'_> {
 
     /// Says when a record expires, if it is there: in ms since 1970, 0 for never.
     fn expire_at(&mut self, index: usize, expiry: u64) {
-        if self.occupied() & bit(index) == 0 || (expiry == 0 && !self.slab.has_expiries()) {
+        let may_expire = expiry != 0 || self.slab.may_expire(self.page);
+        if self.occupied() & bit(index) == 0 || !may_expire {
             return;
         }
-        self.slab.has_expiries.store(true, Ordering::Relaxed);
+        self.slab.begin_expiring(self.page);
         self.expiry_of(index).store(expiry, Ordering::Relaxed);
     }
 
@@ -454,6 +473,11 @@ fn growth(before: u64, after: u64) -> (i64, i64) {
 
 const fn bit(index: usize) -> u64 {
     1 << index
+}
+
+/// The bit of a page among those that share the memory of their expiries.
+const fn sharing_bit(page: usize) -> u64 {
+    bit(page / SHARED_PAGES)
 }
 
 #[inline]
