@@ -748,6 +748,11 @@ mod tests {
     }
 
     #[test]
+    fn levels_are_counted_from_one() {
+        assert_eq!(Space::ALL.map(Space::level), [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
     fn token_under_another_id_is_otherwise_the_same() {
         let token = golden().build().expect("valid");
         let other = token.with_id(TokenId(7)).expect("an id");

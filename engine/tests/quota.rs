@@ -199,6 +199,27 @@ fn reclaiming_for_bytes_frees_whole_pages() {
 }
 
 #[test]
+fn store_that_found_nothing_to_reclaim_looks_again_after_a_while() {
+    let dir = Dir::new("quota-rest");
+    let quota = Quota::new().max_records(10).clean_at(0.5).on_exceed(OnExceed::Reclaim);
+    let store = open(&dir, quota);
+    for id in 1..=6 {
+        let persistent = token(id, 1.0).to_builder().flags(Flags::PERSISTENT).build();
+        put(&store, &persistent.expect("valid")).expect("fits");
+    }
+    let persistent = store.get(TokenId(1)).expect("read").expect("there");
+    put(&store, &token(7, 1.0)).expect("fits");
+    for _ in 0..900 {
+        put(&store, &persistent).expect("a replacement");
+    }
+    assert_eq!(store.len(), 7, "a look at each write would cost too much");
+    for _ in 0..200 {
+        put(&store, &persistent).expect("a replacement");
+    }
+    assert_eq!(ids(&store), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
 fn records_that_say_nothing_of_their_worth_may_all_go() {
     let dir = Dir::new("quota-plain");
     let quota = Quota::new().max_records(2).clean_at(1.0).on_exceed(OnExceed::Reclaim);
