@@ -423,6 +423,64 @@ fn slab_that_is_damaged_in_both_checkpoints_is_a_typed_error_and_the_others_are_
     assert_eq!(checkpoints(&disk).len(), 2, "a checkpoint that fails lets nothing go");
 }
 
+/// A store of which everything is in its newest checkpoint, whose first slab is damaged, and the
+/// older ones, which are not.
+fn with_damaged_slab(disk: &SimDisk) -> (Model, Vec<PathBuf>) {
+    let (store, model) = with_checkpoints(disk, 4);
+    store.checkpoint().expect("checkpoint");
+    end(disk, store);
+    let mut older = checkpoints(disk);
+    disk.flip(older.pop().expect("the newest"), 4096 + 5000, 1);
+    (model, older)
+}
+
+#[test]
+fn damaged_slab_without_an_older_checkpoint_is_a_typed_error() {
+    let disk = SimDisk::new(1);
+    let (_, older) = with_damaged_slab(&disk);
+    older.into_iter().for_each(|path| disk.remove_file(path));
+    let store = open(&disk);
+    assert!(store.recovered().is_some_and(|report| report.first_lsn > Lsn::ZERO), "purged");
+    match store.get(TokenId(1)) {
+        Err(Error::Checkpoint(CheckpointError::Slab { slab: 0, reason, .. })) => {
+            assert!(matches!(*reason, Error::Checkpoint(CheckpointError::NoOlder)), "{reason:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The log is read anew when a slab has to be built again: it may have lost its end since.
+#[test]
+fn damaged_slab_is_not_built_from_a_log_that_lost_its_end() {
+    let whole = SimDisk::new(1);
+    let (model, _) = with_damaged_slab(&whole);
+    let has_frames = |path: &PathBuf| whole.read_file(path).iter().skip(512).any(|byte| *byte != 0);
+    let segment = files(&whole, ".seg").into_iter().rfind(has_frames).expect("a segment");
+    let len = whole.read_file(&segment).len();
+    let (mut built, mut refused) = (0, 0);
+    for cut in (512..len).step_by(512) {
+        let disk = whole.fork(1);
+        disk.power_loss();
+        let store = open(&disk);
+        let mut bytes = disk.read_file(&segment);
+        bytes.iter_mut().skip(cut).for_each(|byte| *byte = 0);
+        disk.write_file(&segment, &bytes);
+        match store.get(TokenId(1)) {
+            Ok(found) => {
+                assert_eq!(found, model.get(&1).map(|(kept, _)| *kept), "{cut}");
+                built += 1;
+            }
+            Err(Error::Checkpoint(CheckpointError::Slab { slab: 0, reason, .. })) => {
+                let is_typed = matches!(*reason, Error::Log(bulla_wal::Error::Corrupt(_)));
+                assert!(is_typed, "{cut}: {reason:?}");
+                refused += 1;
+            }
+            Err(error) => panic!("{cut}: {error:?}"),
+        }
+    }
+    assert!(built > 0 && refused > 0, "{built} built, {refused} refused");
+}
+
 #[test]
 fn checkpoint_ahead_of_an_older_log_is_refused() {
     let disk = SimDisk::new(1);

@@ -331,6 +331,21 @@ fn copies_make_way_for_records_the_oldest_snapshot_first() {
 }
 
 #[test]
+fn any_number_of_copies_make_way() {
+    let dir = Dir::new("snapshot-ways");
+    let pages = 400;
+    let store = open(&dir, Quota::new().max_bytes(2 * u64::from(pages) * PAGE));
+    let ids = || (0..pages).map(|number| number * 64 + 1);
+    ids().for_each(|id| put(&store, id, 1.0));
+    let snapshot = store.snapshot().expect("one");
+    ids().for_each(|id| put(&store, id, 2.0));
+    assert_eq!(store.stats().quota.kept_bytes, u64::from(pages) * PAGE);
+    put(&store, 1_000_000, 1.0);
+    assert!(snapshot.get(TokenId(1)).is_err());
+    assert_eq!((store.stats().quota.kept_bytes, store.stats().quota.rejected), (0, 0));
+}
+
+#[test]
 fn no_write_fails_in_a_full_store_while_snapshots_come_and_go() {
     /// Far more than there are until both ends were often met.
     const MAX_LOOKS: u32 = 100_000;

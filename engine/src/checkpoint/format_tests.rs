@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulla_wal::format::{LogId, LowWater};
+use bulla_wal::format::{LogId, LowWater, MAX_START};
 use bulla_wal::io::Io;
 use bulla_wal::io::sim::SimDisk;
 use bulla_wal::landmark::Landmark;
@@ -23,7 +23,7 @@ use super::lazy::{Base, Lazy, Older};
 use super::write::Writer;
 use super::{CheckpointError, CheckpointFault};
 use crate::error::Error;
-use crate::table::{Found, PageId, SLABS, Table};
+use crate::table::{Found, PageId, SLAB_RECORDS, SLABS, Table};
 use crate::token::{Token, TokenId};
 
 const STORE: &str = "/store";
@@ -175,6 +175,40 @@ fn most_that_a_header_can_claim_is_bounded_by_its_file() {
     assert_eq!(claims(SLABS, BLOCK, len), Err(CheckpointDamage::Length));
     assert_eq!(claims(SLABS + 1, BLOCK, len), Err(CheckpointDamage::Field("slabs")));
     assert_eq!(claims(2, usize::MAX, len), Err(CheckpointDamage::Field("index")));
+}
+
+#[test]
+fn field_out_of_its_range_is_refused_by_name() {
+    let (head, bytes) = written(&records(), Some(Lsn(512 * 28)));
+    let refused = |change: &dyn Fn(&mut Head)| {
+        let mut head = head;
+        change(&mut head);
+        match Head::decode(&head.encode(), bytes.len() as u64) {
+            Err(CheckpointDamage::Field(name)) => name,
+            other => panic!("{other:?}: {head:?}"),
+        }
+    };
+    let over = MAX_START + 1;
+    assert_eq!(Head::decode(&head.encode(), bytes.len() as u64), Ok(head));
+    assert_eq!(refused(&|head| head.number = 0), "number");
+    assert_eq!(refused(&|head| head.number = over), "number");
+    assert_eq!(refused(&|head| head.landmark.upto = Lsn(over)), "LSN");
+    assert_eq!(refused(&|head| head.landmark.last = Some(Lsn(over))), "LSN");
+    assert_eq!(refused(&|head| head.landmark.at.lsn = Lsn(head.landmark.upto.0 + 1)), "LSN");
+    assert_eq!(refused(&|head| head.landmark.segment.lsn = Lsn(head.landmark.at.lsn.0 + 1)), "LSN");
+    for seq in [Seq(0), Seq(over)] {
+        assert_eq!(refused(&|head| head.landmark.at.seq = seq), "Seq");
+        assert_eq!(refused(&|head| head.landmark.segment.seq = seq), "Seq");
+        assert_eq!(refused(&|head| head.landmark.segment.segment = SegmentNumber(seq.0)), "Seq");
+    }
+    assert_eq!(refused(&|head| head.landmark.epoch = Epoch(0)), "epoch");
+    let (slabs, most) = (u64::from(head.slabs), u64::from(head.slabs) * SLAB_RECORDS as u64);
+    assert!(slabs > 1 && head.pages > slabs, "{head:?}");
+    assert_eq!(refused(&|head| head.records = slabs - 1), "records");
+    assert_eq!(refused(&|head| head.records = most + 1), "records");
+    assert_eq!(refused(&|head| head.pages = slabs - 1), "pages");
+    assert_eq!(refused(&|head| head.pages = head.records + 1), "pages");
+    assert_eq!(refused(&|head| head.index_offset = BLOCK as u64 - 1), "index");
 }
 
 quickcheck! {
