@@ -2,8 +2,6 @@
 
 #![no_main]
 
-mod leaks;
-
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     bulla_tests::fuzzing::checkpoint(input);
 });

@@ -2,8 +2,6 @@
 
 #![no_main]
 
-mod leaks;
-
 use bulla_tests::fuzzing::{self, Settings};
 
 libfuzzer_sys::fuzz_target!(|settings: Settings| {

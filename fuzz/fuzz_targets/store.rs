@@ -3,8 +3,6 @@
 
 #![no_main]
 
-mod leaks;
-
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     bulla_tests::fuzzing::store_operations(input);
 });
