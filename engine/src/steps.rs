@@ -33,7 +33,7 @@ pub enum Step {
     Unlocked,
     /// What is no more in use was given back to the quota.
     GivenBack,
-    /// Pages that share memory, all of them empty, were locked.
+    /// Pages that share memory, all of which looked empty, were locked.
     SharedLocked,
     /// Records that may go were chosen.
     Chosen,

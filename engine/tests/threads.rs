@@ -145,7 +145,8 @@ fn expiry_stays_while_that_of_a_page_beside_it_is_given_back() {
     let dir = Dir::new("beside");
     let store = Store::open(&dir.0, &options()).expect("created");
     std::thread::scope(|scope| {
-        for page in 0..4 {
+        // Two and two of them share the memory of their expiries.
+        for page in [0, 1, 8, 9] {
             let (store, id) = (&store, TokenId(64 * page + 1));
             scope.spawn(move || {
                 for expiry in 1..20_000 {

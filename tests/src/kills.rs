@@ -9,7 +9,7 @@
 
 use std::fs::File as PipeFile;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -343,6 +343,10 @@ struct KillFile {
 impl Layer for KillFile {
     fn file(&self) -> &dyn File {
         &*self.file
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_fd()
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {

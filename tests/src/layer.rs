@@ -52,9 +52,9 @@ pub trait Layer: fmt::Debug + Send + Sync {
         self.file().preallocate(len)
     }
 
-    /// As of [`File`].
+    /// As of [`File`]. None, unless the layer says so: a queue would write past it.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.file().as_fd()
+        None
     }
 }
 

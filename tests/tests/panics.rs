@@ -336,8 +336,10 @@ impl Case {
         let what = format!("{what}, {:?}", steps.last());
         assert_eq!(store.stats().panics, 1, "{what}: counted once, {ended:?}");
         let left = in_time(&store, &what, |store| {
-            // Locks every page.
-            let ids: Vec<_> = (0..10).chain(64..80).chain(39_990..40_010).map(Id).collect();
+            // Every page that an operation locks.
+            let shared = (624..632).map(|page| 64 * page);
+            let ids = (0..10).chain(64..80).chain(39_990..40_010).chain(shared);
+            let ids: Vec<_> = ids.map(Id).collect();
             store.get_many(&ids).expect("read");
             contents(store)
         });

@@ -19,11 +19,11 @@ use crate::sync::AtomicU64;
 
 /// Records of a page.
 pub(crate) const PAGE_RECORDS: usize = 64;
-/// Bytes of a page's records: a page of the machine, too.
+/// Bytes of a page's records: a page of most machines, too.
 pub(crate) const PAGE_LEN: usize = PAGE_RECORDS * RECORD_LEN;
 /// Pages of a slab.
 pub(crate) const SLAB_PAGES: usize = 512;
-/// Pages whose expiries share a page of the machine.
+/// Pages whose expiries share so many bytes.
 pub(crate) const SHARED_PAGES: usize = PAGE_LEN / (PAGE_RECORDS * size_of::<AtomicU64>());
 /// Records of a slab.
 pub(crate) const SLAB_RECORDS: usize = SLAB_PAGES * PAGE_RECORDS;
@@ -66,6 +66,8 @@ pub(crate) struct SlabMemory {
     map: MmapRaw,
     /// Where in the map the slab starts: at a multiple of its records' length in memory.
     start: usize,
+    /// Length of the machine's pages.
+    machine_page: usize,
 }
 
 impl SlabMemory {
@@ -76,8 +78,12 @@ impl SlabMemory {
     pub(crate) fn new(dense: bool) -> io::Result<Self> {
         let map = MmapRaw::from(MmapMut::map_anon(LEN + RECORDS_LEN)?);
         let start = map.as_ptr().align_offset(RECORDS_LEN);
-        let memory = Self { map, start };
-        memory.ask_for_huge_pages(dense);
+        // Never for headers and expiries: where ids are sparse, few of them are used.
+        let _ = map.advise(Advice::NoHugePage);
+        let memory = Self { map, start, machine_page: rustix::param::page_size() };
+        if dense {
+            memory.ask_for_huge_pages(true);
+        }
         Ok(memory)
     }
 
@@ -130,14 +136,15 @@ impl SlabMemory {
         unsafe { &*self.at(EXPIRIES_AT + slot * size_of::<AtomicU64>()).cast() }
     }
 
-    /// Gives the memory of a page's records back; none of them may be in use.
+    /// Gives the memory of a page's records back, where a page of the machine is no longer than
+    /// they are; none of them may be in use.
     pub(crate) fn give_back_page(&self, page: usize) {
         assert!(page < SLAB_PAGES);
         self.give_back(page * PAGE_LEN, PAGE_LEN);
     }
 
-    /// Gives the memory of a page's expiries back, and of those of the pages that share it;
-    /// all of them must be 0.
+    /// Gives the memory of a page's expiries back, and of those of the pages that share it,
+    /// where a page of the machine is no longer; all of them must be 0.
     pub(crate) fn give_back_expiries(&self, page: usize) {
         assert!(page < SLAB_PAGES);
         self.give_back(EXPIRIES_AT + page / SHARED_PAGES * PAGE_LEN, PAGE_LEN);
@@ -145,6 +152,10 @@ impl SlabMemory {
 
     fn give_back(&self, at: usize, len: usize) {
         assert!(at + len <= LEN);
+        // The system gives back whole pages, with all that lies in them.
+        if !at.is_multiple_of(self.machine_page) || !len.is_multiple_of(self.machine_page) {
+            return;
+        }
         // SAFETY: the range is inside the map. It becomes zeros, as if another thread had
         // stored zeros into its atomics: references to them stay valid, and nothing but
         // atomics lies there. An error leaves the bytes as they are, which is as good:
@@ -165,5 +176,32 @@ impl SlabMemory {
 impl fmt::Debug for SlabMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SlabMemory").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Ordering;
+
+    #[test]
+    fn nothing_is_given_back_where_a_page_of_the_machine_holds_more() {
+        let mut memory = SlabMemory::new(false).expect("memory");
+        let word = |memory: &SlabMemory| memory.record(0)[0].load(Ordering::Relaxed);
+        let expiry = |memory: &SlabMemory| memory.expiry(0).load(Ordering::Relaxed);
+        memory.record(0)[0].store(1, Ordering::Relaxed);
+        memory.expiry(0).store(2, Ordering::Relaxed);
+        for machine_page in [PAGE_LEN << 2, PAGE_LEN << 4] {
+            memory.machine_page = machine_page;
+            memory.give_back_page(0);
+            memory.give_back_expiries(0);
+            assert_eq!((word(&memory), expiry(&memory)), (1, 2), "{machine_page}");
+        }
+        if rustix::param::page_size() == PAGE_LEN {
+            memory.machine_page = PAGE_LEN;
+            memory.give_back_page(0);
+            memory.give_back_expiries(0);
+            assert_eq!((word(&memory), expiry(&memory)), (0, 0));
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! A slab and its pages: how records are read while others write.
 //!
 //! Owns the use of the slab's memory: who may touch what, and when memory is given back.
-//! A page whose last record goes gives its 4 KiB back at once, so that what the quota
-//! counts is what is in use. Tested by `engine/tests/threads.rs`, and the memory by
+//! A page whose last record goes gives its 4 KiB back at once (where the machine's own pages
+//! are no longer), so that what the quota counts is what is in use. Tested by `engine/tests/threads.rs`, and the memory by
 //! `engine/tests/memory.rs`.
 
 use std::array;
@@ -248,7 +248,9 @@ impl Slab {
         let _guards: [_; SHARED_PAGES] = array::from_fn(|at| self.lock(first + at));
         pass(Step::SharedLocked);
         if is_unused() {
-            self.expiring.fetch_and(!sharing_bit(page), Ordering::Relaxed);
+            // Release pairs with the fence of readers: who sees the bit gone sees the versions
+            // of the pages whose last records went before.
+            self.expiring.fetch_and(!sharing_bit(page), Ordering::Release);
             self.memory.give_back_expiries(page);
         }
     }
