@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use bulla_recovery::Recovery;
 use bulla_tests::real_threads::{self, PATIENCE, backends, block_on, recovered, small, wrapped_on};
 use bulla_tests::wrap::{Knobs, TempDir};
+use bulla_wal::dir::segment_path;
 use bulla_wal::io::std::StdIo;
-use bulla_wal::{Error, Level, Log, Lsn, Options, Overflow, Receipt};
+use bulla_wal::{Error, Level, Log, Lsn, Options, Overflow, Receipt, SegmentNumber};
 
 fn wrapped(name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
     wrapped_on(&(Arc::new(StdIo::new()) as _), name, options)
@@ -294,8 +295,11 @@ fn purge_removes_whole_segments_below_and_keeps_the_rest() {
     }
     log.sync().unwrap();
     let keep = receipts[300];
+    let first = segment_path(&dir.path().join("log"), SegmentNumber(1));
+    assert!(first.exists());
     let low_water = log.purge(keep.lsn).unwrap();
     assert!(low_water > Lsn::ZERO && low_water <= keep.lsn);
+    assert!(!first.exists(), "its space is free at once");
     assert_eq!(log.low_water(), low_water);
     assert_eq!(log.purge(Lsn::ZERO).unwrap(), low_water, "purging never goes back");
     log.append(b"after").unwrap();
