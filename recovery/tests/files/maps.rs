@@ -108,3 +108,23 @@ fn bytes_behind_damage_are_unread() {
     assert_eq!((found[0].live, found[0].unread), (frames(&image, 1), 0));
     assert_eq!((found[1].header, found[1].unread), (0, SECTOR + frames(&image, 2)));
 }
+
+#[test]
+fn each_segment_says_what_became_of_it() {
+    let states = |image: &Image| {
+        let disk = image.disk();
+        let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+        let segments = &inspection.report().segments;
+        segments.iter().map(|segment| segment.state.name()).collect::<Vec<_>>()
+    };
+    let mut image = Image::new(512);
+    image.frame(&[10]).seal().rotate().promise().frame(&[20]).seal().rotate().promise();
+    assert_eq!(states(&image), ["live", "live", "live"]);
+    image.spare();
+    assert_eq!(states(&image), ["live", "live", "live", "spare"]);
+    // All that the second one held went on in a later epoch.
+    let mut image = Image::new(512);
+    image.frame(&[10]).seal().rotate().frame(&[20]);
+    image.reopen(image.frames[2].lsn).frame(&[30]);
+    assert_eq!(states(&image), ["live", "superseded", "live"]);
+}

@@ -32,8 +32,12 @@ fn every_range_gives_exactly_its_entries() {
         all.push((entry.lsn, entry.seq, entry.wall_ns));
         ControlFlow::Continue(())
     };
-    inspection.replay(Range::ALL, each).expect("replay");
+    let stats = inspection.replay(Range::ALL, each).expect("replay");
     assert_eq!(all.len(), image.payloads.len());
+    let bytes: usize = image.payloads.values().map(Vec::len).sum();
+    assert_eq!((stats.entries, stats.payload_bytes), (all.len() as u64, bytes as u64));
+    // Those with entries: no seal, no promise.
+    assert_eq!((stats.frames, stats.stopped), (5, false));
     assert_eq!(inspection.report().last_entry, all.last().map(|(lsn, seq, _)| (*lsn, *seq)));
     let (first, last) = (all[0].2, image.wall_ns());
     assert!(first < last);
