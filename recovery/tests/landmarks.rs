@@ -3,6 +3,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "logs of a few KiB")]
 
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use bulla_recovery::{
     open, repair,
 };
 use bulla_wal::dir::segment_path;
-use bulla_wal::io::sim::{CrashKind, SimDisk};
+use bulla_wal::io::sim::{CrashKind, FaultOp, SimDisk};
 use bulla_wal::landmark::Landmark;
 use bulla_wal::{Level, Log, Lsn, Method, Options};
 
@@ -195,6 +196,22 @@ fn landmark_that_does_not_stand_is_not_used() {
     for landmark in wrong {
         assert!(!is_used(&disk.fork(1), landmark), "{landmark:?}");
     }
+}
+
+#[test]
+fn read_that_fails_under_a_landmark_is_told() {
+    let disk = SimDisk::new(1);
+    let landmark = with_landmark(&disk);
+    let mut told = 0;
+    for after in 0..50 {
+        let fork = disk.fork(1);
+        fork.fail_next(FaultOp::Read, ErrorKind::Other, ".seg", after);
+        match Recovery::run_above(Path::new(DIR), &options(&fork, 0), || Ok(vec![landmark])) {
+            Ok(recovery) => assert_eq!(recovery.landmark(), Some(&landmark), "{after}"),
+            Err(_) => told += 1,
+        }
+    }
+    assert!(told > 3, "{told}");
 }
 
 #[test]
