@@ -6,8 +6,7 @@
 
 use crate::error::{FrameDamage, Result};
 use crate::format::{
-    Entries, FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header, LowWater, MAX_FRAME_LEN,
-    Seed, all_zero,
+    Entries, FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header, LowWater, Seed, all_zero,
 };
 use crate::position::{Epoch, Lsn, Seq};
 use crate::window::{Buffer, Window, to_usize};
@@ -403,7 +402,7 @@ impl Walk {
             return Ok(Err(End::Damage(FrameDamage::Boundary)));
         }
         let len = frame.disk_len(sector);
-        if len > MAX_FRAME_LEN || self.offset.saturating_add(len) > self.window.len() {
+        if self.offset.saturating_add(len) > self.window.len() {
             return Ok(Err(End::Damage(FrameDamage::Length)));
         }
         Ok(Ok((frame, crc)))
