@@ -282,9 +282,9 @@ impl Usage {
 
     /// The change that was reserved for is not made.
     fn release(&self, growth: Growth) {
-        self.give_back(-growth.records.max(0), -growth.pages.max(0));
+        self.give_back(growth.records.max(0), growth.pages.max(0));
         if planted(Bug::QuotaReleasedTwice) {
-            self.give_back(-growth.records.max(0), -growth.pages.max(0));
+            self.give_back(growth.records.max(0), growth.pages.max(0));
         }
     }
 
@@ -402,6 +402,7 @@ impl Usage {
         Err(QuotaError { resource, used, max, wanted: next - used })
     }
 
+    /// So much is in use no more; the signs say nothing.
     fn give_back(&self, records: i64, pages: i64) {
         if (records, pages) != (0, 0) {
             let given = Used { records: records.unsigned_abs(), pages: pages.unsigned_abs() };
