@@ -6,13 +6,14 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bulla_recovery::{Bound, Error, Inspection, Range, Recovery};
 use bulla_tests::wrap::{TempDir, WrapIo};
 use bulla_wal::dir::segment_path;
 use bulla_wal::io::sim::SimDisk;
 use bulla_wal::io::std::StdIo;
-use bulla_wal::{CorruptionKind, Level, Log, Method, Options, SegmentNumber, Seq};
+use bulla_wal::{CorruptionKind, Level, Log, Method, Options, Receipt, SegmentNumber, Seq};
 
 fn options() -> Options {
     Options::new().io(Arc::new(StdIo::new())).segment_len(8 << 20)
@@ -233,4 +234,32 @@ fn end_of_a_log_is_read_from_the_disk() {
     let recovery = Recovery::run(dir, &options).unwrap();
     assert_eq!(recovery.report().entries, 10);
     assert_eq!(recovery.replay(Range::ALL, given).unwrap().entries, 10);
+}
+
+#[test]
+fn look_at_a_log_that_is_purged_meanwhile_is_not_disturbed() {
+    let temp = TempDir::new("purged-meanwhile");
+    let dir = temp.path().join("log");
+    let log = Log::create(&dir, &options().segment_len(64 << 10).ring_len(64 << 10)).unwrap();
+    let append = |_| log.append_with(1, &[7; 4_000], Level::Relaxed).unwrap();
+    let receipts: Vec<Receipt> = (0..400).map(append).collect();
+    log.sync().unwrap();
+    let last = (receipts[399].lsn, receipts[399].seq);
+    let log = Arc::new(log);
+    let (io, knobs) = WrapIo::new(StdIo::new());
+    let looking = Options::new().io(io);
+    for round in 0..10 {
+        let (purger, reads, upto) =
+            (Arc::clone(&log), AtomicUsize::new(0), receipts[35 * round + 40].lsn);
+        knobs.meddle.by(Some(Arc::new(move |path: &Path| {
+            let is_segment = path.extension().is_some_and(|extension| extension == "seg");
+            if is_segment && reads.fetch_add(1, Ordering::Relaxed) == round % 2 {
+                purger.purge(upto).unwrap();
+            }
+        })));
+        let inspection = Inspection::read(&dir, &looking).unwrap();
+        assert!(inspection.report().first_lsn <= log.low_water(), "{round}");
+        assert_eq!(inspection.report().last_entry, Some(last), "{round}");
+    }
+    assert!(log.low_water() > receipts[330].lsn, "each round has purged");
 }
