@@ -233,6 +233,18 @@ pub(crate) struct Growth {
     pub(crate) pages: i64,
 }
 
+impl Growth {
+    fn added(self) -> Used {
+        let Self { records, pages } = self;
+        Used { records: records.max(0).unsigned_abs(), pages: pages.max(0).unsigned_abs() }
+    }
+
+    fn taken_away(self) -> Used {
+        let Self { records, pages } = self;
+        Used { records: records.min(0).unsigned_abs(), pages: pages.min(0).unsigned_abs() }
+    }
+}
+
 impl Usage {
     pub(crate) fn new(quota: Quota) -> Self {
         Self {
@@ -276,15 +288,15 @@ impl Usage {
     /// The change that was reserved for is made, and what it takes away is gone.
     fn commit(&self, growth: Growth) {
         if !planted(Bug::QuotaNotGivenBack) {
-            self.give_back(growth.records.min(0), growth.pages.min(0));
+            self.give_back(growth.taken_away());
         }
     }
 
     /// The change that was reserved for is not made.
     fn release(&self, growth: Growth) {
-        self.give_back(growth.records.max(0), growth.pages.max(0));
+        self.give_back(growth.added());
         if planted(Bug::QuotaReleasedTwice) {
-            self.give_back(growth.records.max(0), growth.pages.max(0));
+            self.give_back(growth.added());
         }
     }
 
@@ -301,7 +313,7 @@ impl Usage {
 
     /// A page is kept no more.
     pub(crate) fn unkeep(&self) {
-        self.give_back(0, either(-1, Bug::KeptNotGivenBack, 0));
+        self.give_back(Used { records: 0, pages: either(1, Bug::KeptNotGivenBack, 0) });
         // Release pairs with the Acquire in `may_fit`: who sees it gone sees its room, too.
         self.kept.fetch_sub(1, Ordering::Release);
     }
@@ -365,15 +377,15 @@ impl Usage {
     // Relaxed is enough for the number to be exact. Release and Acquire pair with each other:
     // a write that is refused because of a page that is kept sees that one is, see `may_fit`.
     fn add(&self, growth: Growth) -> Result<(), QuotaError> {
-        let records = growth.records.max(0).unsigned_abs();
-        let pages = growth.pages.max(0).unsigned_abs();
-        if (records, pages) == (0, 0) {
+        let added = growth.added();
+        if added.word() == 0 {
             return Ok(());
         }
         let mut word = self.used.load(Ordering::Acquire);
         loop {
             let used = Used::of(word);
-            let next = Used { records: used.records + records, pages: used.pages + pages };
+            let next =
+                Used { records: used.records + added.records, pages: used.pages + added.pages };
             self.check(used, next)?;
             let swapped = self.used.compare_exchange_weak(
                 word,
@@ -402,10 +414,9 @@ impl Usage {
         Err(QuotaError { resource, used, max, wanted: next - used })
     }
 
-    /// So much is in use no more; the signs say nothing.
-    fn give_back(&self, records: i64, pages: i64) {
-        if (records, pages) != (0, 0) {
-            let given = Used { records: records.unsigned_abs(), pages: pages.unsigned_abs() };
+    /// So much is in use no more.
+    fn give_back(&self, given: Used) {
+        if given.word() != 0 {
             self.raise(Used::of(self.used.fetch_sub(given.word(), Ordering::Relaxed)));
         }
     }

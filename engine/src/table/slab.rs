@@ -2,8 +2,8 @@
 //!
 //! Owns the use of the slab's memory: who may touch what, and when memory is given back.
 //! A page whose last record goes gives its 4 KiB back at once (where the machine's own pages
-//! are no longer), so that what the quota counts is what is in use. Tested by `engine/tests/threads.rs`, and the memory by
-//! `engine/tests/memory.rs`.
+//! are no longer), so that what the quota counts is what is in use. Tested by
+//! `engine/tests/threads.rs`, and what it takes of memory by `engine/tests/memory.rs`.
 
 use std::array;
 use std::io;
@@ -142,7 +142,8 @@ impl Slab {
         self.expiring.load(Ordering::Relaxed) & sharing_bit(page) != 0
     }
 
-    /// From now on a record of this page may expire. The caller has the page locked.
+    /// From now on a record of this page may expire. The caller has the page locked, or the slab
+    /// to itself.
     fn begin_expiring(&self, page: usize) {
         if !self.may_expire(page) {
             self.expiring.fetch_or(sharing_bit(page), Ordering::Relaxed);
