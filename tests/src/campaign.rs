@@ -1,6 +1,5 @@
 //! One seed of the campaign: a workload, crashes, recoveries, and the oracle.
 
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -11,8 +10,7 @@ use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt, Segm
 
 use crate::model::{Model, Opened, Shown, Violation, open};
 use crate::rng::Rng;
-use crate::seeds::{Campaign, Failure, caught};
-use crate::shrink::shrink;
+use crate::seeds::{self, Campaign, Failure, Trace};
 
 const DIR: &str = "/log";
 /// Recoveries that crash themselves, one inside the other, before one is let through.
@@ -86,10 +84,7 @@ impl Tally {
 /// # Errors
 /// The first promise that is broken.
 pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
-    let mut world = World::new(Rng::new(seed));
-    let played = caught(|| world.play());
-    played.map_err(|violation| Campaign::Log.failed(seed, violation, &world.trace))?;
-    Ok(world.tally)
+    seeds::run::<World>(seed)
 }
 
 /// Plays what a script says instead of a seed: every choice is read from its bytes.
@@ -97,45 +92,10 @@ pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
 /// # Errors
 /// The first promise that is broken, with the steps that led to it.
 pub fn run_script(script: &[u8]) -> Result<Tally, String> {
-    let mut world = World::new(Rng::from_script(script));
-    world.play().map_err(|violation| format!("{}{violation}", world.trace))?;
-    Ok(world.tally)
+    seeds::run_script::<World>(script)
 }
 
-/// The steps of one seed, a line each, and how it ends.
-#[must_use]
-pub fn trace(seed: u64) -> String {
-    let mut world = World::new(Rng::new(seed));
-    let end = caught(|| world.play());
-    format!("{}{end:?}\n{:?}\n", world.trace, world.tally)
-}
-
-/// As [`trace`], of a run that draws these numbers, and then zeros.
-#[must_use]
-pub fn trace_tape(tape: &[u64]) -> String {
-    let mut world = World::new(Rng::from_tape(tape));
-    let end = caught(|| world.play());
-    format!("{}{end:?}\n", world.trace)
-}
-
-/// What the shortest run draws that breaks the same invariant and was found by leaving out parts
-/// of this one; `None` when this one breaks none.
-#[must_use]
-pub fn shrunk(seed: u64) -> Option<Vec<u64>> {
-    let mut world = World::new(Rng::new(seed).recording());
-    let broken = broken_by(&mut world)?;
-    let is_same =
-        |tape: &[u64]| broken_by(&mut World::new(Rng::from_tape(tape))).as_ref() == Some(&broken);
-    Some(shrink(world.rng.tape(), is_same))
-}
-
-/// The number of the invariant that a run breaks, or that it panics.
-fn broken_by(world: &mut World) -> Option<String> {
-    let violation = caught(|| world.play()).err()?;
-    Some(violation.split(':').next().unwrap_or_default().to_owned())
-}
-
-struct World {
+pub(crate) struct World {
     rng: Rng,
     disk: SimDisk,
     options: Options,
@@ -145,7 +105,7 @@ struct World {
     ring: u64,
     model: Model,
     tally: Tally,
-    trace: String,
+    trace: Trace,
     /// Injected faults make errors expected.
     faulty: bool,
     /// What an armed crash will be.
@@ -160,7 +120,10 @@ enum End {
     Left,
 }
 
-impl World {
+impl seeds::World for World {
+    const CAMPAIGN: Campaign = Campaign::Log;
+    type Tally = Tally;
+
     fn new(mut rng: Rng) -> Self {
         let config = SimConfig {
             step_ns: rng.within(1_000, 200_000),
@@ -199,24 +162,10 @@ impl World {
             ring,
             model: Model::default(),
             tally: Tally::default(),
-            trace: String::new(),
+            trace: Trace::default(),
             faulty: false,
             armed: CrashKind::PowerLoss,
         }
-    }
-
-    fn arm(&mut self, kind: CrashKind, steps: u64) {
-        self.note(format_args!("{kind:?} after {steps} steps"));
-        self.armed = kind;
-        self.disk.crash_after(steps, kind);
-    }
-
-    fn random_crash(&mut self) -> CrashKind {
-        if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss }
-    }
-
-    fn note(&mut self, line: std::fmt::Arguments<'_>) {
-        let _ = writeln!(self.trace, "step {:>5}: {line}", self.disk.steps());
     }
 
     fn play(&mut self) -> Result<(), Violation> {
@@ -262,19 +211,47 @@ impl World {
         Ok(())
     }
 
+    fn rng(&self) -> &Rng {
+        &self.rng
+    }
+
+    fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn into_tally(self) -> Tally {
+        self.tally
+    }
+}
+
+impl World {
+    fn arm(&mut self, kind: CrashKind, steps: u64) {
+        self.note(format_args!("{kind:?} after {steps} steps"));
+        self.armed = kind;
+        self.disk.crash_after(steps, kind);
+    }
+
+    fn random_crash(&mut self) -> CrashKind {
+        if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss }
+    }
+
+    fn note(&mut self, line: std::fmt::Arguments<'_>) {
+        self.trace.step(&self.disk, line);
+    }
+
     /// In the end the log is closed, or promises and idles: from then on any damage to
     /// what it holds must be refused. `other` is the same disk before this life.
     fn last_life(&mut self, log: Log, other: &SimDisk) -> Result<(), Violation> {
         // The steps below are to be enough for a promise and its sync.
         self.disk.configure(|config| config.slow_sync_ppm = 0);
         for _ in 0..self.rng.below(4) {
-            let receipt =
-                log.append_with(1, b"at last", Level::Strict).map_err(|e| e.to_string())?;
-            log.wait(receipt).map_err(|error| error.to_string())?;
+            log.append_with(1, b"at last", Level::Strict)
+                .and_then(|receipt| log.wait(receipt))
+                .map_err(|error| format!("I20h: the last entries: {error:?}"))?;
         }
         let end = log.end();
         if self.rng.one_in(2) {
-            log.close().map_err(|error| error.to_string())?;
+            log.close().map_err(|error| format!("I20h: the last close: {error:?}"))?;
         } else {
             self.disk.advance(60_000_000);
             // A completion may be late: one step that does nothing is not the end.
@@ -720,7 +697,7 @@ impl World {
         opened.log.close().map_err(|error| error.to_string())?;
         let epoch = inspection.report().epoch;
         let opening = inspection.segments().iter().find(|segment| segment.epoch == Some(epoch));
-        let number = opening.ok_or("no segment has the newest epoch")?.number;
+        let number = opening.ok_or("I20h: no segment has the newest epoch")?.number;
         let path = bulla_wal::dir::segment_path(Path::new(DIR), number);
         self.disk.write_file(&path, &other.read_file(&path));
         Ok(format!("segment {number} is of another epoch {epoch}"))

@@ -5,6 +5,7 @@
 //! duplicate; never more than its watermark; durable entries survive every crash; a
 //! reader that went past what a crash took says so, and no other does.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use bulla_wal::{
     Epoch, Error, Level, Log, Lsn, Method, Options, ReadFrom, Reader, Receipt, Visibility,
 };
 
+use crate::model::Violation;
 use crate::rng::Rng;
-use crate::seeds::{Campaign, Failure, caught};
+use crate::seeds::{self, Campaign, Failure, Trace};
 
 const DIR: &str = "/log";
 
@@ -70,13 +72,10 @@ impl Tally {
 /// # Errors
 /// The first promise that is broken.
 pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
-    let mut world = World::new(Rng::new(seed));
-    let played = caught(|| world.play());
-    played.map_err(|violation| Campaign::Readers.failed(seed, violation, ""))?;
-    Ok(world.tally)
+    seeds::run::<World>(seed)
 }
 
-struct World {
+pub(crate) struct World {
     rng: Rng,
     disk: SimDisk,
     options: Options,
@@ -89,6 +88,7 @@ struct World {
     faulty: bool,
     poisoned: bool,
     tally: Tally,
+    trace: Trace,
 }
 
 struct Follower {
@@ -100,7 +100,10 @@ struct Follower {
     next: Option<u64>,
 }
 
-impl World {
+impl seeds::World for World {
+    const CAMPAIGN: Campaign = Campaign::Readers;
+    type Tally = Tally;
+
     fn new(mut rng: Rng) -> Self {
         let config = SimConfig {
             step_ns: rng.within(1_000, 200_000),
@@ -138,10 +141,11 @@ impl World {
             faulty: false,
             poisoned: false,
             tally: Tally::default(),
+            trace: Trace::default(),
         }
     }
 
-    fn play(&mut self) -> Result<(), String> {
+    fn play(&mut self) -> Result<(), Violation> {
         let lives = self.rng.within(2, 5);
         for life in 0..lives {
             let log = self.open()?;
@@ -151,6 +155,7 @@ impl World {
             self.poisoned = false;
             if self.faulty {
                 let after = self.rng.below(40);
+                self.note(format_args!("fault: a write of *.seg after {after}"));
                 self.disk.fail_next(FaultOp::Write, std::io::ErrorKind::Other, ".seg", after);
             }
             for _ in 0..self.rng.within(10, 200) {
@@ -172,32 +177,52 @@ impl World {
         Ok(())
     }
 
+    fn rng(&self) -> &Rng {
+        &self.rng
+    }
+
+    fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn into_tally(self) -> Tally {
+        self.tally
+    }
+}
+
+impl World {
+    fn note(&mut self, line: fmt::Arguments<'_>) {
+        self.trace.step(&self.disk, line);
+    }
+
     /// Opens the log, and forgets what was lost.
-    fn open(&mut self) -> Result<Log, String> {
+    fn open(&mut self) -> Result<Log, Violation> {
         let shown = self.look()?;
         let options = self.options.clone().io(self.disk.process());
         let dir = Path::new(DIR);
         let recovered = match Recovery::run(dir, &options) {
             Err(bulla_recovery::Error::Log(Error::NotALog { .. })) => {
-                return Log::create(dir, &options).map_err(|error| format!("{error:?}"));
+                return Log::create(dir, &options)
+                    .map_err(|error| format!("I20h: creating: {error:?}"));
             }
-            recovery => recovery.map_err(|error| format!("opening: {error:?}"))?,
+            recovery => recovery.map_err(|error| format!("I20h: opening: {error:?}"))?,
         };
         let survived = recovered.report().next_seq.0 - 1;
+        self.note(format_args!("opened: {survived} entries of {}", self.entries.len()));
         if survived < self.durable {
-            return Err(format!("entry {} was shown as durable, is lost", self.durable));
+            return Err(format!("I24: entry {} was shown as durable, is lost", self.durable));
         }
         if survived < shown {
-            return Err(format!("entry {shown} was shown after a crash, {survived} survived"));
+            return Err(format!("I24: entry {shown} was shown after a crash, {survived} survived"));
         }
         self.entries.truncate(survived as usize);
         self.receipts.retain(|receipt| receipt.seq.0 <= survived);
-        Log::start(recovered.into_recovered()).map_err(|error| format!("{error:?}"))
+        Log::start(recovered.into_recovered()).map_err(|error| format!("I20h: starting: {error:?}"))
     }
 
     /// The number of the last entry that readers show before the log is recovered: one
     /// that recovery keeps.
-    fn look(&mut self) -> Result<u64, String> {
+    fn look(&mut self) -> Result<u64, Violation> {
         let mut shown = 0;
         for visibility in [Visibility::Durable, Visibility::Written] {
             let receipt = self.receipts.last().copied();
@@ -209,12 +234,14 @@ impl World {
             let reader = Reader::open(self.disk.process(), Path::new(DIR), from, visibility);
             let mut reader = match reader {
                 Err(Error::NotALog { .. }) => return Ok(0),
-                reader => reader.map_err(|error| format!("after a crash: {error:?}"))?,
+                reader => reader.map_err(|error| format!("I20h: after a crash: {error:?}"))?,
             };
-            while let Some(entry) = reader.next().map_err(|error| format!("looking: {error:?}"))? {
+            while let Some(entry) =
+                reader.next().map_err(|error| format!("I20h: looking: {error:?}"))?
+            {
                 let appended = self.entries.get(entry.seq.0 as usize - 1);
                 if appended.is_none_or(|(_, payload)| payload != entry.payload) {
-                    return Err(format!("entry {} is not what was appended", entry.seq));
+                    return Err(format!("I24: entry {} is not what was appended", entry.seq));
                 }
                 shown = shown.max(entry.seq.0);
             }
@@ -224,7 +251,7 @@ impl World {
 
     /// All followers go on: those that lived through it as they are, the others from the
     /// position that they kept.
-    fn greet(&mut self, log: &Log) -> Result<(), String> {
+    fn greet(&mut self, log: &Log) -> Result<(), Violation> {
         for index in 0..self.followers.len() {
             let follower = &mut self.followers[index];
             if follower.elsewhere && follower.reader.is_some() {
@@ -236,7 +263,7 @@ impl World {
         Ok(())
     }
 
-    fn attach(&mut self, index: usize, log: &Log) -> Result<(), String> {
+    fn attach(&mut self, index: usize, log: &Log) -> Result<(), Violation> {
         let from = match self.followers[index].position {
             Some((epoch, lsn)) => ReadFrom::Lsn { epoch: Some(epoch), lsn },
             None => ReadFrom::Start,
@@ -261,10 +288,11 @@ impl World {
     }
 
     /// An error of a reader must be true. Then it begins anew.
-    fn refused(&mut self, index: usize, log: &Log, error: Error) -> Result<(), String> {
+    fn refused(&mut self, index: usize, log: &Log, error: Error) -> Result<(), Violation> {
         let survived = self.entries.len() as u64;
         let follower = &mut self.followers[index];
         let read = follower.next.map_or(0, |next| next - 1);
+        self.trace.step(&self.disk, format_args!("reader {index} after {read} entries: {error}"));
         let (_, position) = follower
             .reader
             .as_ref()
@@ -278,7 +306,7 @@ impl World {
             }
             Error::Poisoned { durable, .. } if !follower.elsewhere && self.faulty => {
                 if durable != log.durable() || position < durable {
-                    return Err(format!("poisoned at {position}, durable {durable}"));
+                    return Err(format!("I4: poisoned at {position}, durable {durable}"));
                 }
                 self.tally.poisoned += 1;
                 return Ok(());
@@ -286,7 +314,7 @@ impl World {
             Error::Io { .. } if self.faulty => return Ok(()),
             error => {
                 return Err(format!(
-                    "reader {index} at {position} has read {read} of {survived}, log starts at {}: {error:?}",
+                    "I26: reader {index} at {position} has read {read} of {survived}, log starts at {}: {error:?}",
                     log.low_water()
                 ));
             }
@@ -294,13 +322,14 @@ impl World {
         follower.position = None;
         follower.next = None;
         let from = ReadFrom::Start;
-        let reader = self.make(index, log, from).map_err(|error| format!("anew: {error:?}"))?;
+        let reader =
+            self.make(index, log, from).map_err(|error| format!("I20h: anew: {error:?}"))?;
         self.followers[index].reader = Some(reader);
         Ok(())
     }
 
     /// False when the log is done for.
-    fn operate(&mut self, log: &Log) -> Result<bool, String> {
+    fn operate(&mut self, log: &Log) -> Result<bool, Violation> {
         match self.rng.below(16) {
             0..=4 => return self.append(log),
             5 | 6 => drop(log.step()),
@@ -310,12 +339,15 @@ impl World {
             }
             8 => {
                 let synced = log.sync();
+                self.note(format_args!("sync: {synced:?}"));
                 self.poisoned = matches!(synced, Err(Error::Poisoned { .. }));
                 return Ok(synced.is_ok());
             }
             9 if self.rng.one_in(4) => {
                 let keep = Lsn(log.end().0 * self.rng.below(8) / 8);
-                return Ok(log.purge(keep).is_ok());
+                let purged = log.purge(keep);
+                self.note(format_args!("purge below {keep}: {purged:?}"));
+                return Ok(purged.is_ok());
             }
             10 => self.read_one_again(log)?,
             11 => {
@@ -331,17 +363,23 @@ impl World {
         Ok(true)
     }
 
-    fn append(&mut self, log: &Log) -> Result<bool, String> {
+    fn append(&mut self, log: &Log) -> Result<bool, Violation> {
         let longest = if self.rng.one_in(10) { 3_000 } else { 200 };
         let len = self.rng.below(longest) as usize;
         let kind = self.rng.below(0xFF00) as u16;
         let payload = vec![self.rng.bits() as u8; len];
         let level = Level::ALL[self.rng.below(3) as usize];
-        match log.append_with(kind, &payload, level) {
+        let receipt = log.append_with(kind, &payload, level);
+        self.note(format_args!("append {len} bytes: {receipt:?}"));
+        match receipt {
             Ok(receipt) => {
                 self.entries.push((kind, payload));
                 if receipt.seq.0 != self.entries.len() as u64 {
-                    return Err(format!("number {} for entry {}", receipt.seq, self.entries.len()));
+                    return Err(format!(
+                        "I5: number {} for entry {}",
+                        receipt.seq,
+                        self.entries.len()
+                    ));
                 }
                 self.receipts.push(receipt);
                 Ok(true)
@@ -350,12 +388,12 @@ impl World {
                 self.poisoned = matches!(error, Error::Poisoned { .. });
                 Ok(false)
             }
-            Err(error) => Err(format!("append: {error:?}")),
+            Err(error) => Err(format!("I20h: append: {error:?}")),
         }
     }
 
     /// Reads on, and compares. Gives whether the end was reached.
-    fn follow(&mut self, index: usize, log: &Log, most: u64) -> Result<bool, String> {
+    fn follow(&mut self, index: usize, log: &Log, most: u64) -> Result<bool, Violation> {
         for _ in 0..most {
             let follower = &mut self.followers[index];
             let Some(reader) = &mut follower.reader else { return Ok(true) };
@@ -378,17 +416,20 @@ impl World {
                 Visibility::Written => log.written(),
             };
             if entry.lsn >= bound {
-                return Err(format!("entry at {} is shown, the bound is {bound}", entry.lsn));
+                return Err(format!("I24: entry at {} is shown, the bound is {bound}", entry.lsn));
             }
             let seq = entry.seq.0;
             if follower.next.is_some_and(|next| next != seq) {
-                return Err(format!("reader {index} got {seq} instead of {:?}", follower.next));
+                return Err(format!(
+                    "I24: reader {index} got {seq} instead of {:?}",
+                    follower.next
+                ));
             }
             let appended = self.entries.get(seq as usize - 1);
             if appended
                 .is_none_or(|(kind, payload)| (*kind, &payload[..]) != (entry.kind, entry.payload))
             {
-                return Err(format!("reader {index}: entry {seq} is not what was appended"));
+                return Err(format!("I24: reader {index}: entry {seq} is not what was appended"));
             }
             if follower.visibility == Visibility::Durable {
                 self.durable = self.durable.max(seq);
@@ -397,12 +438,13 @@ impl World {
             self.tally.shown_elsewhere += u64::from(follower.elsewhere);
             follower.next = Some(seq + 1);
             follower.position = Some(reader.position());
+            self.trace.step(&self.disk, format_args!("reader {index} shows entry {seq}"));
         }
         Ok(false)
     }
 
     /// Reads an entry by its receipt, and a place that is none.
-    fn read_one_again(&mut self, log: &Log) -> Result<(), String> {
+    fn read_one_again(&mut self, log: &Log) -> Result<(), Violation> {
         if self.receipts.is_empty() {
             return Ok(());
         }
@@ -414,39 +456,40 @@ impl World {
         let (kind, payload) = &self.entries[receipt.seq.0 as usize - 1];
         match reader.read(receipt.epoch, receipt.lsn) {
             Ok(Some(_)) if self.poisoned && receipt.lsn >= log.durable() => {
-                return Err(format!("{receipt:?} is shown after the poison"));
+                return Err(format!("I4: {receipt:?} is shown after the poison"));
             }
             Ok(None) if follower.elsewhere || receipt.lsn >= log.durable() => {}
             Ok(Some(entry)) if (entry.seq, entry.kind) == (receipt.seq, *kind) => {
                 if entry.payload != payload || entry.lsn != receipt.lsn {
-                    return Err(format!("{receipt:?} is not what was appended"));
+                    return Err(format!("I24: {receipt:?} is not what was appended"));
                 }
                 self.tally.random += 1;
             }
             Err(Error::Purged { .. }) if receipt.lsn < log.low_water() => return Ok(()),
             Err(Error::Poisoned { .. }) if self.faulty => return Ok(()),
-            other => return Err(format!("read of {receipt:?} gave {other:?}")),
+            other => return Err(format!("I24: read of {receipt:?} gave {other:?}")),
         }
         match reader.read(receipt.epoch, Lsn(receipt.lsn.0 + 1)) {
             Err(Error::NoEntry { .. } | Error::Poisoned { .. } | Error::Purged { .. })
             | Ok(None) => {}
-            other => return Err(format!("a place that is no entry's gave {other:?}")),
+            other => return Err(format!("I24: a place that is no entry's gave {other:?}")),
         }
         if reader.position() != before {
-            return Err("a random read moved the reader".to_owned());
+            return Err("I24: a random read moved the reader".to_owned());
         }
         Ok(())
     }
 
     /// Once all is durable and the log says so, every reader gets everything.
-    fn read_all(&mut self, log: &Log) -> Result<(), String> {
+    fn read_all(&mut self, log: &Log) -> Result<(), Violation> {
         let mut promised = false;
         while !promised {
             // A segment that is full has no room for the promise: then one more entry.
-            let receipt = log.append_with(1, b"", Level::Strict).map_err(|e| e.to_string())?;
+            let last = |error: Error| format!("I20h: the last entry: {error:?}");
+            let receipt = log.append_with(1, b"", Level::Strict).map_err(last)?;
             self.entries.push((1, Vec::new()));
-            log.wait(receipt).map_err(|error| error.to_string())?;
-            let end = log.sync().map_err(|error| error.to_string())?;
+            log.wait(receipt).map_err(last)?;
+            let end = log.sync().map_err(last)?;
             self.disk.advance(60_000_000);
             for _ in 0..100 {
                 log.step();
@@ -458,7 +501,7 @@ impl World {
             let next = self.followers[index].next;
             if next.is_some_and(|next| next != self.entries.len() as u64 + 1) {
                 return Err(format!(
-                    "reader {index} ends before {next:?}, {} entries are durable",
+                    "I24: reader {index} ends before {next:?}, {} entries are durable",
                     self.entries.len()
                 ));
             }
@@ -468,7 +511,10 @@ impl World {
 
     /// The writer goes away, alone or with the machine.
     fn leave(&mut self, log: Log) {
-        match self.rng.below(4) {
+        let how = self.rng.below(4);
+        let name = ["killed", "power is lost", "closed", "dropped"][how as usize];
+        self.note(format_args!("{name}"));
+        match how {
             0 => self.disk.kill(),
             1 => self.disk.power_loss(),
             2 => drop(log.close()),

@@ -110,13 +110,22 @@ fn every_invariant_names_tests_that_exist() {
     }
 }
 
-/// Numbers of invariants at the start of what the oracle says.
-fn reported(source: &str) -> impl Iterator<Item = &str> {
-    source.split('"').filter_map(|text| {
-        let (number, _) = text.split_once(": ")?;
-        let digits = number.strip_prefix('I')?.trim_end_matches(|c: char| c.is_ascii_lowercase());
-        (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(number)
-    })
+/// What an oracle finds broken, and the number of the invariant at its start, if it has one.
+fn violations(source: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    const BEGIN: [&str; 5] =
+        ["Err(", "Err(format!(", "error| format!(", "error: Error| format!(", "ok_or("];
+    let texts = source.match_indices('"').filter_map(|(at, _)| {
+        let before = source[..at].trim_end();
+        let is_told = BEGIN.iter().any(|begin| before.ends_with(begin));
+        is_told.then_some(source[at + 1..].split('"').next().unwrap_or_default())
+    });
+    texts.map(|text| (text, text.split_once(": ").map(|(number, _)| number).filter(is_number)))
+}
+
+fn is_number(text: &&str) -> bool {
+    let digits = text.strip_prefix('I').unwrap_or_default();
+    let digits = digits.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[test]
@@ -124,13 +133,21 @@ fn every_violation_of_the_oracle_has_the_number_of_an_invariant() {
     let sources = sources();
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the document");
     let mut all = BTreeSet::new();
-    for file in ["tests/src/model.rs", "tests/src/campaign.rs"] {
-        let source = &sources[file];
-        let violations = source.matches("Err(format!(").count() + source.matches("Err(\"").count();
-        let numbers: Vec<&str> = reported(source).collect();
-        assert!(numbers.len() >= violations, "{file}: {violations} violations, {numbers:?}");
-        all.extend(numbers);
+    const ORACLES: [&str; 3] =
+        ["tests/src/model.rs", "tests/src/campaign.rs", "tests/src/reading.rs"];
+    let of_a_store = sources.keys().filter(|file| file.starts_with("tests/src/store/"));
+    let files: Vec<&str> = ORACLES.into_iter().chain(of_a_store.map(String::as_str)).collect();
+    assert_eq!(files.len(), 3 + 6, "{files:?}");
+    let mut without = Vec::new();
+    for file in files {
+        for (text, number) in violations(&sources[file]) {
+            match number {
+                Some(number) => drop(all.insert(number)),
+                None => without.push((file, text)),
+            }
+        }
     }
+    assert!(without.is_empty(), "no number: {without:#?}");
     for number in &all {
         assert!(text.contains(&format!("**{number}**")), "there is no invariant {number}");
     }

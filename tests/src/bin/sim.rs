@@ -1,8 +1,8 @@
 //! The campaigns of seeds on demand: of a log, of a store (`--store`), of readers (`--readers`).
 //!
 //! `cargo run --release -p bulla-tests --bin sim -- --seeds 1000000`
-//! `cargo run -p bulla-tests --bin sim -- --seed 17 --trace`, `--shrink` for a shorter run that
-//! breaks the same invariant (of a log). `cargo run -p bulla-tests --bin sim -- --store --seed 17`.
+//! `cargo run -p bulla-tests --bin sim -- --store --seed 17 --trace` for the steps of a seed,
+//! `--shrink` for a shorter run that breaks the same invariant.
 //! In a build with `--cfg bulla_broken`, `--broken NAME` breaks the code first.
 
 use std::fmt::Debug;
@@ -16,11 +16,12 @@ use bulla_tests::seeds::{Campaign, Failure};
 use bulla_tests::{campaign, reading, store};
 
 const USAGE: &str = "usage: sim [--store|--readers] [--seeds COUNT] [--start SEED] [--seed SEED]\n       \
-     sim --seed SEED --trace|--shrink\n       sim --tape NUMBER,...";
+     sim [--store|--readers] --seed SEED --trace|--shrink\n       \
+     sim [--store|--readers] --tape NUMBER,...";
 
 fn main() -> ExitCode {
     let (mut seeds, mut start, mut trace, mut shrink) = (10_000_u64, 0_u64, false, false);
-    let mut of = Campaign::Log;
+    let (mut of, mut tape) = (Campaign::Log, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok());
@@ -32,10 +33,7 @@ fn main() -> ExitCode {
             "--readers" => set(&mut of, Campaign::Readers),
             "--trace" => set(&mut trace, true),
             "--shrink" => set(&mut shrink, true),
-            "--tape" => arguments.next().as_deref().and_then(numbers).map(|tape| {
-                print!("{}", campaign::trace_tape(&tape));
-                std::process::exit(0)
-            }),
+            "--tape" => arguments.next().as_deref().and_then(numbers).map(|told| tape = Some(told)),
             #[cfg(bulla_broken)]
             "--broken" => arguments.next().as_deref().and_then(break_it),
             _ => None,
@@ -44,22 +42,27 @@ fn main() -> ExitCode {
             return misused();
         }
     }
-    if of != Campaign::Log && (trace || shrink) {
-        return misused();
+    if let Some(tape) = tape {
+        print!("{}", of.trace_tape(&tape));
+        return ExitCode::SUCCESS;
     }
     if trace {
-        print!("{}", campaign::trace(start));
+        print!("{}", of.trace(start));
         return ExitCode::SUCCESS;
     }
     if shrink {
         std::panic::set_hook(Box::new(|_| {}));
-        let Some(tape) = campaign::shrunk(start) else {
+        let Some(mut tape) = of.shrunk(start) else {
             println!("it does not fail");
             return ExitCode::SUCCESS;
         };
+        if tape.is_empty() {
+            // The same, and something to write down.
+            tape.push(0);
+        }
         let numbers: Vec<_> = tape.iter().map(ToString::to_string).collect();
-        print!("{}", campaign::trace_tape(&tape));
-        println!("play it again: sim --tape {}", numbers.join(","));
+        print!("{}", of.trace_tape(&tape));
+        println!("play it again: sim {}--tape {}", of.option(), numbers.join(","));
         return ExitCode::SUCCESS;
     }
     match of {

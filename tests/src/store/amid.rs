@@ -8,7 +8,8 @@ use std::thread;
 
 use bulla_engine::{CheckpointInfo, Error, Store};
 
-use super::{Violation, World};
+use super::World;
+use crate::model::Violation;
 use crate::seeds::caught;
 use crate::wrap::MeddleWith;
 
@@ -53,12 +54,12 @@ impl World {
                     Turn::Ended(taken) => {
                         // A scope waits for what a thread does, not for its end: what it would
                         // still have to drop looks like a leak to a sanitizer.
-                        taker.join().map_err(|_| "the checkpoint's thread panicked")?;
+                        taker.join().map_err(|_| "I41: the checkpoint's thread panicked")?;
                         return result.and(taken);
                     }
                 }
             }
-            Err("the checkpoint has no end".to_owned())
+            Err("I41: the checkpoint has no end".to_owned())
         })
     }
 

@@ -10,7 +10,8 @@ use bulla_wal::Options;
 use bulla_wal::io::sim::{CrashKind, SimDisk};
 
 use super::oracle::read;
-use super::{DIR, Moment, Violation, World};
+use super::{DIR, Moment, World};
+use crate::model::Violation;
 
 /// A kill at every step of a checkpoint, an open after it, a power loss after that, which takes
 /// what was pending, or leaves it, or decides otherwise on one part of it: any one checkpoint may
@@ -27,7 +28,7 @@ pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
         log.io(disk.process()).lock_timeout(Duration::ZERO).manual()
     };
     let options = |disk: &SimDisk| StoreOptions::new().log(log(disk)).checkpoint_close_bytes(None);
-    let failed = |error: Error| format!("{error:?}");
+    let failed = |error: Error| format!("I37: {error:?}");
     for (step, seed) in (0..400_u64).flat_map(|step| (0..SEEDS).map(move |seed| (step, seed))) {
         let disk = SimDisk::new(seed);
         let store = Store::open(dir, &options(&disk)).map_err(failed)?;
@@ -50,15 +51,19 @@ pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
         drop(store);
         let all_stand = |disk: &SimDisk| {
             let store = Store::open(dir, &options(disk));
-            let store = store.map_err(|error| format!("step {step}: {error:?}"))?;
+            let store = store.map_err(|error| format!("I37: step {step}: {error:?}"))?;
             let opened = store.opened_from();
-            if opened.refused.is_empty() { Ok(()) } else { Err(format!("step {step}: {opened}")) }
+            if opened.refused.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("I37: step {step}: {opened}"))
+            }
         };
         // A recovery that knows of no checkpoint moves no frame below one.
         let fork = disk.fork(seed);
         fork.power_loss();
         let recovery = Recovery::run(dir, &log(&fork));
-        drop(recovery.map_err(|error| format!("step {step}: {error:?}"))?);
+        drop(recovery.map_err(|error| format!("I37: step {step}: {error:?}"))?);
         all_stand(&fork)?;
         all_stand(&disk)?;
         disk.halt();
@@ -68,15 +73,15 @@ pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
                 let store = Store::open(dir, &options(disk)).map_err(failed)?;
                 let is_right = |token: Token| token.weight() == 4.0;
                 let all = read(store.iter())?.all(is_right) && store.len() == 99;
-                if all { Ok(()) } else { Err("other records".to_owned()) }
+                if all { Ok(()) } else { Err("I37: other records".to_owned()) }
             })
-            .map_err(|violation| format!("seed {seed}, step {step}, {ends:?}: {violation}"))?;
+            .map_err(|violation| format!("{violation}, seed {seed}, step {step}, {ends:?}"))?;
         }
         if ended && seed == SEEDS - 1 {
             return Ok(());
         }
     }
-    Err("a checkpoint takes more steps than were tried".to_owned())
+    Err("I37: a checkpoint takes more steps than were tried".to_owned())
 }
 
 /// Every piece lost, or every piece as it was written last; and each of these but for one.
@@ -104,7 +109,7 @@ fn each_checkpoint_can_be_spared(
     names.iter().try_for_each(|name| {
         let disk = disk.fork(1);
         disk.flip(name, 20, 1);
-        look(&disk).map_err(|violation| format!("{} damaged: {violation}", name.display()))
+        look(&disk).map_err(|violation| format!("{violation}, {} damaged", name.display()))
     })
 }
 
@@ -119,9 +124,12 @@ impl World {
         let name = names.swap_remove(self.rng.below(names.len() as u64) as usize);
         let len = self.disk.read_file(&name).len() as u64;
         if len == 0 || self.rng.one_in(4) {
+            self.note(format_args!("{} is removed", name.display()));
             self.disk.remove_file(&name);
         } else {
-            self.disk.flip(&name, self.rng.below(len), 1 << self.rng.below(8));
+            let (at, bit) = (self.rng.below(len), self.rng.below(8));
+            self.note(format_args!("bit {bit} of byte {at} of {} is flipped", name.display()));
+            self.disk.flip(&name, at, 1 << bit);
             self.damaged.insert(name);
         }
         self.two_stand = false;
@@ -136,7 +144,7 @@ impl World {
         let purged = store.recovered().is_some_and(|report| report.first_seq.0 > 1);
         self.tally.opened_on_purged_logs += u64::from(purged);
         match opened.refused.iter().find(|refused| !self.damaged.contains(&refused.path)) {
-            Some(_) => Err(format!("a whole checkpoint was refused: {opened}")),
+            Some(_) => Err(format!("I37: a whole checkpoint was refused: {opened}")),
             None => Ok(()),
         }
     }
@@ -150,12 +158,13 @@ impl World {
         } else {
             store.checkpoint()
         };
+        self.note(format_args!("checkpoint: {taken:?}"));
         let were = |taken: &CheckpointInfo, then: &Moment| {
             then.seq >= seq && then.map.len() as u64 == taken.records
         };
         match taken {
             Ok(taken) if !self.history.iter().any(|then| were(&taken, then)) => {
-                Err(format!("{taken:?}, but there are {}", self.map.len()))
+                Err(format!("I35: {taken:?}, but there are {}", self.map.len()))
             }
             Ok(_) => {
                 // It promises them.
@@ -165,7 +174,7 @@ impl World {
                 Ok(())
             }
             Err(error) if self.is_checkpoint_excused(&error) => Ok(()),
-            Err(error) => Err(format!("checkpoint failed: {error:?}")),
+            Err(error) => Err(format!("I20h: checkpoint failed: {error:?}")),
         }
     }
 }

@@ -8,7 +8,8 @@ use bulla_engine::{CheckpointError, Error, Level, Store, Token, TokenId};
 use bulla_wal::Error as LogError;
 use bulla_wal::io::sim::FaultOp;
 
-use super::{UNBOUNDED, Violation, World};
+use super::{UNBOUNDED, World};
+use crate::model::Violation;
 
 impl World {
     /// Makes some lives, and some opens, meet an operation that fails or a full disk.
@@ -34,12 +35,16 @@ impl World {
                 3 => (".seg", 10),
                 _ => ("", 40),
             };
-            self.disk.fail_next(op, ErrorKind::Other, path, self.rng.below(most));
+            let after = self.rng.below(most);
+            self.note(format_args!("fault: {op:?} of *{path}* after {after}"));
+            self.disk.fail_next(op, ErrorKind::Other, path, after);
             self.faulty = true;
         } else if self.rng.one_in(3) {
             let len = |path| self.disk.read_file(path).len() as u64;
             let used: u64 = self.disk.paths().into_iter().map(len).sum();
-            self.disk.set_capacity(Some(used + self.rng.below(4) * 8 * 1024));
+            let capacity = used + self.rng.below(4) * 8 * 1024;
+            self.note(format_args!("capacity: {capacity}"));
+            self.disk.set_capacity(Some(capacity));
             self.faulty = true;
             // A log notices a full disk when it has filled the segments that it has.
             self.disk.disarm();
@@ -106,6 +111,7 @@ impl World {
     /// After a failure of the log nothing more is acknowledged, everything says so, and what the
     /// store shows is still there to be read.
     pub(super) fn look_at_poisoned(&mut self, store: &Store) -> Result<(), Violation> {
+        self.note(format_args!("poisoned"));
         self.tally.poisoned += 1;
         self.compare(store)?;
         self.acknowledge(store);
@@ -120,11 +126,11 @@ impl World {
         match store.put_async(&token, Level::Strict) {
             Err(Error::Log(LogError::Poisoned { .. })) => {}
             _ if self.disk.is_crashed() => return Ok(()),
-            other => return Err(format!("a put into a poisoned store: {other:?}")),
+            other => return Err(format!("I4: a put into a poisoned store: {other:?}")),
         }
         self.acknowledge(store);
         if acknowledged != (self.durable, self.written) {
-            return Err(format!("acknowledged after a failure, before it {acknowledged:?}"));
+            return Err(format!("I4: acknowledged after a failure, before it {acknowledged:?}"));
         }
         self.sync(store)?;
         self.checkpoint(store)?;

@@ -26,6 +26,7 @@ mod operations;
 mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +35,9 @@ use bulla_engine::{OnExceed, Quota, Receipt, Store, StoreOptions, Token};
 use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk, SimIo};
 use bulla_wal::{Method, Options, Overflow};
 
+use crate::model::Violation;
 use crate::rng::Rng;
-use crate::seeds::{Campaign, Failure, caught};
+use crate::seeds::{self, Campaign, Failure, Trace};
 use crate::wrap::{Knobs, WrapIo};
 
 pub use checkpoints::any_one_checkpoint_is_enough_after_every_crash;
@@ -45,8 +47,6 @@ const DIR: &str = "/store";
 const UNBOUNDED: u64 = 1_000;
 /// Enough for a checkpoint of any of these stores.
 const RESERVE_BYTES: u64 = 256 * 1024;
-
-type Violation = String;
 
 /// A record and when it expires (0: never).
 type Map = BTreeMap<u32, (Token, u64)>;
@@ -126,20 +126,15 @@ impl Tally {
 /// # Errors
 /// The first promise that is broken.
 pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
-    let mut world = World::new(Rng::new(seed));
-    let played = caught(|| world.play());
-    played.map_err(|violation| Campaign::Store.failed(seed, violation, ""))?;
-    Ok(world.tally)
+    seeds::run::<World>(seed)
 }
 
 /// Plays what a script says instead of a seed: every choice is read from its bytes.
 ///
 /// # Errors
-/// The first promise that is broken.
+/// The first promise that is broken, with the steps that led to it.
 pub fn run_script(script: &[u8]) -> Result<Tally, String> {
-    let mut world = World::new(Rng::from_script(script));
-    world.play()?;
-    Ok(world.tally)
+    seeds::run_script::<World>(script)
 }
 
 /// The map after an operation, and the number of the log's last entry then.
@@ -148,7 +143,7 @@ struct Moment {
     map: Map,
 }
 
-struct World {
+pub(crate) struct World {
     rng: Rng,
     disk: SimDisk,
     /// Tells the time, and does nothing else.
@@ -186,9 +181,13 @@ struct World {
     durable: u64,
     written: u64,
     tally: Tally,
+    trace: Trace,
 }
 
-impl World {
+impl seeds::World for World {
+    const CAMPAIGN: Campaign = Campaign::Store;
+    type Tally = Tally;
+
     fn new(mut rng: Rng) -> Self {
         let config = SimConfig {
             step_ns: rng.within(1_000, 200_000),
@@ -239,6 +238,7 @@ impl World {
             durable: 0,
             written: 0,
             tally: Tally::default(),
+            trace: Trace::default(),
         }
     }
 
@@ -249,7 +249,8 @@ impl World {
             let store = self.open()?;
             self.rush = self.rng.one_in(3);
             let longest = if self.rng.one_in(3) { 1_000 } else { 300 };
-            self.disk.crash_after(self.rng.below(longest), kind);
+            let steps = self.rng.below(longest);
+            self.arm(kind, steps);
             self.plant_fault();
             self.live(&store)?;
             self.leave(store, kind)?;
@@ -258,8 +259,31 @@ impl World {
         Ok(())
     }
 
+    fn rng(&self) -> &Rng {
+        &self.rng
+    }
+
+    fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn into_tally(self) -> Tally {
+        self.tally
+    }
+}
+
+impl World {
     fn kind(&mut self) -> CrashKind {
         if self.rng.one_in(2) { CrashKind::Kill } else { CrashKind::PowerLoss }
+    }
+
+    fn note(&mut self, line: fmt::Arguments<'_>) {
+        self.trace.step(&self.disk, line);
+    }
+
+    fn arm(&mut self, kind: CrashKind, steps: u64) {
+        self.note(format_args!("{kind:?} after {steps} steps"));
+        self.disk.crash_after(steps, kind);
     }
 
     /// Works with the store until it has enough of it, fails, or the machine crashes.
@@ -304,13 +328,15 @@ impl World {
         if !self.disk.is_crashed() && self.rng.one_in(4) {
             self.disk.disarm();
             let seq = self.seq(&store);
-            match store.close() {
+            let closed = store.close();
+            self.note(format_args!("closed after entry {seq}: {closed:?}"));
+            match closed {
                 Ok(()) => {
                     (self.durable, self.written) = (seq, seq);
                     return Ok(());
                 }
                 Err(error) if self.is_excused(&error) => self.crash(kind),
-                Err(error) => return Err(format!("close failed: {error:?}")),
+                Err(error) => return Err(format!("I20h: close failed: {error:?}")),
             }
         } else {
             self.crash(kind);
@@ -322,6 +348,7 @@ impl World {
 
     /// Ends everything that runs on the disk, if that has not happened yet.
     fn crash(&mut self, kind: CrashKind) {
+        self.note(format_args!("{kind:?}"));
         match (self.disk.is_crashed(), kind) {
             (true, _) => {}
             (_, CrashKind::Kill) => self.disk.kill(),
@@ -343,9 +370,12 @@ impl World {
         }
         for _ in 0..self.rng.below(3) {
             let kind = self.kind();
-            self.disk.crash_after(self.rng.below(150), kind);
+            let steps = self.rng.below(150);
+            self.arm(kind, steps);
             self.plant_fault();
             let opened = Store::open(Path::new(DIR), &self.store_options());
+            let error = opened.as_ref().err().map(ToString::to_string);
+            self.note(format_args!("an open: {}", error.as_deref().unwrap_or("fine")));
             self.tally.crashes_in_opens += u64::from(self.disk.is_crashed());
             match opened {
                 // What an open shows is durable.
@@ -356,7 +386,7 @@ impl World {
                     drop(store);
                 }
                 Err(error) if !self.is_open_excused(&error) => {
-                    return Err(format!("open failed: {error:?}"));
+                    return Err(format!("I20h: open failed: {error:?}"));
                 }
                 // Its process may try again.
                 Err(_) if !self.disk.is_crashed() => self.tally.opens_failed += 1,

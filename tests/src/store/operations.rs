@@ -1,6 +1,7 @@
 //! What the store's campaign does with a store, and what must come of each operation.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use bulla_engine::{Batch, Error, Flags, Level, Receipt, Store, Token, TokenId};
 use bulla_wal::io::Io;
 
 use super::oracle::{pages, read};
-use super::{Map, Violation, World};
+use super::{Map, World};
+use crate::model::Violation;
 
 /// Seconds since 1970 at which the simulated clock is about: tokens may be as old.
 const OLD: u64 = 1_000;
@@ -56,7 +58,9 @@ impl World {
     }
 
     fn step(&mut self, store: &Store) -> Result<(), Violation> {
-        self.disk.advance(self.rng.within(1, 150) * 1_000_000);
+        let ms = self.rng.within(1, 150);
+        self.note(format_args!("{ms} ms"));
+        self.disk.advance(ms * 1_000_000);
         store.step();
         Ok(())
     }
@@ -66,6 +70,7 @@ impl World {
         let furthest_ms = if self.rng.one_in(2) { 300 } else { 1_800_000 };
         let offset_ms = self.rng.below(2 * furthest_ms) as i64 - furthest_ms as i64;
         let before = self.now_ms();
+        self.note(format_args!("the wall clock is off by {offset_ms} ms"));
         self.disk.set_wall_offset(offset_ms * 1_000_000);
         self.tally.clock_jumps_back += u64::from(self.now_ms() < before);
         Ok(())
@@ -73,20 +78,24 @@ impl World {
 
     pub(super) fn sync(&mut self, store: &Store) -> Result<(), Violation> {
         let seq = self.seq(store);
-        match store.sync() {
+        let synced = store.sync();
+        self.note(format_args!("sync: {synced:?}"));
+        match synced {
             Ok(_) => {
                 (self.durable, self.written) = (self.durable.max(seq), self.written.max(seq));
                 Ok(())
             }
             Err(error) if self.is_excused(&error) => Ok(()),
-            Err(error) => Err(format!("sync failed: {error:?}")),
+            Err(error) => Err(format!("I20h: sync failed: {error:?}")),
         }
     }
 
     fn wait(&mut self, store: &Store) -> Result<(), Violation> {
         let Some(receipt) = self.receipts.last().copied() else { return Ok(()) };
-        match store.wait(receipt) {
-            Err(error) if !self.is_excused(&error) => Err(format!("wait failed: {error:?}")),
+        let waited = store.wait(receipt);
+        self.note(format_args!("wait for entry {}: {waited:?}", receipt.seq));
+        match waited {
+            Err(error) if !self.is_excused(&error) => Err(format!("I20h: wait failed: {error:?}")),
             _ => Ok(()),
         }
     }
@@ -134,6 +143,7 @@ impl World {
         changes: &[Change],
         result: Result<Option<Receipt>, Error>,
     ) -> Result<(), Violation> {
+        self.note(format_args!("{}: {result:?}", In(changes)));
         let after = self.after(changes);
         let more = |now: usize, then: u64, max: u64| then > max.max(now as u64);
         let records = more(self.map.len(), after.len() as u64, self.max_records);
@@ -141,7 +151,7 @@ impl World {
         match result {
             Ok(receipt) => {
                 if (records || bytes) && !self.reclaims {
-                    return Err("a write that exceeds the quota was made".to_owned());
+                    return Err("I31: a write that exceeds the quota was made".to_owned());
                 }
                 self.receipts.extend(receipt);
                 self.tally.changes += 1;
@@ -158,7 +168,7 @@ impl World {
                 Ok(())
             }
             Err(error) if self.is_excused(&error) => Ok(()),
-            Err(error) => Err(format!("{changes:?} failed: {error:?}")),
+            Err(error) => Err(format!("I20h: {changes:?} failed: {error:?}")),
         }
     }
 
@@ -169,7 +179,7 @@ impl World {
             let exists = self.map.contains_key(&id);
             return match store.create_async(&token, level) {
                 Err(Error::Exists { .. }) if exists => Ok(()),
-                Ok(_) if exists => Err(format!("{id} was created, and was there")),
+                Ok(_) if exists => Err(format!("I32: {id} was created, and was there")),
                 result => self.ended(&[Change::Put(token)], result.map(Some)),
             };
         }
@@ -194,14 +204,16 @@ impl World {
         let before = self.now_ms();
         let result = store.expire_in_async(id, ttl, level);
         if matches!(result, Ok(made) if made.is_some() != self.map.contains_key(&id.0)) {
-            return Err(format!("{id} was told when to expire: {result:?}"));
+            return Err(format!("I32: {id} was told when to expire: {result:?}"));
         }
         let at = read(store.expires_at(id))?.unwrap_or(0);
         // Where records are reclaimed, it may have made way at once.
         let is_there = !self.reclaims || read(store.get(id))?.is_some();
         match ttl {
             _ if !is_there || !matches!(result, Ok(Some(_))) => {}
-            None if at != 0 => return Err(format!("{id} is never to expire, and will at {at}")),
+            None if at != 0 => {
+                return Err(format!("I32: {id} is never to expire, and will at {at}"));
+            }
             None => {}
             Some(ttl) => self.is_from_now(before, ttl, at)?,
         }
@@ -214,7 +226,7 @@ impl World {
         if (before + ttl..=self.now_ms() + ttl).contains(&at) {
             Ok(())
         } else {
-            Err(format!("what was to expire {ttl} ms from {before} will at {at}"))
+            Err(format!("I32: what was to expire {ttl} ms from {before} will at {at}"))
         }
     }
 
@@ -223,24 +235,25 @@ impl World {
         let Some(&(_, expiry)) = self.map.get(&id) else {
             return match store.update_async(TokenId(id), level, Ok) {
                 Ok(None) => Ok(()),
-                other => Err(format!("{id} is not there and was updated: {other:?}")),
+                other => Err(format!("I32: {id} is not there and was updated: {other:?}")),
             };
         };
         if self.rng.one_in(4) {
             // Without the hook: under a fuzzer it would end the process.
             let panics = |_| resume_unwind(Box::new("on purpose"));
             let update = || store.update_async(TokenId(id), level, panics);
+            self.note(format_args!("an update of {id} panics"));
             self.tally.updates_that_panicked += 1;
             return match catch_unwind(AssertUnwindSafe(update)) {
                 Err(_) => Ok(()),
-                Ok(other) => Err(format!("a panic went unseen: {other:?}")),
+                Ok(other) => Err(format!("I41: a panic went unseen: {other:?}")),
             };
         }
         if self.rng.one_in(8) {
-            let result = store.update_async(TokenId(id), level, |_| Err("no".into()));
+            let result = store.update_async(TokenId(id), level, |_| Err(Box::from("no")));
             return match result {
                 Err(Error::Update(_)) => Ok(()),
-                other => Err(format!("a refusal went unseen: {other:?}")),
+                other => Err(format!("I32: a refusal went unseen: {other:?}")),
             };
         }
         let weight = self.rng.below(100) as f32;
@@ -265,10 +278,11 @@ impl World {
         let changes = [Change::Put(next), Change::Expire(TokenId(id), expiry)];
         match store.compare_and_swap_async(&expected, &next, level) {
             Ok(None) if !fits => {
+                self.note(format_args!("a swap of {id} is refused"));
                 self.tally.swaps_refused += 1;
                 Ok(())
             }
-            Ok(made) if made.is_some() != fits => Err(format!("swap of {id}: {made:?}")),
+            Ok(made) if made.is_some() != fits => Err(format!("I32: swap of {id}: {made:?}")),
             result => {
                 self.tally.swaps += 1;
                 self.ended(&changes, result)
@@ -280,7 +294,7 @@ impl World {
         let id = self.id();
         let result = store.delete_async(TokenId(id), level);
         if matches!(result, Ok(made) if made.is_some() != self.map.contains_key(&id)) {
-            return Err(format!("{id} was deleted: {result:?}"));
+            return Err(format!("I32: {id} was deleted: {result:?}"));
         }
         self.ended(&[Change::Delete(TokenId(id))], result)
     }
@@ -309,7 +323,7 @@ impl World {
         if read(store.get_many(&ids))? == expected {
             Ok(())
         } else {
-            Err(format!("get_many {ids:?}"))
+            Err(format!("I32: get_many {ids:?}"))
         }
     }
 
@@ -317,6 +331,7 @@ impl World {
         let limit = self.rng.within(1, 20) as usize;
         let before = self.now_ms();
         let result = store.expire_due(limit);
+        self.note(format_args!("expire at most {limit}: {result:?}"));
         if self.disk.is_crashed() {
             return Ok(());
         }
@@ -338,13 +353,35 @@ impl World {
                 self.tally.expired += 1;
                 Ok(())
             }
-            other => Err(format!("{other:?} of {} expired, at most {limit}", ids.len())),
+            other => Err(format!("I32: {other:?} of {} expired, at most {limit}", ids.len())),
         }
     }
 
     /// The simulated clock stands still between operations.
     fn now_ms(&self) -> u64 {
         self.clock.wall_ns() / 1_000_000
+    }
+}
+
+/// Changes in a trace: what differs between tokens of a campaign, and no more.
+struct In<'a>(&'a [Change]);
+
+impl fmt::Display for In<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, change) in self.0.iter().enumerate() {
+            f.write_str(if at > 0 { ", " } else { "" })?;
+            match change {
+                Change::Put(token) => {
+                    write!(f, "put {} of weight {}", token.id(), token.weight())?;
+                    if token.flags().contains(Flags::PERSISTENT) {
+                        f.write_str(", persistent")?;
+                    }
+                }
+                Change::Delete(id) => write!(f, "delete {id}")?,
+                Change::Expire(id, at) => write!(f, "expire {id} at {at}")?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,31 +8,36 @@ use bulla_engine::{Error, Expired, Flags, Level, Snapshot, Store, Token, TokenId
 use bulla_recovery::{Inspection, Range};
 use bulla_wal::Options;
 
-use super::{DIR, Map, Moment, UNBOUNDED, Violation, World, recovered};
+use super::{DIR, Map, Moment, UNBOUNDED, World, recovered};
+use crate::model::Violation;
 
 impl World {
     pub(super) fn open_at_last(&mut self) -> Result<Store, Violation> {
         let log = self.options.clone().io(self.disk.process());
         let store = Store::open(Path::new(DIR), &self.store_options())
-            .map_err(|error| format!("open failed: {error:?}"))?;
+            .map_err(|error| format!("I20h: open failed: {error:?}"))?;
         self.look_at_checkpoints(&store)?;
         let seq = recovered(&store);
+        self.note(format_args!("opened: {seq} entries, {}", store.opened_from()));
+        if seq < self.durable {
+            return Err(format!("I20b: entry {} was durable, {seq} were recovered", self.durable));
+        }
         if seq < self.written {
-            return Err(format!("entry {} was acknowledged, {seq} were recovered", self.written));
+            return Err(format!("I20c: entry {} was written, {seq} were recovered", self.written));
         }
         self.maps.retain(|number, _| *number <= seq);
         self.map = match read_log(&log, &self.maps, seq)? {
             Some(map) => map,
-            None => self.maps.get(&seq).cloned().ok_or("nobody knows the map")?,
+            None => self.maps.get(&seq).cloned().ok_or("I32: nobody knows the map")?,
         };
         match self.history.iter().position(|moment| moment.seq == seq) {
             Some(at) if self.history[at].map != self.map => {
-                return Err(format!("after entry {seq} the log says something else"));
+                return Err(format!("I32: after entry {seq} the log says something else"));
             }
             Some(at) => self.tally.lost_operations += (self.history.len() - 1 - at) as u64,
             // Records are reclaimed, and expire, one by one.
             None if self.reclaims || self.tally.expired > 0 => {}
-            None => return Err(format!("entry {seq} is the last: a change was cut in two")),
+            None => return Err(format!("I20d: entry {seq} is the last: a change was cut in two")),
         }
         (self.base, self.durable, self.written) = (seq, seq, seq);
         self.history = vec![Moment { seq, map: self.map.clone() }];
@@ -55,7 +60,7 @@ impl World {
             let id = TokenId(self.id());
             let expected = self.map.get(&id.0).map(|(token, _)| *token);
             if read(store.get(id))? != expected {
-                return Err(format!("{id:?} is not {expected:?}"));
+                return Err(format!("I32: {id:?} is not {expected:?}"));
             }
         }
         self.compare_quota(store)?;
@@ -74,13 +79,13 @@ impl World {
             self.take_reclaimed(&shown)?;
         }
         if !shown.iter().eq(self.map.values().map(|(token, _)| token)) {
-            return Err(format!("the store has {shown:?}, the map {:?}", self.map));
+            return Err(format!("I32: the store has {shown:?}, the map {:?}", self.map));
         }
         for (id, (token, expiry)) in &self.map {
             let expires_at = read(store.expires_at(TokenId(*id)))?.unwrap_or(0);
             let found = (read(store.get(TokenId(*id)))?, expires_at);
             if found != (Some(*token), *expiry) {
-                return Err(format!("{id} is {found:?}, not {:?}", (token, expiry)));
+                return Err(format!("I32: {id} is {found:?}, not {:?}", (token, expiry)));
             }
         }
         Ok(())
@@ -90,15 +95,18 @@ impl World {
         let (stats, pages) = (store.stats().quota, pages(&self.map));
         let bytes = stats.bytes - stats.kept_bytes;
         if (stats.records, bytes) != (self.map.len() as u64, pages * 4096) {
-            return Err(format!("{stats:?}, but there are {} in {pages} pages", self.map.len()));
+            return Err(format!(
+                "I31: {stats:?}, but there are {} in {pages} pages",
+                self.map.len()
+            ));
         }
         if stats.records_high > self.max_records.max(self.history[0].map.len() as u64) {
-            return Err(format!("{stats:?}: more than may be"));
+            return Err(format!("I31: {stats:?}: more than may be"));
         }
         // A store that was opened above its quota stays there, or makes way.
         let before = std::mem::replace(&mut self.in_use, (stats.records, pages));
         if stats.records > self.max_records.max(before.0) || pages > self.max_pages.max(before.1) {
-            return Err(format!("{stats:?}: more than may be, and than {before:?} before"));
+            return Err(format!("I31: {stats:?}: more than may be, and than {before:?} before"));
         }
         Ok(())
     }
@@ -109,7 +117,7 @@ impl World {
         for id in gone {
             let gone = self.map.remove(&id);
             if gone.is_some_and(|(token, _)| token.flags().contains(Flags::PERSISTENT)) {
-                return Err(format!("{id} is persistent, and was reclaimed"));
+                return Err(format!("I32: {id} is persistent, and was reclaimed"));
             }
             self.tally.reclaimed += 1;
         }
@@ -127,9 +135,12 @@ impl World {
         // It reads all that is still in the checkpoint: seldom.
         if snapshots.len() < MOST && self.rng.one_in(30) {
             match store.snapshot() {
-                Ok(snapshot) => snapshots.push((snapshot, self.map.clone())),
+                Ok(snapshot) => {
+                    self.note(format_args!("a snapshot of {} records", self.map.len()));
+                    snapshots.push((snapshot, self.map.clone()));
+                }
                 Err(error) if self.is_excused(&error) => {}
-                Err(error) => return Err(format!("no snapshot: {error:?}")),
+                Err(error) => return Err(format!("I20h: no snapshot: {error:?}")),
             }
         } else if !snapshots.is_empty() && self.rng.one_in(20) {
             self.tally.pages_kept += store.stats().quota.kept_bytes / 4096;
@@ -139,12 +150,12 @@ impl World {
                 Ok(shown) if shown == map => self.tally.snapshots += 1,
                 // Its pages made way.
                 Err(_) if self.max_pages < UNBOUNDED => {}
-                other => return Err(format!("the snapshot shows {other:?}, not {map:?}")),
+                other => return Err(format!("I35: the snapshot shows {other:?}, not {map:?}")),
             }
         }
         match store.stats().quota.kept_bytes {
             0 => Ok(()),
-            kept if snapshots.is_empty() => Err(format!("{kept} bytes are kept for nothing")),
+            kept if snapshots.is_empty() => Err(format!("I36: {kept} bytes are kept for nothing")),
             _ => Ok(()),
         }
     }
@@ -169,7 +180,7 @@ impl World {
 
 /// A read that must not fail.
 pub(super) fn read<T>(result: Result<T, Error>) -> Result<T, Violation> {
-    result.map_err(|error| format!("a read failed: {error:?}"))
+    result.map_err(|error| format!("I20h: a read failed: {error:?}"))
 }
 
 /// What a snapshot shows in both of the ways in which it can be read.
@@ -200,7 +211,7 @@ fn read_log(
     let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
     let inspection = match Inspection::read(Path::new(DIR), options) {
         Ok(inspection) => inspection,
-        Err(error) => return Err(format!("the log can't be read: {error}")),
+        Err(error) => return Err(format!("I20h: the log can't be read: {error}")),
     };
     let purged = inspection.report().first_seq.0 - 1;
     let Some(mut map) = maps.get(&purged).cloned() else { return Ok(None) };
@@ -225,7 +236,7 @@ fn read_log(
     });
     match replayed {
         Ok(_) if entries == last => Ok(Some(map)),
-        Ok(_) => Err(format!("{entries} entries in the log, the store knows of {last}")),
-        Err(error) => Err(format!("the log can't be read: {error}")),
+        Ok(_) => Err(format!("I32: {entries} entries in the log, the store knows of {last}")),
+        Err(error) => Err(format!("I20h: the log can't be read: {error}")),
     }
 }
