@@ -24,6 +24,9 @@ use std::str::FromStr;
 use bulla_engine::{Axis, EntityType, Flags, Space, Token, TokenId};
 use clap::{Args, ValueEnum};
 use csv::StringRecord;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 
 use crate::error::{Result, RowError};
 
@@ -457,34 +460,12 @@ fn number(text: &str) -> Option<f64> {
     }
 }
 
-/// Seconds since 1970 of a date, or of a date and time in UTC.
+/// Seconds since 1970 of a date, or of a date and time, as in RFC 3339; in UTC, where it has no offset
+/// of its own.
 pub(crate) fn utc_seconds(text: &str) -> Option<i64> {
-    let (date, time) = match text.split_once(['T', ' ']) {
-        Some((date, time)) => (date, time.strip_suffix('Z').unwrap_or(time)),
-        None => (text, "00:00:00"),
-    };
-    let [year, month, day] = parts(date, '-')?;
-    let [hour, minute, second] = parts(time, ':')?;
-    let in_range = (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && (1..=9999).contains(&year)
-        && (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..61).contains(&second);
-    // Howard Hinnant, "chrono-compatible low-level date algorithms": days_from_civil.
-    let shifted_year = if month <= 2 { year - 1 } else { year };
-    let era = shifted_year.div_euclid(400);
-    let year_of_era = shifted_year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
-    in_range.then_some(((days * 24 + hour) * 60 + minute) * 60 + second)
-}
-
-fn parts(text: &str, separator: char) -> Option<[i64; 3]> {
-    let mut parts = text.split(separator).map(|part| part.parse().ok());
-    let three = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(three)
+    let in_utc = |time: DateTime| Offset::UTC.to_timestamp(time).ok();
+    let time = text.parse::<Timestamp>().ok().or_else(|| text.parse().ok().and_then(in_utc))?;
+    Some(time.as_second())
 }
 
 #[cfg(test)]
@@ -509,7 +490,10 @@ mod tests {
         assert_eq!(utc_seconds("1970-01-01"), Some(0));
         assert_eq!(utc_seconds("2013-01-01T10:00:00Z"), Some(1_357_034_400));
         assert_eq!(utc_seconds("2024-02-29 00:00:01"), Some(1_709_164_801));
-        for wrong in ["", "2013-13-01", "2013-01-01T25:00:00Z", "EWR", "1-2-3-4"] {
+        assert_eq!(utc_seconds("2013-01-01T12:00:00.7+02:00"), Some(1_357_034_400));
+        let beyond = format!("12024-2013-{:040},1:05.16777", 8_386_636_u64);
+        let wrong = ["", "2013-13-01", "2013-02-29", "2013-01-01T25:00:00Z", "EWR", "1-2-3-4"];
+        for wrong in wrong.into_iter().chain([beyond.as_str(), "2013-01-99999999999999999"]) {
             assert_eq!(utc_seconds(wrong), None, "{wrong}");
         }
     }

@@ -1,6 +1,7 @@
 //! Tokens as rows for people and programs.
 
 use bulla_engine::{Space, Token};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::fields;
@@ -61,19 +62,8 @@ fn rounded(value: f64) -> f64 {
 
 /// Seconds since 1970 as `2013-01-01 10:15:00` in UTC.
 pub(crate) fn time(seconds: u32) -> String {
-    let (days, second) = (i64::from(seconds / 86_400), seconds % 86_400);
-    // Howard Hinnant, "chrono-compatible low-level date algorithms": civil_from_days.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+    let time = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(i64::from(seconds));
+    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 #[cfg(test)]
