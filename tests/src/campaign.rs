@@ -211,8 +211,8 @@ impl seeds::World for World {
         Ok(())
     }
 
-    fn rng(&self) -> &Rng {
-        &self.rng
+    fn into_rng(self) -> Rng {
+        self.rng
     }
 
     fn trace(&self) -> &Trace {
@@ -391,6 +391,9 @@ impl World {
         let most = if self.rng.one_in(4) { 400 } else { 100 };
         let operations = self.rng.within(5, most);
         for _ in 0..operations {
+            if self.rng.leaves_out() {
+                continue;
+            }
             let result = self.operate(&log, &mut receipts)?;
             if self.disk.is_crashed() {
                 break;
@@ -415,6 +418,7 @@ impl World {
                 }
             }
         }
+        self.rng.end_part();
         let stats = log.stats();
         self.tally.rotations += stats.rotations;
         let reserved = u64::from(stats.reserved_rotations > 0);

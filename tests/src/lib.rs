@@ -25,7 +25,7 @@ pub mod real_threads;
 mod rng;
 pub mod seccomp;
 pub mod seeds;
-pub mod shrink;
+mod shrink;
 pub mod store;
 pub mod suites;
 pub mod uring;
@@ -34,7 +34,7 @@ pub mod wrap;
 use std::fmt::Display;
 use std::io::Write;
 
-pub use rng::Rng;
+pub use rng::{LEFT_OUT, Rng};
 
 /// Says that a test, or a part of one, can't run on this machine. It goes past the test harness,
 /// which shows what is printed only when the test fails.

@@ -1,13 +1,36 @@
 //! A small generator: the same seed gives the same campaign on every machine.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+
+/// On a tape, in the place of a part that is left out.
+pub const LEFT_OUT: u64 = u64::MAX;
 
 /// Steele, Lea and Flood's `SplitMix64`, or a script of bytes or a tape of numbers in its place.
 #[derive(Clone, Debug)]
 pub struct Rng {
     source: Source,
     /// Every number that was given, where they are taken down.
-    taken: Option<Vec<u64>>,
+    taken: Option<Tape>,
+}
+
+/// What a run drew.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tape {
+    /// In order.
+    pub(crate) numbers: Vec<u64>,
+    /// Those that belong together, and that the run could do without: an operation's.
+    pub(crate) parts: Vec<Range<usize>>,
+    /// Where the part begins that has not ended yet.
+    open: Option<usize>,
+}
+
+impl Tape {
+    fn end_part(&mut self) {
+        if let Some(begin) = self.open.take() {
+            self.parts.push(begin..self.numbers.len());
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -33,20 +56,44 @@ impl Rng {
 
     /// Numbers from a tape, as far as a range allows them, and zeros after its end.
     #[must_use]
-    pub fn from_tape(tape: &[u64]) -> Self {
+    pub(crate) fn from_tape(tape: &[u64]) -> Self {
         Self { source: Source::Tape(tape.iter().copied().collect()), taken: None }
     }
 
-    /// From now on takes down what it gives; [`tape`](Self::tape) gives it.
+    /// From now on takes down what it gives; [`into_tape`](Self::into_tape) gives it.
     #[must_use]
-    pub fn recording(self) -> Self {
-        Self { taken: Some(Vec::new()), ..self }
+    pub(crate) fn recording(self) -> Self {
+        Self { taken: Some(Tape::default()), ..self }
     }
 
     /// What was taken down: the same numbers again.
     #[must_use]
-    pub fn tape(&self) -> &[u64] {
-        self.taken.as_deref().unwrap_or(&[])
+    pub(crate) fn into_tape(self) -> Tape {
+        let mut tape = self.taken.unwrap_or_default();
+        tape.end_part();
+        tape
+    }
+
+    /// Here begins a part of the run that it could do without, and ends the one before it. True
+    /// where a tape leaves it out.
+    pub(crate) fn leaves_out(&mut self) -> bool {
+        if let Some(taken) = &mut self.taken {
+            taken.end_part();
+            taken.open = Some(taken.numbers.len());
+        }
+        let Source::Tape(tape) = &mut self.source else { return false };
+        let is_out = tape.front() == Some(&LEFT_OUT);
+        if is_out {
+            tape.pop_front();
+        }
+        is_out
+    }
+
+    /// The last part has ended.
+    pub(crate) fn end_part(&mut self) {
+        if let Some(taken) = &mut self.taken {
+            taken.end_part();
+        }
     }
 
     /// 64 random bits.
@@ -54,7 +101,7 @@ impl Rng {
         let bits = match &mut self.source {
             Source::Seed(state) => split_mix(state),
             Source::Script(script) => little_endian(script, 8),
-            Source::Tape(tape) => tape.pop_front().unwrap_or(0),
+            Source::Tape(tape) => next(tape),
         };
         self.give(bits)
     }
@@ -64,14 +111,14 @@ impl Rng {
         let bits = match &mut self.source {
             Source::Seed(state) => split_mix(state),
             Source::Script(script) => little_endian(script, bytes_for(end)),
-            Source::Tape(tape) => tape.pop_front().unwrap_or(0),
+            Source::Tape(tape) => next(tape),
         };
         self.give(bits % end)
     }
 
     fn give(&mut self, number: u64) -> u64 {
         if let Some(taken) = &mut self.taken {
-            taken.push(number);
+            taken.numbers.push(number);
         }
         number
     }
@@ -118,6 +165,11 @@ const fn split_mix(state: &mut u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     bits ^ (bits >> 31)
+}
+
+/// The next number of a tape. Marks of what is left out, where nothing could be, are passed over.
+fn next(tape: &mut VecDeque<u64>) -> u64 {
+    std::iter::from_fn(|| tape.pop_front()).find(|number| *number != LEFT_OUT).unwrap_or(0)
 }
 
 fn little_endian(script: &mut VecDeque<u8>, bytes: u32) -> u64 {

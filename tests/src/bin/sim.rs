@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bulla_tests::seeds::{Campaign, Failure};
-use bulla_tests::{campaign, reading, store};
+use bulla_tests::{LEFT_OUT, campaign, reading, store};
 
 const USAGE: &str = "usage: sim [--store|--readers] [--seeds COUNT] [--start SEED] [--seed SEED]\n       \
      sim [--store|--readers] --seed SEED --trace|--shrink\n       \
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
             // The same, and something to write down.
             tape.push(0);
         }
-        let numbers: Vec<_> = tape.iter().map(ToString::to_string).collect();
+        let numbers: Vec<_> = tape.iter().map(|number| written(*number)).collect();
         print!("{}", of.trace_tape(&tape));
         println!("play it again: sim {}--tape {}", of.option(), numbers.join(","));
         return ExitCode::SUCCESS;
@@ -77,8 +77,13 @@ fn set<T>(option: &mut T, value: T) -> Option<()> {
     Some(())
 }
 
+fn written(number: u64) -> String {
+    if number == LEFT_OUT { "-".to_owned() } else { number.to_string() }
+}
+
 fn numbers(text: &str) -> Option<Vec<u64>> {
-    text.split(',').map(|number| number.parse().ok()).collect()
+    let number = |text: &str| if text == "-" { Some(LEFT_OUT) } else { text.parse().ok() };
+    text.split(',').map(number).collect()
 }
 
 /// From now on this defect is in the code.

@@ -259,8 +259,8 @@ impl seeds::World for World {
         Ok(())
     }
 
-    fn rng(&self) -> &Rng {
-        &self.rng
+    fn into_rng(self) -> Rng {
+        self.rng
     }
 
     fn trace(&self) -> &Trace {
@@ -290,15 +290,20 @@ impl World {
     fn live(&mut self, store: &Store) -> Result<(), Violation> {
         let mut snapshots = Vec::new();
         for _ in 0..self.rng.within(10, 200) {
+            if self.rng.leaves_out() {
+                continue;
+            }
             self.act(store, Self::operate)?;
             if self.disk.is_crashed() {
                 break;
             }
             self.look_at_snapshots(store, &mut snapshots)?;
             if self.poisoned {
+                self.rng.end_part();
                 return self.look_at_poisoned(store);
             }
         }
+        self.rng.end_part();
         Ok(())
     }
 
@@ -369,6 +374,9 @@ impl World {
             (self.max_records, self.max_pages) = limits(&mut self.rng);
         }
         for _ in 0..self.rng.below(3) {
+            if self.rng.leaves_out() {
+                continue;
+            }
             let kind = self.kind();
             let steps = self.rng.below(150);
             self.arm(kind, steps);
@@ -395,6 +403,7 @@ impl World {
             self.disk.disarm();
             self.heal();
         }
+        self.rng.end_part();
         self.open_at_last()
     }
 
