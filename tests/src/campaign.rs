@@ -694,11 +694,14 @@ impl World {
         inspection: &Inspection,
     ) -> Result<String, Violation> {
         let options = self.options.clone().io(other.process());
-        let opened = open(Path::new(DIR), &options).map_err(|error| error.to_string())?;
-        let receipt =
-            opened.log.append_with(1, b"elsewhere", Level::Strict).map_err(|e| e.to_string())?;
-        opened.log.wait(receipt).map_err(|error| error.to_string())?;
-        opened.log.close().map_err(|error| error.to_string())?;
+        let opened = open(Path::new(DIR), &options)
+            .map_err(|error| format!("I20h: another course of events: {error:?}"))?;
+        opened
+            .log
+            .append_with(1, b"elsewhere", Level::Strict)
+            .and_then(|receipt| opened.log.wait(receipt))
+            .and_then(|_| opened.log.close())
+            .map_err(|error| format!("I20h: another course of events: {error:?}"))?;
         let epoch = inspection.report().epoch;
         let opening = inspection.segments().iter().find(|segment| segment.epoch == Some(epoch));
         let number = opening.ok_or("I20h: no segment has the newest epoch")?.number;

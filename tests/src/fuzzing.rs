@@ -38,7 +38,7 @@ pub fn operations(input: &[u8]) -> Tally {
 /// A life of a store with every choice read from the input, checked against a plain map.
 ///
 /// # Panics
-/// When a promise of the store is broken.
+/// When a promise of the store is broken, with the steps that led to it.
 pub fn store_operations(input: &[u8]) -> store::Tally {
     store::run_script(input).unwrap_or_else(|violation| panic!("{violation}"))
 }

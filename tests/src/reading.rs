@@ -313,9 +313,14 @@ impl World {
                 return Ok(());
             }
             Error::Io { .. } if self.faulty => return Ok(()),
+            Error::Diverged { .. } => {
+                return Err(format!(
+                    "I26: reader {index} at {position} has read {read}: {error:?}"
+                ));
+            }
             error => {
                 return Err(format!(
-                    "I26: reader {index} at {position} has read {read} of {survived}, log starts at {}: {error:?}",
+                    "I20h: reader {index} at {position} has read {read} of {survived}, log starts at {}: {error:?}",
                     log.low_water()
                 ));
             }
@@ -485,7 +490,7 @@ impl World {
     fn read_all(&mut self, log: &Log) -> Result<(), Violation> {
         // A segment that is full has no room for the promise: then one more entry.
         if !(self.is_promised(log)? || self.is_promised(log)?) {
-            return Err("I24: a log that idles does not say what is durable".to_owned());
+            return Err("I25: a log that idles does not say what is durable".to_owned());
         }
         for index in 0..self.followers.len() {
             while !self.follow(index, log, 1_000)? {}
@@ -505,8 +510,9 @@ impl World {
         let failed = |error: Error| format!("I20h: the last entry: {error:?}");
         let receipt = log.append_with(1, b"", Level::Strict).map_err(failed)?;
         self.entries.push((1, Vec::new()));
+        let end = log.end();
         log.wait(receipt).map_err(failed)?;
-        let end = log.sync().map_err(failed)?;
+        log.sync().map_err(failed)?;
         self.disk.advance(60_000_000);
         for _ in 0..100 {
             log.step();

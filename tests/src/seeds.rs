@@ -1,5 +1,5 @@
 //! What the campaigns of seeds have in common: a seed that fails says how to play it again, and a
-//! panic is a failure, too. Every one of them writes down its steps, and can be shrunk.
+//! panic is a failure, too. All write down what they do, and can be shrunk.
 
 use std::any::Any;
 use std::fmt::{self, Write as _};
@@ -44,7 +44,7 @@ pub(crate) trait World {
     fn into_tally(self) -> Self::Tally;
 }
 
-/// What was done, a line per step.
+/// What was done, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace(String);
 
@@ -69,7 +69,7 @@ pub struct Failure {
     pub seed: u64,
     /// What was broken.
     pub violation: String,
-    /// What was done, a line per step.
+    /// What was done, in order.
     pub trace: String,
 }
 
@@ -98,7 +98,7 @@ impl Campaign {
         }
     }
 
-    /// The steps of one seed, a line each, and how it ends.
+    /// What one seed does, and how it ends.
     #[must_use]
     pub fn trace(self, seed: u64) -> String {
         self.trace_of(Rng::new(seed))

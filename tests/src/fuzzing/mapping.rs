@@ -17,9 +17,11 @@ const OPTIONS: [&str; 6] =
 pub fn mapping(input: &[u8]) -> Option<usize> {
     let (options, csv) = parse(input);
     let tokens = bulla_cli::tokens_of_csv(&options, csv).ok()?;
+    // Minus nothing is a number, too, to those who read options.
     let number = |name: &str, default: u32| {
         let value = options.iter().rev().find_map(|option| option.strip_prefix(name));
-        value.map_or(default, |value| value.parse().expect("it was taken"))
+        let value = value.map(|value| value.parse::<i64>().expect("it was taken"));
+        value.map_or(default, |value| value.try_into().expect("it was in range"))
     };
     let (domain, first_id) = (number("--domain=", 0), number("--first-id=", 1));
     let has_ids = options.iter().any(|option| option.starts_with("--map=id="));

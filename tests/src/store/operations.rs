@@ -168,6 +168,7 @@ impl World {
                 Ok(())
             }
             Err(error) if self.is_excused(&error) => Ok(()),
+            Err(Error::Quota(error)) => Err(format!("I31: {changes:?} would fit: {error}")),
             Err(error) => Err(format!("I20h: {changes:?} failed: {error:?}")),
         }
     }
@@ -250,7 +251,8 @@ impl World {
             };
         }
         if self.rng.one_in(8) {
-            let result = store.update_async(TokenId(id), level, |_| Err(Box::from("no")));
+            let result =
+                store.update_async(TokenId(id), level, |_| Err(Box::from("no, on purpose")));
             return match result {
                 Err(Error::Update(_)) => Ok(()),
                 other => Err(format!("I32: a refusal went unseen: {other:?}")),
@@ -363,7 +365,7 @@ impl World {
     }
 }
 
-/// Changes in a trace: what differs between tokens of a campaign, and no more.
+/// Changes in a trace, without the times of tokens.
 struct In<'a>(&'a [Change]);
 
 impl fmt::Display for In<'_> {

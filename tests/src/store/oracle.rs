@@ -146,6 +146,7 @@ impl World {
             self.tally.pages_kept += store.stats().quota.kept_bytes / 4096;
             let at = self.rng.below(snapshots.len() as u64) as usize;
             let (snapshot, map) = snapshots.swap_remove(at);
+            self.note(format_args!("a snapshot is read, and ends"));
             match contents(&snapshot) {
                 Ok(shown) if shown == map => self.tally.snapshots += 1,
                 // Its pages made way.
