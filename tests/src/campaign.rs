@@ -211,16 +211,8 @@ impl seeds::World for World {
         Ok(())
     }
 
-    fn into_rng(self) -> Rng {
-        self.rng
-    }
-
-    fn trace(&self) -> &Trace {
-        &self.trace
-    }
-
-    fn into_tally(self) -> Tally {
-        self.tally
+    fn end(self) -> (Rng, Trace, Tally) {
+        (self.rng, self.trace, self.tally)
     }
 }
 

@@ -39,9 +39,8 @@ pub(crate) trait World {
     /// The first promise that is broken, behind the number of its invariant.
     fn play(&mut self) -> Result<(), Violation>;
 
-    fn into_rng(self) -> Rng;
-    fn trace(&self) -> &Trace;
-    fn into_tally(self) -> Self::Tally;
+    /// What it drew, what it did, and what came of it.
+    fn end(self) -> (Rng, Trace, Self::Tally);
 }
 
 /// What was done, in order.
@@ -136,13 +135,11 @@ impl Campaign {
 /// The first promise that is broken.
 pub(crate) fn run<W: World>(seed: u64) -> Result<W::Tally, Box<Failure>> {
     let mut world = W::new(Rng::new(seed));
-    match caught(|| world.play()) {
-        Ok(()) => Ok(world.into_tally()),
-        Err(violation) => {
-            let trace = world.trace().to_string();
-            Err(Box::new(Failure { campaign: W::CAMPAIGN, seed, violation, trace }))
-        }
-    }
+    let played = caught(|| world.play());
+    let (_, trace, tally) = world.end();
+    played.map(|()| tally).map_err(|violation| {
+        Box::new(Failure { campaign: W::CAMPAIGN, seed, violation, trace: trace.to_string() })
+    })
 }
 
 /// Plays what a script says instead of a seed: every choice is read from its bytes. A panic is
@@ -152,15 +149,16 @@ pub(crate) fn run<W: World>(seed: u64) -> Result<W::Tally, Box<Failure>> {
 /// The first promise that is broken, with the steps that led to it.
 pub(crate) fn run_script<W: World>(script: &[u8]) -> Result<W::Tally, String> {
     let mut world = W::new(Rng::from_script(script));
-    world.play().map_err(|violation| format!("{}{violation}", world.trace()))?;
-    Ok(world.into_tally())
+    let played = world.play();
+    let (_, trace, tally) = world.end();
+    played.map(|()| tally).map_err(|violation| format!("{trace}{violation}"))
 }
 
 fn trace_of<W: World<Tally: fmt::Debug>>(rng: Rng) -> String {
     let mut world = W::new(rng);
-    let end = caught(|| world.play());
-    let trace = world.trace().to_string();
-    format!("{trace}{end:?}\n{:?}\n", world.into_tally())
+    let played = caught(|| world.play());
+    let (_, trace, tally) = world.end();
+    format!("{trace}{played:?}\n{tally:?}\n")
 }
 
 fn shrunk<W: World>(seed: u64) -> Option<Vec<u64>> {
@@ -168,7 +166,8 @@ fn shrunk<W: World>(seed: u64) -> Option<Vec<u64>> {
     let broken = broken_by(&mut world)?;
     let is_same =
         |tape: &[u64]| broken_by(&mut W::new(Rng::from_tape(tape))).as_ref() == Some(&broken);
-    Some(shrink(&world.into_rng().into_tape(), is_same))
+    let (rng, _, _) = world.end();
+    Some(shrink(&rng.into_tape(), is_same))
 }
 
 /// The number of the invariant that a run breaks, or that it panics.
@@ -230,16 +229,8 @@ mod tests {
             Ok(())
         }
 
-        fn into_rng(self) -> Rng {
-            self.rng
-        }
-
-        fn trace(&self) -> &Trace {
-            &self.trace
-        }
-
-        fn into_tally(self) -> &'static str {
-            "all is well"
+        fn end(self) -> (Rng, Trace, &'static str) {
+            (self.rng, self.trace, "all is well")
         }
     }
 
