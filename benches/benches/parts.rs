@@ -6,7 +6,7 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bulla_wal::format::{
+use bulla_storage::format::{
     ENTRY_HEADER_LEN, Entries, FRAME_HEADER_BYTES, Frame, FrameKind, LogId, Seed,
 };
 use bulla_wal::{Epoch, Level, Log, Lsn, Options, SegmentNumber, Seq};

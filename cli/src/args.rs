@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bulla_recovery::{Bound, Range};
-use bulla_wal::io::uring::UringIo;
+use bulla_storage::io::uring::UringIo;
 use bulla_wal::{Level, Lsn, Method, Options, Seq};
 use clap::{Args, ValueEnum};
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use bulla_wal::{Options, dir};
+use bulla_storage::files::dir;
+use bulla_wal::Options;
 
 use crate::error::{Error, Result};
 
@@ -15,7 +16,7 @@ const HARMLESS: [&str; 3] = [dir::LOCK, "CONTROL.tmp", "lost+found"];
 /// Refuses a directory that holds other files: that is a mistyped path far more often
 /// than a wish. Whatever is wrong with a log that is there, its opening tells.
 pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
-    let io = options.file_system().as_ref();
+    let io = options.io.as_ref();
     let listing = match dir::list(io, dir) {
         Err(bulla_wal::Error::Io { source, .. })
             if source.kind() == std::io::ErrorKind::NotFound =>

@@ -11,7 +11,7 @@
 
 use std::marker::PhantomData;
 
-use bulla_wal::planted::{Bug, either};
+use bulla_storage::faults::mutants::{Bug, either};
 
 use crate::record::{RECORD_LEN, Record};
 use crate::table::{Edit, What};

@@ -79,7 +79,7 @@ impl<R: Record> StoreInspection<R> {
     }
 
     fn look(dir: &Path, options: &Options) -> Result<Self> {
-        let io = options.file_system();
+        let io = &options.io;
         let candidates = Candidates::look(&Folder::of(io, dir))?;
         let landmarks = candidates.landmarks();
         let inspection = Inspection::read_above(dir, options, &landmarks)?;

@@ -85,7 +85,7 @@ impl StoreOptions {
     /// # Errors
     /// [`Error::ZeroId`](crate::Error::ZeroId), [`Error::TooFarAhead`](crate::Error::TooFarAhead).
     pub fn check<R: Record>(&self, record: &R) -> Result<()> {
-        let clock = || self.log.file_system().wall_ns() / 1_000_000_000;
+        let clock = || self.log.io.wall_ns() / 1_000_000_000;
         check(record, self.max_ahead.as_secs(), clock)
     }
 

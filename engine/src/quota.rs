@@ -5,7 +5,7 @@
 //! never above the limit for a moment. What a store does when it is full is not
 //! decided here. Tested by `engine/tests/quota.rs`.
 
-use bulla_wal::planted::{Bug, either, planted};
+use bulla_storage::faults::mutants::{Bug, either, planted};
 
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::PAGE_LEN;

@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering as Order;
 
-use bulla_wal::planted::{Bug, planted};
+use bulla_storage::faults::mutants::{Bug, planted};
 
 use crate::error::Result;
 use crate::quota::Resource;

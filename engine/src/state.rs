@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bulla_recovery::{EntryView, ReplayStats};
-use bulla_wal::planted::{Bug, planted};
+use bulla_storage::faults::mutants::{Bug, planted};
 
 use crate::checkpoint::{Base, Lazy};
 use crate::entries::{self, EntryError};

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bulla_recovery::{Bound, Range, Recovery, Report};
-use bulla_wal::io::Io;
+use bulla_storage::io::Io;
 use bulla_wal::{Level, Log, Lsn, Options, Ready, Receipt, Seq, Stats};
 
 use crate::checkpoint::{
@@ -86,7 +86,7 @@ impl<R: Record> Store<R> {
     /// As [`open`](Store::open).
     pub fn open_records(dir: &Path, options: &StoreOptions) -> Result<Self> {
         let log_options = options.log.clone().level(options.level);
-        let io = options.log.file_system();
+        let io = &options.log.io;
         let state = Arc::new(State::new(options.quota, !options.log.is_manual()));
         let opened = match recover(dir, &log_options, &state) {
             Err(error) if options.create && is_not_there(&error) => create(dir, &log_options)?,
@@ -344,7 +344,7 @@ struct Opened {
 
 /// Recovers the log, and gives `state` what it and a checkpoint say.
 fn recover<R: Record>(dir: &Path, options: &Options, state: &State<R>) -> Result<Opened> {
-    let io = options.file_system();
+    let io = &options.io;
     let folder = Folder::of(io, dir);
     let mut candidates = Candidates::default();
     let recovery = Recovery::run_above(dir, options, || {
@@ -369,7 +369,7 @@ fn recover<R: Record>(dir: &Path, options: &Options, state: &State<R>) -> Result
 }
 
 fn create(dir: &Path, options: &Options) -> Result<Opened> {
-    let folder = Folder::of(options.file_system(), dir);
+    let folder = Folder::of(&options.io, dir);
     let candidates = Candidates::look(&folder)?;
     if candidates.highest > 0 {
         return Err(CheckpointError::WithoutLog { path: folder.path }.into());

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use bulla_wal::planted::{Bug, planted};
+use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_wal::{Level, Lsn, Receipt, Seq};
 
 use crate::batch::{Batch, non_zero, pages};

@@ -9,7 +9,7 @@ use bulla_engine::{
     StoreOptions, Token, TokenId, usable_checkpoints, usable_checkpoints_after,
 };
 use bulla_recovery::{Inspection, RepairPlan, Status, preview_repair, repair};
-use bulla_wal::io::sim::{FaultOp, SimConfig, SimDisk};
+use bulla_storage::io::sim::{FaultOp, SimConfig, SimDisk};
 use bulla_wal::{Lsn, Options};
 
 const DIR: &str = "/store";
@@ -608,7 +608,7 @@ fn damage_below_a_checkpoint_hides_nothing_and_a_repair_is_said_to_cost_it() {
         before.segments().iter().find(|segment| segment.live.as_ref().is_some_and(holds_it));
     let (number, base) =
         segment.and_then(|found| Some((found.number, found.base?))).expect("there");
-    disk.flip(bulla_wal::dir::segment_path(dir, number), 512 + at - base.0, 1);
+    disk.flip(bulla_storage::files::dir::segment_path(dir, number), 512 + at - base.0, 1);
 
     let (_, look) = look(&disk);
     assert!(matches!(look.report().status, Status::Corrupt(_)), "{:?}", look.report().status);

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use bulla_wal::planted::{Bug, models};
+use bulla_storage::faults::mutants::{Bug, models};
 use loom::thread;
 
 /// What `version.rs` takes from the engine's `sync.rs`.

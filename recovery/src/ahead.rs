@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use bulla_wal::format::MAX_FRAME_LEN;
+use bulla_storage::format::MAX_FRAME_LEN;
 
 use crate::analysis::{LogDir, Piece};
 use crate::error::{Error, Result};
 use crate::replay::{damage, not_there_any_more};
-use crate::walk::{Batch, Located, Walk};
-use crate::window::WINDOW_LEN;
+use bulla_storage::frames::read_buffer::WINDOW_LEN;
+use bulla_storage::frames::reader::{Batch, Located, Walk};
 
 /// More threads than this would wait for the memory.
 const MAX_THREADS: usize = 4;

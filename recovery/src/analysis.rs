@@ -7,24 +7,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bulla_wal::dir::{self, Listing, SegmentFile};
-use bulla_wal::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
-use bulla_wal::io::{FileKind, Io};
-use bulla_wal::landmark::Landmark;
-use bulla_wal::planted::{Bug, planted};
-use bulla_wal::{
-    Corruption, CorruptionKind, Epoch, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber,
-};
+use bulla_storage::Corruption;
+use bulla_storage::CorruptionKind;
+use bulla_storage::Epoch;
+use bulla_storage::Error as LogError;
+use bulla_storage::FrameDamage;
+use bulla_storage::Lsn;
+use bulla_storage::Options;
+use bulla_storage::SegmentNumber;
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::files::dir::{self, Listing, SegmentFile};
+use bulla_storage::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::io::{FileKind, Io};
 
 use crate::chain::{self, Chain, Plan, Segment, Span};
 use crate::error::Result;
-use crate::history::History;
 use crate::replay::{damage, not_there_any_more};
 use crate::report::{Evidence, Report, Seal, SegmentReport, SegmentState, Status};
 use crate::scan::{Bodies, LongFrames, Scan, scan};
 use crate::verdict::{Rest, Verdict, decide};
-use crate::walk::{Cursor, End, Start, Walk};
-use crate::window::Window;
+use bulla_storage::frames::read_buffer::Window;
+use bulla_storage::frames::reader::{Cursor, End, Start, Walk};
+use bulla_storage::frames::timeline::History;
 
 /// At most so many segments are scanned at once, each with a window of its own.
 const MAX_SCAN_THREADS: usize = 8;
@@ -66,7 +71,7 @@ impl Piece {
 
 impl LogDir {
     pub(crate) fn new(path: &Path, options: &Options) -> Self {
-        let io = Arc::clone(options.file_system());
+        let io = Arc::clone(&options.io);
         let written_from = SegmentNumber::ZERO;
         Self { io, path: path.to_owned(), options: options.clone(), written_from }
     }
@@ -156,7 +161,7 @@ impl Analysis {
             plan.fault.get_or_insert(fault);
         }
         let unfinished = listing.segments.is_empty()
-            && control.counter == bulla_wal::control::CREATED
+            && control.counter == bulla_storage::files::control::CREATED
             && control.epoch == Epoch(1)
             && low_water == LowWater::START;
         if live.is_empty() && !unfinished {

@@ -6,18 +6,23 @@
 
 use std::ops::Range;
 
-use bulla_wal::dir::SegmentFile;
-use bulla_wal::format::{Control, Header, LowWater, Opening};
-use bulla_wal::io::FileKind;
-use bulla_wal::landmark::Landmark;
-use bulla_wal::planted::{Bug, either, planted};
-use bulla_wal::{Corruption, CorruptionKind, Epoch, FrameDamage, Lsn, SegmentNumber};
+use bulla_storage::Corruption;
+use bulla_storage::CorruptionKind;
+use bulla_storage::Epoch;
+use bulla_storage::FrameDamage;
+use bulla_storage::Lsn;
+use bulla_storage::SegmentNumber;
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::files::dir::SegmentFile;
+use bulla_storage::format::{Control, Header, LowWater, Opening};
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::io::FileKind;
 
-use crate::history::History;
 use crate::report::Proof;
 use crate::scan::{Promise, Scan};
 use crate::verdict::Rest;
-use crate::walk::{Cursor, End, Start};
+use bulla_storage::frames::reader::{Cursor, End, Start};
+use bulla_storage::frames::timeline::History;
 
 /// A segment whose header fits its place.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,18 +1,19 @@
 //! What can go wrong with a recovery, told apart by what the caller may do next.
 
-use bulla_wal::{Corruption, Lsn};
+use bulla_storage::Corruption;
+use bulla_storage::Lsn;
 
 /// The result of a recovery operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of recovery. Environment and corruption come from [`bulla_wal::Error`];
+/// An error of recovery. Environment and corruption come from [`bulla_storage::Error`];
 /// the others are about positions that a caller kept or chose.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The environment, the options, or corruption (then nothing was changed).
     #[error(transparent)]
-    Log(#[from] bulla_wal::Error),
+    Log(#[from] bulla_storage::Error),
     /// The range starts below the low-water mark: its entries were purged.
     #[error("{position} is below the log's start, LSN {low_water}: it was purged")]
     Purged {
@@ -60,7 +61,7 @@ impl Error {
     #[must_use]
     pub fn corruption(&self) -> Option<&Corruption> {
         match self {
-            Self::Log(bulla_wal::Error::Corrupt(corruption)) => Some(corruption),
+            Self::Log(bulla_storage::Error::Corrupt(corruption)) => Some(corruption),
             _ => None,
         }
     }
@@ -70,9 +71,9 @@ impl Error {
     /// Says of a corruption up to where the log was proved durable.
     pub(crate) fn proved_durable(self, durable: Lsn) -> Self {
         match self {
-            Self::Log(bulla_wal::Error::Corrupt(mut corruption)) => {
+            Self::Log(bulla_storage::Error::Corrupt(mut corruption)) => {
                 corruption.durable = Some(durable);
-                Self::Log(bulla_wal::Error::Corrupt(corruption))
+                Self::Log(bulla_storage::Error::Corrupt(corruption))
             }
             other => other,
         }
@@ -82,7 +83,7 @@ impl Error {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(
             self,
-            Self::Log(bulla_wal::Error::Io { source, .. })
+            Self::Log(bulla_storage::Error::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound
         )
     }
@@ -90,6 +91,6 @@ impl Error {
 
 impl From<Corruption> for Error {
     fn from(corruption: Corruption) -> Self {
-        Self::Log(bulla_wal::Error::from(Box::new(corruption)))
+        Self::Log(bulla_storage::Error::from(Box::new(corruption)))
     }
 }

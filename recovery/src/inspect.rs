@@ -3,9 +3,14 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_wal::format::Control;
-use bulla_wal::landmark::Landmark;
-use bulla_wal::{Corruption, CorruptionKind, Error as LogError, Options, control, dir};
+use bulla_storage::Corruption;
+use bulla_storage::CorruptionKind;
+use bulla_storage::Error as LogError;
+use bulla_storage::Options;
+use bulla_storage::files::control;
+use bulla_storage::files::dir;
+use bulla_storage::format::Control;
+use bulla_storage::frames::anchor::Landmark;
 
 use crate::analysis::{Analysis, LogDir, Piece};
 use crate::chain::Segment;
@@ -14,7 +19,7 @@ use crate::map::{self, SegmentBytes};
 use crate::replay::{self, Bound, EntryView, Range, ReplayStats};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
-use crate::walk::Cursor;
+use bulla_storage::frames::reader::Cursor;
 
 /// A log that is being written is looked at so often at most.
 const MAX_LOOKS: u32 = 8;
@@ -222,7 +227,7 @@ fn settled_above(
 
 /// Reads CONTROL, telling "no log here" from "its CONTROL is gone".
 pub(crate) fn read_control(path: &Path, options: &Options) -> Result<Control> {
-    let io = options.file_system().as_ref();
+    let io = options.io.as_ref();
     let listing = match dir::list(io, path) {
         Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             return Err(LogError::NotALog { path: path.to_owned() }.into());

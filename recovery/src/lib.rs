@@ -20,21 +20,18 @@
 //! # let dir = std::env::temp_dir().join(format!("bulla-recovery-doc-{}", std::process::id()));
 //! # let _ = std::fs::remove_dir_all(&dir);
 //! use std::ops::ControlFlow;
-//! use bulla_recovery::{Range, Recovery, wal::{Level, Log, Options}};
+//! use bulla_recovery::{Inspection, Range, storage::Options};
 //!
 //! let options = Options::new().segment_len(1 << 20);
-//! let (recovered, _) = bulla_recovery::open(&dir, &options)?; // creates it
-//! let log = Log::start(recovered)?;
-//! log.wait(log.append_with(1, b"a fact", Level::Strict)?)?;
-//! drop(log);
+//! drop(bulla_recovery::open(&dir, &options)?); // creates a log
 //!
-//! let recovery = Recovery::run(&dir, &options)?; // what it shows is durable
-//! recovery.replay(Range::ALL, |entry| {
-//!     assert_eq!((entry.seq.0, entry.payload), (1, &b"a fact"[..]));
+//! let inspection = Inspection::read(&dir, &options)?; // read-only: verifies every byte
+//! println!("{}", inspection.report().status);
+//! let stats = inspection.replay(Range::ALL, |entry| {
+//!     println!("{}: {} bytes", entry.seq, entry.payload.len());
 //!     ControlFlow::Continue(())
 //! })?;
-//! let log = Log::start(recovery.into_recovered())?; // and goes on
-//! log.close()?;
+//! assert_eq!(stats.entries, 0);
 //! # std::fs::remove_dir_all(&dir).unwrap();
 //! # Ok::<(), bulla_recovery::Error>(())
 //! ```
@@ -61,12 +58,9 @@ mod report;
 mod scan;
 mod verdict;
 
-// What makes a frame valid in its place is the same for readers and for recovery.
-use bulla_wal::{history, walk, window};
-
-/// The log itself, whose types are in the signatures here.
-pub use bulla_wal as wal;
-pub use bulla_wal::history::History;
+/// The layer below, whose types are in the signatures here.
+pub use bulla_storage as storage;
+pub use bulla_storage::frames::timeline::History;
 pub use error::{CutRefused, Error, Result};
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;

@@ -3,12 +3,12 @@
 //! Owns nothing: it reads again what lies behind the live frames, which an analysis
 //! knows, sector by sector.
 
-use bulla_wal::format::all_zero;
+use bulla_storage::format::all_zero;
 
 use crate::analysis::{LogDir, Piece};
 use crate::error::Result;
 use crate::report::{Seal, SegmentReport, SegmentState, Status};
-use crate::window::{WINDOW_LEN, to_usize};
+use bulla_storage::frames::read_buffer::{WINDOW_LEN, to_usize};
 
 /// What the bytes of a segment's file are, in whole sectors; together they are its length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,7 +41,7 @@ pub(crate) fn measure(
         Err(error) if error.is_not_found() => return Ok(None),
         window => window?,
     };
-    let sector = u64::from(log.options.sector_len());
+    let sector = u64::from(log.options.sector);
     let mut bytes = SegmentBytes::default();
     let mut at = 0;
     if !matches!(segment.state, SegmentState::Unread | SegmentState::Dead) {

@@ -6,15 +6,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bulla_wal::Error as LogError;
-use bulla_wal::dir;
-use bulla_wal::format::all_zero;
-use bulla_wal::io::write_full;
-use bulla_wal::omit::{Point, skip};
+use bulla_storage::Error as LogError;
+use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::files::dir;
+use bulla_storage::format::all_zero;
+use bulla_storage::io::write_full;
 
 use crate::analysis::LogDir;
 use crate::error::Result;
-use crate::window::{WINDOW_LEN, Window};
+use bulla_storage::frames::read_buffer::{WINDOW_LEN, Window};
 
 /// The folder, made when the first copy is.
 #[derive(Debug)]

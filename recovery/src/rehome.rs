@@ -10,16 +10,21 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_wal::control::ControlFile;
-use bulla_wal::dir;
-use bulla_wal::format::{Control, Frame, FrameKind, Header, LowWater, Opening, Seed};
-use bulla_wal::io::{Access, AlignedBuf, File, FileKind, Lock, write_full};
-use bulla_wal::landmark::Landmark;
-use bulla_wal::omit::{Point, skip};
-use bulla_wal::planted::{Bug, either, planted};
-use bulla_wal::recovered::{LiveSegment, begin, check_device, create, random_nonce};
-use bulla_wal::segment::{self, NewSegment};
-use bulla_wal::{Epoch, Error as LogError, Lsn, Options, Recovered, SegmentNumber};
+use bulla_storage::Epoch;
+use bulla_storage::Error as LogError;
+use bulla_storage::Lsn;
+use bulla_storage::Options;
+use bulla_storage::Recovered;
+use bulla_storage::SegmentNumber;
+use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::files::control::ControlFile;
+use bulla_storage::files::dir;
+use bulla_storage::files::recovered::{LiveSegment, begin, check_device, create, random_nonce};
+use bulla_storage::files::segment::{self, NewSegment};
+use bulla_storage::format::{Control, Frame, FrameKind, Header, LowWater, Opening, Seed};
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::io::{Access, AlignedBuf, File, FileKind, Lock, write_full};
 
 use crate::analysis::{Analysis, LogDir, Piece};
 use crate::chain::{Plan, Segment};
@@ -29,8 +34,8 @@ use crate::quarantine::Quarantine;
 use crate::replay::{self, EntryView, Range, ReplayStats};
 use crate::report::{Report, Status};
 use crate::scan::Bodies;
-use crate::walk::{Cursor, Found};
-use crate::window::to_usize;
+use bulla_storage::frames::read_buffer::to_usize;
+use bulla_storage::frames::reader::{Cursor, Found};
 
 /// Re-homed frames are written so many bytes at once.
 const CHUNK_LEN: u64 = 1024 * 1024;
@@ -237,8 +242,8 @@ impl Entered {
         let sector = read_control(path, options)?.sector;
         let options = options.checked(sector)?;
         check_device(path, &options)?;
-        let io = options.file_system().as_ref();
-        let lock = dir::lock(io, path, options.lock_wait())?;
+        let io = options.io.as_ref();
+        let lock = dir::lock(io, path, options.lock_timeout)?;
         let mut log = LogDir::locked(path, &options);
         let control = ControlFile::open(io, path)?;
         // What a listing shows after a kill may not be on disk. Nothing may be built on

@@ -11,11 +11,16 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bulla_wal::dir::{self, SegmentFile};
-use bulla_wal::io::FileKind;
-use bulla_wal::landmark::Landmark;
-use bulla_wal::recovered::begin;
-use bulla_wal::{Epoch, Error as LogError, Lsn, Options, SegmentNumber, Seq};
+use bulla_storage::Epoch;
+use bulla_storage::Error as LogError;
+use bulla_storage::Lsn;
+use bulla_storage::Options;
+use bulla_storage::SegmentNumber;
+use bulla_storage::Seq;
+use bulla_storage::files::dir::{self, SegmentFile};
+use bulla_storage::files::recovered::begin;
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::io::FileKind;
 
 use crate::analysis::{Analysis, LogDir};
 use crate::error::{CutRefused, Error, Result};

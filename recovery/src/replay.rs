@@ -6,14 +6,19 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-pub use bulla_wal::EntryView;
-use bulla_wal::format::Entries;
-use bulla_wal::{Corruption, CorruptionKind, FrameDamage, Lsn, SegmentNumber, Seq};
+use bulla_storage::Corruption;
+use bulla_storage::CorruptionKind;
+pub use bulla_storage::EntryView;
+use bulla_storage::FrameDamage;
+use bulla_storage::Lsn;
+use bulla_storage::SegmentNumber;
+use bulla_storage::Seq;
+use bulla_storage::format::Entries;
 
 use crate::ahead;
 use crate::analysis::{LogDir, Piece};
 use crate::error::{Error, Result};
-use crate::walk::{Cursor, End, Found, Located, Step};
+use bulla_storage::frames::reader::{Cursor, End, Found, Located, Step};
 
 /// One end of a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -3,10 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use bulla_wal::format::LogId;
-use bulla_wal::{Corruption, Epoch, FrameDamage, Lsn, SegmentNumber, Seq};
+use bulla_storage::Corruption;
+use bulla_storage::Epoch;
+use bulla_storage::FrameDamage;
+use bulla_storage::Lsn;
+use bulla_storage::SegmentNumber;
+use bulla_storage::Seq;
+use bulla_storage::format::LogId;
 
-use crate::history::History;
+use bulla_storage::frames::timeline::History;
 
 /// What a log is found to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -295,7 +300,7 @@ pub struct Report {
 
 #[cfg(test)]
 mod tests {
-    use bulla_wal::CorruptionKind;
+    use bulla_storage::CorruptionKind;
 
     use super::*;
 

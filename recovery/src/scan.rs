@@ -6,13 +6,15 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bulla_wal::format::{Frame, FrameKind, Header, MAX_SECTOR, all_zero};
-use bulla_wal::planted::{Bug, planted};
-use bulla_wal::{Lsn, Result, Seq};
+use bulla_storage::Lsn;
+use bulla_storage::Result;
+use bulla_storage::Seq;
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::format::{Frame, FrameKind, Header, MAX_SECTOR, all_zero};
 
 use crate::chain::Segment;
-use crate::walk::{Cursor, End, Found, Located, Start, Step, Walk};
-use crate::window::{WINDOW_LEN, Window, to_usize};
+use bulla_storage::frames::read_buffer::{WINDOW_LEN, Window, to_usize};
+use bulla_storage::frames::reader::{Cursor, End, Found, Located, Start, Step, Walk};
 
 /// A promise, and the header that carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@
 //! That a promise, not "a later valid frame", tells damage from a torn tail is
 //! Pebble's idea: disks persist block N + 1 without block N.
 
-use bulla_wal::Lsn;
+use bulla_storage::Lsn;
 
 /// What lies after the last frame that can be read in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +42,7 @@ pub(crate) fn decide(x: Lsn, d: Lsn, rest: Rest) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::{Rest, Verdict, decide};
-    use bulla_wal::Lsn;
+    use bulla_storage::Lsn;
 
     /// The disk in this model: frames of one unit each, some of them damaged, some
     /// promised. The rule is derived from it here and compared with the table.

@@ -11,10 +11,14 @@ use bulla_recovery::{
     Bound, Evidence, Inspection, Proof, Range, Recovery, RepairPlan, Report, SegmentState, Status,
     open, repair,
 };
-use bulla_wal::dir::segment_path;
-use bulla_wal::io::sim::{CrashKind, FaultOp, SimDisk};
-use bulla_wal::landmark::Landmark;
-use bulla_wal::{Level, Log, Lsn, Method, Options};
+use bulla_storage::Level;
+use bulla_storage::Lsn;
+use bulla_storage::Method;
+use bulla_storage::Options;
+use bulla_storage::files::dir::segment_path;
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::io::sim::{CrashKind, FaultOp, SimDisk};
+use bulla_wal::Log;
 
 const DIR: &str = "/log";
 

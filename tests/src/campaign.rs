@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla_recovery::{Inspection, Range, Recovery};
-use bulla_wal::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
+use bulla_storage::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
 use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt, SegmentNumber};
 
 use crate::model::{Model, Opened, Shown, Violation, open};
@@ -643,7 +643,7 @@ impl World {
         last: Option<SegmentNumber>,
         other: &SimDisk,
     ) -> Result<String, Violation> {
-        let path = |number| bulla_wal::dir::segment_path(Path::new(DIR), number);
+        let path = |number| bulla_storage::files::dir::segment_path(Path::new(DIR), number);
         let bytes = self.disk.read_file(path(number));
         let others: Vec<SegmentNumber> = inspection
             .segments()
@@ -697,7 +697,7 @@ impl World {
         let epoch = inspection.report().epoch;
         let opening = inspection.segments().iter().find(|segment| segment.epoch == Some(epoch));
         let number = opening.ok_or("I20h: no segment has the newest epoch")?.number;
-        let path = bulla_wal::dir::segment_path(Path::new(DIR), number);
+        let path = bulla_storage::files::dir::segment_path(Path::new(DIR), number);
         self.disk.write_file(&path, &other.read_file(&path));
         Ok(format!("segment {number} is of another epoch {epoch}"))
     }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bulla_engine::{Error, Level, Store, StoreOptions, Token, TokenId};
+use bulla_storage::io::Io;
+use bulla_storage::io::sim::{FaultOp, SimDisk};
 use bulla_wal::Options;
-use bulla_wal::io::Io;
-use bulla_wal::io::sim::{FaultOp, SimDisk};
 
 use crate::rng::Rng;
 use crate::wrap::WrapIo;

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use bulla_recovery::{Recovery, Status};
-use bulla_wal::io::Io;
-use bulla_wal::io::std::StdIo;
-use bulla_wal::io::uring::UringIo;
+use bulla_storage::io::Io;
+use bulla_storage::io::std::StdIo;
+use bulla_storage::io::uring::UringIo;
 use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Receipt};
 
 use crate::image::{Cut, Image, Scissors};

@@ -1,8 +1,8 @@
 //! What a build with `--cfg bulla_broken` can have wrong, one at a time, for a suite to notice.
 
-use bulla_wal::io::uring::UringIo;
-use bulla_wal::omit::Point;
-use bulla_wal::planted::Bug;
+use bulla_storage::faults::failpoints::Point;
+use bulla_storage::faults::mutants::Bug;
+use bulla_storage::io::uring::UringIo;
 
 /// Something wrong on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,8 +61,8 @@ impl Defect {
             Some(Self::Omission(point)) => (Some(point), None),
             Some(Self::Planted(bug)) => (None, Some(bug)),
         };
-        bulla_wal::omit::set(omitted);
-        bulla_wal::planted::plant(planted);
+        bulla_storage::faults::failpoints::set(omitted);
+        bulla_storage::faults::mutants::plant(planted);
     }
 }
 

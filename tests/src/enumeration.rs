@@ -16,7 +16,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bulla_wal::io::sim::{CrashKind, SimDisk};
+use bulla_storage::io::sim::{CrashKind, SimDisk};
 
 use crate::model::Violation;
 use crate::rng::Rng;

@@ -20,9 +20,9 @@ use std::time::Duration;
 use bulla_engine::{
     CheckpointError, Error, Flags, Level, OnExceed, Quota, Store, StoreOptions, Token, TokenId,
 };
+use bulla_storage::io::std::StdIo;
+use bulla_storage::io::{Access, DirEntry, File, Io, Lock, Queue};
 use bulla_wal::Options;
-use bulla_wal::io::std::StdIo;
-use bulla_wal::io::{Access, DirEntry, File, Io, Lock, Queue};
 
 use crate::layer::{Layer, Layered};
 use crate::rng::Rng;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use bulla_wal::io::File;
+use bulla_storage::io::File;
 
 /// The calls of a [`File`]: those that are not written anew go to the file behind it.
 #[expect(clippy::len_without_is_empty, reason = "as of a file, which has it")]

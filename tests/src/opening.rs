@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla_recovery::{Range, Recovery};
-use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk};
+use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{Level, Log, Options};
 
 const DIR: &str = "/log";

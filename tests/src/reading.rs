@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla_recovery::Recovery;
-use bulla_wal::io::sim::{FaultOp, SimConfig, SimDisk};
+use bulla_storage::io::sim::{FaultOp, SimConfig, SimDisk};
 use bulla_wal::{
     Epoch, Error, Level, Log, Lsn, Method, Options, ReadFrom, Reader, Receipt, Visibility,
 };

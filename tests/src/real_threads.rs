@@ -15,9 +15,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use bulla_recovery::{Range, Recovery};
-use bulla_wal::io::Io;
-use bulla_wal::io::std::StdIo;
-use bulla_wal::io::uring::UringIo;
+use bulla_storage::io::Io;
+use bulla_storage::io::std::StdIo;
+use bulla_storage::io::uring::UringIo;
 use bulla_wal::{Error, Level, Log, Method, Options};
 
 use crate::wrap::{Knobs, TempDir, WrapIo};

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bulla_wal::io::sim::SimDisk;
+use bulla_storage::io::sim::SimDisk;
 
 use crate::model::Violation;
 use crate::rng::Rng;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bulla_storage::io::std::StdIo;
+use bulla_storage::io::uring::UringIo;
+use bulla_storage::io::{AlignedBuf, Completion, File, Io, Queue, Request, Ticket};
 use bulla_wal::RingBytes;
-use bulla_wal::io::std::StdIo;
-use bulla_wal::io::uring::UringIo;
-use bulla_wal::io::{AlignedBuf, Completion, File, Io, Queue, Request, Ticket};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 

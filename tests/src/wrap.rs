@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bulla_wal::io::{
+use bulla_storage::io::{
     Access, Completion, DirEntry, Fallback, File, Io, Lock, Queue, Request, Ticket,
 };
 

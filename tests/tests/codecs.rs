@@ -3,8 +3,8 @@
 
 use bulla_engine::entries::{self, Change, Changes};
 use bulla_engine::{Axis, Space, TOKEN_LEN, Token, TokenError, TokenId};
-use bulla_wal::format::{Control, Cut, Header, LogId, LowWater, Opening, max_cuts};
-use bulla_wal::history::History;
+use bulla_storage::format::{Control, Cut, Header, LogId, LowWater, Opening, max_cuts};
+use bulla_storage::frames::timeline::History;
 use bulla_wal::{Epoch, Error, Lsn, SegmentNumber, Seq};
 use quickcheck::{TestResult, quickcheck};
 

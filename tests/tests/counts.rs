@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulla_recovery::{Inspection, Range};
+use bulla_storage::io::sim::SimDisk;
+use bulla_storage::io::std::StdIo;
+use bulla_storage::io::uring::UringIo;
+use bulla_storage::io::{File, Io};
 use bulla_tests::instructions::Instructions;
 use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::seccomp;
 use bulla_tests::wrap::{TempDir, WrapIo};
-use bulla_wal::io::sim::SimDisk;
-use bulla_wal::io::std::StdIo;
-use bulla_wal::io::uring::UringIo;
-use bulla_wal::io::{File, Io};
 use bulla_wal::{Level, Log, Method, Options};
 
 const METHODS: [Method; 2] = [Method::Direct, Method::Buffered];

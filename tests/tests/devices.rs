@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bulla_engine::{Error as StoreError, Store, StoreOptions, Token, TokenId};
 use bulla_recovery::{Range, Recovery};
-use bulla_wal::io::sim::{Lie, SimConfig, SimDisk};
+use bulla_storage::io::sim::{Lie, SimConfig, SimDisk};
 use bulla_wal::{Error, Level, Log, Method, Options};
 
 const DIR: &str = "/log";

@@ -9,11 +9,11 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bulla_storage::io::File;
+use bulla_storage::io::std::StdIo;
 use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::real_threads::{PATIENCE, recovered, small};
 use bulla_tests::wrap::{Knobs, TempDir, WrapIo};
-use bulla_wal::io::File;
-use bulla_wal::io::std::StdIo;
 use bulla_wal::{Error, Level, Log, Method, Options, Overflow};
 
 /// Long enough for a thread to come to where it sleeps; one that does not makes no test fail.

@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bulla_recovery::{Evidence, Range, Recovery, RepairPlan};
+use bulla_storage::io::sim::{FaultOp, SimDisk};
+use bulla_storage::io::std::StdIo;
 use bulla_tests::reading::{self, Tally};
 use bulla_tests::wrap::{TempDir, WrapIo};
-use bulla_wal::io::sim::{FaultOp, SimDisk};
-use bulla_wal::io::std::StdIo;
 use bulla_wal::{
     CorruptionKind, Epoch, Error, Level, Log, Lsn, Method, Options, ReadFrom, Reader, Seq,
     Visibility,
@@ -228,7 +228,7 @@ fn damage_of_what_was_promised_is_a_typed_corruption_and_never_an_end() {
     for segment in inspection.segments() {
         let Some((start, end)) = segment.live else { continue };
         let end = end.min(promised);
-        let path = bulla_wal::dir::segment_path(Path::new(DIR), segment.number);
+        let path = bulla_storage::files::dir::segment_path(Path::new(DIR), segment.number);
         let offset_of = |lsn: Lsn| 512 + lsn.0 - segment.base.unwrap().0;
         for lsn in (start.0..end.0).step_by(61) {
             let disk = disk.fork(lsn);

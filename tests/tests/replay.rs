@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bulla_recovery::{Bound, Error, Inspection, Range, Recovery};
+use bulla_storage::files::dir::segment_path;
+use bulla_storage::io::sim::SimDisk;
+use bulla_storage::io::std::StdIo;
 use bulla_tests::wrap::{TempDir, WrapIo};
-use bulla_wal::dir::segment_path;
-use bulla_wal::io::sim::SimDisk;
-use bulla_wal::io::std::StdIo;
 use bulla_wal::{CorruptionKind, Level, Log, Method, Options, Receipt, SegmentNumber, Seq};
 
 fn options() -> Options {

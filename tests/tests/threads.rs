@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bulla_recovery::Recovery;
+use bulla_storage::files::dir::segment_path;
+use bulla_storage::io::std::StdIo;
 use bulla_tests::real_threads::{self, PATIENCE, backends, block_on, recovered, small, wrapped_on};
 use bulla_tests::wrap::{Knobs, TempDir};
-use bulla_wal::dir::segment_path;
-use bulla_wal::io::std::StdIo;
 use bulla_wal::{Error, Level, Log, Lsn, Options, Overflow, Receipt, SegmentNumber};
 
 fn wrapped(name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {

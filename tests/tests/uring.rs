@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bulla_storage::io::std::StdIo;
+use bulla_storage::io::uring::UringIo;
+use bulla_storage::io::{AlignedBuf, File, Io, Queue, Request, Ticket, write_full};
 use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::wrap::{TempDir, WrapIo};
 use bulla_tests::{page_cache, seccomp, uring};
-use bulla_wal::io::std::StdIo;
-use bulla_wal::io::uring::UringIo;
-use bulla_wal::io::{AlignedBuf, File, Io, Queue, Request, Ticket, write_full};
 use bulla_wal::{Level, Log, Method, Options, RingBytes};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -255,7 +255,7 @@ fn log_goes_on_after_a_short_write_in_the_ring() {
     let mut taken = vec![0; 1 << 20];
     let count = rustix::io::read(&reader, &mut taken).unwrap();
     assert!((BLOCK..payload.len()).contains(&count));
-    let segment = bulla_wal::dir::segment_path(&path, bulla_wal::SegmentNumber(1));
+    let segment = bulla_storage::files::dir::segment_path(&path, bulla_wal::SegmentNumber(1));
     let segment = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&segment, &taken[..count], BLOCK as u64).unwrap();
     let inspection = bulla_recovery::Inspection::read(&path, &Options::new()).unwrap();

@@ -10,8 +10,8 @@
 use std::io;
 use std::path::Path;
 
-use bulla_wal::io::sim::{CrashKind, SimDisk};
-use bulla_wal::io::{Access, Io, read_full, write_full};
+use bulla_storage::io::sim::{CrashKind, SimDisk};
+use bulla_storage::io::{Access, Io, read_full, write_full};
 
 const FILE: &str = "/lines";
 const LINES: usize = 3;

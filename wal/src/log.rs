@@ -13,21 +13,22 @@ use crate::commit::core::{Config, Core};
 use crate::commit::driver::{Driver, Parts, SpareMaker};
 use crate::commit::shared::{Deadline, Shared};
 use crate::commit::wait::{Mark, Registration};
-use crate::control::ControlFile;
-use crate::dir;
-use crate::error::{Error, PoisonCause, Result};
-use crate::format::{Control, FIRST_INTERNAL_KIND, LogId, LowWater, entry_len};
-use crate::io::Io;
-use crate::landmark::{self, Landmark};
-use crate::omit::Point;
-use crate::options::{Background, Method, Options, Overflow};
-use crate::planted::{Bug, either, planted};
-use crate::position::{Epoch, Level, Lsn, Receipt, SegmentNumber, Seq};
-use crate::reader::{ReadFrom, Reader, Visibility};
-use crate::recovered::{self, Recovered};
+use crate::reader::Reader;
 use crate::ring::{Refused, Ring, Start};
 use crate::stats::{Counters, Stats};
 use crate::sync::{Mutex, lock, park, thread};
+use bulla_storage::faults::failpoints::Point;
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::files::control::ControlFile;
+use bulla_storage::files::dir;
+use bulla_storage::files::recovered::{self, Recovered};
+use bulla_storage::format::{Control, FIRST_INTERNAL_KIND, LogId, LowWater, entry_len};
+use bulla_storage::frames::anchor::{self, Landmark};
+use bulla_storage::io::Io;
+use bulla_storage::{Background, Method, Options, Overflow};
+use bulla_storage::{Epoch, Level, Lsn, Receipt, SegmentNumber, Seq};
+use bulla_storage::{Error, PoisonCause, Result};
+use bulla_storage::{ReadFrom, Visibility};
 
 /// A log that is open for appending. Share it between threads by reference or `Arc`.
 ///
@@ -403,7 +404,7 @@ impl Log {
             ours.map(|live| live.start).take_while(|start| start.lsn <= upto).collect()
         };
         let find = |segment, ceiling| {
-            landmark::find(self.io.as_ref(), &self.dir, segment, ceiling, upto, self.direct)
+            anchor::find(self.io.as_ref(), &self.dir, segment, ceiling, upto, self.direct)
         };
         // A boundary at a segment's start is the end of the one before it, too, and that one
         // has a frame that ends there.
@@ -851,7 +852,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::io::sim::SimDisk;
+    use bulla_storage::io::sim::SimDisk;
 
     const A_MOMENT: Duration = Duration::from_millis(100);
 

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bulla_wal::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
-use bulla_wal::planted::{Bug, models};
+use bulla_storage::faults::mutants::{Bug, models};
+use bulla_storage::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
 use bulla_wal::{Error, Level, Log, Options};
 
 fn model(run: impl Fn() + Sync + Send + 'static) {

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_wal::format::LogId;
-use bulla_wal::io::sim::SimDisk;
+use bulla_storage::files::dir;
+use bulla_storage::format::LogId;
+use bulla_storage::io::sim::SimDisk;
 use bulla_wal::{
     CorruptionKind, Epoch, Error, Level, Log, Lsn, Options, ReadFrom, Reader, SegmentNumber, Seq,
-    Visibility, dir,
+    Visibility,
 };
 
 const DIR: &str = "/log";
@@ -44,7 +45,7 @@ fn option_out_of_its_range_is_refused_by_its_name() {
         ("balanced_max_unsynced", small().balanced_max_unsynced(4095)),
     ];
     for (name, options) in refused {
-        let error = options.checked(options.sector_len()).map(drop).unwrap_err();
+        let error = options.checked(options.sector).map(drop).unwrap_err();
         assert!(
             matches!(error, Error::Options { option, .. } if option == name),
             "{name}: {error}"
@@ -60,7 +61,7 @@ fn option_out_of_its_range_is_refused_by_its_name() {
         small().balanced_max_unsynced(4096),
     ];
     for options in edges {
-        let _ = options.checked(options.sector_len()).unwrap();
+        let _ = options.checked(options.sector).unwrap();
     }
 }
 
@@ -71,7 +72,7 @@ fn log_is_made_neither_over_another_nor_over_segments_without_control() {
     log.close().unwrap();
     let again = Log::create(Path::new(DIR), &options(&disk)).map(drop).unwrap_err();
     assert!(matches!(&again, Error::AlreadyExists { path } if path == Path::new(DIR)), "{again}");
-    options(&disk).file_system().unlink(&Path::new(DIR).join(dir::CONTROL)).unwrap();
+    options(&disk).io.unlink(&Path::new(DIR).join(dir::CONTROL)).unwrap();
     let files = disk.paths();
     let over = Log::create(Path::new(DIR), &options(&disk)).map(drop).unwrap_err();
     assert_eq!(kind(&over), Some((CorruptionKind::ControlMissing, Some(SegmentNumber(1)))));
@@ -92,14 +93,14 @@ fn reader_says_which_segment_is_missing_or_not_its_own() {
     };
     let segment = |number| dir::segment_path(Path::new(DIR), SegmentNumber(number));
     let read = |disk: &SimDisk| {
-        let io = Arc::clone(options(disk).file_system());
+        let io = Arc::clone(&options(disk).io);
         let error = Reader::open(io, Path::new(DIR), ReadFrom::Start, Visibility::Durable);
         kind(&error.map(drop).unwrap_err())
     };
     let other = made(2);
 
     let disk = made(1);
-    options(&disk).file_system().unlink(&segment(2)).unwrap();
+    options(&disk).io.unlink(&segment(2)).unwrap();
     assert_eq!(read(&disk), Some((CorruptionKind::SegmentMissing, Some(SegmentNumber(2)))));
 
     let disk = made(1);
@@ -112,7 +113,7 @@ fn reader_says_which_segment_is_missing_or_not_its_own() {
 
     let disk = made(1);
     for path in disk.paths().iter().filter(|path| path.extension().is_some()) {
-        options(&disk).file_system().unlink(path).unwrap();
+        options(&disk).io.unlink(path).unwrap();
     }
     assert_eq!(read(&disk), Some((CorruptionKind::SegmentMissing, Some(SegmentNumber(1)))));
 }

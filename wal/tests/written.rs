@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_wal::format::{Frame, FrameKind, Header};
-use bulla_wal::io::sim::{FaultOp, SimDisk};
-use bulla_wal::{
-    Level, Log, Lsn, Method, Options, ReadFrom, Reader, SegmentNumber, Visibility, dir,
-};
+use bulla_storage::files::dir;
+use bulla_storage::format::{Frame, FrameKind, Header};
+use bulla_storage::io::sim::{FaultOp, SimDisk};
+use bulla_wal::{Level, Log, Lsn, Method, Options, ReadFrom, Reader, SegmentNumber, Visibility};
 
 const DIR: &str = "/log";
 const SECTOR: u32 = 512;
@@ -52,7 +51,7 @@ fn segment_is_filled_with_frames_and_its_seal_and_its_successor_names_it() {
     let disk = SimDisk::new(1);
     let log = create(&disk);
     disk.advance(1_000_000_000);
-    let made = options(&disk).file_system().wall_ns();
+    let made = options(&disk).io.wall_ns();
     while log.stats().rotations < 3 {
         commit(&log);
     }
@@ -102,7 +101,7 @@ fn what_was_appended_at_any_level_is_read_back_in_order() {
             log.wait(receipt).unwrap();
         }
         log.close().unwrap();
-        let io = Arc::clone(options(&disk).file_system());
+        let io = Arc::clone(&options(&disk).io);
         let mut reader =
             Reader::open(io, Path::new(DIR), ReadFrom::Start, Visibility::Durable).unwrap();
         for number in 0..200 {

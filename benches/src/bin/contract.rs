@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bulla_wal::io::{AlignedBuf, Io, Queue, Request, Ticket, std::StdIo, uring::UringIo};
+use bulla_storage::io::{AlignedBuf, Io, Queue, Request, Ticket, std::StdIo, uring::UringIo};
 use bulla_wal::{Level, Log, Method, Options, RingBytes};
 
 type Failure = Box<dyn std::error::Error>;
@@ -131,7 +131,7 @@ fn bare_loop(path: &Path, method: Method) -> Result<f64, Failure> {
     let file = io.create(path, direct)?;
     let zeros = AlignedBuf::zeroed(1 << 20);
     for chunk in 0..(COMMITS * 4096).div_ceil(1 << 20) {
-        bulla_wal::io::write_full(file.as_ref(), &zeros, chunk << 20)?;
+        bulla_storage::io::write_full(file.as_ref(), &zeros, chunk << 20)?;
     }
     file.sync()?;
     let mut queue = io.queue(1)?;

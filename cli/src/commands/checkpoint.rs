@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bulla_engine::{Quota, Store, StoreOptions};
-use bulla_wal::control;
+use bulla_storage::files::control;
 
 use super::report;
 use crate::args::LogArgs;
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let taken = store.checkpoint()?;
     let is_new = store.stats().checkpoints.taken > 0;
     store.close()?;
-    let log = control::read(args.log.options().file_system().as_ref(), &args.dir)?;
+    let log = control::read(args.log.options().io.as_ref(), &args.dir)?;
     let people = out.format() == Format::Table;
     let len = if people { bytes(taken.file_len).into() } else { taken.file_len.into() };
     let mut fields = fields! {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_recovery::{Bound, Inspection, Range, Status};
-use bulla_wal::io::std::StdIo;
+use bulla_storage::io::std::StdIo;
 use bulla_wal::{EntryView, Lsn, Options, ReadFrom, Reader, Seq, Visibility};
 
 use super::report;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use bulla_engine::usable_checkpoints_after;
 use bulla_recovery::{RepairPlan, RepairPreview, Report, Status, preview_repair, repair};
-use bulla_wal::{Lsn, Options, dir};
+use bulla_storage::files::dir;
+use bulla_wal::{Lsn, Options};
 use serde_json::Value;
 
 use super::kept::{self, Kept};

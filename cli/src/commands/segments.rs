@@ -4,7 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Inspection, Seal, SegmentBytes, SegmentReport, Status};
-use bulla_wal::{Options, SegmentNumber, dir};
+use bulla_storage::files::dir;
+use bulla_wal::{Options, SegmentNumber};
 use serde_json::Value;
 
 use super::report;

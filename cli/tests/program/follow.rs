@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use bulla_wal::io::std::StdIo;
+use bulla_storage::io::std::StdIo;
 use bulla_wal::{ReadFrom, Reader, Visibility};
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGPIPE};

@@ -7,8 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_wal::io::{Access, AlignedBuf, File, FileKind, Io, read_full};
-use bulla_wal::planted::{Bug, planted};
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::io::{Access, AlignedBuf, File, FileKind, Io, read_full};
 
 use super::error::CheckpointFault;
 use super::format::{

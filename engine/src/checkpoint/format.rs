@@ -23,10 +23,10 @@
 
 use std::mem::size_of;
 
-use bulla_wal::format::{LogId, LowWater, MAX_START};
-use bulla_wal::landmark::Landmark;
-use bulla_wal::planted::{Bug, planted};
-use bulla_wal::walk::Cursor;
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::format::{LogId, LowWater, MAX_START};
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::reader::Cursor;
 use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

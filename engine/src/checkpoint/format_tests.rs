@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulla_wal::format::{LogId, LowWater, MAX_START};
-use bulla_wal::io::Io;
-use bulla_wal::io::sim::SimDisk;
-use bulla_wal::landmark::Landmark;
-use bulla_wal::walk::Cursor;
+use bulla_storage::format::{LogId, LowWater, MAX_START};
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::reader::Cursor;
+use bulla_storage::io::Io;
+use bulla_storage::io::sim::SimDisk;
 use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use quickcheck::{QuickCheck, quickcheck};
 use zerocopy::IntoBytes;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulla_wal::io::Io;
-use bulla_wal::planted::{Bug, planted};
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::io::Io;
 use bulla_wal::{Lsn, ReadFrom, Reader, Visibility};
 
 use super::error::{CheckpointError, CheckpointFault};

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Inspection, RepairPreview, Status};
-use bulla_wal::landmark::Landmark;
+use bulla_storage::frames::anchor::Landmark;
 use bulla_wal::{Error as LogError, Options};
 
 use super::error::CheckpointFault;
@@ -32,7 +32,7 @@ pub struct CheckpointFile {
 /// # Errors
 /// [`Error::Log`](crate::Error::Log) when the folder can't be listed.
 pub fn checkpoints(dir: &Path, options: &Options, all: bool) -> Result<Vec<CheckpointFile>> {
-    let folder = Folder::of(options.file_system(), dir);
+    let folder = Folder::of(&options.io, dir);
     let listing = folder.list().map_err(LogError::io("list", &folder.path))?;
     let files = listing.numbers.into_iter().map(|number| look(&folder, number, all));
     Ok(files.flatten().collect())

@@ -30,9 +30,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bulla_wal::io::Io;
-use bulla_wal::omit::{Point, skip};
-use bulla_wal::planted::{Bug, either, planted};
+use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::io::Io;
 use bulla_wal::{Log, Lsn};
 
 pub use error::{CheckpointError, CheckpointFault, Refusal, RefusedCheckpoint};
@@ -477,11 +477,11 @@ fn reserve(io: &dyn Io, path: &Path, len: u64, direct: bool) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
         reserved => return reserved,
     }
-    let zeros = bulla_wal::io::AlignedBuf::zeroed(ZEROS);
+    let zeros = bulla_storage::io::AlignedBuf::zeroed(ZEROS);
     let mut at = 0;
     while at < len {
         let part = usize::try_from(len - at).unwrap_or(ZEROS).min(ZEROS);
-        bulla_wal::io::write_full(file.as_ref(), &zeros[..part], at)?;
+        bulla_storage::io::write_full(file.as_ref(), &zeros[..part], at)?;
         at += part as u64;
     }
     Ok(())

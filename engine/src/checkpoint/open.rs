@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use bulla_wal::landmark::Landmark;
-use bulla_wal::omit::{Point, skip};
+use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::frames::anchor::Landmark;
 use bulla_wal::{Epoch, Error as LogError, Lsn, Result};
 
 use super::error::{CheckpointError, Refusal, RefusedCheckpoint};

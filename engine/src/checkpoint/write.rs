@@ -8,10 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_wal::io::{AlignedBuf, File, write_full};
-use bulla_wal::landmark::Landmark;
-use bulla_wal::omit::{Point, skip};
-use bulla_wal::planted::{Bug, either, planted};
+use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::io::{AlignedBuf, File, write_full};
 use zerocopy::IntoBytes;
 
 use super::files::Folder;
@@ -63,7 +63,7 @@ impl Writer {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             renamed => renamed?,
         }
-        let access = bulla_wal::io::Access { write: true, direct };
+        let access = bulla_storage::io::Access { write: true, direct };
         let file = folder.io.open(&temporary, access)?;
         Ok(Some(Self::new(folder, number, temporary, file, true)))
     }

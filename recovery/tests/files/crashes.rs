@@ -5,8 +5,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Inspection, Range, Recovery, Status};
-use bulla_wal::io::sim::{CrashKind, SimDisk};
-use bulla_wal::{Level, Log, Lsn};
+use bulla_storage::Level;
+use bulla_storage::Lsn;
+use bulla_storage::io::sim::{CrashKind, SimDisk};
+use bulla_wal::Log;
 
 use crate::image::{DIR, Image, options, segment};
 
@@ -168,7 +170,7 @@ fn log_goes_on_after_a_closed_one() {
 fn receipts_of_lost_entries_diverge_and_of_kept_ones_do_not() {
     let (image, disk) = torn();
     let torn = image.frames[image.frames.len() - 2];
-    let old = bulla_wal::Epoch(1);
+    let old = bulla_storage::Epoch(1);
     let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
     let history = recovery.report().history.clone();
     history.check(old, Lsn(torn.lsn.0 - 512)).expect("kept");

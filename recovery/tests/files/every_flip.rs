@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Inspection, Range, Recovery, Report, Status};
-use bulla_wal::format::{FRAME_HEADER_LEN, FrameKind};
-use bulla_wal::io::sim::SimDisk;
-use bulla_wal::{CorruptionKind, Lsn};
+use bulla_storage::CorruptionKind;
+use bulla_storage::Lsn;
+use bulla_storage::format::{FRAME_HEADER_LEN, FrameKind};
+use bulla_storage::io::sim::SimDisk;
 
 use crate::image::{At, DIR, Image, contents, options, segment};
 

@@ -4,9 +4,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Error, Evidence, Inspection, Proof, Range, Recovery, Status, open};
-use bulla_wal::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header};
-use bulla_wal::io::sim::SimDisk;
-use bulla_wal::{CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber};
+use bulla_storage::CorruptionKind;
+use bulla_storage::Error as LogError;
+use bulla_storage::FrameDamage;
+use bulla_storage::Lsn;
+use bulla_storage::Options;
+use bulla_storage::SegmentNumber;
+use bulla_storage::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header};
+use bulla_storage::io::sim::SimDisk;
 
 use crate::image::{DIR, Image, SEGMENT_LEN, contents, options, segment};
 
@@ -520,7 +525,12 @@ fn read_error_is_never_an_end() {
     };
     assert!(reads > 4);
     for after in 0..reads {
-        disk.fail_next(bulla_wal::io::sim::FaultOp::Read, std::io::ErrorKind::Other, DIR, after);
+        disk.fail_next(
+            bulla_storage::io::sim::FaultOp::Read,
+            std::io::ErrorKind::Other,
+            DIR,
+            after,
+        );
         let error = inspect(&disk).map(drop).expect_err("an error");
         assert!(matches!(error, Error::Log(LogError::Io { .. })), "{error}");
         disk.clear_faults();

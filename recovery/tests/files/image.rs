@@ -4,13 +4,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulla_wal::dir;
-use bulla_wal::format::{
+use bulla_storage::Epoch;
+use bulla_storage::Lsn;
+use bulla_storage::Options;
+use bulla_storage::SegmentNumber;
+use bulla_storage::Seq;
+use bulla_storage::files::dir;
+use bulla_storage::format::{
     CONTROL_LEN, Control, Cut, ENTRY_ALIGN, FRAME_HEADER_LEN, Frame, FrameKind, Header, LogId,
     LowWater, Opening, align_up,
 };
-use bulla_wal::io::sim::SimDisk;
-use bulla_wal::{Epoch, Lsn, Options, SegmentNumber, Seq};
+use bulla_storage::io::sim::SimDisk;
 
 /// Where the logs are on the simulated disk.
 pub(crate) const DIR: &str = "/log";

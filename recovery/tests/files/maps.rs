@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bulla_recovery::{Inspection, Seal, SegmentBytes};
-use bulla_wal::io::sim::SimDisk;
+use bulla_storage::io::sim::SimDisk;
 
 use crate::image::{DIR, Image, contents, options, segment};
 

@@ -7,8 +7,8 @@ use bulla_recovery::{
     CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Report, Status, preview_repair,
     repair,
 };
-use bulla_wal::Lsn;
-use bulla_wal::io::sim::{CrashKind, SimDisk};
+use bulla_storage::Lsn;
+use bulla_storage::io::sim::{CrashKind, SimDisk};
 
 use crate::image::{DIR, Image, contents, options, segment};
 

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Bound, EntryView, Error, Inspection, Range, Recovery, Status, replay};
-use bulla_wal::format::{FRAME_HEADER_LEN, Frame, FrameKind};
-use bulla_wal::walk::{Batch, Cursor, End, Start, Walk};
-use bulla_wal::window::Window;
-use bulla_wal::{Lsn, Seq};
+use bulla_storage::Lsn;
+use bulla_storage::Seq;
+use bulla_storage::format::{FRAME_HEADER_LEN, Frame, FrameKind};
+use bulla_storage::frames::read_buffer::Window;
+use bulla_storage::frames::reader::{Batch, Cursor, End, Start, Walk};
 
 use crate::image::{DIR, Image, options, segment};
 
@@ -239,7 +240,7 @@ fn purged_positions_are_told() {
     // What `purge` leaves: the mark at the second segment, the first one gone.
     let first = image.frames[3];
     let frame = image.decode(&first);
-    image.low_water.segment = bulla_wal::SegmentNumber(2);
+    image.low_water.segment = bulla_storage::SegmentNumber(2);
     image.low_water.lsn = first.lsn;
     image.low_water.seq = frame.first_seq;
     image.low_water.chain = frame.chain;

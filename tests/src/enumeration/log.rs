@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::Duration;
 
-use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk};
+use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{Level, Log as WalLog, Method, Options, Receipt};
 
 use super::{Halt, Life, SEED_OF_ENDS};

@@ -12,8 +12,8 @@ use bulla_engine::{
     Batch, CheckpointError, Error, Flags, Level, OnExceed, Quota, Receipt, Store as Engine,
     StoreOptions, Token, TokenId,
 };
-use bulla_wal::io::Io;
-use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk};
+use bulla_storage::io::Io;
+use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{Method, Options};
 
 use super::{Halt, Life, SEED_OF_ENDS};

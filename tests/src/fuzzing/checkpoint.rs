@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bulla_engine::{Level, Store, StoreOptions, Token, TokenId};
+use bulla_storage::io::sim::SimDisk;
 use bulla_wal::Options;
-use bulla_wal::io::sim::SimDisk;
 
 use super::{logs, repair};
 use crate::Rng;

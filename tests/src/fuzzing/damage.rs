@@ -5,8 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bulla_wal::format::MAX_FRAME_LEN;
-use bulla_wal::{SegmentNumber, dir};
+use bulla_storage::files::dir;
+use bulla_storage::format::MAX_FRAME_LEN;
+use bulla_wal::SegmentNumber;
 
 use super::logs::{DIR, SECTOR};
 use super::repair;

@@ -1,6 +1,6 @@
 //! Any bytes are decoded or refused, and what is decoded is what the bytes say.
 
-use bulla_wal::format::{
+use bulla_storage::format::{
     Control, ENTRY_ALIGN, ENTRY_HEADER_LEN, Entries, FRAME_HEADER_LEN, FormatError, Frame, Header,
     LogId, Seed, align_up,
 };
@@ -78,7 +78,7 @@ impl Kind {
 
 /// The bytes and zeros after them, up to the end of the shortest sector that holds them.
 fn sector(bytes: &[u8]) -> Vec<u8> {
-    let longest = bulla_wal::format::MAX_SECTOR as usize;
+    let longest = bulla_storage::format::MAX_SECTOR as usize;
     let len = bytes.len().next_power_of_two().clamp(SECTOR as usize, longest).max(bytes.len());
     let mut whole = bytes.to_vec();
     whole.resize(len, 0);

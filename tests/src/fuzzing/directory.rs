@@ -7,8 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
-use bulla_wal::format::Control;
-use bulla_wal::{Method, SegmentNumber, dir};
+use bulla_storage::files::dir;
+use bulla_storage::format::Control;
+use bulla_wal::{Method, SegmentNumber};
 
 use super::logs::{DIR, SECTOR};
 use super::segment::{Outcome, check};

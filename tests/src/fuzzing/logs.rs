@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bulla_recovery::{Error, Range, Recovery};
-use bulla_wal::format::Control;
-use bulla_wal::io::sim::SimDisk;
-use bulla_wal::{Level, Log, Options, Seq, dir};
+use bulla_storage::files::dir;
+use bulla_storage::format::Control;
+use bulla_storage::io::sim::SimDisk;
+use bulla_wal::{Level, Log, Options, Seq};
 
 /// Where the log is on the simulated disk.
 pub(super) const DIR: &str = "/log";

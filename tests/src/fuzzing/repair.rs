@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use bulla_wal::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LogId, Seed};
+use bulla_storage::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LogId, Seed};
 use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 
 use super::logs::{SECTOR, is_segment, sectors_with_a_crc};

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Error, Inspection, Range, Recovery, Status};
-use bulla_wal::io::sim::SimDisk;
+use bulla_storage::io::sim::SimDisk;
 use bulla_wal::{Error as LogError, Level, Log, Method, Options};
 
 use super::damage;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use bulla_engine::{Error, OnExceed, Quota, Store, StoreOptions, Token, TokenId};
 use bulla_recovery::Error as RecoveryError;
-use bulla_wal::io::sim::{SimConfig, SimDisk};
+use bulla_storage::io::sim::{SimConfig, SimDisk};
 use bulla_wal::{Error as LogError, Level, Method, Options, Overflow};
 
 const DIR: &str = "/store";
@@ -142,7 +142,7 @@ pub fn settings(settings: &Settings) -> Taken {
     let config = SimConfig { capacity: Some(CAPACITY), ..SimConfig::default() };
     let disk = SimDisk::with_config(1, config);
     let options = settings.store(&disk);
-    if let Err(error) = settings.log(&disk).checked(settings.log(&disk).sector_len()) {
+    if let Err(error) = settings.log(&disk).checked(settings.log(&disk).sector) {
         assert!(matches!(error, LogError::Options { .. }), "{error:?}");
         return refused(&disk, &options);
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bulla_engine::{CheckpointInfo, Error, Level, Store, StoreOptions, Token, TokenId};
 use bulla_recovery::Recovery;
+use bulla_storage::io::sim::{CrashKind, SimDisk};
 use bulla_wal::Options;
-use bulla_wal::io::sim::{CrashKind, SimDisk};
 
 use super::oracle::read;
 use super::{DIR, Moment, World};

@@ -5,8 +5,8 @@
 use std::io::ErrorKind;
 
 use bulla_engine::{CheckpointError, Error, Level, Store, Token, TokenId};
+use bulla_storage::io::sim::FaultOp;
 use bulla_wal::Error as LogError;
-use bulla_wal::io::sim::FaultOp;
 
 use super::{UNBOUNDED, World};
 use crate::model::Violation;

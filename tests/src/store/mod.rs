@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_engine::{OnExceed, Quota, Receipt, Store, StoreOptions, Token};
-use bulla_wal::io::sim::{CrashKind, SimConfig, SimDisk, SimIo};
+use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk, SimIo};
 use bulla_wal::{Method, Options, Overflow};
 
 use crate::model::Violation;

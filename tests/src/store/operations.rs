@@ -8,7 +8,7 @@ use std::time::Duration;
 use bulla_engine::entries::Change;
 use bulla_engine::{Batch, Error, Flags, Level, Receipt, Store, Token, TokenId};
 
-use bulla_wal::io::Io;
+use bulla_storage::io::Io;
 
 use super::oracle::{pages, read};
 use super::{Map, World};

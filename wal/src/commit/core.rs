@@ -7,11 +7,11 @@
 
 use std::collections::VecDeque;
 
-use crate::format::FrameKind;
-use crate::omit::{Point, skip};
-use crate::planted::{Bug, either, planted};
-use crate::position::{Lsn, SegmentNumber};
 use crate::ring::{Closed, Tail};
+use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::format::FrameKind;
+use bulla_storage::{Lsn, SegmentNumber};
 
 /// Nanoseconds of the log's monotonic clock.
 pub(crate) type Nanos = u64;

@@ -1,7 +1,7 @@
 use super::core::*;
-use crate::format::FrameKind;
-use crate::position::{Lsn, SegmentNumber, Seq};
 use crate::ring::{Closed, Tail};
+use bulla_storage::format::FrameKind;
+use bulla_storage::{Lsn, SegmentNumber, Seq};
 
 const SECTOR: u64 = 4096;
 const MS: u64 = 1_000_000;

@@ -12,16 +12,17 @@ use std::sync::Arc;
 
 use super::core::{Action, Core, Op, SyncFor, Watermarks};
 use super::shared::Shared;
-use crate::error::PoisonCause;
-use crate::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
-use crate::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
-use crate::omit::{Point, skip};
-use crate::planted::{Bug, either, planted};
-use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
-use crate::recovered::LiveSegment;
-use crate::ring::{Closed, RingBytes, Spare};
-use crate::segment::{self, NewSegment};
+use crate::ring::{Closed, Spare};
 use crate::stats::Counters;
+use bulla_storage::PoisonCause;
+use bulla_storage::RingBytes;
+use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::files::recovered::LiveSegment;
+use bulla_storage::files::segment::{self, NewSegment};
+use bulla_storage::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
+use bulla_storage::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
+use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
 
 /// How often a write that makes no progress is tried again.
 const MAX_STALLS: u32 = 16;

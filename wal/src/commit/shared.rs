@@ -13,15 +13,15 @@ use std::time::Duration;
 use super::core::Watermarks;
 use super::driver::{Driver, WantedSpare};
 use super::wait::{Left, Mark, Waiters};
-use crate::error::{Error, PoisonCause, Result};
-use crate::io::Completion;
-use crate::planted::{Bug, planted};
-use crate::position::Lsn;
-use crate::reader::Visibility;
 use crate::ring::Ring;
 use crate::sync::{
     AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Thread, lock, park, try_lock,
 };
+use bulla_storage::Lsn;
+use bulla_storage::Visibility;
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::io::Completion;
+use bulla_storage::{Error, PoisonCause, Result};
 
 #[derive(Debug)]
 pub(crate) struct Shared {

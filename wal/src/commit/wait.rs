@@ -14,10 +14,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::core::Watermarks;
-use crate::planted::{Bug, planted};
-use crate::position::Lsn;
-use crate::reader::Visibility;
 use crate::sync::{AtomicU32, AtomicU64, Futex, Mutex, Ordering, Thread, fence, lock, thread};
+use bulla_storage::Lsn;
+use bulla_storage::Visibility;
+use bulla_storage::faults::mutants::{Bug, planted};
 
 /// Which watermark somebody waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,15 +9,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::control;
-use crate::dir;
-use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::format::{Control, Header, MAX_SECTOR, Opening};
-use crate::history::History;
-use crate::io::Io;
-use crate::position::{Epoch, Lsn, SegmentNumber};
-use crate::walk::{Cursor, Start, Walk};
-use crate::window::Window;
+use bulla_storage::files::control;
+use bulla_storage::files::dir;
+use bulla_storage::format::{Control, Header, MAX_SECTOR, Opening};
+use bulla_storage::frames::read_buffer::Window;
+use bulla_storage::frames::reader::{Cursor, Start, Walk};
+use bulla_storage::frames::timeline::History;
+use bulla_storage::io::Io;
+use bulla_storage::{Corruption, CorruptionKind, Error, Result};
+use bulla_storage::{Epoch, Lsn, SegmentNumber};
 
 use super::track::Begin;
 

@@ -24,7 +24,6 @@ mod random;
 mod scout;
 mod track;
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,78 +33,14 @@ use self::random::Random;
 use self::scout::Scout;
 use self::track::Track;
 use crate::commit::shared::Shared;
-use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
-use crate::format::{Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind};
-use crate::io::Io;
-use crate::planted::{Bug, planted};
-use crate::position::{Epoch, Lsn, Seq};
-use crate::walk::{End, Found, Step};
-use crate::window::WINDOW_LEN;
-
-/// Which entries a reader shows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Visibility {
-    /// Durable entries: no crash takes back what was shown.
-    #[default]
-    Durable,
-    /// Also entries that are only written: a power loss can take them back. Then a reader
-    /// that has gone past the loss gets [`Error::Diverged`].
-    Written,
-}
-
-/// Where a reader begins.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum ReadFrom {
-    /// With the first entry that is not purged.
-    #[default]
-    Start,
-    /// With the first entry at or after a position, all below which was read. With the
-    /// epoch under which the position was seen, [`Error::Diverged`] tells when what was
-    /// read is not in the log any more.
-    Lsn {
-        /// The epoch that [`Reader::position`] or a receipt gave; `None` when unknown.
-        epoch: Option<Epoch>,
-        /// The position.
-        lsn: Lsn,
-    },
-    /// With the entry of this number.
-    Seq(Seq),
-    /// With the first entry whose frame was sealed at or after this wall time, in ns since
-    /// 1970.
-    Time(u64),
-    /// After everything that can be seen when the reader is made.
-    End,
-}
-
-impl fmt::Display for ReadFrom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Start => f.write_str("the start"),
-            Self::Lsn { epoch: Some(epoch), lsn } => write!(f, "LSN {lsn} of epoch {epoch}"),
-            Self::Lsn { epoch: None, lsn } => write!(f, "LSN {lsn}"),
-            Self::Seq(seq) => write!(f, "Seq {seq}"),
-            Self::Time(ns) => write!(f, "time {ns} ns"),
-            Self::End => f.write_str("the end"),
-        }
-    }
-}
-
-/// An entry, as readers and replay show it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EntryView<'a> {
-    /// Its position: that of the receipt.
-    pub lsn: Lsn,
-    /// Its number.
-    pub seq: Seq,
-    /// The kind its writer gave it.
-    pub kind: u16,
-    /// Its writer's bytes.
-    pub payload: &'a [u8],
-    /// The epoch under which it is stored (higher than its receipt's after a re-homing).
-    pub epoch: Epoch,
-    /// When its frame was sealed, in ns since 1970.
-    pub wall_ns: u64,
-}
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::format::{Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind};
+use bulla_storage::frames::read_buffer::WINDOW_LEN;
+use bulla_storage::frames::reader::{End, Found, Step};
+use bulla_storage::io::Io;
+use bulla_storage::{Corruption, CorruptionKind, Error, FrameDamage, Result};
+use bulla_storage::{EntryView, ReadFrom, Visibility};
+use bulla_storage::{Epoch, Lsn, Seq};
 
 /// Reads a log's entries in order, and any entry by its position.
 ///

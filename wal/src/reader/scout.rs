@@ -6,12 +6,12 @@
 
 use super::map::{Disk, Map, SMALL_CHUNK};
 use super::track::{Begin, Track};
-use crate::error::{FrameDamage, Result};
-use crate::format::Frame;
-use crate::planted::{Bug, either};
-use crate::position::{Lsn, SegmentNumber};
-use crate::walk::End;
-use crate::window::{WINDOW_LEN, to_usize};
+use bulla_storage::faults::mutants::{Bug, either};
+use bulla_storage::format::Frame;
+use bulla_storage::frames::read_buffer::{WINDOW_LEN, to_usize};
+use bulla_storage::frames::reader::End;
+use bulla_storage::{FrameDamage, Result};
+use bulla_storage::{Lsn, SegmentNumber};
 
 /// From the so-manieth look in vain on, now and then, what follows zeros is probed, too.
 const ZEROS_ARE_DOUBTED: u64 = 64;

@@ -4,9 +4,9 @@
 //! is missing is lost or not there yet.
 
 use super::map::{Disk, Map};
-use crate::error::Result;
-use crate::position::{Epoch, Lsn, SegmentNumber};
-use crate::walk::{Cursor, Start, Walk};
+use bulla_storage::Result;
+use bulla_storage::frames::reader::{Cursor, Start, Walk};
+use bulla_storage::{Epoch, Lsn, SegmentNumber};
 
 /// Where a track begins: at a frame of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,6 @@
 //! and closing frames, segments, memory that was freed) is done under the lock of
 //! `State`, once per frame. Tested here, by the loom models, and by the simulator.
 
-pub(crate) mod memory;
 #[cfg(test)]
 #[cfg(loom)]
 mod model;
@@ -22,19 +21,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-pub use memory::RingBytes;
-
-use self::memory::{POPULATED, RingMemory};
 use self::open::{Addition, MAX_OPEN_LEN, NewFrame, Open, Reserved};
 use self::slots::{Mine, Slots};
-use crate::format::{
+use crate::sync::{Mutex, lock};
+use bulla_storage::RingBytes;
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::format::{
     ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_BYTES, FRAME_HEADER_LEN,
     Frame, FrameKind, Seed, align_up, entry_len,
 };
-use crate::options::{Options, SOFT_FRAME_LEN};
-use crate::planted::{Bug, either, planted};
-use crate::position::{Level, Lsn, SegmentNumber, Seq};
-use crate::sync::{Mutex, lock};
+use bulla_storage::io::ring_memory::{POPULATED, RingMemory};
+use bulla_storage::{Level, Lsn, SegmentNumber, Seq};
+use bulla_storage::{Options, SOFT_FRAME_LEN};
 use zerocopy::IntoBytes;
 
 /// Where and what an append put into the ring.

@@ -6,10 +6,10 @@
 //! `LOOM_MAX_PREEMPTIONS` (default here: 3) bounds the search.
 
 use super::*;
-use crate::format::LogId;
-use crate::planted::models;
-use crate::position::Epoch;
 use crate::sync::{AtomicU64, Ordering};
+use bulla_storage::Epoch;
+use bulla_storage::faults::mutants::models;
+use bulla_storage::format::LogId;
 use loom::thread;
 
 const SECTOR: u64 = 512;
@@ -56,7 +56,7 @@ fn seal(ring: &Ring) -> Option<Vec<(u64, u8)>> {
     let (frame, _) = Frame::decode(&bytes, seed, Epoch(1), 512).unwrap();
     let body = &bytes[FRAME_HEADER_BYTES..];
     assert_eq!(frame.body_crc, seed.body_crc(&[body]), "nothing changed after it was sealed");
-    let entries = crate::format::Entries::new(&frame, body);
+    let entries = bulla_storage::format::Entries::new(&frame, body);
     Some(entries.map(|entry| entry.unwrap()).map(|e| (e.seq.0, e.payload[0])).collect())
 }
 

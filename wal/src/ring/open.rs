@@ -7,9 +7,9 @@
 //! same frame.
 
 use super::slots::Mine;
-use crate::format::FRAME_HEADER_LEN;
-use crate::position::{Lsn, Seq};
 use crate::sync::{AtomicU64, Ordering};
+use bulla_storage::format::FRAME_HEADER_LEN;
+use bulla_storage::{Lsn, Seq};
 
 /// Positions are counted in units of entries' alignment.
 const UNIT: u64 = 8;

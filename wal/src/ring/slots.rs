@@ -6,7 +6,7 @@
 //! Threads get their slots for life, from a registry of the process; those beyond
 //! [`OWN`] share one, one at a time. Tested by the loom models.
 
-use crate::position::Lsn;
+use bulla_storage::Lsn;
 use std::sync::atomic::AtomicU64 as Statistic;
 
 use crate::sync::{

@@ -9,8 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::slots::OWN;
 use super::*;
-use crate::position::Epoch;
 use crate::sync::slot_of_thread;
+use bulla_storage::Epoch;
 
 const SECTOR: u64 = 512;
 
@@ -47,7 +47,7 @@ fn header(body_crc: u32, closed: &Closed) -> Frame {
 
 fn seal(ring: &Ring) -> (Closed, Vec<u8>) {
     let closed = ring.take_frame().unwrap();
-    let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
+    let seed = Seed::new(bulla_storage::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
     let (bytes, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
     (closed, bytes.pieces().concat())
 }
@@ -62,10 +62,10 @@ fn entries_of_a_batch_are_in_one_frame_with_dense_numbers() {
     assert_eq!(ring.counts(), AppendCounts { entries: 11, bytes: 170 });
     let (closed, bytes) = seal(&ring);
     assert_eq!((closed.first_seq, closed.entries, closed.relaxed), (Seq(1), 11, false));
-    let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
+    let seed = Seed::new(bulla_storage::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
     let (frame, _) = Frame::decode(&bytes, seed, Epoch(1), 512).unwrap();
     assert_eq!(frame.body_crc, seed.body_crc(&[&bytes[64..]]));
-    let seqs: Vec<u64> = crate::format::Entries::new(&frame, &bytes[64..])
+    let seqs: Vec<u64> = bulla_storage::format::Entries::new(&frame, &bytes[64..])
         .map(|entry| entry.unwrap().seq.0)
         .collect();
     assert_eq!(seqs, (1..=11).collect::<Vec<_>>());
@@ -186,7 +186,7 @@ fn empty_frame_is_zero_where_others_were() {
         ring.free(closed.end);
     }
     let closed = ring.take_empty_frame(FrameKind::Promise).unwrap();
-    let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
+    let seed = Seed::new(bulla_storage::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
     let (bytes, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
     assert!(bytes.pieces().concat()[64..] == [0; 448]);
 }
@@ -199,10 +199,10 @@ fn bytes_know_what_is_left_of_them_after_a_skip() {
         append(&ring, len).unwrap();
         let closed = ring.take_frame().unwrap();
         ring.free(closed.end);
-        let seed = Seed::new(crate::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
+        let seed = Seed::new(bulla_storage::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
         let (of_ring, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
         let all = of_ring.pieces().concat();
-        let of_heap = RingBytes::from_heap(crate::io::AlignedBuf::copy_of(&all));
+        let of_heap = RingBytes::from_heap(bulla_storage::io::AlignedBuf::copy_of(&all));
         for bytes in [of_ring, of_heap] {
             for count in [0, 1, 512, all.len() - 1, all.len(), all.len() + 1] {
                 let left = all.get(count..).unwrap_or(&[]);
@@ -220,6 +220,7 @@ fn bytes_know_what_is_left_of_them_after_a_skip() {
 }
 
 /// Which pages of the range of memory are there, by the kernel's account.
+#[cfg(feature = "sim")]
 fn pages_there(start: *const u8, len: usize) -> Vec<bool> {
     let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
     let page = |at: usize| {
@@ -231,6 +232,7 @@ fn pages_there(start: *const u8, len: usize) -> Vec<bool> {
     (0..len).step_by(4096).map(page).collect()
 }
 
+#[cfg(feature = "sim")]
 #[test]
 fn populated_ring_has_all_its_memory_and_what_was_in_it() {
     const LEN: usize = 8 << 20;

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulla_wal::io::AlignedBuf;
+use bulla_storage::io::AlignedBuf;
 
 use super::grouped::zeroed_file;
 use crate::log::{Log, Plan, Result, Tally, Writer};

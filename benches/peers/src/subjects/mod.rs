@@ -15,8 +15,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::bulla_wal::Method;
-use ::bulla_wal::io::std::StdIo;
-use ::bulla_wal::io::uring::UringIo;
+use ::bulla_storage::io::std::StdIo;
+use ::bulla_storage::io::uring::UringIo;
 use ::nodedb_wal::double_write::DwbMode;
 
 use crate::log::{Log, Open, Replay, Result};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bulla_wal::io::{AlignedBuf, File, Io, write_full};
+use bulla_storage::io::{AlignedBuf, File, Io, write_full};
 use bulla_wal::{Level, Log};
 
 use crate::args::{Backend, LogArgs};

@@ -52,10 +52,10 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let interrupt = Interrupt::catch()?;
     let facts = Facts::read(&args.dir)?;
     let options = Options::new();
-    let scratch = Scratch::make(&facts.dir, options.file_system().as_ref())?;
+    let scratch = Scratch::make(&facts.dir, options.io.as_ref())?;
     let bench = Bench {
         scratch: &scratch,
-        io: options.file_system().as_ref(),
+        io: options.io.as_ref(),
         time: Duration::from_secs_f64(args.seconds),
         interrupt: &interrupt,
     };

@@ -13,7 +13,7 @@ use super::feed::Feed;
 use super::wire::Ack;
 
 /// Bytes of an entry in the log: header and token.
-const ENTRY_LEN: u64 = bulla_wal::format::entry_len(bulla_engine::TOKEN_LEN as u64);
+const ENTRY_LEN: u64 = bulla_storage::format::entry_len(bulla_engine::TOKEN_LEN as u64);
 
 /// An entry of the log that was shown after a recovery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 //! show that a test notices; a build with `--cfg loom` can, too.
 //!
 //! Each is one line at its place. In an ordinary build [`planted`] is `false` at compile
-//! time and nothing is left. What [`omit`](crate::omit) leaves out is not repeated here.
+//! time and nothing is left. What [`omit`](crate::faults::failpoints) leaves out is not repeated here.
 
 /// A deliberate defect: what the code does then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,8 +14,8 @@ use super::index;
 use super::inode::{Loss, Stamp};
 use super::names::{Body, Dir, Node, NodeId, ROOT};
 use super::rng::{Rng, Survival};
+use crate::io::RingBytes;
 use crate::io::Ticket;
-use crate::ring::RingBytes;
 
 /// A file that a process has open.
 #[derive(Clone, Copy, Debug)]

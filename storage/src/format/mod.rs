@@ -24,7 +24,7 @@ use std::mem::size_of;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::planted::{Bug, either};
+use crate::faults::mutants::{Bug, either};
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
 
 /// The format version that this build writes, and the highest that it reads.
@@ -850,9 +850,9 @@ pub struct Entries<'a> {
 
 /// A place in a body, without the body.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct EntriesAt {
+pub struct EntriesAt {
     /// Where the next entry starts.
-    pub(crate) lsn: Lsn,
+    pub lsn: Lsn,
     seq: Seq,
     left: u32,
     left_bytes: usize,
@@ -860,7 +860,7 @@ pub(crate) struct EntriesAt {
 
 impl EntriesAt {
     /// The first entry of `frame`.
-    pub(crate) fn start(frame: &Frame) -> Self {
+    pub fn start(frame: &Frame) -> Self {
         Self {
             lsn: frame.lsn.plus(FRAME_HEADER_LEN),
             seq: frame.first_seq,
@@ -887,13 +887,13 @@ impl<'a> Entries<'a> {
     }
 
     /// Goes on with a body whose entries were iterated over before, without an error.
-    pub(crate) fn resume(body: &'a [u8], at: EntriesAt) -> Self {
+    pub fn resume(body: &'a [u8], at: EntriesAt) -> Self {
         let rest = body.len().checked_sub(at.left_bytes).and_then(|used| body.get(used..));
         Self { rest: rest.unwrap_or(&[]), lsn: at.lsn, seq: at.seq, left: at.left, failed: false }
     }
 
     /// Where the iteration is.
-    pub(crate) fn at(&self) -> EntriesAt {
+    pub fn at(&self) -> EntriesAt {
         let left_bytes = self.rest.len();
         EntriesAt { lsn: self.lsn, seq: self.seq, left: self.left, left_bytes }
     }

@@ -8,8 +8,8 @@ use crate::error::{FrameDamage, Result};
 use crate::format::{
     Entries, FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header, LowWater, Seed, all_zero,
 };
+use crate::frames::read_buffer::{Buffer, Window, to_usize};
 use crate::position::{Epoch, Lsn, Seq};
-use crate::window::{Buffer, Window, to_usize};
 
 /// A batch has at most so many frames.
 pub const MAX_BATCH: usize = 1024;

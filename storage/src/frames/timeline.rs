@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
+use crate::faults::mutants::{Bug, planted};
 use crate::format::{Cut, Header, LowWater};
-use crate::planted::{Bug, planted};
-use crate::position::{Epoch, Lsn};
-use crate::reader::ReadFrom;
+use crate::position::{Epoch, Lsn, ReadFrom};
 
 /// The cuts of a log's epochs, for positions that users keep together with their epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]

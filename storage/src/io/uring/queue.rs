@@ -21,9 +21,9 @@ use std::time::Duration;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use crate::faults::failpoints::{Point, skip};
+use crate::faults::mutants::{Bug, either, planted};
 use crate::io::{Completion, Lock, Queue, Request, Ticket};
-use crate::omit::{Point, skip};
-use crate::planted::{Bug, either, planted};
 
 /// How often a write is given to the kernel again that it did not do.
 const MAX_RESUBMISSIONS: u32 = 16;

@@ -6,7 +6,8 @@
 //! the simulated disk `sim`. One conformance suite holds for all
 //! (`wal/tests/io_conformance.rs`).
 
-mod aligned;
+mod buffer;
+pub mod ring_memory;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod std;
@@ -18,9 +19,8 @@ use ::std::os::fd::BorrowedFd;
 use ::std::path::Path;
 use ::std::sync::Arc;
 
-pub use aligned::AlignedBuf;
-
-use crate::ring::RingBytes;
+pub use buffer::AlignedBuf;
+pub use ring_memory::RingBytes;
 
 /// Alignment of memory, offsets and lengths that suits direct I/O on every device
 /// whose sector a log accepts.
@@ -202,7 +202,7 @@ pub enum Request {
 
 impl Request {
     /// Does the operation now, and blocks until it is done; gives the bytes written.
-    pub(crate) fn perform(&self) -> io::Result<u64> {
+    pub fn perform(&self) -> io::Result<u64> {
         match self {
             Self::Write { file, offset, bytes, dsync } => {
                 file.write_pieces_at(bytes.pieces(), *offset, *dsync).map(|count| count as u64)

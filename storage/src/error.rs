@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::format::FormatError;
+use crate::position::ReadFrom;
 use crate::position::{Epoch, Lsn, SegmentNumber};
-use crate::reader::ReadFrom;
 
 /// The result of a log operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -7,14 +7,14 @@
 
 use std::path::Path;
 
-use crate::dir;
 use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
+use crate::faults::mutants::{Bug, planted};
+use crate::files::dir;
 use crate::format::{Frame, Header, LogId, LowWater, MAX_SECTOR};
+use crate::frames::read_buffer::Window;
+use crate::frames::reader::{Cursor, End, Start, Walk};
 use crate::io::Io;
-use crate::planted::{Bug, planted};
 use crate::position::{Epoch, Lsn};
-use crate::walk::{Cursor, End, Start, Walk};
-use crate::window::Window;
 
 /// Headers are read in pieces of so many bytes.
 const CHUNK: u64 = 64 * 1024;
@@ -46,7 +46,7 @@ pub struct Landmark {
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Corrupt`] when a frame below the position is not intact.
-pub(crate) fn find(
+pub fn find(
     io: &dyn Io,
     dir: &Path,
     segment: LowWater,

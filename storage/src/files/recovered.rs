@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::control::ControlFile;
-use crate::dir;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::faults::failpoints::{Point, skip};
+use crate::files::control::ControlFile;
+use crate::files::dir;
+use crate::files::segment::{self, NewSegment};
 use crate::format::{Control, Header, LogId, LowWater, Opening};
 use crate::io::{File, Lock};
-use crate::omit::{Point, skip};
 use crate::options::Options;
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
-use crate::segment::{self, NewSegment};
 
 /// A segment that holds live entries, for purging.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

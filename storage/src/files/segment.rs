@@ -8,12 +8,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::dir;
 use crate::error::{Error, Result};
+use crate::faults::failpoints::{Point, skip};
+use crate::faults::mutants::{Bug, unless};
+use crate::files::dir;
 use crate::format::Header;
 use crate::io::{AlignedBuf, File, Io, write_full};
-use crate::omit::{Point, skip};
-use crate::planted::{Bug, unless};
 
 const CHUNK: usize = 1024 * 1024;
 

@@ -6,12 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::dir;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::faults::failpoints::{Point, skip};
+use crate::faults::mutants::{Bug, either};
+use crate::files::dir;
 use crate::format::{CONTROL_LEN, Control, FormatError, MAX_SECTOR};
 use crate::io::{Access, AlignedBuf, File, Io, read_full, write_full};
-use crate::omit::{Point, skip};
-use crate::planted::{Bug, either};
 
 /// An open CONTROL file and its newest contents.
 #[derive(Debug)]

@@ -124,3 +124,51 @@ pub struct Receipt {
     /// The level chosen for this append.
     pub level: Level,
 }
+
+/// Which entries a reader shows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Visibility {
+    /// Durable entries: no crash takes back what was shown.
+    #[default]
+    Durable,
+    /// Also entries that are only written: a power loss can take them back. Then a reader
+    /// that has gone past the loss gets [`Error::Diverged`](crate::Error::Diverged).
+    Written,
+}
+
+/// Where a reader begins.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum ReadFrom {
+    /// With the first entry that is not purged.
+    #[default]
+    Start,
+    /// With the first entry at or after a position, all below which was read. With the
+    /// epoch under which the position was seen, [`Error::Diverged`](crate::Error::Diverged) tells when what was
+    /// read is not in the log any more.
+    Lsn {
+        /// The epoch that a reader or a receipt gave; `None` when unknown.
+        epoch: Option<Epoch>,
+        /// The position.
+        lsn: Lsn,
+    },
+    /// With the entry of this number.
+    Seq(Seq),
+    /// With the first entry whose frame was sealed at or after this wall time, in ns since
+    /// 1970.
+    Time(u64),
+    /// After everything that can be seen when the reader is made.
+    End,
+}
+
+impl fmt::Display for ReadFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("the start"),
+            Self::Lsn { epoch: Some(epoch), lsn } => write!(f, "LSN {lsn} of epoch {epoch}"),
+            Self::Lsn { epoch: None, lsn } => write!(f, "LSN {lsn}"),
+            Self::Seq(seq) => write!(f, "Seq {seq}"),
+            Self::Time(ns) => write!(f, "time {ns} ns"),
+            Self::End => f.write_str("the end"),
+        }
+    }
+}

@@ -14,10 +14,10 @@ use memmap2::{Advice, MmapMut, MmapRaw};
 use crate::position::Lsn;
 
 /// Bytes of the ring that are populated at a time: a huge page.
-pub(super) const POPULATED: u64 = 2 * 1024 * 1024;
+pub const POPULATED: u64 = 2 * 1024 * 1024;
 
 /// A circular buffer addressed by LSN.
-pub(crate) struct RingMemory {
+pub struct RingMemory {
     map: MmapRaw,
     len: u64,
     shadow: Shadow,
@@ -26,7 +26,7 @@ pub(crate) struct RingMemory {
 impl RingMemory {
     /// # Errors
     /// When the system has no memory for it.
-    pub(crate) fn new(len: u64) -> std::io::Result<Arc<Self>> {
+    pub fn new(len: u64) -> std::io::Result<Arc<Self>> {
         assert!(len.is_power_of_two(), "checked with the options");
         let bytes = usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
         let map = MmapRaw::from(MmapMut::map_anon(bytes)?);
@@ -38,13 +38,18 @@ impl RingMemory {
         Ok(Arc::new(Self { map, len, shadow: Shadow::new() }))
     }
 
-    pub(crate) const fn len(&self) -> u64 {
+    /// Returns the bytes of it.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a ring is never empty")]
+    pub const fn len(&self) -> u64 {
         self.len
     }
 
-    /// Where it is, from now on in small pages, each of which is there for itself.
-    #[cfg(all(test, not(loom)))]
-    pub(super) fn in_small_pages(&self) -> *const u8 {
+    /// Returns the address of the ring, whose pages are small from now on, so that a test can
+    /// count those that are populated.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn in_small_pages(&self) -> *const u8 {
         // A kernel that says no has no others.
         let _ = self.map.advise(Advice::NoHugePage);
         self.map.as_ptr()
@@ -54,7 +59,7 @@ impl RingMemory {
     /// append waits for it: for a huge page that takes as long as dozens of commits. What
     /// lies there stays as it is, and others may be writing it. Only a wish: a kernel
     /// before Linux 5.14 says no.
-    pub(crate) fn populate(&self, at: Lsn) {
+    pub fn populate(&self, at: Lsn) {
         let start = at.0 & (self.len - 1) & !(POPULATED - 1);
         let len = POPULATED.min(self.len);
         #[expect(clippy::cast_possible_truncation, reason = "bounded by the map's length")]
@@ -78,7 +83,7 @@ impl RingMemory {
     ///
     /// # Safety
     /// Nobody else reads or writes `at .. at + len` meanwhile.
-    pub(crate) unsafe fn write_entry(&self, at: Lsn, header: &[u8], payload: &[u8], len: usize) {
+    pub unsafe fn write_entry(&self, at: Lsn, header: &[u8], payload: &[u8], len: usize) {
         let (start, first) = self.split(at, len);
         let body = header.len();
         let padding = len - body - payload.len();
@@ -107,7 +112,7 @@ impl RingMemory {
     ///
     /// # Safety
     /// Nobody else reads or writes `at .. at + bytes.len()` meanwhile.
-    pub(crate) unsafe fn write(&self, at: Lsn, bytes: &[u8]) {
+    pub unsafe fn write(&self, at: Lsn, bytes: &[u8]) {
         let (start, first) = self.split(at, bytes.len());
         let base = self.map.as_mut_ptr();
         self.shadow.written(start, first);
@@ -124,7 +129,7 @@ impl RingMemory {
     ///
     /// # Safety
     /// As for [`write`](Self::write).
-    pub(crate) unsafe fn zero(&self, at: Lsn, len: usize) {
+    pub unsafe fn zero(&self, at: Lsn, len: usize) {
         let (start, first) = self.split(at, len);
         let base = self.map.as_mut_ptr();
         self.shadow.written(start, first);
@@ -213,7 +218,7 @@ impl RingBytes {
     ///
     /// # Safety
     /// Once it is given to others, nobody writes the range while it, or a clone of it, exists.
-    pub(crate) unsafe fn from_ring(memory: Arc<RingMemory>, at: Lsn, len: usize) -> Self {
+    pub unsafe fn from_ring(memory: Arc<RingMemory>, at: Lsn, len: usize) -> Self {
         Self(Source::Ring { memory, at, len })
     }
 

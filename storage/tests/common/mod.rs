@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bulla_wal::RingBytes;
-use bulla_wal::io::{AlignedBuf, Completion, File, Queue, Request};
+use bulla_storage::io::RingBytes;
+use bulla_storage::io::{AlignedBuf, Completion, File, Queue, Request};
 
 pub(crate) const BLOCK: usize = 4096;
 

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulla_wal::io::sim::{SimConfig, SimDisk};
-use bulla_wal::io::std::StdIo;
-use bulla_wal::io::uring::UringIo;
-use bulla_wal::io::{
+use bulla_storage::io::sim::{SimConfig, SimDisk};
+use bulla_storage::io::std::StdIo;
+use bulla_storage::io::uring::UringIo;
+use bulla_storage::io::{
     Access, AlignedBuf, File, FileKind, Io, Request, Ticket, read_full, write_full,
 };
 use common::{BLOCK, pattern, reap, write_request};

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::faults::mutants::{Bug, planted};
 use crate::format::align_up;
 use crate::io::{Access, AlignedBuf, DIRECT_ALIGN, File, Io};
-use crate::planted::{Bug, planted};
 
 /// Bytes read at once when nothing longer is asked for.
 pub const WINDOW_LEN: u64 = 1024 * 1024;

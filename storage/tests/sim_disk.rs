@@ -8,8 +8,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_wal::io::sim::{CrashKind, FaultOp, Lie, SimConfig, SimDisk};
-use bulla_wal::io::{Access, AlignedBuf, File, Io, Queue, Request, Ticket, write_full};
+use bulla_storage::io::sim::{CrashKind, FaultOp, Lie, SimConfig, SimDisk};
+use bulla_storage::io::{Access, AlignedBuf, File, Io, Queue, Request, Ticket, write_full};
 use common::{BLOCK, pattern, reap, write_request};
 
 const SECTOR: usize = 512;

@@ -1,0 +1,13 @@
+//! The files of a log: names, CONTROL, segments, and how each comes to exist durably.
+//!
+//! ```text
+//! dir        names and listing of the directory, the writer's lock
+//! control    CONTROL: two slots, written in turn
+//! segment    makes a segment: complete, synced and named before it is used
+//! recovered  a log that is ready to be appended to
+//! ```
+
+pub mod control;
+pub mod dir;
+pub mod recovered;
+pub mod segment;

@@ -1,0 +1,29 @@
+//! What a Bulla log is on a disk, and how to reach it.
+//!
+//! This crate owns the on-disk format, the files of a log, the rules by which a frame is
+//! valid, and every access to a disk. It starts no thread, decides nothing about recovery
+//! and acknowledges nothing: the crates above it do. Applications use the crate `bulla`
+//! or `bulla-wal`; this one is for code that works on the format itself.
+//!
+//! ```text
+//! format    every byte on disk            io      the I/O traits; std, uring, sim
+//! files     CONTROL, segments, the lock   frames  frames of a segment, validated
+//! position  LSN, Seq, epoch               faults  what a test build can break
+//! options   how a log is opened           error   what can go wrong
+//! ```
+
+mod error;
+pub mod faults;
+pub mod files;
+pub mod format;
+pub mod frames;
+pub mod io;
+mod options;
+mod position;
+
+pub use error::{Corruption, CorruptionKind, Error, FrameDamage, PoisonCause, Result};
+pub use files::recovered::Recovered;
+pub use frames::EntryView;
+pub use io::RingBytes;
+pub use options::{Background, Method, Options, Overflow, SOFT_FRAME_LEN};
+pub use position::{Epoch, Level, Lsn, ReadFrom, Receipt, SegmentNumber, Seq, Visibility};
