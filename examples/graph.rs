@@ -2,13 +2,13 @@
 //! an edge the next one of its node, so that each step is one look-up by id.
 //!
 //! ```sh
-//! cargo run --release -p bulla-engine --example graph -- /var/tmp/graph data/flights-sample.csv
+//! cargo run --release --example graph -- /var/tmp/graph data/flights-sample.csv
 //! ```
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 
-use bulla_engine::{Batch, Level, RECORD_LEN, Receipt, Record, Store, StoreOptions};
+use bulla::engine::{Batch, Level, RECORD_LEN, Receipt, Record, Store, StoreOptions};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -2,13 +2,13 @@
 //! them on the disk before it is reported.
 //!
 //! ```sh
-//! cargo run --release -p bulla-engine --example ledger -- /var/tmp/ledger
+//! cargo run --release --example ledger -- /var/tmp/ledger
 //! ```
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use bulla_engine::{Batch, Level, RECORD_LEN, Record, Store, StoreOptions};
+use bulla::engine::{Batch, Level, RECORD_LEN, Record, Store, StoreOptions};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -1,5 +1,5 @@
 //! The `io_uring` backend where it differs from `std`: a ring that is refused, writes in
-//! flight, and who holds the lock. The suite of all backends is `wal/tests/io_conformance.rs`.
+//! flight, and who holds the lock. The suite of all backends is `storage/tests/io_conformance.rs`.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

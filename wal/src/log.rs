@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bulla_recovery::Report;
 use crate::commit::core::{Config, Core};
 use crate::commit::driver::{Driver, Parts, SpareMaker};
 use crate::commit::shared::{Deadline, Shared};
@@ -69,17 +70,48 @@ const SECURE_ROUNDS: usize = 8;
 const SPARES: usize = 1;
 
 impl Log {
+    /// Opens the log in `dir` for appending: creates it where there is none, recovers it
+    /// where there is one. Returns the log, and a report of what recovery found and did.
+    ///
+    /// On return everything that the report counts is durable, and the log is locked for
+    /// other writers. Any number of readers may have it open.
+    ///
+    /// # Errors
+    /// Those of [`bulla_recovery::open`]: [`Error::Locked`], [`Error::Corrupt`] (then nothing
+    /// was changed; `bulla verify` and `bulla repair` go on from there), [`Error::Io`] and
+    /// the others of [`create`](Self::create) and [`start`](Self::start).
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = std::env::temp_dir().join(format!("bulla-open-doc-{}", std::process::id()));
+    /// # let _ = std::fs::remove_dir_all(&dir);
+    /// use bulla_wal::{Level, Log, Options};
+    ///
+    /// let (log, report) = Log::open(&dir, &Options::new().segment_len(1 << 20))?;
+    /// println!("{} entries survived ({})", report.entries, report.status);
+    /// log.wait(log.append_with(1, b"a fact", Level::Strict)?)?;
+    /// log.close()?;
+    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// # Ok::<(), bulla_wal::recovery::Error>(())
+    /// ```
+    pub fn open(
+        dir: impl AsRef<Path>,
+        options: &Options,
+    ) -> bulla_recovery::Result<(Self, Report)> {
+        let (recovered, report) = bulla_recovery::open(dir.as_ref(), options)?;
+        Ok((Self::start(recovered)?, report))
+    }
+
     /// Creates a log in a directory that has none; the directory is made if need be.
     ///
-    /// On return the empty log is durable. A log that exists is opened by recovery (the
-    /// crate `bulla-recovery`), which also creates one where there is none.
+    /// On return the empty log is durable. [`open`](Self::open) also opens one that exists.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::Locked`], [`Error::Options`],
     /// [`Error::SectorTooSmall`], [`Error::Corrupt`] (segments without CONTROL),
     /// [`Error::Io`].
-    pub fn create(dir: &Path, options: &Options) -> Result<Self> {
-        Self::start(recovered::create(dir, options)?)
+    pub fn create(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        Self::start(recovered::create(dir.as_ref(), options)?)
     }
 
     /// Starts a log that was recovered.

@@ -4,7 +4,7 @@
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p bulla-wal --release --test loom`
 //! `LOOM_MAX_PREEMPTIONS` (default here: 2) bounds the search. Loom reports a deadlock
 //! when a waiter is never woken. `BULLA_BROKEN=PoisonWakesNobody`, or another bug of
-//! `wal/src/planted.rs`, shows what a model does when it fails.
+//! `storage/src/faults/mutants.rs`, shows what a model does when it fails.
 #![cfg(loom)]
 
 use std::collections::{HashMap, VecDeque};

@@ -4,7 +4,7 @@
 //! [`Queue`] the way of the log's data: several writes and syncs in flight, whose
 //! completions may come in any order. Backends: [`mod@std`] and [`uring`] for Linux, and
 //! the simulated disk `sim`. One conformance suite holds for all
-//! (`wal/tests/io_conformance.rs`).
+//! (`storage/tests/io_conformance.rs`).
 
 mod buffer;
 pub mod ring_memory;

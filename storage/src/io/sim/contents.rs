@@ -1,7 +1,7 @@
 //! Reading and writing files: alignment, space, short counts, torn and failed writes.
 //!
 //! Owns the space that files take up. What becomes of the bytes is the inode's rule.
-//! Tested by `wal/tests/sim_disk.rs`.
+//! Tested by `storage/tests/sim_disk.rs`.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! The state of the machine, what is in flight, and how it all crashes.
 //!
 //! Owns what a crash does, and the order in which chance is drawn. Never blocks, reads
-//! no clock but its own. Tested by `wal/tests/sim_disk.rs`.
+//! no clock but its own. Tested by `storage/tests/sim_disk.rs`.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -2,7 +2,7 @@
 //!
 //! Owns which pieces there are, and their order. A crash draws its end by chance; a halt
 //! leaves it to a caller that goes through all of them. Tested by
-//! `wal/tests/sim_disk.rs`.
+//! `storage/tests/sim_disk.rs`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};

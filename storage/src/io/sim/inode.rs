@@ -3,7 +3,7 @@
 //! Owns the rule which bytes a sync, a DSYNC write and a power loss leave. A sector
 //! that was written has a list of versions until one is durable; lengths have a list
 //! of changes, which reach the disk in order. Knows neither names nor processes.
-//! Tested by `wal/tests/sim_disk.rs`.
+//! Tested by `storage/tests/sim_disk.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};

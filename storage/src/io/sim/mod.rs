@@ -3,7 +3,7 @@
 //! [`SimDisk`] is the machine, [`SimIo`] one process on it. Deterministic: the same seed
 //! and the same calls give the same bytes, faults and crashes. Sectors, lengths and names
 //! that were not synced are lost one by one at a power loss; a kill loses only what was in
-//! flight. Never does real I/O, starts no thread. Tested by `wal/tests/sim_disk.rs`.
+//! flight. Never does real I/O, starts no thread. Tested by `storage/tests/sim_disk.rs`.
 //!
 //! # For other programs
 //!
@@ -19,14 +19,14 @@
 //! [`SimConfig`] says what the disk is like, [`fail_next`](SimDisk::fail_next) makes operations
 //! fail, and [`lie_next`](SimDisk::lie_next) makes the device deceive. The example `naive_log`
 //! finds the sync that a small program lacks:
-//! `cargo run -p bulla-wal --features sim --example naive_log`.
+//! `cargo run -p bulla --features sim --example naive_log`.
 //!
 //! # Examples
 //! ```
 //! use std::path::Path;
 //!
-//! use bulla_wal::io::Io;
-//! use bulla_wal::io::sim::{CrashKind, SimDisk};
+//! use bulla_storage::io::Io;
+//! use bulla_storage::io::sim::{CrashKind, SimDisk};
 //!
 //! let disk = SimDisk::new(7);
 //! let io = disk.process();

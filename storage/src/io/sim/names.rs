@@ -1,7 +1,7 @@
 //! Directories and names: what processes see, what is durable, what lies between.
 //!
 //! Owns the rule what a directory sync and a power loss leave of creations, renames and
-//! removals. Each is one unit that is done or not. Tested by `wal/tests/sim_disk.rs`.
+//! removals. Each is one unit that is done or not. Tested by `storage/tests/sim_disk.rs`.
 
 use std::collections::BTreeMap;
 use std::io;

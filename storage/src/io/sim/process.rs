@@ -1,7 +1,7 @@
 //! What a process holds: the handle of the disk, its files, locks and queues.
 //!
 //! Owns the check that the process still lives, and where an armed crash strikes.
-//! Tested by `wal/tests/sim_disk.rs`.
+//! Tested by `storage/tests/sim_disk.rs`.
 
 use std::collections::VecDeque;
 use std::fmt;

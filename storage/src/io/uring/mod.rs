@@ -3,7 +3,7 @@
 //! Owns the probe of whether there is a ring. Where there is none (an old kernel, a
 //! container's seccomp filter, no memory to lock, no descriptor left), the queue is that of
 //! `std` and says why: it must never fail an open that `std` could do. Tested by
-//! `wal/tests/io_conformance.rs` and `tests/tests/uring.rs`.
+//! `storage/tests/io_conformance.rs` and `tests/tests/uring.rs`.
 
 mod queue;
 

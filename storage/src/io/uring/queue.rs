@@ -4,7 +4,7 @@
 //! it has said that it is done: also across errors and panics, and if need be for ever.
 //! Must never report an operation twice, nor give up a slot whose end the kernel has not
 //! reported. Holds the `unsafe` of handing memory to the kernel. Tested by
-//! `wal/tests/io_conformance.rs`, `tests/tests/uring.rs` and below.
+//! `storage/tests/io_conformance.rs`, `tests/tests/uring.rs` and below.
 //!
 //! A small write while nothing is in the ring, and every sync, is a blocking call of the
 //! thread that drives: with nothing to overlap it with, a ring only adds hand-overs. (A sync in the ring goes to a

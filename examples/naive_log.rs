@@ -5,13 +5,13 @@
 //! said to be safe. It finds that a new file's name is not durable before its directory is
 //! synced.
 //!
-//! `cargo run -p bulla-wal --features sim --example naive_log`
+//! `cargo run -p bulla --features sim --example naive_log`
 
 use std::io;
 use std::path::Path;
 
-use bulla_storage::io::sim::{CrashKind, SimDisk};
-use bulla_storage::io::{Access, Io, read_full, write_full};
+use bulla::io::sim::{CrashKind, SimDisk};
+use bulla::io::{Access, Io, read_full, write_full};
 
 const FILE: &str = "/lines";
 const LINES: usize = 3;

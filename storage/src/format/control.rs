@@ -1,0 +1,182 @@
+//! CONTROL: two slots, each one sector, written in turn.
+
+use std::mem::size_of;
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::crc::{UNCOVERED, covered_sector, padded, sector_crc};
+use super::{
+    FormatError, KNOWN_INCOMPATIBLE, LogId, MAX_START, SLOT_STRIDE, VERSION, all_zero,
+    is_valid_sector,
+};
+use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
+
+const CONTROL_MAGIC: [u8; 8] = *b"BULLACTL";
+
+const _: () = assert!(size_of::<ControlSlot>() == 128);
+
+/// Where the live part of the log starts. Segments below it are dead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LowWater {
+    /// The first live segment.
+    pub segment: SegmentNumber,
+    /// Its first live position; counts as a promise.
+    pub lsn: Lsn,
+    /// The number of the first entry at or after `lsn`.
+    pub seq: Seq,
+    /// Header CRC of the last non-seal frame before `lsn`; 0 when there is none.
+    pub chain: u32,
+    /// The epoch of that segment.
+    pub epoch: Epoch,
+    /// Wall time of the last frame before `lsn`, in ns since 1970.
+    pub wall_ns: u64,
+}
+
+impl LowWater {
+    /// The low-water mark of a log that was never purged.
+    pub const START: Self = Self {
+        segment: SegmentNumber(1),
+        lsn: Lsn(0),
+        seq: Seq(1),
+        chain: 0,
+        epoch: Epoch(1),
+        wall_ns: 0,
+    };
+}
+
+/// The contents of one slot of CONTROL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Control {
+    /// One more at every write; the slot with the higher one is the newest.
+    pub counter: u64,
+    /// Which log this is.
+    pub log_id: LogId,
+    /// Sector size in bytes, fixed when the log is created.
+    pub sector: u32,
+    /// The newest epoch ever begun.
+    pub epoch: Epoch,
+    /// Its random nonce.
+    pub nonce: u64,
+    /// Compatible features, known or not: kept as they were found.
+    pub compatible: u64,
+    /// Where the live log starts.
+    pub low_water: LowWater,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct ControlSlot {
+    magic: [u8; 8],
+    /// Over the whole sector after this field.
+    crc: U32,
+    version: U32,
+    counter: U64,
+    log_id: [u8; 16],
+    compatible: U64,
+    incompatible: U64,
+    sector: U32,
+    epoch: U32,
+    nonce: U64,
+    low_segment: U64,
+    low_lsn: U64,
+    low_seq: U64,
+    low_wall_ns: U64,
+    low_chain: U32,
+    low_epoch: U32,
+    reserved: [u8; 16],
+}
+
+impl Control {
+    /// The slot that holds this generation: they are written in turn.
+    #[must_use]
+    pub const fn slot_offset(counter: u64) -> u64 {
+        (counter % 2) * SLOT_STRIDE
+    }
+
+    /// One whole sector of bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut slot = ControlSlot {
+            magic: CONTROL_MAGIC,
+            crc: U32::ZERO,
+            version: VERSION.into(),
+            counter: self.counter.into(),
+            log_id: self.log_id.0,
+            compatible: self.compatible.into(),
+            incompatible: U64::ZERO,
+            sector: self.sector.into(),
+            epoch: self.epoch.0.into(),
+            nonce: self.nonce.into(),
+            low_segment: self.low_water.segment.0.into(),
+            low_lsn: self.low_water.lsn.0.into(),
+            low_seq: self.low_water.seq.0.into(),
+            low_wall_ns: self.low_water.wall_ns.into(),
+            low_chain: self.low_water.chain.into(),
+            low_epoch: self.low_water.epoch.0.into(),
+            reserved: [0; 16],
+        };
+        slot.crc = sector_crc(&[slot.as_bytes()], self.sector).into();
+        padded(&[slot.as_bytes()], self.sector)
+    }
+
+    /// Decodes a slot; `bytes` starts at the slot and may be longer.
+    ///
+    /// # Errors
+    /// Any [`FormatError`]. `Version` and `Features` mean that the slot is intact.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let (slot, _) = ControlSlot::read_from_prefix(bytes).map_err(|_| FormatError::TooShort)?;
+        if slot.magic != CONTROL_MAGIC {
+            return Err(FormatError::Magic);
+        }
+        let sector = slot.sector.get();
+        if !is_valid_sector(sector) {
+            return Err(FormatError::Field("sector"));
+        }
+        let covered = covered_sector(bytes, sector)?;
+        if crc32fast::hash(covered) != slot.crc.get() {
+            return Err(FormatError::Crc);
+        }
+        if slot.version.get() > VERSION {
+            return Err(FormatError::Version(slot.version.get()));
+        }
+        if slot.incompatible.get() & !KNOWN_INCOMPATIBLE != 0 {
+            return Err(FormatError::Features(slot.incompatible.get()));
+        }
+        let rest =
+            covered.get(size_of::<ControlSlot>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
+        if slot.reserved != [0; 16] || !all_zero(rest) {
+            return Err(FormatError::Reserved);
+        }
+        if slot.version.get() == 0 {
+            return Err(FormatError::Field("version"));
+        }
+        if slot.counter.get() > MAX_START {
+            return Err(FormatError::Field("counter"));
+        }
+        let starts = [slot.low_segment.get(), slot.low_seq.get()];
+        if starts.iter().any(|start| *start == 0 || *start > MAX_START) || slot.epoch.get() == 0 {
+            return Err(FormatError::Field("low-water mark"));
+        }
+        let low_lsn = slot.low_lsn.get();
+        if !low_lsn.is_multiple_of(u64::from(sector)) || low_lsn > MAX_START {
+            return Err(FormatError::Field("low-water LSN"));
+        }
+        Ok(Self {
+            counter: slot.counter.get(),
+            log_id: LogId(slot.log_id),
+            sector,
+            epoch: Epoch(slot.epoch.get()),
+            nonce: slot.nonce.get(),
+            compatible: slot.compatible.get(),
+            low_water: LowWater {
+                segment: SegmentNumber(slot.low_segment.get()),
+                lsn: Lsn(slot.low_lsn.get()),
+                seq: Seq(slot.low_seq.get()),
+                chain: slot.low_chain.get(),
+                epoch: Epoch(slot.low_epoch.get()),
+                wall_ns: slot.low_wall_ns.get(),
+            },
+        })
+    }
+}

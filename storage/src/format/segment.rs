@@ -1,0 +1,258 @@
+//! A segment's first sector: what it is, and, where it starts an epoch, what that epoch
+//! takes over.
+
+use std::mem::size_of;
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::crc::{Seed, UNCOVERED, covered_sector, padded, sector_crc};
+use super::{FormatError, LogId, MAX_START, MIN_SECTOR, VERSION, all_zero, is_valid_sector};
+use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
+
+const SEGMENT_MAGIC: [u8; 8] = *b"BULLASEG";
+const CHECKSUM_CRC32_IEEE: u32 = 1;
+const SEGMENT_OPENS_EPOCH: u32 = 1;
+
+const _: () = assert!(size_of::<SegmentHeader>() == 96);
+const _: () = assert!(size_of::<OpeningHeader>() == 32);
+const _: () = assert!(size_of::<EpochCut>() == 16);
+const _: () = assert!(
+    size_of::<SegmentHeader>() + size_of::<OpeningHeader>() + size_of::<EpochCut>()
+        <= MIN_SECTOR as usize
+);
+
+/// A later epoch's cut: positions of earlier epochs at or above `cut_at` were lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The epoch whose opening cut the log.
+    pub epoch: Epoch,
+    /// X of the recovery before it.
+    pub cut_at: Lsn,
+}
+
+/// What the segment that opens an epoch says besides the rest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opening {
+    /// LSN of the segment's first frame.
+    pub base: Lsn,
+    /// Number of the first entry in it.
+    pub first_seq: Seq,
+    /// From here on the bytes of lower epochs are ignored.
+    pub supersedes_from: Lsn,
+    /// The end of the prefix that the recovery before this epoch kept; a promise.
+    pub cut_at: Lsn,
+    /// The newest cuts of earlier epochs above the low-water mark, oldest first,
+    /// as many as fit ([`max_cuts`]). The openings themselves hold all of them.
+    pub cuts: Vec<Cut>,
+}
+
+/// A segment's first sector.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Which log this is.
+    pub log_id: LogId,
+    /// The number in the file's name.
+    pub number: SegmentNumber,
+    /// The epoch that wrote the segment.
+    pub epoch: Epoch,
+    /// That epoch's nonce.
+    pub nonce: u64,
+    /// The nonce of segment `number - 1`; 0 for the first segment.
+    pub previous_nonce: u64,
+    /// Sector size in bytes.
+    pub sector: u32,
+    /// When it was made, in ns since 1970.
+    pub wall_ns: u64,
+    /// Present on the segment that opens its epoch.
+    pub opening: Option<Opening>,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct SegmentHeader {
+    magic: [u8; 8],
+    /// Over the whole sector after this field.
+    crc: U32,
+    version: U32,
+    flags: U32,
+    checksum: U32,
+    log_id: [u8; 16],
+    number: U64,
+    epoch: U32,
+    sector: U32,
+    nonce: U64,
+    previous_nonce: U64,
+    wall_ns: U64,
+    cut_count: U32,
+    reserved: [u8; 12],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
+#[repr(C)]
+struct OpeningHeader {
+    base: U64,
+    first_seq: U64,
+    supersedes_from: U64,
+    cut_at: U64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
+#[repr(C)]
+struct EpochCut {
+    epoch: U32,
+    reserved: U32,
+    cut_at: U64,
+}
+
+/// How many earlier cuts fit in the header of an opening segment.
+#[must_use]
+pub const fn max_cuts(sector: u32) -> usize {
+    (sector as usize - size_of::<SegmentHeader>() - size_of::<OpeningHeader>())
+        / size_of::<EpochCut>()
+}
+
+impl Header {
+    /// One whole sector of bytes. Of more cuts than fit, the newest are kept.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let cuts: Vec<EpochCut> = self.opening.as_ref().map_or_else(Vec::new, |opening| {
+            let skip = opening.cuts.len().saturating_sub(max_cuts(self.sector));
+            opening
+                .cuts
+                .iter()
+                .skip(skip)
+                .map(|cut| EpochCut {
+                    epoch: cut.epoch.0.into(),
+                    reserved: U32::ZERO,
+                    cut_at: cut.cut_at.0.into(),
+                })
+                .collect()
+        });
+        let opening = self.opening.as_ref().map(|opening| OpeningHeader {
+            base: opening.base.0.into(),
+            first_seq: opening.first_seq.0.into(),
+            supersedes_from: opening.supersedes_from.0.into(),
+            cut_at: opening.cut_at.0.into(),
+        });
+        let mut header = SegmentHeader {
+            magic: SEGMENT_MAGIC,
+            crc: U32::ZERO,
+            version: VERSION.into(),
+            flags: if opening.is_some() { SEGMENT_OPENS_EPOCH } else { 0 }.into(),
+            checksum: CHECKSUM_CRC32_IEEE.into(),
+            log_id: self.log_id.0,
+            number: self.number.0.into(),
+            epoch: self.epoch.0.into(),
+            sector: self.sector.into(),
+            nonce: self.nonce.into(),
+            previous_nonce: self.previous_nonce.into(),
+            wall_ns: self.wall_ns.into(),
+            cut_count: u32::try_from(cuts.len()).unwrap_or(0).into(),
+            reserved: [0; 12],
+        };
+        let opening_bytes = opening.as_ref().map_or(&[][..], |opening| opening.as_bytes());
+        header.crc =
+            sector_crc(&[header.as_bytes(), opening_bytes, cuts.as_bytes()], self.sector).into();
+        padded(&[header.as_bytes(), opening_bytes, cuts.as_bytes()], self.sector)
+    }
+
+    /// Decodes a segment's first sector; `bytes` may be longer.
+    ///
+    /// # Errors
+    /// Any [`FormatError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let (header, _) =
+            SegmentHeader::read_from_prefix(bytes).map_err(|_| FormatError::TooShort)?;
+        if header.magic != SEGMENT_MAGIC {
+            return Err(FormatError::Magic);
+        }
+        let sector = header.sector.get();
+        if !is_valid_sector(sector) {
+            return Err(FormatError::Field("sector"));
+        }
+        let covered = covered_sector(bytes, sector)?;
+        if crc32fast::hash(covered) != header.crc.get() {
+            return Err(FormatError::Crc);
+        }
+        if header.version.get() > VERSION {
+            return Err(FormatError::Version(header.version.get()));
+        }
+        if header.version.get() == 0 {
+            return Err(FormatError::Field("version"));
+        }
+        if header.checksum.get() != CHECKSUM_CRC32_IEEE {
+            return Err(FormatError::Field("checksum"));
+        }
+        if header.flags.get() & !SEGMENT_OPENS_EPOCH != 0 || header.reserved != [0; 12] {
+            return Err(FormatError::Reserved);
+        }
+        let number = header.number.get();
+        if number == 0 || number > MAX_START || header.epoch.get() == 0 {
+            return Err(FormatError::Field("number or epoch"));
+        }
+        let tail =
+            covered.get(size_of::<SegmentHeader>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
+        let cut_count =
+            usize::try_from(header.cut_count.get()).map_err(|_| FormatError::Field("cut count"))?;
+        let opening = if header.flags.get() & SEGMENT_OPENS_EPOCH == 0 {
+            if cut_count != 0 || !all_zero(tail) {
+                return Err(FormatError::Reserved);
+            }
+            None
+        } else {
+            Some(decode_opening(tail, cut_count, sector)?)
+        };
+        Ok(Self {
+            log_id: LogId(header.log_id),
+            number: SegmentNumber(header.number.get()),
+            epoch: Epoch(header.epoch.get()),
+            nonce: header.nonce.get(),
+            previous_nonce: header.previous_nonce.get(),
+            sector,
+            wall_ns: header.wall_ns.get(),
+            opening,
+        })
+    }
+
+    /// The checksum seed of this segment's frames.
+    #[must_use]
+    pub fn seed(&self) -> Seed {
+        Seed::new(self.log_id, self.number, self.epoch, self.nonce)
+    }
+}
+
+fn decode_opening(tail: &[u8], cut_count: usize, sector: u32) -> Result<Opening, FormatError> {
+    let (opening, tail) =
+        OpeningHeader::read_from_prefix(tail).map_err(|_| FormatError::TooShort)?;
+    if cut_count > max_cuts(sector) {
+        return Err(FormatError::Field("cut count"));
+    }
+    let (cuts, rest) = <[EpochCut]>::ref_from_prefix_with_elems(tail, cut_count)
+        .map_err(|_| FormatError::Field("cut count"))?;
+    if !all_zero(rest) || cuts.iter().any(|cut| cut.reserved.get() != 0) {
+        return Err(FormatError::Reserved);
+    }
+    let sector = u64::from(sector);
+    let (base, cut_at) = (opening.base.get(), opening.cut_at.get());
+    if !base.is_multiple_of(sector) || !cut_at.is_multiple_of(sector) || cut_at < base {
+        return Err(FormatError::Field("base or cut"));
+    }
+    let first_seq = opening.first_seq.get();
+    if cut_at > MAX_START || first_seq > MAX_START {
+        return Err(FormatError::Field("base or first Seq"));
+    }
+    if opening.supersedes_from.get() != base || first_seq == 0 {
+        return Err(FormatError::Field("supersedes_from or first Seq"));
+    }
+    Ok(Opening {
+        base: Lsn(base),
+        first_seq: Seq(opening.first_seq.get()),
+        supersedes_from: Lsn(opening.supersedes_from.get()),
+        cut_at: Lsn(cut_at),
+        cuts: cuts
+            .iter()
+            .map(|cut| Cut { epoch: Epoch(cut.epoch.get()), cut_at: Lsn(cut.cut_at.get()) })
+            .collect(),
+    })
+}
