@@ -6,6 +6,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::crc::{UNCOVERED, covered_sector, padded, sector_crc};
+use super::layout::{Structure, structure};
 use super::{
     FormatError, KNOWN_INCOMPATIBLE, LogId, MAX_START, SLOT_STRIDE, VERSION, all_zero,
     is_valid_sector,
@@ -86,6 +87,27 @@ struct ControlSlot {
     low_epoch: U32,
     reserved: [u8; 16],
 }
+
+/// Its fields, for `docs/FORMAT.md`.
+pub(super) const CONTROL_SLOT: Structure = structure!(ControlSlot {
+    magic,
+    crc,
+    version,
+    counter,
+    log_id,
+    compatible,
+    incompatible,
+    sector,
+    epoch,
+    nonce,
+    low_segment,
+    low_lsn,
+    low_seq,
+    low_wall_ns,
+    low_chain,
+    low_epoch,
+    reserved
+});
 
 impl Control {
     /// The slot that holds this generation: they are written in turn.

@@ -5,6 +5,7 @@ use std::mem::size_of;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::layout::{Structure, structure};
 use super::{FIRST_INTERNAL_KIND, FRAME_HEADER_LEN, FormatError, Frame, align_up};
 use crate::position::{Lsn, Seq};
 
@@ -29,6 +30,9 @@ pub struct EntryHeader {
     kind: U16,
     flags: U16,
 }
+
+/// Its fields, for `docs/FORMAT.md`.
+pub(super) const ENTRY_HEADER: Structure = structure!(EntryHeader { len, kind, flags });
 
 impl EntryHeader {
     /// The header of an entry with a payload of `len` bytes.

@@ -6,6 +6,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::crc::Seed;
+use super::layout::{Structure, structure};
 use super::{ENTRY_ALIGN, ENTRY_HEADER_LEN, FormatError, MAX_FRAME_LEN, align_up};
 use crate::position::{Epoch, Lsn, Seq};
 
@@ -95,6 +96,23 @@ struct FrameHeader {
     kind: U16,
     reserved: U16,
 }
+
+/// Its fields, for `docs/FORMAT.md`.
+pub(super) const FRAME_HEADER: Structure = structure!(FrameHeader {
+    magic,
+    crc,
+    body_len,
+    body_crc,
+    lsn,
+    promise,
+    first_seq,
+    entry_count,
+    epoch,
+    wall_ns,
+    chain,
+    kind,
+    reserved
+});
 /// Bytes of a frame header before what its CRC covers.
 const FRAME_UNCOVERED: usize = 8;
 

@@ -23,6 +23,7 @@ mod control;
 mod crc;
 mod entry;
 mod frame;
+pub mod layout;
 mod segment;
 
 pub use control::{Control, LowWater};

@@ -7,6 +7,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::crc::{Seed, UNCOVERED, covered_sector, padded, sector_crc};
+use super::layout::{Structure, structure};
 use super::{FormatError, LogId, MAX_START, MIN_SECTOR, VERSION, all_zero, is_valid_sector};
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
 
@@ -88,6 +89,24 @@ struct SegmentHeader {
     reserved: [u8; 12],
 }
 
+/// Its fields, for `docs/FORMAT.md`.
+pub(super) const SEGMENT_HEADER: Structure = structure!(SegmentHeader {
+    magic,
+    crc,
+    version,
+    flags,
+    checksum,
+    log_id,
+    number,
+    epoch,
+    sector,
+    nonce,
+    previous_nonce,
+    wall_ns,
+    cut_count,
+    reserved
+});
+
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
 #[repr(C)]
 struct OpeningHeader {
@@ -97,6 +116,10 @@ struct OpeningHeader {
     cut_at: U64,
 }
 
+/// Its fields, for `docs/FORMAT.md`.
+pub(super) const OPENING_HEADER: Structure =
+    structure!(OpeningHeader { base, first_seq, supersedes_from, cut_at });
+
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
 #[repr(C)]
 struct EpochCut {
@@ -104,6 +127,9 @@ struct EpochCut {
     reserved: U32,
     cut_at: U64,
 }
+
+/// Its fields, for `docs/FORMAT.md`.
+pub(super) const EPOCH_CUT: Structure = structure!(EpochCut { epoch, reserved, cut_at });
 
 /// How many earlier cuts fit in the header of an opening segment.
 #[must_use]
