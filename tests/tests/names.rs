@@ -165,7 +165,7 @@ fn every_fault_names_tests_that_exist() {
     let sources = sources();
     let text = fs::read_to_string(root().join("docs/FAULT_MODEL.md")).expect("the document");
     let mut faults = 0;
-    for heading in ["Promised", "Detected and refused", "Tolerated"] {
+    for heading in ["Guarantees", "Detected and refused", "Tolerated"] {
         let section = text.split(&format!("\n## {heading}\n")).nth(1).expect("the section");
         let section = section.split("\n## ").next().expect("its text");
         let rows = section.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
