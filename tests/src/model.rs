@@ -7,7 +7,7 @@ use bulla_recovery::{History, Range, Recovery, Report};
 use bulla_wal::{Epoch, Error, Level, Log, Lsn, Options, Receipt, Seq};
 
 /// A promise of the contract that was broken: of a campaign the number that it has in
-/// ARCHITECTURE.md, and what was seen.
+/// docs/INVARIANTS.md, and what was seen.
 pub(crate) type Violation = String;
 
 /// One entry that was appended.
