@@ -43,7 +43,7 @@ fn described<'a>(document: &'a str, structure: &Structure) -> Vec<(&'a str, u64,
 #[test]
 fn every_byte_in_the_document_is_where_the_structs_have_it() {
     let document = document();
-    for structure in STRUCTURES {
+    for structure in &STRUCTURES {
         let fields: Vec<_> = structure
             .fields
             .iter()
@@ -55,7 +55,7 @@ fn every_byte_in_the_document_is_where_the_structs_have_it() {
 
 #[test]
 fn fields_leave_no_byte_out() {
-    for structure in STRUCTURES {
+    for structure in &STRUCTURES {
         let end = structure.fields.iter().fold(0, |end, (name, offset, len)| {
             assert_eq!(*offset, end, "a gap before {}.{name}", structure.name);
             end + len
