@@ -18,14 +18,14 @@ pub enum Error {
     #[error("{position} is below the log's start, LSN {low_water}: it was purged")]
     Purged {
         /// The position asked for.
-        position: crate::Bound,
+        position: crate::range::Bound,
         /// Where the log starts.
         low_water: Lsn,
     },
     /// Another process opened, cut or repaired the log while it was read. Read it again.
     #[error("the log was changed while it was read, at LSN {lsn}: read it again")]
     Changed {
-        /// What is not there any more: no promise covered it.
+        /// What can no longer be read. No durable mark covered it.
         lsn: Lsn,
     },
     /// A repair can't cut there; nothing was changed.
@@ -57,7 +57,7 @@ pub enum CutRefused {
 }
 
 impl Error {
-    /// The corruption, if it is that.
+    /// Returns the corruption, if it is one.
     #[must_use]
     pub fn corruption(&self) -> Option<&Corruption> {
         match self {
@@ -68,7 +68,7 @@ impl Error {
 }
 
 impl Error {
-    /// Says of a corruption up to where the log was proved durable.
+    /// Adds to a corruption up to where the log was proved durable.
     pub(crate) fn proved_durable(self, durable: Lsn) -> Self {
         match self {
             Self::Log(bulla_storage::Error::Corrupt(mut corruption)) => {
@@ -79,7 +79,7 @@ impl Error {
         }
     }
 
-    /// A file that was listed is not there any more.
+    /// Returns whether a file that was listed is gone.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(
             self,

@@ -1,34 +1,33 @@
-//! The read-only look at a log: takes no lock, changes nothing.
+//! Read-only inspection of a log: takes no lock, changes nothing.
+//!
+//! Owns how a log that may be running is told from a corrupt one: by scanning again. Tested by
+//! `recovery/tests/files/hostile.rs` and by the campaigns of readers and of the simulator.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_storage::Corruption;
-use bulla_storage::CorruptionKind;
-use bulla_storage::Error as LogError;
 use bulla_storage::Options;
-use bulla_storage::files::control;
-use bulla_storage::files::dir;
-use bulla_storage::format::Control;
 use bulla_storage::frames::anchor::Landmark;
 
-use crate::analysis::{Analysis, LogDir, Piece};
-use crate::chain::Segment;
+use crate::analysis::Analysis;
 use crate::error::{Error, Result};
+use crate::log_dir::{LogDir, Piece, read_control};
 use crate::map::{self, SegmentBytes};
-use crate::replay::{self, Bound, EntryView, Range, ReplayStats};
+use crate::plan::PlannedSegment;
+use crate::range::{Bound, Range};
+use crate::replay::{self, EntryView, ReplayStats};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
 use bulla_storage::frames::reader::Cursor;
 
-/// A log that is being written is looked at so often at most.
-const MAX_LOOKS: u32 = 8;
+/// At most this many times a log that is being written is scanned.
+const MAX_SCANS: u32 = 8;
 
-/// What a read-only look at a log found.
+/// What a read-only scan of a log found.
 ///
 /// What it shows may not be durable yet: a power loss can take back what lies above
-/// [`Report::durable_lsn`]. Only [`Recovery`](crate::Recovery) makes it so. Of a log
-/// that is open for writing it shows a state that the log had, or its beginning.
+/// [`Report::durable_lsn`]. Only [`Recovery`](crate::Recovery) makes it durable. Of a log
+/// that is open for writing it shows a state that the log had, or the beginning of one.
 #[derive(Debug)]
 pub struct Inspection {
     log: LogDir,
@@ -39,19 +38,19 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Looks at the log in `dir`. A corrupt one is no error: the report says so.
+    /// Scans the log in `dir`. A corrupt log is no error: the report says so.
     ///
     /// # Errors
-    /// [`NotALog`](LogError::NotALog), [`Unsupported`](LogError::Unsupported) for a newer
-    /// format, [`Corrupt`](LogError::Corrupt) when CONTROL can't be read,
-    /// [`Io`](LogError::Io), which is never taken for the log's end.
+    /// [`NotALog`](bulla_storage::Error::NotALog), [`Unsupported`](bulla_storage::Error::Unsupported)
+    /// for a newer format, [`Corrupt`](bulla_storage::Error::Corrupt) when CONTROL can't be read,
+    /// [`Io`](bulla_storage::Error::Io), which is never taken for the log's end.
     pub fn read(dir: &Path, options: &Options) -> Result<Self> {
-        let (log, analysis) = settled(dir, options, Bodies::Checked)?;
+        let (log, analysis) = undisturbed(dir, options, Bodies::Checked)?;
         Ok(Self::of(log, analysis))
     }
 
-    /// As [`read`](Self::read), but looks at no frame below the first landmark that still
-    /// stands, as [`Recovery::run_above`](crate::Recovery::run_above) does: then entries
+    /// Does what [`read`](Self::read) does, but reads no frame below the first landmark that
+    /// still stands, as [`Recovery::run_above`](crate::Recovery::run_above) does: then entries
     /// below it can't be replayed, and the report counts none.
     ///
     /// # Errors
@@ -59,7 +58,7 @@ impl Inspection {
     #[doc(hidden)]
     pub fn read_above(dir: &Path, options: &Options, landmarks: &[Landmark]) -> Result<Self> {
         for landmark in landmarks {
-            let (log, analysis) = settled_above(dir, options, Some(landmark), Bodies::Checked)?;
+            let (log, analysis) = undisturbed_above(dir, options, Some(landmark), Bodies::Checked)?;
             if analysis.is_sound_above(&log, landmark)? {
                 return Ok(Self::of(log, analysis));
             }
@@ -72,26 +71,26 @@ impl Inspection {
         Self { report, pieces, start: analysis.start(), log, analysis }
     }
 
-    /// What was found.
+    /// Returns what was found.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
     }
 
-    /// The segments, in order of number.
+    /// Returns the segments, in order of number.
     #[must_use]
     pub fn segments(&self) -> &[SegmentReport] {
         &self.report.segments
     }
 
-    /// Reads the segments' files again, and says what their bytes are good for, in the
-    /// order of [`segments`](Self::segments). `None` for one that was purged meanwhile.
+    /// Reads the segments' files again, and returns what their bytes are, in the order of
+    /// [`segments`](Self::segments); `None` for one that was purged since.
     ///
     /// # Errors
-    /// [`Io`](LogError::Io).
+    /// [`Io`](bulla_storage::Error::Io).
     pub fn measure(&self) -> Result<Vec<Option<SegmentBytes>>> {
         let segments = self.segments();
-        // The segment in which the log ends, and what was made behind it.
+        // The log ends in this segment; those behind it are spares.
         let last = self.pieces.last().map(|piece| piece.header.number);
         segments
             .iter()
@@ -104,46 +103,47 @@ impl Inspection {
             .collect()
     }
 
-    /// Those of the landmarks that are in this log, with everything up to what they were made
-    /// for, in their order.
+    /// Returns those of the landmarks that are in this log, with everything up to the
+    /// position that they were made for, in their order.
     ///
     /// # Errors
-    /// [`Io`](LogError::Io).
+    /// [`Io`](bulla_storage::Error::Io).
     #[doc(hidden)]
     pub fn standing(&self, landmarks: &[Landmark]) -> Result<Vec<Landmark>> {
-        self.analysis.sift(&self.log, landmarks)
+        self.analysis.standing(&self.log, landmarks)
     }
 
-    /// Gives the entries in `range` that can be read in order (of a corrupt log: up to
-    /// the damage) to `visitor`, which may break off.
+    /// Passes the entries in `range` that can be read in order (of a corrupt log: up to the
+    /// damage) to `visitor`, which may stop the replay.
     ///
     /// # Errors
     /// [`Purged`](crate::Error::Purged) when the range starts below the log;
-    /// [`Io`](LogError::Io); [`Corrupt`](LogError::Corrupt) when what was promised is not there
-    /// any more; [`Changed`](crate::Error::Changed) when that is so of what was not.
+    /// [`Io`](bulla_storage::Error::Io); [`Corrupt`](bulla_storage::Error::Corrupt) when entries that
+    /// were marked durable can no longer be read; [`Changed`](crate::Error::Changed) when
+    /// others can't.
     pub fn replay(
         &self,
         range: Range,
         visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
     ) -> Result<ReplayStats> {
         replay::replay(&self.log, &self.pieces, self.start, range, visitor)
-            .map_err(|error| told(&self.analysis, error))
+            .map_err(|error| explained(&self.analysis, error))
     }
 }
 
-/// Gives the entries of the log in `dir` that are in `range`, in order, to `visitor`, which
-/// may break off. Takes no lock, changes nothing.
+/// Passes the entries of the log in `dir` that are in `range`, in order, to `visitor`, which
+/// may stop the replay. Takes no lock, changes nothing.
 ///
-/// Without a `from` it is the fastest way through a log: headers first, then every frame is
-/// read and verified once, just before its entries are given. [`Inspection`] verifies all of
-/// them before it shows the first one, and then again; so does this one when there is a
-/// `from`, as nothing is given from behind damage. Corruption is told in its place, as an
-/// error after the entries before it. What is given may not be durable yet, as with
-/// [`Inspection`].
+/// Without a `from` this is the fastest way to read a log: it scans the headers, then reads
+/// and verifies every frame once, just before it passes on the frame's entries. [`Inspection`]
+/// verifies all frames before it shows the first one, and then again. So does this function
+/// when there is a `from`, because it passes nothing on from behind damage. It reports
+/// corruption in its place, as an error after the entries before it. Entries may not be
+/// durable yet, as with [`Inspection`].
 ///
 /// # Errors
-/// [`Corrupt`](LogError::Corrupt) after everything that can be read in order, unless the
-/// visitor or the range ends before; otherwise as [`Inspection::read`] and
+/// [`Corrupt`](bulla_storage::Error::Corrupt) after everything that can be read in order, unless
+/// the visitor stops or the range ends before; otherwise as [`Inspection::read`] and
 /// [`Inspection::replay`].
 pub fn replay(
     dir: &Path,
@@ -155,27 +155,27 @@ pub fn replay(
         Bound::Unbounded => Bodies::Unread,
         Bound::Lsn(_) | Bound::Seq(_) | Bound::Time(_) => Bodies::Checked,
     };
-    let (log, analysis) = settled(dir, options, bodies)?;
+    let (log, analysis) = undisturbed(dir, options, bodies)?;
     let stats = replay::replay(&log, &analysis.pieces(), analysis.start(), range, visitor)
-        .map_err(|error| told(&analysis, error))?;
-    // Nobody asked for what lies behind the range.
-    let ended = stats.stopped || replay::is_reached(range.to, analysis.chain.end);
-    match analysis.status {
+        .map_err(|error| explained(&analysis, error))?;
+    // What lies behind the range was not asked for.
+    let ended = stats.stopped || range.to.is_reached(analysis.chain.valid_end);
+    match analysis.status() {
         Status::Corrupt(fault) if !ended => Err(fault.into()),
         _ => Ok(stats),
     }
 }
 
-/// What it means that a frame is not valid (any more). One that was promised, as all of the
-/// older epochs were, is corruption. Of the others the bodies were checked before, so the
-/// log has changed: another open takes them over into its own epoch, or cuts them off.
-fn told(analysis: &Analysis, error: Error) -> Error {
+/// Returns the error of a replay whose frame is no longer valid. A frame that was marked durable,
+/// as all of the older epochs are, is corruption. The others were valid in the scan, so the log
+/// has changed: another open rewrites them under its own epoch, or cuts them off.
+fn explained(analysis: &Analysis, error: Error) -> Error {
     let Some((segment, lsn)) = error.corruption().and_then(|found| found.segment.zip(found.lsn))
     else {
         return error;
     };
-    let durable = analysis.chain.durable;
-    let is_newest = |newest: &Segment| newest.newest && newest.number == segment;
+    let durable = analysis.chain.durable_end;
+    let is_newest = |newest: &PlannedSegment| newest.newest && newest.number == segment;
     if lsn < durable {
         error.proved_durable(durable)
     } else if analysis.plan.segments.iter().any(is_newest) {
@@ -185,67 +185,46 @@ fn told(analysis: &Analysis, error: Error) -> Error {
     }
 }
 
-/// A look that no writer disturbed.
+/// Scans a log until no writer disturbs the result.
 ///
-/// A log that is open for writing changes while it is read: a promise that is read late
-/// covers frames that were not there when their place was read early. So a corruption is
-/// believed only when it is found twice; frames that a second look finds at or above the
-/// first one's promises show that nothing was lost.
-pub(crate) fn settled(dir: &Path, options: &Options, bodies: Bodies) -> Result<(LogDir, Analysis)> {
-    settled_above(dir, options, None, bodies)
+/// A log that is open for writing changes while it is read: a durable mark that is read late
+/// covers frames that were not there when their place was read early. So a corruption counts
+/// only when two scans find it; frames that the second scan finds at or above the first one's
+/// durable marks show that nothing was lost.
+pub(crate) fn undisturbed(
+    dir: &Path,
+    options: &Options,
+    bodies: Bodies,
+) -> Result<(LogDir, Analysis)> {
+    undisturbed_above(dir, options, None, bodies)
 }
 
-/// As [`settled`], from a landmark on if it stands.
-fn settled_above(
+/// Does what [`undisturbed`] does, above a landmark if it stands.
+fn undisturbed_above(
     dir: &Path,
     options: &Options,
     landmark: Option<&Landmark>,
     bodies: Bodies,
 ) -> Result<(LogDir, Analysis)> {
-    let mut first: Option<Analysis> = None;
-    let mut looks = 0;
+    let mut earlier: Option<Analysis> = None;
+    let mut scans = 0;
     loop {
-        looks += 1;
+        scans += 1;
         let control = read_control(dir, options)?;
         let mut log = LogDir::new(dir, &options.clone().sector(control.sector));
         let mut now = match Analysis::read_from(&mut log, control, landmark, bodies) {
             // A segment was purged, or a temporary file renamed, after it was listed.
-            Err(error) if looks < MAX_LOOKS && error.is_not_found() => continue,
+            Err(error) if scans < MAX_SCANS && error.is_not_found() => continue,
             now => now?,
         };
-        now.look_again_for_successor(&log)?;
-        if let Some(before) = &first {
-            now.disregard_later_promises(before);
+        now.list_successor_again(&log)?;
+        if let Some(earlier) = &earlier {
+            now.compare_with_earlier(earlier);
         }
-        let confirmed = first.as_ref().is_some_and(|before| before.status == now.status);
-        if !matches!(now.status, Status::Corrupt(_)) || confirmed || looks == MAX_LOOKS {
+        let confirmed = earlier.as_ref().is_some_and(|earlier| earlier.status() == now.status());
+        if !now.is_corrupt() || confirmed || scans == MAX_SCANS {
             return Ok((log, now));
         }
-        first = Some(now);
-    }
-}
-
-/// Reads CONTROL, telling "no log here" from "its CONTROL is gone".
-pub(crate) fn read_control(path: &Path, options: &Options) -> Result<Control> {
-    let io = options.io.as_ref();
-    let listing = match dir::list(io, path) {
-        Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Err(LogError::NotALog { path: path.to_owned() }.into());
-        }
-        listing => listing?,
-    };
-    if listing.has_control {
-        return Ok(control::read(io, path)?);
-    }
-    match listing.segments.first() {
-        None => Err(LogError::NotALog { path: path.to_owned() }.into()),
-        Some(segment) => Err(Corruption {
-            segment: Some(segment.number),
-            offset: None,
-            lsn: None,
-            durable: None,
-            kind: CorruptionKind::ControlMissing,
-        }
-        .into()),
+        earlier = Some(now);
     }
 }

@@ -1,18 +1,21 @@
 //! Recovery of a log: what of it survived, what did not, and why.
 //!
-//! Owns the way from bytes on a disk to a log that can be appended to: the scan
-//! ([`Inspection`], read-only), the verdict (a pure table in `verdict.rs`), re-homing
-//! of the tail with its single commit point ([`Recovery`], [`open`]), replay, and the
-//! explicit [`repair`]. It never appends, never interprets a payload, and changes
-//! nothing when it refuses. Tested here against damaged images, and by the simulator.
+//! Owns the way from bytes on a disk to a log that can be appended to: the read-only scan
+//! ([`Inspection`]), the verdict ([`Case`]: one table of named cases), the rewrite of the tail
+//! with its single commit point ([`Recovery`], [`open`]), replay, and the explicit [`repair`].
+//! It never appends, never interprets a payload, and changes nothing when it refuses. Tested
+//! here against damaged images, and by the simulator.
 //!
 //! ```text
-//! scan     one segment: frames, then probes   analysis  all of these over a directory
-//! chain    spans, X and D, purely             verdict   the table, purely
-//! inspect  read-only     rehome  the commit   replay    entries to a visitor
-//! repair   explicit      quarantine  copies   report    plain data for people
-//! ahead    batches of frames, read and checked by several threads
-//! map      what each byte of a file is
+//! log_dir   a directory, and how it is read      plan      what the headers tell
+//! scan      one segment: frames, then probes     chain     scans joined, purely
+//! verdict   the recovery table, purely           analysis  all of these, in order
+//! evidence  an analysis as a report              report    plain data for people
+//! inspect   read-only                            open      lock, verdict, order of writes
+//! tail_rewrite  the commit point                 trim      what follows it
+//! quarantine    copies                           repair    explicit
+//! replay    entries to a visitor                 map       what each byte of a file is
+//! range     which entries
 //! ```
 //!
 //! # Examples
@@ -44,18 +47,23 @@
     clippy::cast_possible_truncation
 )]
 
-mod ahead;
 mod analysis;
 mod chain;
 mod error;
+mod evidence;
 mod inspect;
+mod log_dir;
 mod map;
+mod open;
+mod plan;
 mod quarantine;
-mod rehome;
+mod range;
 mod repair;
 mod replay;
 mod report;
 mod scan;
+mod tail_rewrite;
+mod trim;
 mod verdict;
 
 /// The layer below, whose types are in the signatures here.
@@ -64,7 +72,9 @@ pub use bulla_storage::frames::timeline::History;
 pub use error::{CutRefused, Error, Result};
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
-pub use rehome::{Recovery, open};
+pub use open::{Recovery, open};
+pub use range::{Bound, Range};
 pub use repair::{CutFile, RepairPlan, RepairPreview, RepairReport, preview_repair, repair};
-pub use replay::{Bound, EntryView, Range, ReplayStats};
+pub use replay::{EntryView, ReplayStats};
 pub use report::{Evidence, Proof, Report, Seal, SegmentReport, SegmentState, Status};
+pub use verdict::{Case, UnknownName};

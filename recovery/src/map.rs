@@ -1,12 +1,12 @@
-//! What every byte of a log's segment files is good for. Read-only.
+//! Measures what every byte of a log's segment files is. Read-only.
 //!
-//! Owns nothing: it reads again what lies behind the live frames, which an analysis
-//! knows, sector by sector.
+//! Owns nothing: it takes the live frames from an analysis and reads what lies behind them
+//! again, sector by sector. Tested by `recovery/tests/files/maps.rs`.
 
 use bulla_storage::format::all_zero;
 
-use crate::analysis::{LogDir, Piece};
 use crate::error::Result;
+use crate::log_dir::{LogDir, Piece};
 use crate::report::{Seal, SegmentReport, SegmentState, Status};
 use bulla_storage::frames::read_buffer::{WINDOW_LEN, to_usize};
 
@@ -20,15 +20,15 @@ pub struct SegmentBytes {
     /// Written once, and no longer a part of the log: superseded by a later epoch, below
     /// the low-water mark, or behind where the successor shows that the segment ends.
     pub dead: u64,
-    /// Behind the end of the log, and never promised: a recovery cuts it.
+    /// Behind the end of the log, and never marked durable: a recovery cuts it off.
     pub torn: u64,
-    /// Not known to be anything: behind damage, or of a segment that does not fit.
+    /// Unknown: behind damage, or in a segment that does not fit.
     pub unread: u64,
     /// Zeros: not used yet.
     pub zero: u64,
 }
 
-/// Measures one segment; `None` when its file has gone meanwhile. `open` says that the log
+/// Measures one segment; returns `None` when its file has gone since. `open` says that the log
 /// ends in it, or before it.
 pub(crate) fn measure(
     log: &LogDir,
@@ -54,8 +54,8 @@ pub(crate) fn measure(
     let rest = match (segment.state, status) {
         (SegmentState::Dead | SegmentState::Superseded, _) => &mut bytes.dead,
         (SegmentState::Unread, _) => &mut bytes.unread,
-        // The log goes on in another segment: what lies behind this one's frames is none
-        // of it.
+        // The log continues in another segment: what lies behind this one's frames does not
+        // belong to it.
         _ if !open => &mut bytes.dead,
         (_, Status::Corrupt(_)) => &mut bytes.unread,
         _ => &mut bytes.torn,

@@ -1,7 +1,7 @@
-//! Copies of what recovery cuts off, made and synced before the originals are trimmed.
+//! Copies what recovery cuts off, and syncs the copies before the originals are trimmed.
 //!
 //! Owns the folder `quarantine/`. A copy appears under its name only when it is whole;
-//! making it again after a crash replaces it. Nothing here is ever removed by us.
+//! making it again after a crash replaces it. Recovery never removes one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use bulla_storage::files::dir;
 use bulla_storage::format::all_zero;
 use bulla_storage::io::write_full;
 
-use crate::analysis::LogDir;
 use crate::error::Result;
+use crate::log_dir::LogDir;
 use bulla_storage::frames::read_buffer::{WINDOW_LEN, Window};
 
-/// The folder, made when the first copy is.
+/// The folder, created with the first copy.
 #[derive(Debug)]
 pub(crate) struct Quarantine<'a> {
     log: &'a LogDir,
@@ -29,8 +29,8 @@ impl<'a> Quarantine<'a> {
         Self { log, path: log.path.join(dir::QUARANTINE), copies: Vec::new() }
     }
 
-    /// Copies what is not zero from `from` on, up to the last such byte; nothing when
-    /// there is none.
+    /// Copies the bytes from `from` to the last one that is not zero; nothing when all are
+    /// zeros.
     pub(crate) fn keep_rest(&mut self, source: &Path, from: u64, name: &str) -> Result<()> {
         let mut window = self.window(source)?;
         match nonzero_end(&mut window, from)? {
@@ -82,8 +82,7 @@ impl<'a> Quarantine<'a> {
         Ok(())
     }
 
-    /// Makes the copies durable under their names. On return the originals may go.
-    /// Gives the copies made.
+    /// Makes the copies durable under their names and returns them. Then the originals may go.
     pub(crate) fn finish(self) -> Result<Vec<PathBuf>> {
         if !self.copies.is_empty() && !skip(Point::QuarantineDirSync) {
             let io = self.log.io.as_ref();
@@ -94,7 +93,7 @@ impl<'a> Quarantine<'a> {
     }
 }
 
-/// Offset after the last byte from `from` on that is not zero.
+/// Returns the offset after the last byte from `from` on that is not zero.
 fn nonzero_end(window: &mut Window, from: u64) -> Result<Option<u64>> {
     let mut end = None;
     let mut at = from;

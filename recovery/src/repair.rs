@@ -1,11 +1,12 @@
-//! Repair: what an operator asks for when recovery refuses. It always keeps a copy.
+//! Repair: cuts a log where an operator says, when recovery refuses it. Always keeps a copy.
 //!
-//! Owns the copies of whole files and the cut. Whatever is behind the cut stays in
-//! `quarantine/`, byte for byte; what is before it is recovered as usual. A segment
-//! that does not fit into the log (a damaged header, a gap) ends it: the new epoch's
-//! opening takes the number of the first that does not fit, replacing it by the rename
-//! that is the commit point, and those after it are removed, the highest first. A crash
-//! in between leaves a log that is refused again, and can be repaired again.
+//! Owns the copies of whole files and the cut. Everything behind the cut stays in
+//! `quarantine/`, byte for byte; everything before it is recovered as usual. A segment that
+//! does not fit into the log (a damaged header, a gap) ends it: the segment that opens the new
+//! epoch takes the number of the first that does not fit, and the rename that is the commit
+//! point replaces that one. Those after it are removed, the highest first. A crash in between
+//! leaves a log that is refused again, and can be repaired again. Tested by
+//! `recovery/tests/files/repairs.rs`.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -22,14 +23,18 @@ use bulla_storage::files::recovered::begin;
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::FileKind;
 
-use crate::analysis::{Analysis, LogDir};
+use crate::analysis::Analysis;
 use crate::error::{CutRefused, Error, Result};
-use crate::inspect::settled;
+use crate::inspect::undisturbed;
+use crate::log_dir::LogDir;
+use crate::open::LockedLog;
 use crate::quarantine::Quarantine;
-use crate::rehome::{Cut, Entered, commit, keep_len, remove_dead, trim};
-use crate::replay::{self, Bound, EntryView, Range};
+use crate::range::{Bound, Range};
+use crate::replay::{self, EntryView};
 use crate::report::Report;
 use crate::scan::Bodies;
+use crate::tail_rewrite::{Tail, clip, commit};
+use crate::trim::{keep_len, remove_dead, trim};
 
 /// What to repair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +45,7 @@ pub struct RepairPlan {
 }
 
 impl RepairPlan {
-    /// Keeps everything that can be read in order.
+    /// Plans to keep everything that can be read in order.
     #[must_use]
     pub fn keep_readable(report: &Report) -> Self {
         Self { cut_at: report.last_lsn }
@@ -49,6 +54,7 @@ impl RepairPlan {
 
 /// What a repair did.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RepairReport {
     /// What was found before.
     pub before: Report,
@@ -56,7 +62,7 @@ pub struct RepairReport {
     pub cut_at: Lsn,
     /// The epoch that begins there.
     pub epoch: Epoch,
-    /// Copies of the files that were changed or removed, made first.
+    /// Copies of the files that were changed or removed, made before.
     pub copies: Vec<PathBuf>,
     /// Segments that did not fit into the log: replaced or removed.
     pub removed: Vec<SegmentNumber>,
@@ -64,6 +70,7 @@ pub struct RepairReport {
 
 /// What a repair would do.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RepairPreview {
     /// What was found.
     pub before: Report,
@@ -71,10 +78,10 @@ pub struct RepairPreview {
     pub cut_at: Lsn,
     /// Entries before the cut, which stay.
     pub kept_entries: u64,
-    /// Entries behind the cut that can be read, and would be lost to the log. What else is
-    /// lost can't be read, nor counted.
+    /// Entries behind the cut that can be read, and would be lost to the log. Others that are
+    /// lost can be neither read nor counted.
     pub lost_entries: u64,
-    /// Number of the first entry that is lost; it is given to another one.
+    /// Number of the first entry that is lost. The next entry gets the same number.
     pub first_lost: Seq,
     /// The end of the positions that are lost, as far as it is known.
     pub lost_to: Lsn,
@@ -82,12 +89,12 @@ pub struct RepairPreview {
     pub cut: Vec<CutFile>,
     /// Segments that don't fit into the log: copied, then replaced or removed.
     pub removed: Vec<SegmentNumber>,
-    /// Frames from here to the cut are written anew.
+    /// Frames from here to the cut are rewritten.
     renewed_from: Lsn,
 }
 
 impl RepairPreview {
-    /// Would a landmark that stands now stand after the repair?
+    /// Returns whether a landmark that stands now would stand after the repair.
     #[doc(hidden)]
     #[must_use]
     pub fn keeps(&self, landmark: &Landmark) -> bool {
@@ -97,6 +104,7 @@ impl RepairPreview {
 
 /// A segment file that a repair cuts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct CutFile {
     /// The segment.
     pub number: SegmentNumber,
@@ -106,13 +114,13 @@ pub struct CutFile {
     pub to_len: u64,
 }
 
-/// Says what [`repair`] would do. Takes no lock, changes nothing.
+/// Returns what [`repair`] would do. Takes no lock, changes nothing.
 ///
 /// # Errors
 /// Those of [`repair`].
 pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<RepairPreview> {
-    let (log, analysis) = settled(path, options, Bodies::Checked)?;
-    let cut = checked_cut(&log, &analysis, plan.cut_at)?;
+    let (log, analysis) = undisturbed(path, options, Bodies::Checked)?;
+    let tail = checked_tail(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
     let range = Range { to: Bound::Lsn(plan.cut_at), ..Range::ALL };
     let each = |_: &EntryView<'_>| ControlFlow::Continue(());
@@ -121,11 +129,11 @@ pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Resul
         cut_at: plan.cut_at,
         kept_entries: kept.entries,
         lost_entries: before.entries.saturating_sub(kept.entries),
-        first_lost: cut.end.seq,
+        first_lost: tail.end.seq,
         lost_to: before.last_lsn.max(before.durable_lsn),
-        cut: if analysis.unfinished { Vec::new() } else { cut_files(&analysis, cut) },
+        cut: if analysis.is_new() { Vec::new() } else { cut_files(&analysis, tail) },
         removed: unread(&analysis).iter().map(|file| file.number).collect(),
-        renewed_from: cut.durable.lsn,
+        renewed_from: tail.start.lsn,
         before,
     })
 }
@@ -140,18 +148,18 @@ pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Resul
 /// [`Cut`](Error::Cut) when the log can't be cut there: nothing was changed. Those of
 /// [`Recovery::run`](crate::Recovery::run), but for corruption of segments.
 pub fn repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<RepairReport> {
-    let Entered { log, lock, control, analysis, .. } = Entered::enter(path, options)?;
-    let cut = checked_cut(&log, &analysis, plan.cut_at)?;
+    let LockedLog { log, lock, control, analysis, .. } = LockedLog::read(path, options)?;
+    let tail = checked_tail(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
-    if analysis.unfinished {
+    if analysis.is_new() {
         let recovered = begin(&log.path, log.options.clone(), lock, control)?;
         let epoch = recovered.header.epoch;
         let (copies, removed) = (Vec::new(), Vec::new());
         return Ok(RepairReport { before, cut_at: plan.cut_at, epoch, copies, removed });
     }
     let unread = unread(&analysis);
-    let copies = keep_files(&log, &analysis, cut, &unread)?;
-    let committed = commit(&log, lock, control, &analysis, cut)?;
+    let copies = keep_files(&log, &analysis, tail, &unread)?;
+    let committed = commit(&log, lock, control, &analysis, tail)?;
     let opening = committed.recovered.header.number;
     for file in unread.iter().rev().filter(|file| file.number != opening) {
         let path = dir::segment_path(&log.path, file.number);
@@ -177,27 +185,28 @@ pub fn repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<Repair
     })
 }
 
-fn checked_cut(log: &LogDir, analysis: &Analysis, cut_at: Lsn) -> Result<Cut> {
+/// Returns the tail that is rewritten when the log is cut at a position, if it can be.
+fn checked_tail(log: &LogDir, analysis: &Analysis, cut_at: Lsn) -> Result<Tail> {
     let refuse = |reason| Err(Error::Cut { cut_at, reason });
-    let (start, end) = (analysis.start(), analysis.chain.end);
+    let (start, end) = (analysis.start(), analysis.chain.valid_end);
     if cut_at < start.lsn {
         return refuse(CutRefused::BelowStart(start.lsn));
     }
     if cut_at > end.lsn {
         return refuse(CutRefused::PastEnd(end.lsn));
     }
-    let end = match analysis.cursor_at(log, cut_at)? {
+    let end = match analysis.boundary_at(log, cut_at)? {
         Ok(end) => end,
         Err(before) => return refuse(CutRefused::InsideFrame(before.lsn)),
     };
-    // What was not promised may only be in the page cache: it is re-homed, as in a
-    // recovery. The boundary before the promise will do where that is not one.
-    let durable = analysis.chain.durable.min(cut_at);
-    let (Ok(durable) | Err(durable)) = analysis.cursor_at(log, durable)?;
-    Ok(Cut { durable, end })
+    // Frames that no durable mark covers may only be in the page cache: they are rewritten, as
+    // in a recovery. Where the mark is inside a frame, the boundary before it does as well.
+    let durable = analysis.chain.durable_end.min(cut_at);
+    let (Ok(start) | Err(start)) = analysis.boundary_at(log, durable)?;
+    Ok(Tail { start, end })
 }
 
-/// Files of segments that do not fit into the log, in order.
+/// Returns the files of segments that do not fit into the log, in order.
 fn unread(analysis: &Analysis) -> Vec<SegmentFile> {
     let first = analysis.plan.low_water.segment;
     let live = analysis.listing.segments.iter().filter(|file| file.number >= first);
@@ -208,12 +217,12 @@ fn unread(analysis: &Analysis) -> Vec<SegmentFile> {
 fn keep_files(
     log: &LogDir,
     analysis: &Analysis,
-    cut: Cut,
+    tail: Tail,
     unread: &[SegmentFile],
 ) -> Result<Vec<PathBuf>> {
     let epoch = analysis.control.epoch;
     let unread = unread.iter().filter(|file| file.kind == FileKind::Regular);
-    let cut = cut_files(analysis, cut).into_iter().map(|file| file.number);
+    let cut = cut_files(analysis, tail).into_iter().map(|file| file.number);
     let numbers = cut.chain(unread.map(|file| file.number));
     let mut quarantine = Quarantine::new(log);
     for number in numbers {
@@ -223,15 +232,9 @@ fn keep_files(
     quarantine.finish()
 }
 
-/// The segments that fit into the log and hold something behind the cut.
-fn cut_files(analysis: &Analysis, cut: Cut) -> Vec<CutFile> {
-    let mut pieces = analysis.pieces();
-    pieces.retain(|piece| piece.start.lsn < cut.durable.lsn);
-    for piece in &mut pieces {
-        if piece.end.lsn > cut.durable.lsn {
-            piece.end = cut.durable;
-        }
-    }
+/// Returns the segments that fit into the log and hold something behind the cut.
+fn cut_files(analysis: &Analysis, tail: Tail) -> Vec<CutFile> {
+    let pieces = clip(&analysis.pieces(), analysis.start(), tail.start);
     let segments = analysis.plan.segments.iter().map(|segment| CutFile {
         number: segment.number,
         from_len: segment.file_len,

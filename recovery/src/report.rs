@@ -1,7 +1,9 @@
-//! What a look at a log found, as plain data, with the evidence in words for people.
+//! What an inspection or a recovery of a log found, as plain data, with the evidence in words
+//! for people.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use bulla_storage::Corruption;
 use bulla_storage::Epoch;
@@ -11,21 +13,23 @@ use bulla_storage::SegmentNumber;
 use bulla_storage::Seq;
 use bulla_storage::format::LogId;
 
+use crate::verdict::{Case, UnknownName};
 use bulla_storage::frames::timeline::History;
 
-/// What a log is found to be.
+/// What a log is found to be: one of these three, and there will be no other. A caller must
+/// say what it does with each.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Status {
     /// Whole: only zeros follow the last frame.
     Clean,
-    /// What follows the last frame was never promised to be durable.
+    /// What follows the last frame was never marked durable.
     TornTail,
     /// Something that was durable can't be read.
     Corrupt(Corruption),
 }
 
 impl Status {
-    /// `clean`, `torn_tail` or `corrupt`.
+    /// Returns `clean`, `torn_tail` or `corrupt`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -54,9 +58,9 @@ pub enum Proof {
     LowWater,
     /// What a checkpoint of the log's user remembers.
     Landmark,
-    /// The cut of the recovery that opened the newest epoch.
+    /// The end of what the recovery that opened the newest epoch kept.
     Opening {
-        /// The opening segment.
+        /// The epoch's first segment.
         segment: SegmentNumber,
     },
     /// A later epoch that begins there.
@@ -98,35 +102,35 @@ impl fmt::Display for Proof {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// Up to where the log was durable for certain, and why.
+    /// Up to where the log is known to have been durable, and why.
     Promise {
-        /// D.
+        /// The durable end.
         durable: Lsn,
         /// What says so.
         proof: Proof,
     },
     /// Nothing but zeros follows the last frame.
     OnlyZeros {
-        /// X.
+        /// The valid end.
         after: Lsn,
     },
-    /// The log was closed in order.
+    /// The log was closed cleanly.
     Closed {
-        /// X.
+        /// The valid end.
         at: Lsn,
     },
-    /// The frames that can be read in order end at something that is not one.
+    /// The frames that can be read in order end at something that is no frame.
     Damaged {
         /// In which segment.
         segment: SegmentNumber,
         /// Where in its file.
         offset: u64,
-        /// X.
+        /// The valid end.
         lsn: Lsn,
         /// What is there.
         damage: FrameDamage,
     },
-    /// Bytes that were never promised.
+    /// Bytes that were never marked durable.
     Tail {
         /// In which segment.
         segment: SegmentNumber,
@@ -135,7 +139,7 @@ pub enum Evidence {
         /// How many.
         bytes: u64,
     },
-    /// Bytes behind a segment's last frame that its successor shows to be none.
+    /// Bytes behind a segment's last frame. Its successor shows that no frame is missing.
     Ignored {
         /// In which segment.
         segment: SegmentNumber,
@@ -157,7 +161,7 @@ impl fmt::Display for Evidence {
                 write!(f, "everything below LSN {durable} was durable: {proof} says so")
             }
             Self::OnlyZeros { after } => write!(f, "only zeros after LSN {after}"),
-            Self::Closed { at } => write!(f, "closed in order at LSN {at}"),
+            Self::Closed { at } => write!(f, "closed cleanly at LSN {at}"),
             Self::Damaged { segment, offset, lsn, damage } => {
                 write!(
                     f,
@@ -165,11 +169,14 @@ impl fmt::Display for Evidence {
                 )
             }
             Self::Tail { segment, offset, bytes } => {
-                write!(f, "{bytes} bytes at segment {segment} offset {offset} were never promised")
+                write!(
+                    f,
+                    "{bytes} bytes at segment {segment} offset {offset} were never marked durable"
+                )
             }
             Self::Ignored { segment, offset, damage } => write!(
                 f,
-                "no frame at segment {segment} offset {offset} ({damage}), and none missing: \
+                "no frame at segment {segment} offset {offset} ({damage}), and none is missing: \
                  the next segment continues there"
             ),
             Self::Fault(corruption) => corruption.fmt(f),
@@ -178,25 +185,29 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// What a segment is good for.
+/// What a segment is to the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SegmentState {
     /// It holds frames that count.
     Live,
     /// Below the low-water mark: it is removed at the next open.
     Dead,
-    /// Made ahead; it holds no frames that count.
+    /// Prepared ahead; it holds no frames that count.
     Spare,
     /// Everything in it was superseded by a later epoch.
     Superseded,
-    /// A checkpoint stands for its frames: they were not looked at.
+    /// A checkpoint stands for its frames: they were not read.
     Covered,
     /// It does not fit into the log, or lies behind one that does not.
     Unread,
 }
 
 impl SegmentState {
-    /// The lower-case name.
+    const ALL: [Self; 6] =
+        [Self::Live, Self::Dead, Self::Spare, Self::Superseded, Self::Covered, Self::Unread];
+
+    /// Returns the lower-case name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -210,17 +221,33 @@ impl SegmentState {
     }
 }
 
-/// How a segment was ended by its writer.
+impl fmt::Display for SegmentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SegmentState {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|one| one.name() == name).ok_or_else(|| UnknownName(name.to_owned()))
+    }
+}
+
+/// How its writer ended a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Seal {
-    /// It was full, and the log went on in the next one.
+    /// It was full, and the log continued in the next one.
     Rotated,
-    /// The log was closed in order.
+    /// The log was closed cleanly.
     Closed,
 }
 
 impl Seal {
-    /// The lower-case name.
+    /// Returns the lower-case name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -230,8 +257,24 @@ impl Seal {
     }
 }
 
+impl fmt::Display for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Seal {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let mut all = [Self::Rotated, Self::Closed].into_iter();
+        all.find(|one| one.name() == name).ok_or_else(|| UnknownName(name.to_owned()))
+    }
+}
+
 /// One segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SegmentReport {
     /// The number in its name.
     pub number: SegmentNumber,
@@ -245,20 +288,23 @@ pub struct SegmentReport {
     pub frames: u64,
     /// User entries in them.
     pub entries: u64,
-    /// The seal behind its live frames. There is none in the segment that is written to,
-    /// in one that a later epoch took over from, and where a crash came first.
+    /// The seal behind its live frames. There is none in the segment that is being written,
+    /// in one whose epoch a later one superseded, and where a crash came first.
     pub seal: Option<Seal>,
     /// Length in bytes of its file.
     pub file_len: u64,
-    /// What it is good for.
+    /// What it is to the log.
     pub state: SegmentState,
 }
 
-/// What a look at a log, or its recovery, found.
+/// What an inspection of a log, or its recovery, found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// Clean, torn, or corrupt.
     pub status: Status,
+    /// The case of the recovery table that decided this: its name and its argument.
+    pub case: Case,
     /// Which log it is.
     pub log_id: LogId,
     /// Sector size in bytes.
@@ -267,16 +313,16 @@ pub struct Report {
     pub epoch: Epoch,
     /// The log's first live position, its low-water mark.
     pub first_lsn: Lsn,
-    /// Frames below it were not looked at: a checkpoint stands for them. Otherwise the same
-    /// as `first_lsn`.
+    /// Frames below it were not read: a checkpoint stands for them. Without one, the same as
+    /// `first_lsn`.
     pub looked_from: Lsn,
-    /// The exclusive end of what can be read in order, X.
+    /// The exclusive end of what can be read in order.
     pub last_lsn: Lsn,
-    /// Everything below it was durable for certain, D (before this recovery).
+    /// Everything below it is known to have been durable (before this recovery).
     pub durable_lsn: Lsn,
     /// Number of the first live entry.
     pub first_seq: Seq,
-    /// Number that the next entry gets.
+    /// The number of the next entry.
     pub next_seq: Seq,
     /// Position and number of the last entry, when its segment holds one.
     pub last_entry: Option<(Lsn, Seq)>,
@@ -288,13 +334,13 @@ pub struct Report {
     pub segments: Vec<SegmentReport>,
     /// What was found, the proof of the durable LSN first.
     pub evidence: Vec<Evidence>,
-    /// Bytes after the last frame that are no zeros: what a recovery cuts.
+    /// Bytes after the last frame, up to the last that is not zero: what a recovery cuts off.
     pub bytes_cut: u64,
-    /// Positions that this recovery copied into the new epoch's segment.
+    /// Positions that this recovery rewrote under the new epoch.
     pub rehomed: Option<(Lsn, Lsn)>,
-    /// Where this recovery keeps the bytes it cut.
+    /// Where this recovery keeps the bytes that it cut off.
     pub quarantine: Option<PathBuf>,
-    /// Which kept positions are still valid.
+    /// Which positions that a user kept are still valid.
     pub history: History,
 }
 
@@ -358,6 +404,17 @@ mod tests {
                 "{one:?} stands for two proofs"
             );
         }
+    }
+
+    #[test]
+    fn name_of_a_state_or_a_seal_is_read_back() {
+        for state in SegmentState::ALL {
+            assert_eq!(state.to_string().parse(), Ok(state));
+        }
+        for seal in [Seal::Rotated, Seal::Closed] {
+            assert_eq!(seal.to_string().parse(), Ok(seal));
+        }
+        assert!("".parse::<SegmentState>().is_err() && "live".parse::<Seal>().is_err());
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! One segment: its frames in order to the first invalid one, then every later sector
-//! boundary probed for headers whose promises still count.
+//! Scans one segment: reads its frames in order to the first invalid one, then probes every
+//! later sector boundary for headers whose durable marks still count.
 //!
 //! Owns nothing across segments; `chain` joins what the scans find. Memory is bounded by the
-//! window, and by one frame for all scans that share `LongFrames`.
+//! read buffer, and by one frame for all scans that share `LongFrames`. Tested by
+//! `recovery/tests/files/every_flip.rs`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,14 +13,14 @@ use bulla_storage::Seq;
 use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::format::{Frame, FrameKind, Header, MAX_SECTOR, all_zero};
 
-use crate::chain::Segment;
+use crate::plan::PlannedSegment;
 use bulla_storage::frames::read_buffer::{WINDOW_LEN, Window, to_usize};
 use bulla_storage::frames::reader::{Cursor, End, Found, Located, Start, Step, Walk};
 
-/// A promise, and the header that carries it.
+/// A durable mark, and the header that carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Promise {
-    pub(crate) promise: Lsn,
+pub(crate) struct DurableMark {
+    pub(crate) durable: Lsn,
     pub(crate) offset: u64,
     pub(crate) lsn: Lsn,
 }
@@ -29,17 +30,16 @@ pub(crate) struct Promise {
 pub(crate) enum Bodies {
     /// All: a frame is valid when its body is.
     Checked,
-    /// None of frames with entries: these are taken for valid by their headers. Whoever
-    /// uses one checks it then.
+    /// None of frames with entries: a valid header is enough. A replay checks the body when
+    /// it uses it.
     Unread,
 }
 
-/// Marks of a scan lie so far apart that a segment has about so many.
-const MARKS: u64 = 16;
+/// About how many waypoints a scan keeps for a segment.
+const WAYPOINTS: u64 = 16;
 
-/// Frames of this length are passed over, and only their headers read, where no body is asked
-/// for.
-const FAR: u64 = 4 * MAX_SECTOR as u64;
+/// Where no body is needed, only the headers of frames of at least this length are read.
+const LONG_FRAME: u64 = 4 * MAX_SECTOR as u64;
 
 /// What one segment holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,21 +59,43 @@ pub(crate) struct Scan {
     /// After the last valid frame with entries.
     pub(crate) data_end: Option<Lsn>,
     /// Where some of the frames start, in order, the last one among them: a search for a
-    /// boundary goes on from there.
-    pub(crate) marks: Vec<Cursor>,
-    /// The highest promise of the valid frames.
-    pub(crate) walked: Option<Promise>,
-    /// The highest promise after them, of headers whose LSN fits the valid frames'.
-    pub(crate) probed_in_place: Option<Promise>,
-    /// The highest promise after them, of all headers valid in CRC and epoch. One in
+    /// boundary starts there.
+    pub(crate) waypoints: Vec<Cursor>,
+    /// The highest durable mark of the valid frames.
+    pub(crate) in_order: Option<DurableMark>,
+    /// The highest durable mark after them, of headers whose LSN fits the valid frames'.
+    pub(crate) probed_in_place: Option<DurableMark>,
+    /// The highest durable mark after them, of all headers valid in CRC and epoch. One in
     /// the wrong place is still truthful: only this epoch could seal it.
-    pub(crate) probed: Option<Promise>,
+    pub(crate) probed: Option<DurableMark>,
+    /// There is a valid header behind `stop_offset`.
+    pub(crate) has_later_header: bool,
     /// File offset after the last sector from `stop_offset` on that is not all zeros.
     pub(crate) nonzero_end: Option<u64>,
 }
 
 impl Scan {
-    /// The segment's base, as far as its frames or its start tell.
+    /// Returns a scan that has read nothing yet.
+    fn starting_at(offset: u64) -> Self {
+        Self {
+            first: None,
+            last: None,
+            stop_offset: offset,
+            stop: End::Ceiling,
+            frames: 0,
+            entries: 0,
+            last_entry: None,
+            data_end: None,
+            waypoints: Vec::new(),
+            in_order: None,
+            probed_in_place: None,
+            probed: None,
+            has_later_header: false,
+            nonzero_end: None,
+        }
+    }
+
+    /// Returns the segment's base, as far as its frames or its start tell.
     pub(crate) fn base(&self, start: Start, sector: u32) -> Option<Lsn> {
         match start {
             Start::At { base, .. } | Start::Opening { base, .. } => Some(base),
@@ -89,8 +111,8 @@ impl Scan {
     }
 }
 
-/// The right to hold a frame in memory that is longer than a window: of scans side by side
-/// only one has it.
+/// The right to hold a frame in memory that is longer than the read buffer: of concurrent
+/// scans only one has it.
 #[derive(Debug, Default)]
 pub(crate) struct LongFrames(Mutex<()>);
 
@@ -100,12 +122,13 @@ impl LongFrames {
     }
 }
 
-/// Scans one segment. Of the newest epoch what follows the frames is probed: promises of
-/// older ones count no further than what supersedes them, which is reached anyway. None when
-/// the frames end with damage and the file is not `trusted` to be what is on the disk.
+/// Scans one segment. Only in the newest epoch it probes what follows the frames: durable
+/// marks of older epochs count no further than the opening that supersedes them, and the
+/// frames must reach that anyway. Returns `None` when the frames end with damage and the file
+/// is not `trusted` to be what is on the disk.
 pub(crate) fn scan(
     window: Window,
-    segment: &Segment,
+    segment: &PlannedSegment,
     bodies: Bodies,
     trusted: bool,
     long_frames: &LongFrames,
@@ -114,28 +137,14 @@ pub(crate) fn scan(
         Bodies::Checked => window,
         Bodies::Unread => window.with_chunk(u64::from(MAX_SECTOR)),
     };
-    let Segment { header, start, ceiling, newest, .. } = segment;
-    let mark_every = WINDOW_LEN.max(window.len() / MARKS);
-    let mut walk = Walk::new(window, header, *start, *ceiling);
-    let mut scan = Scan {
-        first: None,
-        last: None,
-        stop_offset: walk.offset(),
-        stop: End::Ceiling,
-        frames: 0,
-        entries: 0,
-        last_entry: None,
-        data_end: None,
-        marks: Vec::new(),
-        walked: None,
-        probed_in_place: None,
-        probed: None,
-        nonzero_end: None,
-    };
+    let PlannedSegment { header, start, end_lsn, newest, .. } = segment;
+    let waypoint_every = WINDOW_LEN.max(window.len() / WAYPOINTS);
+    let mut frames = Walk::new(window, header, *start, *end_lsn);
+    let mut scan = Scan::starting_at(frames.offset());
     let mut last_start = None;
     loop {
         let (Located { frame, offset, before, after }, last_entry) =
-            match next(&mut walk, header, bodies, long_frames)? {
+            match next(&mut frames, header, bodies, long_frames)? {
                 Ok(valid) => valid,
                 Err(End::Damage(_)) if !trusted => return Ok(None),
                 Err(end) => {
@@ -144,9 +153,9 @@ pub(crate) fn scan(
                 }
             };
         let first = *scan.first.get_or_insert(before);
-        let marked = scan.marks.last().unwrap_or(&first).lsn;
-        if before.lsn.distance_from(marked) >= mark_every {
-            scan.marks.push(before);
+        let waypoint = scan.waypoints.last().unwrap_or(&first).lsn;
+        if before.lsn.distance_from(waypoint) >= waypoint_every {
+            scan.waypoints.push(before);
         }
         last_start = Some(before);
         scan.last = Some(after);
@@ -156,12 +165,12 @@ pub(crate) fn scan(
         if frame.kind == FrameKind::Data {
             scan.data_end = Some(after.lsn);
         }
-        raise(&mut scan.walked, promise_of(&frame, offset));
+        raise(&mut scan.in_order, durable_mark(&frame, offset));
     }
-    scan.marks.extend(last_start);
-    scan.stop_offset = walk.offset();
+    scan.waypoints.extend(last_start);
+    scan.stop_offset = frames.offset();
     if *newest && !planted(Bug::ProbeSkipped) {
-        probe_rest(&mut walk, header, *start, &mut scan)?;
+        probe_rest(&mut frames, header, *start, &mut scan)?;
     }
     Ok(Some(scan))
 }
@@ -169,45 +178,46 @@ pub(crate) fn scan(
 /// A valid frame, and its last user entry if its body was read.
 type Valid = (Located, Option<(Lsn, Seq)>);
 
-/// The next frame, or why there is none.
+/// Reads the next frame, or says why there is none.
 fn next(
-    walk: &mut Walk,
+    frames: &mut Walk,
     header: &Header,
     bodies: Bodies,
     long_frames: &LongFrames,
 ) -> Result<Result<Valid, End>> {
-    let frame = walk.peek()?;
-    // A seal or a promise is not longer than what is read for its header.
+    let frame = frames.peek()?;
+    // A frame without entries is not longer than what is read for its header.
     if bodies == Bodies::Unread && matches!(frame, Ok(frame) if frame.kind == FrameKind::Data) {
-        let located = walk.skip()?;
-        // Where frames are short, reading only headers would be more reads of all the same.
+        let located = frames.skip()?;
+        // Where frames are short, reading only headers takes more reads for the same bytes.
         let next_is_far =
-            matches!(located, Ok(located) if located.frame.disk_len(header.sector) >= FAR);
+            matches!(located, Ok(located) if located.frame.disk_len(header.sector) >= LONG_FRAME);
         let chunk = if next_is_far { u64::from(MAX_SECTOR) } else { WINDOW_LEN };
-        walk.window.set_chunk(chunk);
+        frames.window.set_chunk(chunk);
         return Ok(located.map(|located| (located, None)));
     }
     let is_long = matches!(frame, Ok(frame) if frame.disk_len(header.sector) > WINDOW_LEN);
     let turn = is_long.then(|| long_frames.turn());
-    let next = match walk.step()? {
+    let next = match frames.step()? {
         Step::Frame(Found { frame, offset, before, after, last_entry, .. }) => {
             Ok((Located { frame, offset, before, after }, last_entry))
         }
         Step::End(end) => Err(end),
     };
     if turn.is_some() {
-        walk.window.shrink();
+        frames.window.shrink();
     }
     Ok(next)
 }
 
-fn probe_rest(walk: &mut Walk, header: &Header, start: Start, scan: &mut Scan) -> Result<()> {
+/// Probes every sector boundary after the valid frames.
+fn probe_rest(frames: &mut Walk, header: &Header, start: Start, scan: &mut Scan) -> Result<()> {
     let sector = u64::from(header.sector);
     let base = scan.base(start, header.sector);
-    let seed = walk.seed();
+    let seed = frames.seed();
     let mut at = scan.stop_offset;
     loop {
-        let chunk = walk.window.bytes(at, WINDOW_LEN)?;
+        let chunk = frames.window.bytes(at, WINDOW_LEN)?;
         if chunk.is_empty() {
             return Ok(());
         }
@@ -223,10 +233,11 @@ fn probe_rest(walk: &mut Walk, header: &Header, start: Start, scan: &mut Scan) -
                     continue;
                 };
                 let Some(implied) = frame.lsn.0.checked_sub(offset - sector) else { continue };
-                let promise = promise_of(&frame, offset);
-                raise(&mut scan.probed, promise);
+                let mark = durable_mark(&frame, offset);
+                raise(&mut scan.probed, mark);
+                scan.has_later_header |= offset > scan.stop_offset;
                 if base == Some(Lsn(implied)) {
-                    raise(&mut scan.probed_in_place, promise);
+                    raise(&mut scan.probed_in_place, mark);
                 }
             }
         }
@@ -234,12 +245,12 @@ fn probe_rest(walk: &mut Walk, header: &Header, start: Start, scan: &mut Scan) -
     }
 }
 
-fn promise_of(frame: &Frame, offset: u64) -> Promise {
-    Promise { promise: frame.promise, offset, lsn: frame.lsn }
+fn durable_mark(frame: &Frame, offset: u64) -> DurableMark {
+    DurableMark { durable: frame.promise, offset, lsn: frame.lsn }
 }
 
-fn raise(highest: &mut Option<Promise>, promise: Promise) {
-    if highest.is_none_or(|highest| promise.promise > highest.promise) {
-        *highest = Some(promise);
+fn raise(highest: &mut Option<DurableMark>, mark: DurableMark) {
+    if highest.is_none_or(|highest| mark.durable > highest.durable) {
+        *highest = Some(mark);
     }
 }

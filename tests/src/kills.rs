@@ -285,6 +285,9 @@ impl Io for KillIo {
     fn name(&self) -> &'static str {
         self.io.name()
     }
+    fn is_deterministic(&self) -> bool {
+        self.io.is_deterministic()
+    }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.io.create_dir(path)
     }

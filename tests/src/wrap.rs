@@ -134,6 +134,10 @@ impl Io for WrapIo {
         self.inner.name()
     }
 
+    fn is_deterministic(&self) -> bool {
+        self.inner.is_deterministic()
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.knobs.meddle.with(path);
         self.inner.create_dir(path)

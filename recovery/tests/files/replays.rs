@@ -55,6 +55,7 @@ fn every_range_gives_exactly_its_entries() {
         Bound::Seq(seq) => entry.1 < seq,
         Bound::Time(ns) => entry.2 < ns,
         Bound::Unbounded => false,
+        bound => panic!("the model does not know {bound:?}"),
     };
     for from in &bounds {
         for to in bounds.iter().step_by(7).chain([&Bound::Unbounded]) {

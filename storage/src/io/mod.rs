@@ -70,6 +70,12 @@ pub trait Io: fmt::Debug + Send + Sync + 'static {
     /// The backend's name, for statistics and messages.
     fn name(&self) -> &'static str;
 
+    /// Returns whether a run must be reproducible: then reads of one recovery come from one
+    /// thread, in an order that the files alone decide.
+    fn is_deterministic(&self) -> bool {
+        false
+    }
+
     /// Creates a directory, mode 0700. One that exists is fine.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 

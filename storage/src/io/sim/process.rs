@@ -86,6 +86,10 @@ impl Io for SimIo {
         "sim"
     }
 
+    fn is_deterministic(&self) -> bool {
+        true
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.0.change(|disk| disk.create_dir(path))
     }

@@ -1,10 +1,11 @@
-//! Frames of many segments in order, read and checked ahead by several threads.
+//! Reads and checks the frames of many segments ahead of the visitor, with several threads.
 //!
-//! Owns the threads and the bounded set of batches that go round between them. One at a
-//! time reads the next batch and follows the chain of its headers; bodies are checked side
-//! by side; the caller alone is given frames, in order, and reads and checks too when it
-//! would wait. What they hold together is bounded. With one thread (as in a simulation) it does all, one batch after the
-//! other. What is wrong with the log is told in its place, after the frames before it.
+//! Owns the threads and the bounded set of batches that circulate between them. One thread at
+//! a time reads the next batch and validates its headers in order; any thread checks bodies.
+//! Only the caller's thread passes frames on, in order, and it reads and checks while it would
+//! otherwise wait. The memory of all batches together is bounded. With one thread (as in a
+//! simulation) the caller does everything, one batch after the other. Damage is reported in
+//! its place, after the frames before it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,9 +13,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bulla_storage::format::MAX_FRAME_LEN;
 
-use crate::analysis::{LogDir, Piece};
 use crate::error::{Error, Result};
-use crate::replay::{damage, not_there_any_more};
+use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
 use bulla_storage::frames::read_buffer::WINDOW_LEN;
 use bulla_storage::frames::reader::{Batch, Located, Walk};
 
@@ -26,12 +26,12 @@ const BATCHES_PER_THREAD: usize = 3;
 /// longest frame, then, or all that there are with usual ones.
 const MAX_HELD: u64 = MAX_FRAME_LEN + 2 * WINDOW_LEN;
 
-/// Gives every frame of `pieces`, in order, with its body and padding. Of each the header at
-/// least was validated before; all of it is now.
+/// Passes every frame of `pieces` to `each`, in order, with its body and padding. The scan
+/// validated at least the header of each; here all of it is validated.
 ///
 /// # Errors
 /// Corruption when a frame is not valid.
-pub(crate) fn frames(
+pub(super) fn frames(
     log: &LogDir,
     pieces: Vec<&Piece>,
     mut each: impl FnMut(&Located, &[u8]) -> ControlFlow<()>,
@@ -40,7 +40,7 @@ pub(crate) fn frames(
     let batches = usize::try_from(len / WINDOW_LEN).unwrap_or(usize::MAX);
     let threads = log.threads().min(MAX_THREADS).min(batches.max(1));
     let ahead = Ahead {
-        source: Mutex::new(Source { log, pieces: pieces.into_iter(), walk: None, next: Some(0) }),
+        source: Mutex::new(Source { log, pieces: pieces.into_iter(), frames: None, next: Some(0) }),
         state: Mutex::new(State {
             spare: (0..threads * BATCHES_PER_THREAD).map(|_| Checked::default()).collect(),
             ready: BTreeMap::new(),
@@ -51,13 +51,13 @@ pub(crate) fn frames(
         changed: Condvar::new(),
     };
     if threads == 1 {
-        return ahead.give(&mut each);
+        return ahead.pass_on(&mut each);
     }
     std::thread::scope(|scope| {
         for _ in 1..threads {
             scope.spawn(|| ahead.help());
         }
-        ahead.give(&mut each)
+        ahead.pass_on(&mut each)
     })
 }
 
@@ -66,21 +66,21 @@ pub(crate) fn frames(
 struct Checked<'a> {
     batch: Batch,
     piece: Option<&'a Piece>,
-    /// So many of its frames are valid.
+    /// How many of its frames are valid, counted from the first.
     valid: usize,
-    /// What comes after them instead of a frame.
+    /// What follows them instead of a frame.
     failure: Option<Error>,
 }
 
 impl Checked<'_> {
-    /// Looks at the bodies. What is wrong with one comes before what else was found.
+    /// Checks the bodies. Damage to one comes before whatever ended the batch.
     fn check(&mut self) {
         self.valid = 0;
         for located in &self.batch.frames {
             if let Err(damage) = self.batch.check(located) {
-                let found =
-                    |piece| not_there_any_more(piece, located.offset, located.before.lsn, damage);
-                self.failure = self.piece.map(found);
+                let fault =
+                    |piece| no_longer_valid(piece, located.offset, located.before.lsn, damage);
+                self.failure = self.piece.map(fault);
                 return;
             }
             self.valid += 1;
@@ -88,11 +88,11 @@ impl Checked<'_> {
     }
 }
 
-/// Where the next batch comes from; whoever has it reads.
+/// Where the next batch comes from. The thread that holds it reads.
 struct Source<'a> {
     log: &'a LogDir,
     pieces: std::vec::IntoIter<&'a Piece>,
-    walk: Option<(&'a Piece, Walk)>,
+    frames: Option<(&'a Piece, Walk)>,
     /// Number of the next batch; none after the last one.
     next: Option<u64>,
 }
@@ -101,22 +101,22 @@ struct State<'a> {
     spare: Vec<Checked<'a>>,
     /// By number.
     ready: BTreeMap<u64, Checked<'a>>,
-    /// So many are being read or checked.
+    /// How many are being read or checked.
     working: usize,
     /// Bytes of memory of all batches, the spare ones included.
     held: u64,
-    /// There is no more to be read, or no need for it.
+    /// Everything was read, or the rest is not needed.
     over: bool,
 }
 
 impl<'a> State<'a> {
-    /// Must nobody read now? When nothing is ready and nobody works, all batches were given
-    /// back, and so this is false: the caller always finds something to do.
+    /// Returns whether no thread may read now. When no batch is ready and no thread works, all
+    /// batches were returned, so this is false: the caller always finds something to do.
     fn is_full(&self) -> bool {
         self.held > MAX_HELD
     }
 
-    /// A batch to be read into and checked.
+    /// Takes a batch to read into and check.
     fn take_spare(&mut self) -> Option<Checked<'a>> {
         if self.is_full() {
             return None;
@@ -136,22 +136,22 @@ struct Ahead<'a> {
 
 /// What the caller does next.
 enum Turn<'a> {
-    Give(Checked<'a>),
+    Pass(Checked<'a>),
     Work(Checked<'a>),
     Nothing,
 }
 
 impl<'a> Ahead<'a> {
-    /// Gives the frames in order, until they end or the caller has enough.
-    fn give(&self, each: &mut impl FnMut(&Located, &[u8]) -> ControlFlow<()>) -> Result<()> {
-        // Also when the caller panics, so that no thread waits for a batch for ever.
+    /// Passes the frames on in order, until they end or `each` stops.
+    fn pass_on(&self, each: &mut impl FnMut(&Located, &[u8]) -> ControlFlow<()>) -> Result<()> {
+        // Also when `each` panics, so that no thread waits for a batch for ever.
         let _over = Over(self);
         let mut next = 0;
         loop {
             match self.turn(next) {
                 Turn::Nothing => return Ok(()),
                 Turn::Work(checked) => self.work(checked),
-                Turn::Give(mut checked) => {
+                Turn::Pass(mut checked) => {
                     for located in checked.batch.frames.iter().take(checked.valid) {
                         let body = checked.batch.body(located).unwrap_or(&[]);
                         if each(located, body).is_break() {
@@ -162,7 +162,7 @@ impl<'a> Ahead<'a> {
                         return Err(error);
                     }
                     next += 1;
-                    self.give_back(checked);
+                    self.put_back(checked);
                 }
             }
         }
@@ -172,7 +172,7 @@ impl<'a> Ahead<'a> {
         let mut state = self.state();
         loop {
             if let Some(checked) = state.ready.remove(&next) {
-                return Turn::Give(checked);
+                return Turn::Pass(checked);
             }
             if !state.over
                 && let Some(checked) = state.take_spare()
@@ -186,7 +186,7 @@ impl<'a> Ahead<'a> {
         }
     }
 
-    /// What the other threads do.
+    /// Reads and checks until all is done: what the other threads do.
     fn help(&self) {
         let mut state = self.state();
         while !state.over {
@@ -201,11 +201,11 @@ impl<'a> Ahead<'a> {
     }
 
     fn work(&self, mut checked: Checked<'a>) {
-        // A panic in here is one of the caller, too: it must not wait for this batch.
+        // A panic in here must not leave the caller waiting for this batch.
         let working = Working(self);
         let before = checked.batch.memory_len();
         let mut source = lock(&self.source);
-        // Others may have read since the batch was taken; only one reads at a time.
+        // Another thread may have read since the batch was taken.
         if self.state().is_full() {
             drop(source);
             self.state().spare.push(checked);
@@ -226,18 +226,19 @@ impl<'a> Ahead<'a> {
         drop(working);
     }
 
-    /// Takes back a batch that was given, but not its memory when all hold too much.
-    fn give_back(&self, mut checked: Checked<'a>) {
+    /// Takes back a batch whose frames were passed on, without its memory when the batches
+    /// together hold too much.
+    fn put_back(&self, mut checked: Checked<'a>) {
         let mut state = self.state();
-        let mut given_up = None;
+        let mut freed = None;
         if state.is_full() {
             state.held -= checked.batch.memory_len();
-            given_up = Some(std::mem::take(&mut checked.batch));
+            freed = Some(std::mem::take(&mut checked.batch));
         }
         state.spare.push(checked);
         drop(state);
         self.changed.notify_all();
-        drop(given_up);
+        drop(freed);
     }
 
     fn state(&self) -> MutexGuard<'_, State<'a>> {
@@ -263,7 +264,7 @@ impl Drop for Over<'_, '_> {
     }
 }
 
-/// One that reads or checks.
+/// A thread that reads or checks.
 struct Working<'s, 'a>(&'s Ahead<'a>);
 
 impl Drop for Working<'_, '_> {
@@ -277,8 +278,8 @@ impl Drop for Working<'_, '_> {
 }
 
 impl<'a> Source<'a> {
-    /// Reads the next batch; gives its number, or none after the last one. An error is the
-    /// end of the last one.
+    /// Reads the next batch and returns its number, or `None` after the last one. An error
+    /// ends the last batch.
     fn read(&mut self, checked: &mut Checked<'a>) -> Option<u64> {
         let number = self.next.take()?;
         checked.batch.frames.clear();
@@ -290,24 +291,24 @@ impl<'a> Source<'a> {
         Some(number)
     }
 
-    /// Fills a batch with frames of one piece; false when there are no more.
+    /// Fills a batch with frames of one piece. Returns false when there are no more.
     fn gather(&mut self, checked: &mut Checked<'a>) -> Result<bool> {
         loop {
-            let (piece, walk) = match &mut self.walk {
+            let (piece, frames) = match &mut self.frames {
                 Some(open) => open,
                 none => match self.pieces.next() {
-                    Some(piece) => none.insert((piece, self.log.walk(piece)?)),
+                    Some(piece) => none.insert((piece, self.log.frames_of(piece)?)),
                     None => return Ok(false),
                 },
             };
             checked.piece = Some(piece);
-            let Some(end) = walk.gather(&mut checked.batch)? else { return Ok(true) };
-            let at = walk.at().map_or(piece.start.lsn, |at| at.lsn);
+            let Some(end) = frames.gather(&mut checked.batch)? else { return Ok(true) };
+            let at = frames.at().map_or(piece.start.lsn, |at| at.lsn);
             if at != piece.end.lsn {
                 let damage = damage(end);
-                return Err(not_there_any_more(piece, walk.offset(), at, damage));
+                return Err(no_longer_valid(piece, frames.offset(), at, damage));
             }
-            self.walk = None;
+            self.frames = None;
             if !checked.batch.frames.is_empty() {
                 return Ok(true);
             }

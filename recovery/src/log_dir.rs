@@ -1,0 +1,141 @@
+//! A log's directory and how its files are read.
+//!
+//! Owns the choice between the page cache and the disk, how many threads may read, and what
+//! a live part of a segment is ([`Piece`]). Judges nothing and writes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bulla_storage::Corruption;
+use bulla_storage::CorruptionKind;
+use bulla_storage::Error as LogError;
+use bulla_storage::FrameDamage;
+use bulla_storage::Lsn;
+use bulla_storage::Options;
+use bulla_storage::SegmentNumber;
+use bulla_storage::files::control;
+use bulla_storage::files::dir;
+use bulla_storage::format::{Control, Header, MAX_SECTOR};
+use bulla_storage::io::Io;
+
+use crate::error::{Error, Result};
+use bulla_storage::frames::read_buffer::Window;
+use bulla_storage::frames::reader::{Cursor, End, Start, Walk};
+
+/// A log's directory, and how it is read.
+#[derive(Debug)]
+pub(crate) struct LogDir {
+    pub(crate) io: Arc<dyn Io>,
+    pub(crate) path: PathBuf,
+    pub(crate) options: Options,
+    /// Segments of the newest epoch from this number on may be written during the scan. In a
+    /// log with direct access they are read with direct access too: a page that is cached
+    /// while it is written would fail the writer's next sync. The others come from the page
+    /// cache.
+    pub(crate) written_from: SegmentNumber,
+}
+
+/// Live frames of one segment, with all that is needed to read them again.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) header: Header,
+    /// LSN of the segment's first byte after the header.
+    pub(crate) base: Lsn,
+    pub(crate) start: Cursor,
+    pub(crate) end: Cursor,
+    /// The segment ends without a seal. It may still be written, or have been when the log
+    /// failed: then the disk has the truth, and the page cache perhaps not.
+    pub(crate) unsealed: bool,
+}
+
+impl Piece {
+    /// Returns the file offset after the last live frame.
+    pub(crate) fn end_offset(&self) -> u64 {
+        u64::from(self.header.sector).saturating_add(self.end.lsn.distance_from(self.base))
+    }
+}
+
+impl LogDir {
+    pub(crate) fn new(path: &Path, options: &Options) -> Self {
+        let io = Arc::clone(&options.io);
+        let written_from = SegmentNumber::ZERO;
+        Self { io, path: path.to_owned(), options: options.clone(), written_from }
+    }
+
+    /// Returns a log whose lock is held: nobody writes to it.
+    pub(crate) fn locked(path: &Path, options: &Options) -> Self {
+        Self { written_from: SegmentNumber::MAX, ..Self::new(path, options) }
+    }
+
+    /// Opens a segment's file for reading.
+    pub(crate) fn segment(&self, number: SegmentNumber, direct: bool) -> Result<Window> {
+        let path = dir::segment_path(&self.path, number);
+        Ok(Window::open(self.io.as_ref(), &path, direct)?)
+    }
+
+    /// Opens a segment's file to read one sector of it, as it is on the disk.
+    pub(crate) fn one_sector(&self, number: SegmentNumber) -> Result<Window> {
+        Ok(self.segment(number, self.options.is_direct())?.with_chunk(u64::from(MAX_SECTOR)))
+    }
+
+    /// Reads the live frames of one segment.
+    pub(crate) fn frames_of(&self, piece: &Piece) -> Result<Walk> {
+        let start = Start::At { base: piece.base, cursor: piece.start };
+        let direct = piece.unsealed && self.options.is_direct();
+        let window = self.segment(piece.header.number, direct)?;
+        Ok(Walk::new(window, &piece.header, start, piece.end.lsn))
+    }
+
+    /// Returns how many threads may read at once: one where the order of reads must be
+    /// reproducible.
+    pub(crate) fn threads(&self) -> usize {
+        if self.io.is_deterministic() {
+            return 1;
+        }
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+}
+
+/// Reads CONTROL, and tells a directory without a log from a log whose CONTROL is gone.
+pub(crate) fn read_control(path: &Path, options: &Options) -> Result<Control> {
+    let io = options.io.as_ref();
+    let listing = match dir::list(io, path) {
+        Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(LogError::NotALog { path: path.to_owned() }.into());
+        }
+        listing => listing?,
+    };
+    if listing.has_control {
+        return Ok(control::read(io, path)?);
+    }
+    match listing.segments.first() {
+        None => Err(LogError::NotALog { path: path.to_owned() }.into()),
+        Some(segment) => Err(Corruption {
+            segment: Some(segment.number),
+            offset: None,
+            lsn: None,
+            durable: None,
+            kind: CorruptionKind::ControlMissing,
+        }
+        .into()),
+    }
+}
+
+/// Returns what is wrong where the frames of a segment end.
+pub(crate) fn damage(end: End) -> FrameDamage {
+    match end {
+        End::Damage(damage) => damage,
+        End::Ceiling | End::Rotated | End::Closed => FrameDamage::Boundary,
+    }
+}
+
+/// Returns the corruption of a frame that the scan found valid and that is not any more.
+pub(crate) fn no_longer_valid(piece: &Piece, offset: u64, lsn: Lsn, damage: FrameDamage) -> Error {
+    Error::from(Corruption {
+        segment: Some(piece.header.number),
+        offset: Some(offset),
+        lsn: Some(lsn),
+        durable: Some(piece.end.lsn),
+        kind: CorruptionKind::Frame(damage),
+    })
+}

@@ -1,0 +1,278 @@
+//! Opens a log for writing: lock, verdict, and the order of every write that a recovery makes.
+//!
+//! Before the verdict it writes nothing but what CONTROL already says. The rename of the
+//! segment that opens the new epoch is the only commit point (`tail_rewrite`): before it the
+//! log is the old one, after it bytes of lower epochs from the durable end on are ignored. All
+//! that follows can be done again. Tested by `recovery/tests/files/crashes.rs`, and by
+//! `tests/tests/opening.rs` for pairs of crashes.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bulla_storage::Error as LogError;
+use bulla_storage::Options;
+use bulla_storage::Recovered;
+use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::files::control::ControlFile;
+use bulla_storage::files::dir;
+use bulla_storage::files::recovered::{begin, check_device, create};
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::io::Lock;
+
+use crate::analysis::Analysis;
+use crate::error::{Error, Result};
+use crate::log_dir::{LogDir, Piece, read_control};
+use crate::range::Range;
+use crate::replay::{self, EntryView, ReplayStats};
+use crate::report::{Report, Status};
+use crate::scan::Bodies;
+use crate::tail_rewrite::{Committed, Tail, clip, commit};
+use crate::trim::{keep_cut_bytes, remove_dead, trim};
+use crate::verdict::Case;
+use bulla_storage::frames::reader::Cursor;
+use bulla_storage::frames::timeline::History;
+
+/// A log that was recovered and is locked. What it shows is durable.
+#[derive(Debug)]
+pub struct Recovery {
+    log: LogDir,
+    recovered: Recovered,
+    report: Report,
+    pieces: Vec<Piece>,
+    start: Cursor,
+    landmark: Option<Landmark>,
+    standing: Vec<Landmark>,
+}
+
+impl Recovery {
+    /// Recovers the log in `dir` for writing, and begins a new epoch in it.
+    ///
+    /// On return everything up to [`Report::last_lsn`] is durable, what was cut off is in
+    /// quarantine, and the lock is held. It can crash anywhere and run again.
+    ///
+    /// # Errors
+    /// [`Corrupt`](LogError::Corrupt): then nothing was changed; examine it with
+    /// [`Inspection`](crate::Inspection), restore a copy, or [`repair`](crate::repair).
+    /// [`NotALog`](LogError::NotALog), [`Locked`](LogError::Locked),
+    /// [`Unsupported`](LogError::Unsupported), [`SectorTooSmall`](LogError::SectorTooSmall),
+    /// [`Options`](LogError::Options), [`Io`](LogError::Io) (free space or mend the device,
+    /// and try again).
+    pub fn run(dir: &Path, options: &Options) -> Result<Self> {
+        Self::run_above(dir, options, || Ok(Vec::new()))
+    }
+
+    /// Does what [`run`](Self::run) does, but reads no frame below the first landmark that
+    /// still stands: then entries below it can't be replayed, and the report counts none.
+    /// Calls `landmarks` once the lock is held.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), and those of `landmarks`.
+    #[doc(hidden)]
+    pub fn run_above(
+        dir: &Path,
+        options: &Options,
+        landmarks: impl FnOnce() -> Result<Vec<Landmark>>,
+    ) -> Result<Self> {
+        let locked = LockedLog::read_above(dir, options, landmarks)?;
+        let LockedLog { log, lock, control, analysis, landmark, standing } = locked;
+        if let Status::Corrupt(corruption) = analysis.status() {
+            return Err(corruption.into());
+        }
+        let mut report = analysis.report();
+        if analysis.is_new() {
+            let recovered = begin(&log.path, log.options.clone(), lock, control)?;
+            let start = analysis.start();
+            let pieces = Vec::new();
+            return Ok(Self { log, recovered, report, pieces, start, landmark, standing });
+        }
+        let start = durable_boundary(&analysis, &log)?;
+        let tail = Tail { start, end: analysis.chain.valid_end };
+        if planted(Bug::TrimBeforeCommit) {
+            trim(&log, &analysis, &clip(&analysis.pieces(), analysis.start(), tail.start))?;
+        }
+        let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, tail)?;
+        remove_dead(&log, &analysis)?;
+        if planted(Bug::TrimBeforeQuarantine) {
+            trim(&log, &analysis, &pieces)?;
+        }
+        let copies = match keep_cut_bytes(&log, &analysis, &pieces) {
+            // A full disk does not stop an open: the bytes stay where they are, ignored, and
+            // the next open tries again.
+            Err(error) if is_out_of_space(&error) => Vec::new(),
+            kept => {
+                let copies = kept?;
+                trim(&log, &analysis, &pieces)?;
+                copies
+            }
+        };
+        report.epoch = recovered.header.epoch;
+        report.history.push(report.epoch, tail.end.lsn);
+        report.rehomed = (tail.start.lsn < tail.end.lsn).then_some((tail.start.lsn, tail.end.lsn));
+        report.quarantine = (!copies.is_empty()).then(|| log.path.join(dir::QUARANTINE));
+        let start = analysis.start();
+        Ok(Self { log, recovered, report, pieces, start, landmark, standing })
+    }
+
+    /// Returns what was found and done.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Returns the landmark below which nothing was read.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn landmark(&self) -> Option<&Landmark> {
+        self.landmark.as_ref()
+    }
+
+    /// Returns the landmarks that stand, that one first.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn standing(&self) -> &[Landmark] {
+        &self.standing
+    }
+
+    /// Passes the entries in `range` to `visitor`, which may stop the replay.
+    ///
+    /// # Errors
+    /// [`Purged`](crate::Error::Purged) when the range starts below the log;
+    /// [`Io`](LogError::Io); [`Corrupt`](LogError::Corrupt) when the log has changed.
+    pub fn replay(
+        &self,
+        range: Range,
+        visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<ReplayStats> {
+        replay::replay(&self.log, &self.pieces, self.start, range, visitor)
+    }
+
+    /// Returns the log, ready to be started.
+    #[must_use]
+    pub fn into_recovered(self) -> Recovered {
+        self.recovered
+    }
+}
+
+/// Opens the log in `dir` for writing: recovers it, or creates it when there is none.
+///
+/// # Errors
+/// Those of [`Recovery::run`] and of [`create`].
+pub fn open(dir: &Path, options: &Options) -> Result<(Recovered, Report)> {
+    loop {
+        match Recovery::run(dir, options) {
+            Ok(recovery) => {
+                let report = recovery.report.clone();
+                return Ok((recovery.into_recovered(), report));
+            }
+            Err(Error::Log(LogError::NotALog { .. })) => {}
+            Err(error) => return Err(error),
+        }
+        match create(dir, options) {
+            Ok(recovered) => {
+                let report = created_report(&recovered);
+                return Ok((recovered, report));
+            }
+            // Another process was quicker: its log is recovered once that process unlocks it.
+            Err(LogError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn created_report(recovered: &Recovered) -> Report {
+    let control = recovered.control.current();
+    let low_water = control.low_water;
+    let mut history = History::new(low_water, [&recovered.header]);
+    history.push(control.epoch, low_water.lsn);
+    Report {
+        status: Status::Clean,
+        case: Case::NewLog,
+        log_id: control.log_id,
+        sector: control.sector,
+        epoch: control.epoch,
+        first_lsn: low_water.lsn,
+        looked_from: low_water.lsn,
+        last_lsn: low_water.lsn,
+        durable_lsn: low_water.lsn,
+        first_seq: low_water.seq,
+        next_seq: low_water.seq,
+        last_entry: None,
+        entries: 0,
+        wall_ns: 0,
+        segments: Vec::new(),
+        evidence: Vec::new(),
+        bytes_cut: 0,
+        rehomed: None,
+        quarantine: None,
+        history,
+    }
+}
+
+/// A log that is locked and was analysed. Nothing was changed yet.
+pub(crate) struct LockedLog {
+    pub(crate) log: LogDir,
+    pub(crate) lock: Box<dyn Lock>,
+    pub(crate) control: ControlFile,
+    pub(crate) analysis: Analysis,
+    /// The landmark that the scan started at.
+    pub(crate) landmark: Option<Landmark>,
+    /// The landmarks that stand, that one first.
+    pub(crate) standing: Vec<Landmark>,
+}
+
+impl LockedLog {
+    pub(crate) fn read(path: &Path, options: &Options) -> Result<Self> {
+        Self::read_above(path, options, || Ok(Vec::new()))
+    }
+
+    fn read_above(
+        path: &Path,
+        options: &Options,
+        landmarks: impl FnOnce() -> Result<Vec<Landmark>>,
+    ) -> Result<Self> {
+        // CONTROL comes first: the lock would leave a file behind where there is no log.
+        let sector = read_control(path, options)?.sector;
+        let options = options.checked(sector)?;
+        check_device(path, &options)?;
+        let io = options.io.as_ref();
+        let lock = dir::lock(io, path, options.lock_timeout)?;
+        let mut log = LogDir::locked(path, &options);
+        let control = ControlFile::open(io, path)?;
+        // What a listing shows after a kill may not be on disk. Nothing may be built on
+        // it, or removed because of it, before it is.
+        if !skip(Point::OpenDirSync) {
+            io.sync_dir(path).map_err(LogError::io("sync", path))?;
+        }
+        let control_now = *control.current();
+        let landmarks = landmarks()?;
+        let mut left = &landmarks[..];
+        while let [landmark, older @ ..] = left {
+            let analysis =
+                Analysis::read_from(&mut log, control_now, Some(landmark), Bodies::Checked)?;
+            // What contradicts it, an analysis of the whole log will name.
+            if analysis.is_sound_above(&log, landmark)? {
+                let standing = analysis.standing(&log, left)?;
+                let landmark = Some(*landmark);
+                return Ok(Self { log, lock, control, analysis, landmark, standing });
+            }
+            left = older;
+        }
+        let analysis = Analysis::read(&mut log, control_now)?;
+        let standing = analysis.standing(&log, &landmarks)?;
+        Ok(Self { log, lock, control, analysis, landmark: None, standing })
+    }
+}
+
+fn is_out_of_space(error: &Error) -> bool {
+    let Error::Log(LogError::Io { source, .. }) = error else { return false };
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Returns the durable end as a frame boundary, which the verdict has shown it to be.
+fn durable_boundary(analysis: &Analysis, log: &LogDir) -> Result<Cursor> {
+    match analysis.boundary_at(log, analysis.chain.durable_end)? {
+        Ok(cursor) | Err(cursor) => Ok(cursor),
+    }
+}

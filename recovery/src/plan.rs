@@ -1,0 +1,323 @@
+//! From segment headers to a plan: which segments are the log's, where each starts, and where
+//! a later epoch supersedes it.
+//!
+//! Pure: no I/O, no clock. Owns the rules of epochs, numbers and nonces. Says what does not
+//! fit; what that means, `verdict` decides.
+
+use bulla_storage::Corruption;
+use bulla_storage::CorruptionKind;
+use bulla_storage::Epoch;
+use bulla_storage::Lsn;
+use bulla_storage::SegmentNumber;
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::files::dir::SegmentFile;
+use bulla_storage::format::{Control, Header, LowWater, Opening};
+use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::io::FileKind;
+
+use crate::verdict::{ControlEpoch, Headers};
+use bulla_storage::frames::reader::{Cursor, Start};
+use bulla_storage::frames::timeline::History;
+
+/// A segment whose header fits its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlannedSegment {
+    pub(crate) number: SegmentNumber,
+    pub(crate) file_len: u64,
+    pub(crate) header: Header,
+    pub(crate) start: Start,
+    /// The exclusive end of its epoch's frames: from here on a later epoch supersedes them.
+    pub(crate) end_lsn: Lsn,
+    /// A later epoch supersedes all of it.
+    pub(crate) superseded: bool,
+    /// It is of the newest epoch.
+    pub(crate) newest: bool,
+}
+
+/// The first thing that does not fit among the headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Misfit {
+    pub(crate) headers: Headers,
+    pub(crate) fault: Corruption,
+}
+
+/// What the headers alone tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) low_water: LowWater,
+    /// Where the scan starts: the low-water mark, or a landmark above it.
+    pub(crate) start: Cursor,
+    /// Index of the segment in which that is.
+    pub(crate) first: usize,
+    /// Where that segment starts.
+    pub(crate) first_start: LowWater,
+    /// The segments from the low-water mark on, to the first that does not fit.
+    pub(crate) segments: Vec<PlannedSegment>,
+    pub(crate) misfit: Option<Misfit>,
+    /// The segment of a later epoch than CONTROL's.
+    pub(crate) control_behind: Option<Corruption>,
+    /// There is no segment, and CONTROL is as the log's creation wrote it.
+    pub(crate) is_new: bool,
+}
+
+/// A segment's header, or what is wrong with it, as far as the header itself tells.
+pub(crate) type ReadHeader = Result<Header, (Headers, CorruptionKind)>;
+
+/// Checks headers and plans what to scan.
+///
+/// `files` and `headers` go together, from the low-water mark on, in order of number.
+/// `control` is raised to the highest epoch that a segment of this log has.
+pub(crate) fn plan(control: &mut Control, files: &[SegmentFile], headers: Vec<ReadHeader>) -> Plan {
+    // A damaged newest slot leaves CONTROL behind its segments. That is a fault, but no reason
+    // to call what they hold unreadable.
+    let behind = epoch_ahead(control, files, &headers);
+    if let Some((epoch, nonce, _)) = &behind {
+        (control.epoch, control.nonce) = (*epoch, *nonce);
+    }
+    let (segments, misfit) = fitting(control, files, headers);
+    let low_water = control.low_water;
+    Plan {
+        low_water,
+        start: Cursor::from(&low_water),
+        first: 0,
+        first_start: low_water,
+        segments,
+        misfit,
+        control_behind: behind.map(|(_, _, fault)| fault),
+        is_new: false,
+    }
+}
+
+/// Returns the segments that fit, and what is wrong with the first that does not.
+fn fitting(
+    control: &Control,
+    files: &[SegmentFile],
+    headers: Vec<ReadHeader>,
+) -> (Vec<PlannedSegment>, Option<Misfit>) {
+    let low_water = control.low_water;
+    let superseding = SupersedingOpenings::new(control, files, &headers);
+    let mut segments: Vec<PlannedSegment> = Vec::new();
+    let mut misfit = None;
+    let mut expected = low_water.segment;
+    for (file, header) in files.iter().zip(headers) {
+        let previous = segments.last();
+        let checked = if file.number == expected {
+            check_header(control, file, header, previous.map(|segment| &segment.header))
+        } else {
+            Err((Headers::Gap, CorruptionKind::SegmentMissing))
+        };
+        let header = match checked {
+            Ok(header) => header,
+            Err((headers, kind)) => {
+                misfit = Some(Misfit { headers, fault: segment_fault(expected, kind) });
+                break;
+            }
+        };
+        let start = start_of(&low_water, previous.is_none(), &header);
+        let end_lsn = superseding.end_of(header.epoch);
+        let superseded = match start {
+            // The rest of an epoch that is superseded from its opening on is superseded too.
+            Start::FirstFrame => previous.is_some_and(|previous| previous.superseded),
+            Start::At { cursor, .. } => cursor.lsn >= end_lsn,
+            Start::Opening { base, .. } => base >= end_lsn,
+        };
+        let (number, file_len) = (file.number, file.len);
+        let newest = false;
+        segments.push(PlannedSegment {
+            number,
+            file_len,
+            header,
+            start,
+            end_lsn,
+            superseded,
+            newest,
+        });
+        let Some(next) = number.0.checked_add(1) else {
+            let fault = segment_fault(number, CorruptionKind::SegmentNumber);
+            misfit = Some(Misfit { headers: Headers::Misnumbered, fault });
+            break;
+        };
+        expected = SegmentNumber(next);
+    }
+    let newest = segments.last().map(|segment| segment.header.epoch);
+    for segment in &mut segments {
+        segment.newest = Some(segment.header.epoch) == newest;
+    }
+    (segments, misfit)
+}
+
+impl Plan {
+    /// Notes that there is no segment at all: in a new log, or in one that lost them.
+    pub(crate) fn note_empty(&mut self, is_new: bool) {
+        self.is_new = is_new;
+        if !is_new {
+            let fault = Corruption {
+                segment: Some(self.low_water.segment),
+                offset: None,
+                lsn: Some(self.low_water.lsn),
+                durable: Some(self.low_water.lsn),
+                kind: CorruptionKind::SegmentMissing,
+            };
+            self.misfit.get_or_insert(Misfit { headers: Headers::NoneLeft, fault });
+        }
+    }
+
+    /// What the headers say, as a fact for the verdict.
+    pub(crate) fn headers(&self) -> Headers {
+        match &self.misfit {
+            Some(misfit) => misfit.headers,
+            None if self.is_new => Headers::NoneYet,
+            None => Headers::Fit,
+        }
+    }
+
+    /// What the headers say of CONTROL, as a fact for the verdict.
+    pub(crate) fn control(&self) -> ControlEpoch {
+        match self.control_behind {
+            Some(_) => ControlEpoch::Behind,
+            None => ControlEpoch::Newest,
+        }
+    }
+
+    pub(crate) fn history(&self) -> History {
+        History::new(self.low_water, self.segments.iter().map(|segment| &segment.header))
+    }
+
+    /// Finds the segment of a landmark, unless the headers contradict the landmark.
+    pub(crate) fn place_of(&self, landmark: &Landmark) -> Option<(usize, &PlannedSegment)> {
+        let number = landmark.segment.segment;
+        let index = self.segments.iter().position(|segment| segment.number == number)?;
+        let segment = self.segments.get(index)?;
+        let stands = landmark.at.lsn >= self.low_water.lsn
+            && landmark.at.lsn <= segment.end_lsn
+            && self.history().check_read(landmark.epoch, landmark.upto).is_ok();
+        stands.then_some((index, segment))
+    }
+
+    /// Leaves out what is below a landmark in the segment with this index.
+    pub(crate) fn start_at(&mut self, index: usize, landmark: &Landmark) {
+        (self.first, self.first_start, self.start) = (index, landmark.segment, landmark.at);
+        if let Some(segment) = self.segments.get_mut(index) {
+            segment.start = Start::At { base: landmark.segment.lsn, cursor: landmark.at };
+        }
+    }
+}
+
+pub(crate) fn segment_fault(number: SegmentNumber, kind: CorruptionKind) -> Corruption {
+    Corruption { segment: Some(number), offset: None, lsn: None, durable: None, kind }
+}
+
+/// Finds the first segment of the highest epoch above CONTROL's, with its epoch and nonce.
+fn epoch_ahead(
+    control: &Control,
+    files: &[SegmentFile],
+    headers: &[ReadHeader],
+) -> Option<(Epoch, u64, Corruption)> {
+    let ours = files.iter().zip(headers).filter_map(|(file, header)| {
+        let header = header.as_ref().ok()?;
+        let ours = header.log_id == control.log_id
+            && header.number == file.number
+            && header.epoch > control.epoch;
+        ours.then_some(header)
+    });
+    let highest = ours.clone().map(|header| header.epoch).max()?;
+    let header = ours.into_iter().find(|header| header.epoch == highest)?;
+    let mut fault = segment_fault(header.number, CorruptionKind::Epoch);
+    fault.offset = Some(0);
+    Some((highest, header.nonce, fault))
+}
+
+fn check_header(
+    control: &Control,
+    file: &SegmentFile,
+    header: ReadHeader,
+    previous: Option<&Header>,
+) -> ReadHeader {
+    if file.kind != FileKind::Regular {
+        return Err((Headers::NotAFile, CorruptionKind::NotAFile));
+    }
+    let header = header?;
+    if header.log_id != control.log_id {
+        return Err((Headers::Foreign, CorruptionKind::ForeignSegment));
+    }
+    if header.number != file.number {
+        return Err((Headers::Misnumbered, CorruptionKind::SegmentNumber));
+    }
+    if header.sector != control.sector {
+        return Err((Headers::SectorSize, CorruptionKind::SectorSize));
+    }
+    if !planted(Bug::StaleEpochAccepted)
+        && header.epoch == control.epoch
+        && header.nonce != control.nonce
+    {
+        return Err((Headers::Epoch, CorruptionKind::Epoch));
+    }
+    let low_water = &control.low_water;
+    let fits = match previous {
+        None => header.epoch == low_water.epoch,
+        Some(_) if planted(Bug::StaleEpochAccepted) => true,
+        Some(previous) if previous.nonce != header.previous_nonce => false,
+        Some(previous) if previous.epoch == header.epoch => {
+            previous.nonce == header.nonce && header.opening.is_none()
+        }
+        Some(previous) => previous.epoch < header.epoch && header.opening.is_some(),
+    };
+    if !fits {
+        return Err((Headers::Epoch, CorruptionKind::Epoch));
+    }
+    if let Some(opening) = &header.opening {
+        let in_place = match previous {
+            None => opening.base == low_water.lsn,
+            Some(_) => opening.base >= low_water.lsn,
+        };
+        if !in_place {
+            return Err((Headers::OpeningOutOfLog, CorruptionKind::Opening));
+        }
+    }
+    Ok(header)
+}
+
+fn start_of(low_water: &LowWater, first: bool, header: &Header) -> Start {
+    match &header.opening {
+        // Purge removes whole segments: the mark is where one begins.
+        _ if first => Start::At { base: low_water.lsn, cursor: Cursor::from(low_water) },
+        Some(opening) => Start::Opening { base: opening.base, seq: opening.first_seq },
+        None => Start::FirstFrame,
+    }
+}
+
+/// Where the frames of each epoch end because later epochs supersede them.
+struct SupersedingOpenings {
+    /// Sorted by epoch; each with the lowest `supersedes_from` of it and all later ones.
+    openings: Vec<(Epoch, Lsn)>,
+}
+
+impl SupersedingOpenings {
+    /// Collects the openings, also those behind a segment that does not fit: what they
+    /// supersede was superseded when they were written.
+    fn new(control: &Control, files: &[SegmentFile], headers: &[ReadHeader]) -> Self {
+        let mut openings: Vec<(Epoch, Lsn)> = files
+            .iter()
+            .zip(headers)
+            .filter_map(|(file, header)| {
+                let header = header.as_ref().ok()?;
+                let opening: &Opening = header.opening.as_ref()?;
+                let ours = header.log_id == control.log_id && header.number == file.number;
+                ours.then_some((header.epoch, opening.supersedes_from))
+            })
+            .collect();
+        openings.sort_unstable();
+        let mut lowest = Lsn::MAX;
+        for (_, from) in openings.iter_mut().rev() {
+            lowest = lowest.min(*from);
+            *from = lowest;
+        }
+        Self { openings }
+    }
+
+    /// Returns the exclusive end of an epoch's frames.
+    fn end_of(&self, epoch: Epoch) -> Lsn {
+        let later = self.openings.partition_point(|(opened, _)| *opened <= epoch);
+        self.openings.get(later).map_or(Lsn::MAX, |(_, from)| *from)
+    }
+}

@@ -1,0 +1,137 @@
+//! Replay: passes the live entries to a visitor, in order.
+//!
+//! Validates every frame again before it passes the frame's entries on. Stops when the
+//! visitor asks for it, at the range's end, or with an error; never skips. Owns no thread:
+//! `ahead` does. Tested by `recovery/tests/files/replays.rs`.
+
+mod ahead;
+
+use std::ops::ControlFlow;
+
+use bulla_storage::Lsn;
+use bulla_storage::SegmentNumber;
+use bulla_storage::Seq;
+use bulla_storage::format::Entries;
+pub use bulla_storage::EntryView;
+
+use crate::error::{Error, Result};
+use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
+use crate::range::{Bound, Range};
+use bulla_storage::frames::reader::{Cursor, Found, Located, Step};
+
+/// What a replay read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ReplayStats {
+    /// Frames that hold something of the range.
+    pub frames: u64,
+    /// Entries passed to the visitor.
+    pub entries: u64,
+    /// Bytes of their payloads.
+    pub payload_bytes: u64,
+    /// Position and number of the last of them.
+    pub last: Option<(Lsn, Seq)>,
+    /// The end of that entry's frame, where a repair can cut to leave exactly this much, and
+    /// the frame's wall time in ns since 1970.
+    pub last_frame: Option<(Lsn, u64)>,
+    /// The visitor stopped the replay.
+    pub stopped: bool,
+}
+
+/// Replays the entries of `pieces` that are in `range`.
+pub(crate) fn replay(
+    log: &LogDir,
+    pieces: &[Piece],
+    start: Cursor,
+    range: Range,
+    mut visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+) -> Result<ReplayStats> {
+    if range.from.starts_below(start) {
+        return Err(Error::Purged { position: range.from, low_water: start.lsn });
+    }
+    let mut stats = ReplayStats::default();
+    // A piece's end is where the next frame starts: a range from there on has nothing of it.
+    let pieces = pieces.iter().filter(|piece| !range.from.starts_at_or_after(piece.end));
+    let pieces = pieces.take_while(|piece| !range.to.is_reached(piece.start)).collect();
+    ahead::frames(log, pieces, |located, body| {
+        visit(located, body, range, &mut stats, &mut visitor)
+    })?;
+    Ok(stats)
+}
+
+fn visit(
+    located: &Located,
+    body: &[u8],
+    range: Range,
+    stats: &mut ReplayStats,
+    visitor: &mut impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let wall_ns = located.frame.wall_ns;
+    let (mut entries, mut payload_bytes, mut last) = (0, 0, None);
+    let mut flow = ControlFlow::Continue(());
+    for entry in Entries::new(&located.frame, body) {
+        // The entries were decoded when the frame was validated.
+        let Ok(entry) = entry else { break };
+        if entries == 0 && range.from.is_after(entry.lsn, entry.seq, wall_ns) {
+            continue;
+        }
+        if range.to != Bound::Unbounded && !range.to.is_after(entry.lsn, entry.seq, wall_ns) {
+            flow = ControlFlow::Break(());
+            break;
+        }
+        entries += 1;
+        payload_bytes += entry.payload.len() as u64;
+        last = Some((entry.lsn, entry.seq));
+        let view = EntryView {
+            lsn: entry.lsn,
+            seq: entry.seq,
+            kind: entry.kind,
+            payload: entry.payload,
+            epoch: located.frame.epoch,
+            wall_ns,
+        };
+        if visitor(&view).is_break() {
+            stats.stopped = true;
+            flow = ControlFlow::Break(());
+            break;
+        }
+    }
+    if range.to.is_reached(located.after) {
+        flow = ControlFlow::Break(());
+    }
+    if last.is_some() {
+        stats.frames += 1;
+        stats.entries += entries;
+        stats.payload_bytes += payload_bytes;
+        (stats.last, stats.last_frame) = (last, Some((located.after.lsn, wall_ns)));
+    }
+    flow
+}
+
+/// Reads and validates every frame of a piece, and passes them to `each`, in order.
+///
+/// # Errors
+/// Corruption when a frame is no longer valid.
+pub(crate) fn each_frame(
+    log: &LogDir,
+    piece: &Piece,
+    mut each: impl FnMut(SegmentNumber, &Found<'_>) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
+    let mut frames = log.frames_of(piece)?;
+    let mut at = piece.start;
+    loop {
+        let offset = frames.offset();
+        match frames.step()? {
+            Step::Frame(found) => {
+                at = found.after;
+                if each(piece.header.number, &found)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Step::End(_) if at.lsn == piece.end.lsn => return Ok(ControlFlow::Continue(())),
+            Step::End(end) => {
+                return Err(no_longer_valid(piece, offset, at.lsn, damage(end)));
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The commit point of a recovery: a segment that opens a new epoch with the tail rewritten.
+//!
+//! Owns what that segment holds: the frames from the durable end to the valid end, at the same
+//! positions, under the new epoch. It appears under its name only when it is whole and synced.
+//! Never touches an older segment. Tested by `recovery/tests/files/crashes.rs`.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bulla_storage::Epoch;
+use bulla_storage::Error as LogError;
+use bulla_storage::Lsn;
+use bulla_storage::Recovered;
+use bulla_storage::faults::failpoints::Point;
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::files::control::ControlFile;
+use bulla_storage::files::recovered::{LiveSegment, random_nonce};
+use bulla_storage::files::segment::{self, NewSegment};
+use bulla_storage::format::{Control, Frame, FrameKind, Header, LowWater, Opening, Seed};
+use bulla_storage::io::{AlignedBuf, File, Lock, write_full};
+
+use crate::analysis::Analysis;
+use crate::error::{Error, Result};
+use crate::log_dir::{LogDir, Piece};
+use crate::plan::Plan;
+use crate::replay;
+use bulla_storage::frames::read_buffer::to_usize;
+use bulla_storage::frames::reader::{Cursor, Found};
+
+/// Rewritten frames are written in pieces of this many bytes.
+const CHUNK_LEN: u64 = 1024 * 1024;
+
+/// The frames that a new epoch rewrites: from its opening, which is the durable end or a
+/// boundary below it, to the end of what it keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    pub(crate) start: Cursor,
+    pub(crate) end: Cursor,
+}
+
+impl Tail {
+    fn len(&self) -> u64 {
+        self.end.lsn.distance_from(self.start.lsn)
+    }
+}
+
+/// A new epoch, durable.
+pub(crate) struct Committed {
+    pub(crate) recovered: Recovered,
+    /// The live frames: those of older segments below the tail, then the new segment's.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+/// Begins a new epoch: writes CONTROL, then a segment with the tail's frames.
+pub(crate) fn commit(
+    log: &LogDir,
+    lock: Box<dyn Lock>,
+    mut control: ControlFile,
+    analysis: &Analysis,
+    tail: Tail,
+) -> Result<Committed> {
+    let mut pieces = analysis.pieces();
+    let mut rewritten = clip(&pieces, tail.start, tail.end);
+    if planted(Bug::RehomeDropsLastFrame) {
+        rewritten.pop();
+    }
+    pieces = clip(&pieces, analysis.start(), tail.start);
+    let header = new_header(log, analysis, tail)?;
+    let low_water = LowWater {
+        // Only a repair replaces the low-water mark's own segment.
+        epoch: if analysis.plan.segments.is_empty() {
+            header.epoch
+        } else {
+            analysis.plan.low_water.epoch
+        },
+        ..analysis.plan.low_water
+    };
+    let next = Control { epoch: header.epoch, nonce: header.nonce, low_water, ..analysis.control };
+    control.store(next, Point::ControlEpochSync).map_err(LogError::io("write", control.path()))?;
+    let new = NewSegment {
+        header: &header,
+        len: log.options.opening_len(tail.len()),
+        direct: log.options.is_direct(),
+        zeroed: true,
+        is_wanted: &|| true,
+    };
+    let (file, chain) = create_segment(log, &new, &rewritten, tail)?;
+    let end = Cursor { chain, ..tail.end };
+    let base = tail.start.lsn;
+    pieces.push(Piece { header: header.clone(), base, start: tail.start, end, unsealed: true });
+    let recovered = Recovered {
+        options: log.options.clone(),
+        dir: log.path.clone(),
+        lock,
+        control,
+        file,
+        file_len: new.len,
+        next_lsn: either(end.lsn, Bug::PositionsReused, base),
+        next_seq: either(end.seq, Bug::NumbersReused, tail.start.seq),
+        chain: end.chain,
+        wall_ns: end.wall_ns,
+        live: live_segments(&pieces, &analysis.plan),
+        header,
+    };
+    Ok(Committed { recovered, pieces })
+}
+
+/// Returns the parts of `pieces` between two boundaries, without empty ones.
+pub(crate) fn clip(pieces: &[Piece], from: Cursor, to: Cursor) -> Vec<Piece> {
+    pieces
+        .iter()
+        .filter(|piece| piece.end.lsn > from.lsn && piece.start.lsn < to.lsn)
+        .map(|piece| Piece {
+            start: if piece.start.lsn < from.lsn { from } else { piece.start },
+            end: if piece.end.lsn > to.lsn { to } else { piece.end },
+            ..piece.clone()
+        })
+        .filter(|piece| piece.start.lsn < piece.end.lsn)
+        .collect()
+}
+
+/// Returns the segments of the pieces, and the landmark's, even if there is nothing in it behind
+/// the landmark: the log can be purged up to there.
+fn live_segments(pieces: &[Piece], plan: &Plan) -> Vec<LiveSegment> {
+    let first = LiveSegment { start: plan.first_start };
+    let is_left_out = pieces.first().is_some_and(|piece| piece.start.lsn >= plan.first_start.lsn)
+        && pieces.iter().all(|piece| piece.header.number != plan.first_start.segment);
+    let first = is_left_out.then_some(first);
+    first.into_iter().chain(pieces.iter().map(|piece| live_segment(piece, plan))).collect()
+}
+
+fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
+    if piece.header.number == plan.first_start.segment {
+        // The scan may have started in the middle of it.
+        return LiveSegment { start: plan.first_start };
+    }
+    let start = piece.start;
+    LiveSegment {
+        start: LowWater {
+            segment: piece.header.number,
+            lsn: start.lsn,
+            seq: start.seq,
+            chain: start.chain,
+            epoch: piece.header.epoch,
+            wall_ns: start.wall_ns,
+        },
+    }
+}
+
+fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
+    let last = analysis.plan.segments.last();
+    let control = &analysis.control;
+    let one = either(1, Bug::EpochNotRaised, 0);
+    let epoch = control.epoch.0.checked_add(one).ok_or(Error::EpochsExhausted)?;
+    Ok(Header {
+        log_id: control.log_id,
+        number: last.map_or(control.low_water.segment, |last| last.number.next()),
+        epoch: Epoch(epoch),
+        nonce: random_nonce(&log.options, &log.path)?,
+        previous_nonce: last.map_or(0, |last| last.header.nonce),
+        sector: control.sector,
+        wall_ns: log.io.wall_ns().max(tail.end.wall_ns),
+        opening: Some(Opening {
+            base: tail.start.lsn,
+            first_seq: tail.start.seq,
+            supersedes_from: either(tail.start, Bug::SupersedesFromEnd, tail.end).lsn,
+            cut_at: tail.end.lsn,
+            cuts: either(analysis.history().cuts(), Bug::CutsForgotten, Vec::new()),
+        }),
+    })
+}
+
+/// Creates the segment. Returns it and the CRC of the last frame's header.
+fn create_segment(
+    log: &LogDir,
+    new: &NewSegment<'_>,
+    rewritten: &[Piece],
+    tail: Tail,
+) -> Result<(Arc<dyn File>, u32)> {
+    let sector = new.header.sector;
+    let seed = new.header.seed();
+    let mut chain = tail.start.chain;
+    // An error of reading the tail is not one of writing the segment.
+    let mut failure = None;
+    let created = segment::create(log.io.as_ref(), &log.path, new, |file| {
+        let mut writer = TailWriter::new(file, u64::from(sector), tail.len());
+        let copied = copy_frames(log, rewritten, |found| {
+            let (frame, body_len) = renewed(found, new.header.epoch, tail.start.lsn, chain, seed);
+            let (bytes, crc) = frame.encode(seed);
+            chain = either(crc, Bug::RehomeForgetsChain, chain);
+            writer.push(&bytes)?;
+            writer.push(found.body.get(..body_len).unwrap_or(&[]))
+        });
+        match copied.and_then(|()| Ok(writer.finish()?)) {
+            Ok(end) => Ok(end),
+            Err(CopyError::Write(error)) => Err(error),
+            Err(CopyError::Read(error)) => {
+                failure = Some(error);
+                Err(io::Error::other("the tail can't be read"))
+            }
+        }
+    });
+    match (created, failure) {
+        (_, Some(error)) => Err(error),
+        (Err(error), None) => Err(error.into()),
+        (Ok(file), None) => Ok((file, chain)),
+    }
+}
+
+enum CopyError {
+    Read(Error),
+    Write(io::Error),
+}
+
+impl From<io::Error> for CopyError {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+fn copy_frames(
+    log: &LogDir,
+    pieces: &[Piece],
+    mut write: impl FnMut(&Found<'_>) -> io::Result<()>,
+) -> Result<(), CopyError> {
+    for piece in pieces {
+        let mut failure = None;
+        let read = replay::each_frame(log, piece, |_, found| {
+            Ok(match write(found) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            })
+        });
+        if let Some(error) = failure {
+            return Err(CopyError::Write(error));
+        }
+        let _ = read.map_err(CopyError::Read)?;
+    }
+    Ok(())
+}
+
+/// Returns the frame at the same position in the new epoch, and the length of its body.
+///
+/// The mark of a clean shutdown keeps its position, so that the position is not used again,
+/// and becomes a durable mark: the log continues after it.
+fn renewed(
+    found: &Found<'_>,
+    epoch: Epoch,
+    durable: Lsn,
+    chain: u32,
+    seed: Seed,
+) -> (Frame, usize) {
+    let kind = match found.frame.kind {
+        FrameKind::SealClosed => FrameKind::Promise,
+        kind => kind,
+    };
+    let body_crc = seed.body_crc(&[found.body]);
+    let frame = Frame { kind, epoch, promise: durable, chain, body_crc, ..found.frame };
+    (frame, found.body.len())
+}
+
+/// Writes rewritten frames one after the other, in bounded and aligned chunks.
+struct TailWriter<'a> {
+    file: &'a dyn File,
+    buf: AlignedBuf,
+    used: usize,
+    offset: u64,
+}
+
+impl<'a> TailWriter<'a> {
+    fn new(file: &'a dyn File, offset: u64, tail_len: u64) -> Self {
+        let buf = AlignedBuf::zeroed(to_usize(tail_len.min(CHUNK_LEN)));
+        Self { file, buf, used: 0, offset }
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = self.buf.get_mut(self.used..).unwrap_or(&mut []);
+            let len = room.len().min(bytes.len());
+            if len == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let (now, later) = bytes.split_at(len);
+            if let Some(room) = room.get_mut(..len) {
+                room.copy_from_slice(now);
+            }
+            self.used += len;
+            bytes = later;
+            if self.used == self.buf.len() {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        write_full(self.file, self.buf.get(..self.used).unwrap_or(&[]), self.offset)?;
+        self.offset += self.used as u64;
+        self.used = 0;
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<u64> {
+        self.flush()?;
+        Ok(self.offset)
+    }
+}

@@ -1,0 +1,95 @@
+//! What follows the commit point: copies of what is cut off, then the trim, then removal of
+//! dead files.
+//!
+//! Owns how much of an older segment stays. Runs only when the new epoch is durable, and can
+//! run again after a crash. Tested by `recovery/tests/files/crashes.rs`.
+
+use std::io;
+use std::path::PathBuf;
+
+use bulla_storage::Error as LogError;
+use bulla_storage::SegmentNumber;
+use bulla_storage::files::dir;
+use bulla_storage::io::{Access, FileKind};
+
+use crate::analysis::Analysis;
+use crate::error::Result;
+use crate::log_dir::{LogDir, Piece};
+use crate::plan::PlannedSegment;
+use crate::quarantine::Quarantine;
+
+/// Returns the file offset after what the segment with this index in the plan keeps, which
+/// includes everything below the start of the scan.
+fn kept_len(analysis: &Analysis, pieces: &[Piece], index: usize, segment: &PlannedSegment) -> u64 {
+    let (plan, sector) = (&analysis.plan, analysis.control.sector);
+    let keep = keep_len(pieces, segment.number, sector);
+    match index.cmp(&plan.first) {
+        std::cmp::Ordering::Less => segment.file_len,
+        std::cmp::Ordering::Equal => {
+            let unseen = plan.start.lsn.distance_from(plan.first_start.lsn);
+            keep.max(u64::from(sector).saturating_add(unseen))
+        }
+        std::cmp::Ordering::Greater => keep,
+    }
+}
+
+/// Returns the file offset after what a segment keeps: at least its header.
+pub(crate) fn keep_len(pieces: &[Piece], number: SegmentNumber, sector: u32) -> u64 {
+    pieces
+        .iter()
+        .find(|piece| piece.header.number == number)
+        .map_or(u64::from(sector), Piece::end_offset)
+}
+
+/// Copies what is cut off, before [`trim`] removes it. After a recovery that a crash interrupted
+/// it copies more than was cut off, because the two can't be told apart any more.
+pub(crate) fn keep_cut_bytes(
+    log: &LogDir,
+    analysis: &Analysis,
+    pieces: &[Piece],
+) -> Result<Vec<PathBuf>> {
+    let mut quarantine = Quarantine::new(log);
+    for (index, segment) in analysis.plan.segments.iter().enumerate() {
+        let keep = kept_len(analysis, pieces, index, segment);
+        let from = analysis.cut_from(index).map_or(keep, |from| from.max(keep));
+        if segment.file_len > from && !analysis.is_zero_from(index, from) {
+            let path = dir::segment_path(&log.path, segment.number);
+            let (epoch, number) = (segment.header.epoch, segment.number);
+            quarantine.keep_rest(&path, from, &format!("{epoch}-{number}-{from}.bin"))?;
+        }
+    }
+    quarantine.finish()
+}
+
+/// Truncates older segments to what counts of them. Only purge removes one: a superseded
+/// segment keeps its number.
+pub(crate) fn trim(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Result<()> {
+    for (index, segment) in analysis.plan.segments.iter().enumerate() {
+        let keep = kept_len(analysis, pieces, index, segment);
+        if segment.file_len > keep {
+            let path = dir::segment_path(&log.path, segment.number);
+            let file = log.io.open(&path, Access::WRITE).map_err(LogError::io("open", &path))?;
+            file.set_len(keep).map_err(LogError::io("truncate", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes segments below the low-water mark, and temporary files that a crash left behind.
+/// CONTROL, which says that they are dead, is durable.
+pub(crate) fn remove_dead(log: &LogDir, analysis: &Analysis) -> Result<()> {
+    let first = analysis.plan.low_water.segment;
+    let dead = analysis.listing.segments.iter();
+    let dead = dead
+        .filter(|file| file.number < first && file.kind == FileKind::Regular)
+        .map(|file| dir::segment_path(&log.path, file.number));
+    for path in dead.chain(analysis.listing.temporaries.iter().cloned()) {
+        match log.io.unlink(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LogError::io("remove", path)(error).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
