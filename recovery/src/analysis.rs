@@ -106,7 +106,7 @@ impl Analysis {
     }
 
     /// Compares with an earlier scan of a log that may be running. Where this scan has read
-    /// everything that was marked durable then, the higher marks were made meanwhile.
+    /// everything that was marked durable then, the higher marks were made since.
     pub(crate) fn compare_with_earlier(&mut self, earlier: &Self) {
         let lost_frames = [Case::DurableFramesLost, Case::DurableFramesLostBeforeMark]
             .contains(&self.decision.case);

@@ -121,16 +121,15 @@ fn fitting(
             Start::At { cursor, .. } => cursor.lsn >= end_lsn,
             Start::Opening { base, .. } => base >= end_lsn,
         };
-        let (number, file_len) = (file.number, file.len);
-        let newest = false;
+        let number = file.number;
         segments.push(PlannedSegment {
             number,
-            file_len,
+            file_len: file.len,
             header,
             start,
             end_lsn,
             superseded,
-            newest,
+            newest: false,
         });
         let Some(next) = number.0.checked_add(1) else {
             let fault = segment_fault(number, CorruptionKind::SegmentNumber);
@@ -147,7 +146,7 @@ fn fitting(
 }
 
 impl Plan {
-    /// Notes that there is no segment at all: in a new log, or in one that lost them.
+    /// Notes that there is no segment: in a new log, or in one that lost them.
     pub(crate) fn note_empty(&mut self, is_new: bool) {
         self.is_new = is_new;
         if !is_new {

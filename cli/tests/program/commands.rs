@@ -363,7 +363,7 @@ fn ctrl_c_closes_the_log_and_ends_by_the_signal() {
     assert_eq!(child.wait().expect("ended").signal(), Some(SIGINT));
     let (report, exit) = json("verify DIR", &log);
     assert_eq!((report["entries"].as_u64(), exit), (Some(1), 0));
-    assert!(report["evidence"].to_string().contains("closed in order"), "{report}");
+    assert!(report["evidence"].to_string().contains("closed cleanly"), "{report}");
 }
 
 #[test]

@@ -143,7 +143,7 @@ const PLACES: [Place; 4] = [Place::Frame, Place::TornBody, Place::Garbage, Place
 /// Frames are two units long, so that a mark can lie inside one.
 const FRAME: usize = 2;
 const MOST_FRAMES: usize = 5;
-/// The newest epoch fills a first segment with so many frames.
+/// How many frames of the newest epoch fill its first segment.
 const FIRST_SEGMENT: usize = 2;
 
 /// One log as a disk may show it: an older epoch that the newest one follows, then up to five

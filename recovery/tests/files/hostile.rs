@@ -16,7 +16,7 @@ use bulla_storage::io::sim::SimDisk;
 use crate::image::{DIR, Image, SEGMENT_LEN, contents, options, segment};
 
 /// Three segments of one epoch, all but the last sealed.
-fn three() -> Image {
+pub(crate) fn three() -> Image {
     let mut image = Image::new(512);
     image.frame(&[10, 300]).seal().rotate().frame(&[33]).frame(&[44]).seal().rotate();
     image.frame(&[5]).promise().frame(&[100]);
@@ -48,7 +48,7 @@ fn recovered_entries(disk: &SimDisk, image: &Image) -> u64 {
 }
 
 /// Changes the header of the last frame, with the CRC renewed.
-fn change_last_header(image: &mut Image, change: impl FnOnce(&mut Frame)) {
+pub(crate) fn change_last_header(image: &mut Image, change: impl FnOnce(&mut Frame)) {
     let at = *image.frames.last().expect("a frame");
     let mut frame = image.decode(&at);
     change(&mut frame);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "images of a few KiB")]
 
+mod cases;
 mod crashes;
 mod every_flip;
 mod hostile;
