@@ -6,16 +6,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bulla_storage::CorruptionKind;
-use bulla_storage::Epoch;
-use bulla_storage::Error as LogError;
-use bulla_storage::Lsn;
-use bulla_storage::SegmentNumber;
 use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::files::dir::{self, Listing, SegmentFile};
 use bulla_storage::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::FileKind;
+use bulla_storage::{CorruptionKind, Epoch, Error as LogError, Lsn, SegmentNumber};
 
 use crate::chain::{self, Chain, Span};
 use crate::error::Result;

@@ -6,11 +6,8 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use bulla_storage::Corruption;
-use bulla_storage::CorruptionKind;
-use bulla_storage::FrameDamage;
-use bulla_storage::Lsn;
 use bulla_storage::faults::mutants::{Bug, either};
+use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn};
 
 use crate::log_dir::damage;
 use crate::plan::{Plan, PlannedSegment, segment_fault};

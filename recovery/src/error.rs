@@ -1,7 +1,6 @@
 //! What can go wrong with a recovery, told apart by what the caller may do next.
 
-use bulla_storage::Corruption;
-use bulla_storage::Lsn;
+use bulla_storage::{Corruption, Lsn};
 
 /// The result of a recovery operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

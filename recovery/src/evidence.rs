@@ -2,10 +2,8 @@
 //!
 //! Owns how a decision is told to people. Decides nothing.
 
-use bulla_storage::Corruption;
-use bulla_storage::CorruptionKind;
-use bulla_storage::FrameDamage;
 use bulla_storage::files::dir::SegmentFile;
+use bulla_storage::{Corruption, CorruptionKind, FrameDamage};
 
 use crate::analysis::Analysis;
 use crate::plan::PlannedSegment;

@@ -6,17 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_storage::Corruption;
-use bulla_storage::CorruptionKind;
-use bulla_storage::Error as LogError;
-use bulla_storage::FrameDamage;
-use bulla_storage::Lsn;
-use bulla_storage::Options;
-use bulla_storage::SegmentNumber;
-use bulla_storage::files::control;
-use bulla_storage::files::dir;
+use bulla_storage::files::{control, dir};
 use bulla_storage::format::{Control, Header, MAX_SECTOR};
 use bulla_storage::io::Io;
+use bulla_storage::{
+    Corruption, CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber,
+};
 
 use crate::error::{Error, Result};
 use bulla_storage::frames::read_buffer::Window;

@@ -10,9 +10,6 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_storage::Error as LogError;
-use bulla_storage::Options;
-use bulla_storage::Recovered;
 use bulla_storage::faults::failpoints::{Point, skip};
 use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::files::control::ControlFile;
@@ -20,6 +17,7 @@ use bulla_storage::files::dir;
 use bulla_storage::files::recovered::{begin, check_device, create};
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::Lock;
+use bulla_storage::{Error as LogError, Options, Recovered};
 
 use crate::analysis::Analysis;
 use crate::error::{Error, Result};

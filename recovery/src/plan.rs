@@ -4,16 +4,12 @@
 //! Pure: no I/O, no clock. Owns the rules of epochs, numbers and nonces. Says what does not
 //! fit; what that means, `verdict` decides.
 
-use bulla_storage::Corruption;
-use bulla_storage::CorruptionKind;
-use bulla_storage::Epoch;
-use bulla_storage::Lsn;
-use bulla_storage::SegmentNumber;
 use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::files::dir::SegmentFile;
 use bulla_storage::format::{Control, Header, LowWater, Opening};
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::FileKind;
+use bulla_storage::{Corruption, CorruptionKind, Epoch, Lsn, SegmentNumber};
 
 use crate::verdict::{ControlEpoch, Headers};
 use bulla_storage::frames::reader::{Cursor, Start};

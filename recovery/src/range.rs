@@ -4,8 +4,7 @@
 
 use std::fmt;
 
-use bulla_storage::Lsn;
-use bulla_storage::Seq;
+use bulla_storage::{Lsn, Seq};
 
 use bulla_storage::frames::reader::Cursor;
 

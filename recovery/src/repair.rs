@@ -12,16 +12,11 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bulla_storage::Epoch;
-use bulla_storage::Error as LogError;
-use bulla_storage::Lsn;
-use bulla_storage::Options;
-use bulla_storage::SegmentNumber;
-use bulla_storage::Seq;
 use bulla_storage::files::dir::{self, SegmentFile};
 use bulla_storage::files::recovered::begin;
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::FileKind;
+use bulla_storage::{Epoch, Error as LogError, Lsn, Options, SegmentNumber, Seq};
 
 use crate::analysis::Analysis;
 use crate::error::{CutRefused, Error, Result};

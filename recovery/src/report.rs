@@ -5,13 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bulla_storage::Corruption;
-use bulla_storage::Epoch;
-use bulla_storage::FrameDamage;
-use bulla_storage::Lsn;
-use bulla_storage::SegmentNumber;
-use bulla_storage::Seq;
 use bulla_storage::format::LogId;
+use bulla_storage::{Corruption, Epoch, FrameDamage, Lsn, SegmentNumber, Seq};
 
 use crate::verdict::{Case, UnknownName};
 use bulla_storage::frames::timeline::History;

@@ -7,11 +7,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bulla_storage::Lsn;
-use bulla_storage::Result;
-use bulla_storage::Seq;
 use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::format::{Frame, FrameKind, Header, MAX_SECTOR, all_zero};
+use bulla_storage::{Lsn, Result, Seq};
 
 use crate::plan::PlannedSegment;
 use bulla_storage::frames::read_buffer::{WINDOW_LEN, Window, to_usize};

@@ -8,10 +8,6 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bulla_storage::Epoch;
-use bulla_storage::Error as LogError;
-use bulla_storage::Lsn;
-use bulla_storage::Recovered;
 use bulla_storage::faults::failpoints::Point;
 use bulla_storage::faults::mutants::{Bug, either, planted};
 use bulla_storage::files::control::ControlFile;
@@ -19,6 +15,7 @@ use bulla_storage::files::recovered::{LiveSegment, random_nonce};
 use bulla_storage::files::segment::{self, NewSegment};
 use bulla_storage::format::{Control, Frame, FrameKind, Header, LowWater, Opening, Seed};
 use bulla_storage::io::{AlignedBuf, File, Lock, write_full};
+use bulla_storage::{Epoch, Error as LogError, Lsn, Recovered};
 
 use crate::analysis::Analysis;
 use crate::error::{Error, Result};

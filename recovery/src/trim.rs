@@ -7,10 +7,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use bulla_storage::Error as LogError;
-use bulla_storage::SegmentNumber;
 use bulla_storage::files::dir;
 use bulla_storage::io::{Access, FileKind};
+use bulla_storage::{Error as LogError, SegmentNumber};
 
 use crate::analysis::Analysis;
 use crate::error::Result;

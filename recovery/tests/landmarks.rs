@@ -11,13 +11,10 @@ use bulla_recovery::{
     Bound, Evidence, Inspection, Proof, Range, Recovery, RepairPlan, Report, SegmentState, Status,
     open, repair,
 };
-use bulla_storage::Level;
-use bulla_storage::Lsn;
-use bulla_storage::Method;
-use bulla_storage::Options;
 use bulla_storage::files::dir::segment_path;
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::sim::{CrashKind, FaultOp, SimDisk};
+use bulla_storage::{Level, Lsn, Method, Options};
 use bulla_wal::Log;
 
 const DIR: &str = "/log";

@@ -10,12 +10,9 @@ use bulla_recovery::{
     CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Seal, Status, open, preview_repair,
     replay,
 };
-use bulla_storage::Level;
-use bulla_storage::Lsn;
-use bulla_storage::Method;
-use bulla_storage::Options;
 use bulla_storage::io::Io;
 use bulla_storage::io::sim::SimDisk;
+use bulla_storage::{Level, Lsn, Method, Options};
 use bulla_wal::Log;
 
 const DIR: &str = "/log";

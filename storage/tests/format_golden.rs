@@ -7,15 +7,12 @@
 
 use std::path::PathBuf;
 
-use bulla_storage::Epoch;
-use bulla_storage::Lsn;
-use bulla_storage::SegmentNumber;
-use bulla_storage::Seq;
 use bulla_storage::format::{
     CONTROL_LEN, Control, Cut, Entries, EntryHeader, FRAME_HEADER_LEN, FormatError, Frame,
     FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, Opening, align_up, all_zero,
     entry_len, is_valid_sector, max_cuts,
 };
+use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
 use zerocopy::IntoBytes;
 
 const SECTOR: u32 = 512;

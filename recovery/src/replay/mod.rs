@@ -8,11 +8,9 @@ mod ahead;
 
 use std::ops::ControlFlow;
 
-use bulla_storage::Lsn;
-use bulla_storage::SegmentNumber;
-use bulla_storage::Seq;
-use bulla_storage::format::Entries;
 pub use bulla_storage::EntryView;
+use bulla_storage::format::Entries;
+use bulla_storage::{Lsn, SegmentNumber, Seq};
 
 use crate::error::{Error, Result};
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};

@@ -5,10 +5,9 @@
 use std::path::Path;
 
 use bulla_recovery::{Case, Inspection, Status};
-use bulla_storage::Lsn;
-use bulla_storage::SegmentNumber;
 use bulla_storage::format::Header;
 use bulla_storage::io::sim::SimDisk;
+use bulla_storage::{Lsn, SegmentNumber};
 
 use crate::hostile::{change_last_header, three};
 use crate::image::{DIR, Image, options, segment};

@@ -5,9 +5,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Inspection, Range, Recovery, Status};
-use bulla_storage::Level;
-use bulla_storage::Lsn;
 use bulla_storage::io::sim::{CrashKind, SimDisk};
+use bulla_storage::{Level, Lsn};
 use bulla_wal::Log;
 
 use crate::image::{DIR, Image, options, segment};

@@ -7,10 +7,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Inspection, Range, Recovery, Report, Status};
-use bulla_storage::CorruptionKind;
-use bulla_storage::Lsn;
 use bulla_storage::format::{FRAME_HEADER_LEN, FrameKind};
 use bulla_storage::io::sim::SimDisk;
+use bulla_storage::{CorruptionKind, Lsn};
 
 use crate::image::{At, DIR, Image, contents, options, segment};
 

@@ -4,14 +4,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Error, Evidence, Inspection, Proof, Range, Recovery, Status, open};
-use bulla_storage::CorruptionKind;
-use bulla_storage::Error as LogError;
-use bulla_storage::FrameDamage;
-use bulla_storage::Lsn;
-use bulla_storage::Options;
-use bulla_storage::SegmentNumber;
 use bulla_storage::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header};
 use bulla_storage::io::sim::SimDisk;
+use bulla_storage::{CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber};
 
 use crate::image::{DIR, Image, SEGMENT_LEN, contents, options, segment};
 

@@ -4,17 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulla_storage::Epoch;
-use bulla_storage::Lsn;
-use bulla_storage::Options;
-use bulla_storage::SegmentNumber;
-use bulla_storage::Seq;
 use bulla_storage::files::dir;
 use bulla_storage::format::{
     CONTROL_LEN, Control, Cut, ENTRY_ALIGN, FRAME_HEADER_LEN, Frame, FrameKind, Header, LogId,
     LowWater, Opening, align_up,
 };
 use bulla_storage::io::sim::SimDisk;
+use bulla_storage::{Epoch, Lsn, Options, SegmentNumber, Seq};
 
 /// Where the logs are on the simulated disk.
 pub(crate) const DIR: &str = "/log";

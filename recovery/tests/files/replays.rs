@@ -4,11 +4,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Bound, EntryView, Error, Inspection, Range, Recovery, Status, replay};
-use bulla_storage::Lsn;
-use bulla_storage::Seq;
 use bulla_storage::format::{FRAME_HEADER_LEN, Frame, FrameKind};
 use bulla_storage::frames::read_buffer::Window;
 use bulla_storage::frames::reader::{Batch, Cursor, End, Start, Walk};
+use bulla_storage::{Lsn, Seq};
 
 use crate::image::{DIR, Image, options, segment};
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use bulla_storage::io::RingBytes;
-use bulla_storage::io::{AlignedBuf, Completion, File, Queue, Request};
+use bulla_storage::io::{AlignedBuf, Completion, File, Queue, Request, RingBytes};
 
 pub(crate) const BLOCK: usize = 4096;
 
