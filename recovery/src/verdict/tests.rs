@@ -1,6 +1,8 @@
 //! The table against all combinations of facts, against the rule that it stands for, and
 //! against a model of small logs that knows neither.
 
+#![expect(clippy::indexing_slicing, reason = "small worlds whose sizes are known")]
+
 use super::*;
 
 fn every_combination() -> impl Iterator<Item = Facts> {
@@ -142,7 +144,7 @@ enum Place {
 const PLACES: [Place; 4] = [Place::Frame, Place::TornBody, Place::Garbage, Place::NeverPersisted];
 /// Frames are two units long, so that a mark can lie inside one.
 const FRAME: usize = 2;
-const MOST_FRAMES: usize = 5;
+const MOST_FRAMES: u32 = 5;
 /// How many frames of the newest epoch fill its first segment.
 const FIRST_SEGMENT: usize = 2;
 
@@ -170,10 +172,9 @@ struct World {
 impl World {
     fn every() -> impl Iterator<Item = Self> {
         let shapes = (0..=MOST_FRAMES).flat_map(|written| {
-            (0..PLACES.len().pow(u32::try_from(written).unwrap())).map(move |code| {
-                (0..written)
-                    .map(|frame| PLACES[code / PLACES.len().pow(frame as u32) % PLACES.len()])
-                    .collect::<Vec<_>>()
+            (0..PLACES.len().pow(written)).map(move |code| {
+                let digit = |frame| code / PLACES.len().pow(frame) % PLACES.len();
+                (0..written).map(|frame| PLACES[digit(frame)]).collect::<Vec<_>>()
             })
         });
         shapes.flat_map(|places| {

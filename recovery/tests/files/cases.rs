@@ -28,7 +28,7 @@ fn reopened() -> Image {
     image
 }
 
-/// Overwrites a sector of a frame's body, its header, or whatever is there.
+/// Overwrites 64 bytes of a frame: its header at offset 0, its body elsewhere.
 fn spoil(image: &mut Image, frame: usize, offset: u64, byte: u8) {
     let at = image.frames[frame];
     let from = (at.offset + offset) as usize;
@@ -41,7 +41,8 @@ fn with_header(image: &Image, number: u64, change: impl FnOnce(&mut Header)) -> 
     change(&mut header);
     let disk = image.disk();
     let mut bytes = image.files[&number].clone();
-    bytes[..512].copy_from_slice(&header.encode());
+    let header = header.encode();
+    bytes[..header.len()].copy_from_slice(&header);
     disk.write_file(segment(number), &bytes);
     disk
 }
@@ -132,7 +133,11 @@ fn wrong_segments() -> Vec<(&'static str, SimDisk)> {
         ("segment_epoch", with_header(&three, 2, |header| header.previous_nonce ^= 1)),
         (
             "segment_opening_out_of_log",
-            with_header(&three, 1, |header| opening(header, |opening| opening.base.0 += 512)),
+            with_header(&three, 1, |header| {
+                opening(header, |o| {
+                    (o.base, o.supersedes_from, o.cut_at) = (Lsn(512), Lsn(512), Lsn(512));
+                });
+            }),
         ),
         (
             "opening_misfit",
