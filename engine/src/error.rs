@@ -1,11 +1,12 @@
 //! What can go wrong in a store, told apart by what the caller may do next.
 
+use std::time::Duration;
+
 use bulla_wal::{Lsn, Seq};
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::error::CheckpointError;
 use crate::entries::EntryError;
 use crate::quota::QuotaError;
-use crate::snapshot::Expired;
 use crate::token::TokenError;
 
 /// The result of a store's operation.
@@ -15,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A token that can't be; nothing was changed.
+    /// An invalid token; nothing was changed.
     #[error(transparent)]
     Token(#[from] TokenError),
     /// Id 0 stands for "no record"; nothing was changed.
@@ -23,14 +24,14 @@ pub enum Error {
     ZeroId,
     /// A record whose time is further ahead of the clock than the store accepts
     /// ([`max_ahead`](crate::StoreOptions::max_ahead)); nothing was changed.
-    #[error("the timestamp {timestamp} is more than {max_ahead} s ahead of now, {now}")]
+    #[error("the timestamp {timestamp} is more than {} s ahead of now, {now}", max_ahead.as_secs())]
     TooFarAhead {
         /// The record's time, in seconds since 1970.
         timestamp: u32,
-        /// The clock.
+        /// The clock, in seconds since 1970.
         now: u64,
-        /// How far it may be ahead, in seconds.
-        max_ahead: u64,
+        /// How far ahead it may be.
+        max_ahead: Duration,
     },
     /// There is a record with this id; nothing was changed.
     #[error("there is a record with id {id}")]
@@ -38,20 +39,20 @@ pub enum Error {
         /// The id.
         id: u32,
     },
-    /// A record was to be replaced by one with another id; nothing was changed.
+    /// A record and its replacement have different ids; nothing was changed.
     #[error("the record {id} can't be replaced by one with id {other}")]
     OtherId {
         /// The id of the record that is there.
         id: u32,
-        /// The id of the one that was to take its place.
+        /// The id of its replacement.
         other: u32,
     },
     /// The function that was to update a record refused; nothing was changed.
     #[error("the update refused")]
     Update(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A record was changed by others each time between the look at it and its update.
-    /// Nothing was changed; try again.
-    #[error("the record {id} is changed by others all the time")]
+    /// Other threads changed a record each time between its read and its update. Nothing was
+    /// changed; try again.
+    #[error("other threads keep changing the record {id}")]
     Contended {
         /// The id.
         id: u32,
@@ -62,16 +63,19 @@ pub enum Error {
     /// The system has no memory for the records; nothing was changed.
     #[error("map memory for records")]
     Memory(#[source] std::io::Error),
-    /// There are as many snapshots as there may be; drop one.
-    #[error("there are {max} snapshots, and there may not be more")]
+    /// As many snapshots live as may live at once; drop one.
+    #[error("there are {max} snapshots, the most allowed")]
     TooManySnapshots {
-        /// How many there may be.
+        /// How many may live at once.
         max: usize,
     },
-    /// A snapshot had to make way for changes; take a new one.
+    /// A snapshot expired to make room for changes; take a new one.
     #[error(transparent)]
     Expired(#[from] Expired),
-    /// A checkpoint could not be taken, or not be read.
+    /// The store was [shut down](crate::Store::shut_down); nothing was changed. Reads still work.
+    #[error("the store is shut down")]
+    Closed,
+    /// A checkpoint could not be taken, or could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The log refused or failed; see [`bulla_wal::Error`] for what may be done.
@@ -80,9 +84,9 @@ pub enum Error {
     /// The log could not be recovered; see [`bulla_recovery::Error`].
     #[error(transparent)]
     Recovery(#[from] bulla_recovery::Error),
-    /// The log holds an entry that is no change of records: it was written by something
-    /// else than a store, or by a newer one. It is whole; `bulla dump` shows it.
-    #[error("the entry {seq} at LSN {lsn} is no change of records")]
+    /// The log holds an entry that is not a change of records: something other than a store, or
+    /// a newer version, wrote it. The log itself is intact; `bulla dump` shows the entry.
+    #[error("entry {seq} (LSN {lsn}) is not a record change")]
     Entry {
         /// Its position.
         lsn: Lsn,
@@ -92,4 +96,14 @@ pub enum Error {
         #[source]
         source: EntryError,
     },
+}
+
+/// A snapshot has expired: the quota had no room for both a page version that it retained and
+/// the changes of records. What was read of it before is right; take a new one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the snapshot at LSN {lsn} has expired: changes needed its memory")]
+#[non_exhaustive]
+pub struct Expired {
+    /// The position of the snapshot.
+    pub lsn: Lsn,
 }

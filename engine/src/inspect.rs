@@ -1,4 +1,4 @@
-//! The records of a store as its log tells them, without opening it for writing.
+//! The records of a store, read without opening it for writing.
 //!
 //! Owns nothing on disk: takes no lock and changes no byte.
 
@@ -8,22 +8,22 @@ use std::sync::Arc;
 use bulla_recovery::{Bound, Inspection, Range, Report};
 use bulla_wal::{Options, Seq};
 
-use crate::checkpoint::{Base, Candidates, CheckpointError, Choice, Folder, OpenReport};
+use crate::checkpoint::fault_in::CheckpointSource;
+use crate::checkpoint::{Candidates, CheckpointDir, CheckpointError, Choice, OpenReport};
 use crate::error::{Error, Result};
 use crate::quota::Quota;
 use crate::record::Record;
-use crate::scan::Records;
-use crate::state::State;
-use crate::store::{LOAD_THREADS, decode};
+use crate::state::{LOAD_THREADS, State, decode};
+use crate::store::scan::Records;
 use crate::token::Token;
 
-/// A store that is open is looked at so often at most.
-const MAX_LOOKS: u32 = 4;
+/// How often a store that is open is read before an error is returned.
+const MAX_READS: u32 = 4;
 
-/// A read-only look at a store.
+/// A read-only inspection of a store.
 ///
-/// What lies above [`Report::durable_lsn`] may not be durable yet: only opening the
-/// store makes it so. Of a store that is open it shows a state that it had.
+/// What lies above [`Report::durable_lsn`] may not be durable yet: only opening the store makes
+/// it so. Of a store that is open it shows a state that the store had.
 #[derive(Debug)]
 pub struct StoreInspection<R: Record = Token> {
     state: State<R>,
@@ -32,18 +32,18 @@ pub struct StoreInspection<R: Record = Token> {
 }
 
 impl StoreInspection {
-    /// Reads the store of tokens in `dir`, as an open would: by its newest checkpoint and the
-    /// log after it. Of a log that is corrupt there everything up to the damage counts: look at
+    /// Reads the store of tokens in `dir` as an open would: its newest checkpoint and the log
+    /// after it. Of a log that is corrupt there it reads everything up to the damage: check
     /// [`report`](Self::report) before relying on it.
     ///
     /// # Errors
     /// [`Error::Recovery`](crate::Error::Recovery) when there is no log, or it can't be
     /// read; [`Error::Entry`](crate::Error::Entry)
-    /// when it holds something else than changes of tokens;
+    /// when it holds something other than changes of tokens;
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) when the log was purged, and no
-    /// checkpoint can be read that stands for what is gone;
+    /// checkpoint can be read that replaces what is gone;
     /// [`Error::Memory`](crate::Error::Memory).
-    pub fn read(dir: &Path, options: &Options) -> Result<Self> {
+    pub fn read(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
         Self::read_records(dir, options)
     }
 }
@@ -54,45 +54,46 @@ impl<R: Record> StoreInspection<R> {
     ///
     /// # Errors
     /// As [`read`](StoreInspection::read).
-    pub fn read_records(dir: &Path, options: &Options) -> Result<Self> {
-        let mut looks = 1;
+    pub fn read_records(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        let mut reads = 1;
         loop {
-            match Self::look(dir, options) {
-                // A running store has purged what this look had not come to yet.
-                Err(error) if looks < MAX_LOOKS && is_of_purge(&error) => looks += 1,
-                looked => return looked,
+            match Self::read_once(dir.as_ref(), options) {
+                // A running store has purged what this read had not reached yet.
+                Err(error) if reads < MAX_READS && is_of_purge(&error) => reads += 1,
+                read => return read,
             }
         }
     }
 
-    /// As [`read_records`](Self::read_records), but by the log alone, from its first entry
-    /// that is left: what was purged counts for nothing, and no checkpoint is looked at.
+    /// Reads the log alone, from the first entry that is left: without what was purged, and
+    /// without any checkpoint.
     ///
     /// # Errors
     /// As [`read`](StoreInspection::read), but for those of checkpoints.
-    pub fn read_log(dir: &Path, options: &Options) -> Result<Self> {
-        let inspection = Inspection::read(dir, options)?;
+    pub fn read_log(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        let inspection = Inspection::read(dir.as_ref(), options)?;
         let state = State::new(Quota::unlimited(), !options.is_manual());
         let replayed = state.replay(|visitor| inspection.replay(Range::ALL, visitor))?;
         let opened = OpenReport { replayed, ..OpenReport::default() };
         Ok(Self { state, report: inspection.report().clone(), opened })
     }
 
-    fn look(dir: &Path, options: &Options) -> Result<Self> {
+    fn read_once(dir: &Path, options: &Options) -> Result<Self> {
         let io = &options.io;
-        let candidates = Candidates::look(&Folder::of(io, dir))?;
+        let candidates = Candidates::read(&CheckpointDir::of(io, dir))?;
         let landmarks = candidates.landmarks();
         let inspection = Inspection::read_above(dir, options, &landmarks)?;
         let standing = inspection.standing(&landmarks)?;
         let report = inspection.report().clone();
         let from_start = report.first_seq == Seq(1);
         let choice = candidates.choose(&standing, report.first_lsn, from_start)?;
-        let Choice { newest, older, report: mut opened, .. } = choice;
+        let Choice { newest, fallback, report: mut opened, .. } = choice;
         let state = State::new(Quota::unlimited(), !options.is_manual());
         let mut from = Bound::Unbounded;
         if let Some(newest) = newest {
             from = Bound::Lsn(newest.head.landmark.upto);
-            state.begin(Base { newest, older, io: Arc::clone(io), store: dir.to_owned() });
+            let (io, store) = (Arc::clone(io), dir.to_owned());
+            state.begin(CheckpointSource { newest, fallback, io, store });
             state.load_all(LOAD_THREADS)?;
         }
         let range = Range { from, to: Bound::Unbounded };
@@ -100,40 +101,39 @@ impl<R: Record> StoreInspection<R> {
         Ok(Self { state, report, opened })
     }
 
-    /// What the records were read from: the checkpoint, and how much of the log.
+    /// Returns what the records were read from: the checkpoint, and how much of the log.
     #[must_use]
     pub fn opened_from(&self) -> &OpenReport {
         &self.opened
     }
 
-    /// What was found of the log, from the checkpoint on.
+    /// Returns what was found of the log, from the checkpoint on.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
     }
 
-    /// The record with this id, if there is one.
+    /// Returns the record with this id, if there is one.
     #[must_use]
     pub fn get(&self, id: R::Id) -> Option<R> {
         // Everything is in the table.
         self.state.table.read(id.into()).0.and_then(decode)
     }
 
-    /// How many records there are.
+    /// Returns how many records there are.
     #[must_use]
     pub fn len(&self) -> usize {
         // An address space that holds the records holds their number.
         usize::try_from(self.state.usage.records()).unwrap_or(usize::MAX)
     }
 
-    /// Are there none?
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The records in order of their ids.
-    #[must_use]
+    /// Iterates over the records in order of their ids.
     pub fn iter(&self) -> Records<'_, R> {
         self.state.iter()
     }

@@ -1,9 +1,9 @@
 //! Records of 64 bytes, in memory by id, with a crash-safe log behind them.
 //!
 //! Owns the records ([`Token`], or any other [`Record`]), the encoding of changes as log
-//! entries ([`entries`]), the table and its [`Quota`]. It never writes to a disk itself:
-//! that is the log's job, and recovery's. Tested here, on the simulated disk in `tests`,
-//! and end to end by `bulla drill`.
+//! entries ([`entries`]), the table and its [`Quota`], snapshots and checkpoints. Its changes
+//! reach the disk only through the log. Tested here, on the simulated disk in `tests`, and end to
+//! end by `bulla drill`.
 //!
 //! # Examples
 //! ```
@@ -17,7 +17,7 @@
 //!     .coordinates(Space::Physical, [40.69, -74.17, 0.18])
 //!     .weight(28.0)
 //!     .build()?;
-//! store.put_with(&token, Level::Strict)?; // from here on no crash loses it
+//! store.at(Level::Strict).put(&token)?; // from here on no crash loses it
 //! assert_eq!(store.get(id)?, Some(token));
 //! store.close()?;
 //! # std::fs::remove_dir_all(&dir).unwrap();
@@ -30,23 +30,22 @@ mod batch;
 mod checkpoint;
 pub mod entries;
 mod error;
+#[doc(hidden)]
+pub mod faults;
 mod inspect;
 mod options;
 mod panics;
 mod quota;
-mod reclaim;
 mod record;
-mod scan;
+#[cfg(feature = "serde")]
+mod serde_impls;
 mod snapshot;
 mod state;
-#[doc(hidden)]
-pub mod steps;
 mod store;
 mod sync;
 mod table;
+mod time;
 pub mod token;
-mod views;
-mod write;
 
 pub use batch::Batch;
 pub use bulla_wal::{Level, Receipt};
@@ -55,14 +54,16 @@ pub use checkpoint::{
     CheckpointStats, OpenReport, Refusal, RefusedCheckpoint, checkpoints, standing_checkpoints,
     usable_checkpoints, usable_checkpoints_after,
 };
-pub use error::{Error, Result};
+pub use error::{Error, Expired, Result};
 pub use inspect::StoreInspection;
 pub use options::StoreOptions;
 pub use quota::{OnExceed, Pressure, Quota, QuotaError, QuotaStats, Resource};
 pub use record::{RECORD_LEN, Record};
-pub use scan::Records;
-pub use snapshot::{Expired, Snapshot, SnapshotRecords};
+pub use snapshot::{Snapshot, SnapshotRecords};
+pub use store::scan::Records;
+pub use store::write::{At, Begin};
 pub use store::{Store, StoreStats};
 pub use token::{
     Axis, EntityType, Flags, SPACES, Space, TOKEN_LEN, Token, TokenBuilder, TokenError, TokenId,
+    UnknownName,
 };

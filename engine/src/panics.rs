@@ -1,13 +1,13 @@
-//! What a panic of the user's code, or of ours, does to a store: it is counted.
+//! Panics of the user's code, or of ours, during operations: they are counted.
 //!
-//! Owns the count. That nothing is left locked, reserved or half done is the business of
-//! those who lock, reserve and do. Tested by `tests/tests/panics.rs`.
+//! Owns the count. The code that locks, reserves and applies sees to it itself that a panic
+//! leaves nothing locked, reserved or half done. Tested by `tests/tests/panics.rs`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// How many panics there were in operations.
+/// The number of panics in operations.
 #[derive(Debug)]
 pub(crate) struct Panics(AtomicU64);
 
@@ -20,7 +20,7 @@ impl Panics {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Does an operation. A panic is counted, and goes on to the caller.
+    /// Runs an operation. A panic is counted, and propagates to the caller.
     #[inline]
     pub(crate) fn watch<T>(&self, operation: impl FnOnce() -> T) -> T {
         let watched = self.watched();
@@ -29,27 +29,27 @@ impl Panics {
         done
     }
 
-    /// Begins an operation: it is counted unless [`Watched::ended`] is called.
+    /// Begins an operation: a panic is counted unless [`Watched::ended`] is called.
     #[inline]
     pub(crate) fn watched(&self) -> Watched<'_> {
         Watched(self)
     }
 
-    /// Does what is no part of an operation that is made. A panic is counted, and ends
+    /// Runs work that follows an operation and is not part of it. A panic is counted, and ends
     /// here.
     pub(crate) fn contain(&self, work: impl FnOnce()) {
-        // What it leaves behind is whole also when it panics: so is `watch`'s.
+        // Like an operation it leaves everything consistent when it panics.
         let _ = catch_unwind(AssertUnwindSafe(|| self.watch(work)));
     }
 }
 
-/// An operation that has not ended.
+/// An operation that is running.
 pub(crate) struct Watched<'a>(&'a Panics);
 
 impl Watched<'_> {
     #[inline]
     pub(crate) fn ended(self) {
-        // It is dropped by a panic only.
+        // Only a panic drops it.
         std::mem::forget(self);
     }
 }

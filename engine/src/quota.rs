@@ -1,34 +1,36 @@
 //! How many records and bytes a store may hold, and how many it holds.
 //!
-//! Owns one number: records and pages in use. A write reserves what it adds before it
-//! is logged, and gives it back if it fails: one atomic operation, no system call, and
-//! never above the limit for a moment. What a store does when it is full is not
-//! decided here. Tested by `engine/tests/quota.rs`.
+//! Owns one word: records and pages in use. A write reserves what it adds before it is logged,
+//! and releases it if it fails: one atomic operation, no system call, and never above the limit
+//! even for a moment. What a store does when it is full is decided elsewhere. Tested by
+//! `engine/tests/quota.rs`.
 
-use bulla_storage::faults::mutants::{Bug, either, planted};
-
+use crate::faults::{Bug, either, planted};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::PAGE_LEN;
 
-/// What a write does that would exceed the quota.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What happens to a write that would exceed the quota.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub enum OnExceed {
-    /// It is refused with [`Error::Quota`](crate::Error::Quota).
+    /// The store refuses it with [`Error::Quota`](crate::Error::Quota).
     #[default]
     Reject,
-    /// Records are deleted to make room, never persistent ones: those that have
-    /// expired, then the lightest of a sample, of equal weight the oldest. The deletions
-    /// are logged like any other. Refused is what still does not fit.
-    Reclaim,
+    /// The store evicts records to make room, never persistent ones: those that have expired,
+    /// then the lightest of a sample, of equal weight the oldest. It logs the deletions like any
+    /// other, and refuses a write that still does not fit.
+    Evict,
 }
 
 /// The most that a store may hold.
 ///
 /// Memory is counted in pages of 4 KiB, which hold the records of 64 consecutive ids: a
-/// record alone in its page counts as 4096 bytes. Pages that are kept for a
-/// [`Snapshot`](crate::Snapshot) count, too, and make way for those of records. What the
-/// log holds in its ring is not part of it.
+/// record alone in its page counts as 4096 bytes. Pages that a
+/// [`Snapshot`](crate::Snapshot) retains count, too, until records need their memory. The log's
+/// ring does not count.
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 #[must_use]
 pub struct Quota {
     max_records: u64,
@@ -51,60 +53,60 @@ impl Default for Quota {
 }
 
 impl Quota {
-    /// The defaults.
+    /// Returns the defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// No limit but those of ids and memory.
+    /// Returns a quota without limits: only ids and memory bound the store.
     pub fn unlimited() -> Self {
         Self::default().max_records(u64::MAX).max_bytes(u64::MAX)
     }
 
-    /// The most records. Default: 10,000,000.
+    /// Sets the most records. Default: 10,000,000.
     pub fn max_records(mut self, max_records: u64) -> Self {
         self.max_records = max_records;
         self
     }
 
-    /// The most bytes of pages; what is no whole page does not count. Default:
+    /// Sets the most bytes of pages, rounded down to whole pages. Default:
     /// 1,024,000,000.
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = max_bytes;
         self
     }
 
-    /// The part of either limit, from 0 to 1, above which [`QuotaStats::pressure`] says
+    /// Sets the part of either limit, from 0 to 1, above which [`QuotaStats::pressure`] is
     /// [`Pressure::Warning`]. Default: 0.8.
     pub fn warn_at(mut self, part: f64) -> Self {
         self.warn_at = part;
         self
     }
 
-    /// The part of either limit, from 0 to 1, above which it says [`Pressure::Cleanup`];
-    /// with [`OnExceed::Reclaim`] a write that ends up there deletes a few records, so that
-    /// later ones need not wait for it. Default: 0.95.
+    /// Sets the part of either limit, from 0 to 1, above which it is [`Pressure::Cleanup`]; with
+    /// [`OnExceed::Evict`] a write that ends above it evicts a few records, so that later ones
+    /// need not wait for that. Default: 0.95.
     pub fn clean_at(mut self, part: f64) -> Self {
         self.clean_at = part;
         self
     }
 
-    /// What a write does that would exceed it. Default: [`OnExceed::Reject`].
+    /// Sets what happens to a write that would exceed the quota. Default: [`OnExceed::Reject`].
     pub fn on_exceed(mut self, on_exceed: OnExceed) -> Self {
         self.on_exceed = on_exceed;
         self
     }
 
-    /// May records be deleted to make room?
-    pub(crate) fn reclaims(&self) -> bool {
-        self.on_exceed == OnExceed::Reclaim
+    /// Returns whether records may be evicted to make room.
+    pub(crate) fn evicts(&self) -> bool {
+        self.on_exceed == OnExceed::Evict
     }
 
     const fn max_pages(&self) -> u64 {
         self.max_bytes / PAGE_LEN as u64
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a threshold is no exact number")]
+    #[expect(clippy::cast_precision_loss, reason = "a threshold is not an exact number")]
     fn is_above(&self, part: f64, used: Used) -> bool {
         let above = |used: u64, max: u64| used as f64 > max as f64 * part;
         above(used.records, self.max_records) || above(used.pages, self.max_pages())
@@ -122,7 +124,9 @@ impl Quota {
 }
 
 /// How near a store is to its quota.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub enum Pressure {
     /// Below both thresholds.
     #[default]
@@ -133,10 +137,12 @@ pub enum Pressure {
     Cleanup,
 }
 
-/// What a write would have had too much of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a quota limits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub enum Resource {
-    /// Records.
+    /// The number of records.
     Records,
     /// Bytes of pages.
     Bytes,
@@ -147,11 +153,11 @@ pub enum Resource {
 #[error("{used} of {max} {unit} are in use, {wanted} more don't fit", unit = self.unit())]
 #[non_exhaustive]
 pub struct QuotaError {
-    /// Of what there was not enough.
+    /// What was short.
     pub resource: Resource,
     /// How much was in use.
     pub used: u64,
-    /// How much there may be.
+    /// The limit.
     pub max: u64,
     /// How much the write would have added.
     pub wanted: u64,
@@ -166,31 +172,32 @@ impl QuotaError {
     }
 }
 
-/// Numbers of a store's quota.
+/// Statistics of a store's quota.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct QuotaStats {
-    /// Records in use, those of writes under way among them.
+    /// Records in use, including those of writes in progress.
     pub records: u64,
-    /// The most that there may be.
+    /// The most records allowed.
     pub max_records: u64,
-    /// The most that there were since the store was opened.
+    /// The most records in use at once since the store opened.
     pub records_high: u64,
-    /// Bytes of the pages in use, those kept for snapshots among them.
+    /// Bytes of the pages in use, including those that snapshots retain.
     pub bytes: u64,
-    /// Bytes of the pages that are kept for snapshots.
-    pub kept_bytes: u64,
-    /// The most that there may be.
+    /// Bytes of the pages that snapshots retain.
+    pub retained_bytes: u64,
+    /// The most bytes allowed.
     pub max_bytes: u64,
-    /// The most that there were since the store was opened.
+    /// The most bytes in use at once since the store opened.
     pub bytes_high: u64,
     /// Writes that were refused.
     pub rejected: u64,
-    /// Records that were deleted to make room.
-    pub reclaimed: u64,
+    /// Records that were evicted to make room.
+    pub evicted: u64,
     /// Records that were deleted because their time had come.
     pub expired: u64,
-    /// How near the quota is, without what is kept for snapshots.
+    /// How near the quota is, without the pages that snapshots retain.
     pub pressure: Pressure,
 }
 
@@ -198,15 +205,15 @@ pub struct QuotaStats {
 #[derive(Debug)]
 pub(crate) struct Usage {
     quota: Quota,
-    /// Records in the lower half, pages in the upper: there are less than 2^32 of either,
-    /// with 2^26 pages in the table, and as many at most for each snapshot.
+    /// Records in the lower half, pages in the upper. There are fewer than 2^32 of either: the
+    /// table has 2^26 pages, and each snapshot retains at most as many.
     used: AtomicU64,
-    /// Pages of them that are kept for snapshots, or that are about to be.
-    kept: AtomicU64,
+    /// Pages of them that snapshots retain, or are about to retain.
+    retained: AtomicU64,
     records_high: AtomicU64,
     pages_high: AtomicU64,
     rejected: AtomicU64,
-    pub(crate) reclaimed: AtomicU64,
+    pub(crate) evicted: AtomicU64,
     pub(crate) expired: AtomicU64,
 }
 
@@ -250,11 +257,11 @@ impl Usage {
         Self {
             quota,
             used: AtomicU64::new(0),
-            kept: AtomicU64::new(0),
+            retained: AtomicU64::new(0),
             records_high: AtomicU64::new(0),
             pages_high: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
-            reclaimed: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
             expired: AtomicU64::new(0),
         }
     }
@@ -267,13 +274,13 @@ impl Usage {
         self.load().records
     }
 
-    /// Nothing yet.
+    /// Returns a reservation of nothing yet.
     pub(crate) fn reservation(&self) -> Reservation<'_> {
         Reservation { usage: self, growth: Growth { records: 0, pages: 0 }, is_made: false }
     }
 
-    /// Counts what a checkpoint has, or what replay made of that, whether it fits or not:
-    /// what the log says is so. The high-water marks begin there.
+    /// Counts what a checkpoint holds, or what replay has added to that, whether it fits or not:
+    /// no quota refuses what was logged. The high-water marks begin there.
     pub(crate) fn replayed(&self, growth: Growth) {
         let before = self.load();
         let used = Used {
@@ -285,56 +292,58 @@ impl Usage {
         self.pages_high.store(used.pages, Ordering::Relaxed);
     }
 
-    /// The change that was reserved for is made, and what it takes away is gone.
+    /// Releases what a change that was made took away.
     fn commit(&self, growth: Growth) {
         if !planted(Bug::QuotaNotGivenBack) {
-            self.give_back(growth.taken_away());
+            self.subtract(growth.taken_away());
         }
     }
 
-    /// The change that was reserved for is not made.
+    /// Releases what a change that was not made would have added.
     fn release(&self, growth: Growth) {
-        self.give_back(growth.added());
+        self.subtract(growth.added());
         if planted(Bug::QuotaReleasedTwice) {
-            self.give_back(growth.added());
+            self.subtract(growth.added());
         }
     }
 
-    /// Reserves a page to be kept for snapshots; `false` if it does not fit.
-    pub(crate) fn keep(&self) -> bool {
-        // First, and taken back last: where none is kept, none takes room.
-        self.kept.fetch_add(1, Ordering::Relaxed);
+    /// Reserves a page for a snapshot to retain; returns `false` if it does not fit.
+    pub(crate) fn retain_page(&self) -> bool {
+        // Counted first and subtracted last: where none is counted, none uses memory.
+        self.retained.fetch_add(1, Ordering::Relaxed);
         let fits = self.add(Growth { records: 0, pages: 1 }).is_ok();
         if !fits {
-            self.kept.fetch_sub(1, Ordering::Relaxed);
+            self.retained.fetch_sub(1, Ordering::Relaxed);
         }
         fits
     }
 
-    /// A page is kept no more.
-    pub(crate) fn unkeep(&self) {
-        self.give_back(Used { records: 0, pages: either(1, Bug::KeptNotGivenBack, 0) });
-        // Release pairs with the Acquire in `may_fit`: who sees it gone sees its room, too.
-        self.kept.fetch_sub(1, Ordering::Release);
+    /// Releases a page that no snapshot retains any longer.
+    pub(crate) fn release_page(&self) {
+        self.subtract(Used { records: 0, pages: either(1, Bug::KeptNotGivenBack, 0) });
+        // Release pairs with the Acquire in `may_fit`: a thread that sees the page gone sees the
+        // memory free, too.
+        self.retained.fetch_sub(1, Ordering::Release);
     }
 
-    /// Could a write that was refused fit now, because of pages that were kept then?
+    /// Returns whether a refused write could fit now because of pages that were retained then.
     pub(crate) fn may_fit(&self, refused: &QuotaError) -> bool {
-        // What `add` has acquired, and this, leave no moment at which neither is seen.
+        // With the Acquire in `add` there is no moment at which a thread sees neither the page
+        // retained nor its memory free.
         refused.resource == Resource::Bytes
-            && (self.kept.load(Ordering::Acquire) > 0 || self.stats().bytes < refused.used)
+            && (self.retained.load(Ordering::Acquire) > 0 || self.stats().bytes < refused.used)
     }
 
     pub(crate) fn reject(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Is so much in use that a few records should go?
-    pub(crate) fn wants_cleanup(&self) -> bool {
-        self.quota.reclaims() && self.quota.is_above(self.quota.clean_at, self.of_records())
+    /// Returns whether so much is in use that a few records should be evicted.
+    pub(crate) fn wants_eviction(&self) -> bool {
+        self.quota.evicts() && self.quota.is_above(self.quota.clean_at, self.of_records())
     }
 
-    /// Are it the pages that are above the threshold, not the records?
+    /// Returns what is above the threshold: the records if they alone are, else the pages.
     pub(crate) fn scarce(&self) -> Resource {
         let only_records = Used { pages: 0, ..self.load() };
         if self.quota.is_above(self.quota.clean_at, only_records) {
@@ -353,11 +362,11 @@ impl Usage {
             max_records: self.quota.max_records,
             records_high: self.records_high.load(Ordering::Relaxed),
             bytes: bytes(used.pages),
-            kept_bytes: bytes(self.kept.load(Ordering::Relaxed)),
+            retained_bytes: bytes(self.retained.load(Ordering::Relaxed)),
             max_bytes: self.quota.max_bytes,
             bytes_high: bytes(self.pages_high.load(Ordering::Relaxed)),
             rejected: self.rejected.load(Ordering::Relaxed),
-            reclaimed: self.reclaimed.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
             expired: self.expired.load(Ordering::Relaxed),
             pressure: self.quota.pressure(self.of_records()),
         }
@@ -367,15 +376,16 @@ impl Usage {
         Used::of(self.used.load(Ordering::Relaxed))
     }
 
-    /// Without what is kept for snapshots. What is about to be kept may be left out twice.
+    /// Returns what records use, without retained pages. A page that a snapshot is about to retain
+    /// may be subtracted twice.
     fn of_records(&self) -> Used {
         let used = self.load();
-        let kept = self.kept.load(Ordering::Relaxed);
-        Used { pages: used.pages.saturating_sub(kept), ..used }
+        let retained = self.retained.load(Ordering::Relaxed);
+        Used { pages: used.pages.saturating_sub(retained), ..used }
     }
 
-    // Relaxed is enough for the number to be exact. Release and Acquire pair with each other:
-    // a write that is refused because of a page that is kept sees that one is, see `may_fit`.
+    // Relaxed would keep the number exact. Release and Acquire pair with each other: a write that
+    // is refused because of a retained page sees that one is retained, see `may_fit`.
     fn add(&self, growth: Growth) -> Result<(), QuotaError> {
         let added = growth.added();
         if added.word() == 0 {
@@ -414,23 +424,23 @@ impl Usage {
         Err(QuotaError { resource, used, max, wanted: next - used })
     }
 
-    /// So much is in use no more.
-    fn give_back(&self, given: Used) {
-        if given.word() != 0 {
-            self.raise(Used::of(self.used.fetch_sub(given.word(), Ordering::Relaxed)));
+    /// Subtracts what is no longer in use.
+    fn subtract(&self, released: Used) {
+        if released.word() != 0 {
+            self.raise(Used::of(self.used.fetch_sub(released.word(), Ordering::Relaxed)));
         }
     }
 
-    /// Raises the high-water marks. It is enough to do so with what was in use just before
-    /// something is given back, and when somebody asks: growth pays nothing for them.
+    /// Raises the high-water marks. It suffices to do so with what was in use just before a
+    /// decrease, and when the statistics are read: growth pays nothing for them.
     fn raise(&self, used: Used) {
         raise(&self.records_high, used.records);
         raise(&self.pages_high, used.pages);
     }
 }
 
-/// What a change has reserved. Dropped when its pages are unlocked: if the change was made,
-/// what it took away is given back, else what it was to add.
+/// What a change has reserved. Dropped when its pages are unlocked: it then releases what a
+/// change that was made took away, or what one that was not made would have added.
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
     usage: &'a Usage,
@@ -439,7 +449,7 @@ pub(crate) struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
-    /// Reserves what the change adds. Once.
+    /// Reserves what the change adds. Called once.
     pub(crate) fn reserve(&mut self, growth: Growth) -> Result<(), QuotaError> {
         debug_assert_eq!(self.growth, Growth { records: 0, pages: 0 });
         self.usage.add(growth)?;
@@ -447,7 +457,7 @@ impl Reservation<'_> {
         Ok(())
     }
 
-    /// The change is logged, and will be made.
+    /// Notes that the change is logged, and will be made.
     pub(crate) fn made(&mut self) {
         self.is_made = true;
     }
@@ -475,16 +485,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_write_may_fit_once_what_was_kept_is_gone_and_not_before_anything_is() {
+    fn refused_write_may_fit_once_a_retained_page_is_freed_and_never_without_one() {
         let page = Growth { records: 1, pages: 1 };
         let usage = Usage::new(Quota::new().max_bytes(2 * PAGE_LEN as u64));
         usage.add(page).expect("the first of two");
-        assert!(usage.keep());
+        assert!(usage.retain_page());
         let refused = usage.add(page).expect_err("both are in use");
-        assert!(usage.may_fit(&refused), "what is kept makes way");
-        // Another thread drops it before this one has looked.
-        usage.unkeep();
-        assert!(usage.may_fit(&refused), "it has made way");
+        assert!(usage.may_fit(&refused), "the retained page can be freed");
+        // Another thread drops it before this one has checked.
+        usage.release_page();
+        assert!(usage.may_fit(&refused), "it was freed");
         usage.add(page).expect("the second of two");
         let refused = usage.add(page).expect_err("both are records'");
         assert!(!usage.may_fit(&refused));

@@ -1,8 +1,8 @@
-//! What a store holds: plain records of 64 bytes, each with an id of its own.
+//! The record type of a store: plain records of 64 bytes, each with an id of its own.
 //!
-//! Owns the contract between the store and a record type. The store knows a record's
-//! bytes and what the methods below tell of it, nothing more. [`Token`](crate::Token) is
-//! the record type that comes with it.
+//! Owns the contract between the store and a record type. The store knows a record's bytes and
+//! what the methods below return, nothing more. [`Token`](crate::Token) is the record type that
+//! comes with it.
 
 use std::fmt;
 use std::hash::Hash;
@@ -12,11 +12,11 @@ pub const RECORD_LEN: usize = 64;
 
 /// A plain record of 64 bytes with an id.
 ///
-/// A value is always valid: bytes are checked when they become one. `from_bytes` of
-/// `as_bytes` gives an equal record with the same id; bytes and id of a value never change.
+/// A value is always valid: bytes are checked when they become one. `from_bytes` of `as_bytes`
+/// returns an equal record with the same id; bytes and id of a value never change.
 ///
-/// Give it an alignment of 8, with a field of 8 bytes or `#[repr(C, align(8))]`: records of
-/// bytes alone are copied in odd pieces, and gets are slower.
+/// Declare an alignment of 8, with a field of 8 bytes or `#[repr(C, align(8))]`: the compiler
+/// copies records of bytes alone in odd pieces, which makes gets slower.
 ///
 /// # Examples
 /// ```
@@ -49,37 +49,36 @@ pub const RECORD_LEN: usize = 64;
 /// }
 /// ```
 pub trait Record: Copy + PartialEq + fmt::Debug + Send + Sync + 'static {
-    /// Names a record in its store; 0 stands for none. Its order is that of its number.
+    /// Identifies a record in its store; 0 stands for none. Ids are ordered as their numbers.
     type Id: Copy + Ord + Hash + fmt::Debug + Send + Sync + From<u32> + Into<u32>;
 
-    /// Why bytes are no record.
+    /// Why bytes are not a record.
     type Invalid: std::error::Error + Send + Sync + 'static;
 
-    /// A record from its bytes.
+    /// Returns the record with these bytes.
     ///
     /// # Errors
-    /// What is wrong with them. The store refuses id 0 itself.
+    /// What is wrong with the bytes. The store refuses id 0 itself.
     fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid>;
 
-    /// Its bytes, as they are logged.
+    /// Returns its bytes, as they are logged.
     fn as_bytes(&self) -> &[u8; RECORD_LEN];
 
-    /// Its id.
+    /// Returns its id.
     fn id(&self) -> Self::Id;
 
-    /// Its time in seconds since 1970, if it has one: a store refuses one that is too far
-    /// ahead, and gives up the oldest first among records of equal weight.
+    /// Returns its time in seconds since 1970, if it has one: a store refuses one that is too far
+    /// ahead, and evicts the oldest first among records of equal weight.
     fn timestamp(&self) -> Option<u32> {
         None
     }
 
-    /// How much it is worth keeping: a store that is full and may reclaim gives up the
-    /// lightest first.
+    /// Returns how valuable it is: a full store that may evict evicts the lightest first.
     fn weight(&self) -> f32 {
         0.0
     }
 
-    /// Must it never be reclaimed?
+    /// Returns whether it must never be evicted.
     fn is_persistent(&self) -> bool {
         false
     }

@@ -1,92 +1,107 @@
-//! What a log says: the records, and how much of the quota they use.
+//! The state that a log describes: the records, and how much of the quota they use.
 //!
-//! Owns replay, for a store that is opened and for one that is only looked at. A pure
-//! function of the log: no clock, no policy, and no quota refuses what was logged.
+//! Owns replay, both for a store that opens and for one that is only inspected. State is a pure
+//! function of the log: replay reads no clock and runs no policy, and no quota refuses what was
+//! logged.
 
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bulla_recovery::{EntryView, ReplayStats};
-use bulla_storage::faults::mutants::{Bug, planted};
 
-use crate::checkpoint::{Base, Lazy};
-use crate::entries::{self, EntryError};
+use crate::checkpoint::fault_in::{CheckpointSource, Unloaded};
+use crate::entries::{self, EntryError, PUT};
 use crate::error::{Error, Result};
+use crate::faults::{Bug, planted};
 use crate::panics::Panics;
 use crate::quota::{Growth, Quota, Usage};
 use crate::record::Record;
-use crate::snapshot::Kept;
-use crate::table::{Copied, Edit, PageGuard, PageId, Table, What, index};
-use crate::views::Views;
+use crate::snapshot::retained::RetainedPage;
+use crate::snapshot::views::Views;
+use crate::table::{Bytes, Copied, PageGuard, PageId, Table, TableOp, index};
 
-/// Replay's changes have no position of their own: all of them are durable.
+/// Threads that read a checkpoint where the caller does not say how many.
+pub(crate) const LOAD_THREADS: usize = 2;
+/// The log position of replayed changes: they are durable, so their own does not matter.
 const REPLAYED: u64 = 0;
 
 #[derive(Debug)]
 pub(crate) struct State<R> {
     pub(crate) table: Table,
     pub(crate) usage: Arc<Usage>,
-    pub(crate) views: Views<Kept>,
-    /// What is not in the table yet.
-    pub(crate) lazy: Lazy,
+    pub(crate) views: Views<RetainedPage>,
+    pub(crate) unloaded: Unloaded,
     pub(crate) panics: Panics,
     records: PhantomData<R>,
 }
 
+/// Returns a record of the table, which checks all bytes before it stores them.
+#[inline]
+pub(crate) fn decode<R: Record>(record: Copied) -> Option<R> {
+    let bytes: Bytes = zerocopy::transmute!(record);
+    let record = R::from_bytes(&bytes);
+    debug_assert!(record.is_ok(), "the table holds valid records only");
+    record.ok()
+}
+
 impl<R: Record> State<R> {
-    /// `ahead`: may a thread find memory for records before they come?
+    /// Creates an empty state. With `ahead` a thread allocates memory before records need it.
     pub(crate) fn new(quota: Quota, ahead: bool) -> Self {
         let usage = Arc::new(Usage::new(quota));
-        let (table, views, lazy) = (Table::new(ahead), Views::new(), Lazy::default());
-        Self { table, usage, views, lazy, panics: Panics::new(), records: PhantomData }
+        let (table, views, unloaded) = (Table::new(ahead), Views::new(), Unloaded::default());
+        Self { table, usage, views, unloaded, panics: Panics::new(), records: PhantomData }
     }
 
-    /// A state that begins with what a checkpoint holds, and with none of it in the table.
-    pub(crate) fn begin(&self, base: Base) {
-        let head = &base.newest.head;
+    /// Begins with the records of a checkpoint, none of which is in the table yet.
+    pub(crate) fn begin(&self, source: CheckpointSource) {
+        let head = &source.newest.head;
         // Bounded by the number of ids.
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let (records, pages) = (count(head.records), count(head.pages));
         if !planted(Bug::QuotaForgetsCheckpoint) {
             self.usage.replayed(Growth { records, pages });
         }
-        self.lazy.begin(base);
+        self.unloaded.begin(source);
     }
 
-    /// A record, and where in the log the last change of its page is (0: nowhere).
+    /// Returns a record and the log position of the last change of its page (0: none).
     #[inline(always)]
     pub(crate) fn read(&self, id: u32) -> Result<(Option<Copied>, u64)> {
-        self.touch(PageId::of(id))?;
+        self.fault_in(PageId::of(id))?;
         Ok(self.table.read(id))
     }
 
-    /// When a record expires; 0 for never, and where there is none.
+    /// Returns when a record expires; 0 for never, and where there is none.
     pub(crate) fn expiry(&self, id: u32) -> Result<u64> {
-        self.touch(PageId::of(id))?;
+        self.fault_in(PageId::of(id))?;
         let guard = self.table.lock_existing(PageId::of(id));
         Ok(guard.map_or(0, |guard| guard.expiry(index(id))))
     }
 
-    /// Sees to it that what there is of a page's slab is in the table. The caller has no
-    /// page locked.
+    /// Faults in the slab of a page: reads it from the checkpoint if it is still only there. The
+    /// caller has locked no page.
     #[inline]
-    pub(crate) fn touch(&self, page: PageId) -> Result<()> {
-        if self.lazy.is_done() { Ok(()) } else { self.lazy.touch::<R>(&self.table, page) }
+    pub(crate) fn fault_in(&self, page: PageId) -> Result<()> {
+        if self.unloaded.is_empty() {
+            Ok(())
+        } else {
+            self.unloaded.fault_in::<R>(&self.table, page)
+        }
     }
 
-    /// Sees to it that everything is in the table; so many threads read.
+    /// Faults in all slabs, with `threads` threads.
     pub(crate) fn load_all(&self, threads: usize) -> Result<()> {
-        self.lazy.load_all::<R>(&self.table, threads, |_| true)
+        self.unloaded.load_all::<R>(&self.table, threads, |_| true)
     }
 
-    /// Sees to it that everything that expires is in the table.
+    /// Faults in all slabs that have a record that expires.
     pub(crate) fn load_expiring(&self) -> Result<()> {
-        self.lazy
-            .load_all::<R>(&self.table, 1, |place| place.expires && !planted(Bug::ExpiryNotLoaded))
+        let is_needed = |expires| expires && !planted(Bug::ExpiryNotLoaded);
+        self.unloaded.load_all::<R>(&self.table, 1, |place| is_needed(place.expires))
     }
 
-    /// Applies every entry that `replay` gives to its visitor; gives how many.
+    /// Applies every entry that `replay` passes to its visitor; returns how many there were.
     pub(crate) fn replay(
         &self,
         replay: impl FnOnce(
@@ -107,8 +122,8 @@ impl<R: Record> State<R> {
     }
 }
 
-/// Makes the changes of a log in a table that nobody else has yet. A page stays locked as
-/// long as the changes are on it.
+/// Applies the changes of a log to a table that no other thread has yet. A page stays locked
+/// while consecutive changes are on it.
 struct Replayer<'a, R> {
     state: &'a State<R>,
     page: Option<(PageId, PageGuard<'a>)>,
@@ -122,33 +137,37 @@ impl<'a, R: Record> Replayer<'a, R> {
 
     #[inline]
     fn entry(&mut self, entry: &EntryView<'_>) -> Result<()> {
-        entries::for_each_edit::<R, _>(entry.kind, entry.payload, |edit| self.edit(edit)).map_err(
-            |refused| match refused {
-                Refused::Entry(source) => Error::Entry { lsn: entry.lsn, seq: entry.seq, source },
-                Refused::State(error) => error,
-            },
-        )
+        let mut payload = entry.payload;
+        if planted(Bug::BatchReplayedByHalf) && entry.kind == PUT {
+            let records = payload.len() / size_of::<Bytes>();
+            payload = &payload[records / 2 * size_of::<Bytes>()..];
+        }
+        let applied = entries::for_each_op::<R, _>(entry.kind, payload, |op| self.apply(op));
+        applied.map_err(|refused| match refused {
+            Refused::Entry(source) => Error::Entry { lsn: entry.lsn, seq: entry.seq, source },
+            Refused::State(error) => error,
+        })
     }
 
     #[inline]
-    fn edit(&mut self, edit: Edit<'_>) -> Result<(), Refused> {
-        let page = PageId::of(edit.id);
+    fn apply(&mut self, op: TableOp<'_>) -> Result<(), Refused> {
+        let page = PageId::of(op.id());
         if self.page.as_ref().is_none_or(|(locked, _)| *locked != page) {
-            self.turn_to(page, matches!(edit.what, What::Put(_)))?;
+            self.turn_to(page, matches!(op, TableOp::Put(..)))?;
         }
         if let Some((_, guard)) = &mut self.page {
-            guard.edit(edit);
+            guard.apply(op);
         }
         Ok(())
     }
 
-    /// Locks the page instead of the one before, with what a checkpoint has of it; if it
-    /// can't hold anything yet, only when there is something to `put`.
+    /// Locks a page instead of the one before, after faulting in its slab. A slab that is not in
+    /// memory is created only for a `put`.
     fn turn_to(&mut self, page: PageId, put: bool) -> Result<(), Refused> {
         self.leave();
         // It may wait for the disk: no page is locked now.
         if !planted(Bug::ReplayDoesNotTouch) {
-            self.state.touch(page).map_err(Refused::State)?;
+            self.state.fault_in(page).map_err(Refused::State)?;
         }
         let table = &self.state.table;
         let guard = if put {
@@ -175,14 +194,14 @@ impl<'a, R: Record> Replayer<'a, R> {
         }
     }
 
-    /// What all changes added.
+    /// Returns what all changes added.
     fn end(mut self) -> Growth {
         self.leave();
         self.growth
     }
 }
 
-/// Why an entry is not replayed.
+/// Why an entry was not replayed.
 enum Refused {
     Entry(EntryError),
     State(Error),

@@ -1,11 +1,11 @@
-//! Atomics, locks, and how a thread lets others go on. The loom models bring their own.
+//! Atomics, locks, and how a thread yields to others. The loom models bring their own.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use std::sync::PoisonError;
 
-/// Locks; a thread that panicked with the lock left what it guards whole.
+/// Locks a mutex. A thread that panicked with the lock left its data consistent.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -20,9 +20,9 @@ pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets others go on, who will soon have done what is waited for.
+/// Lets other threads proceed, which will soon have done what this one waits for.
 pub(crate) fn pause(round: &mut u32) {
-    /// Rounds that take less time than giving the processor away.
+    /// Rounds that take less time than yielding the processor.
     const SPINS: u32 = 64;
     if *round < SPINS {
         *round += 1;

@@ -7,50 +7,48 @@ use std::path::PathBuf;
 use bulla_wal::Lsn;
 
 use super::format::CheckpointDamage;
-use crate::error::Error;
 
-/// Why a checkpoint could not be taken, or what it holds could not be read.
+/// Why a checkpoint could not be taken, or its records could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// It could not be written, or the log not be purged after it. The store goes on without
-    /// it; with a full disk, free space or set
+    /// The checkpoint could not be written, or the log could not be purged after it. The store
+    /// continues without it; on a full disk, free space or set
     /// [`checkpoint_reserve_bytes`](crate::StoreOptions::checkpoint_reserve_bytes).
     #[error("{operation} {}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         operation: &'static str,
-        /// On which file or directory.
+        /// Its file or directory.
         path: PathBuf,
         /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The log could not write down that what it contains is durable. Append something, and
-    /// try again.
-    #[error("a promise of LSN {lsn} is not durable yet, only of {promised}")]
+    /// The log could not record durably that what the checkpoint contains is durable. Append
+    /// something, and try again.
+    #[error("the log durably marks LSN {promised} as durable, not yet LSN {lsn}")]
     NotPromised {
-        /// Its position.
+        /// The position of the checkpoint.
         lsn: Lsn,
-        /// What is promised.
+        /// The position that is marked as durable.
         promised: Lsn,
     },
-    /// The log does not begin with its first entry, and no checkpoint stands for what was
-    /// purged. Restore a backup of the directory.
+    /// The log does not begin with its first entry, and no checkpoint replaces what was purged. Restore a backup of the directory.
     #[error(
-        "the log starts at LSN {first}, and no checkpoint stands for what was before{}",
+        "the log starts at LSN {first}, and no checkpoint replaces what was before{}",
         Refusals(refused)
     )]
     Missing {
         /// Where the log starts.
         first: Lsn,
-        /// The checkpoints that there are, and why none of them will do.
+        /// The checkpoints in the directory, and why none of them can be used.
         refused: Vec<RefusedCheckpoint>,
     },
-    /// Records in a checkpoint are damaged, and could not be built again from the older one
-    /// and the log. All others can be read.
+    /// Records in a checkpoint are damaged, and could not be rebuilt from the older one and the
+    /// log. All others can be read.
     #[error(
-        "the records {} to {} in {} can't be read ({fault}), nor built again",
+        "records {} to {} in {} can't be read ({fault}) and can't be rebuilt from the log",
         u64::from(*slab) << 15,
         (u64::from(*slab) << 15) + 32_767,
         path.display()
@@ -62,9 +60,9 @@ pub enum CheckpointError {
         slab: u32,
         /// What is wrong with it.
         fault: CheckpointFault,
-        /// Why it could not be built again.
+        /// Why it could not be rebuilt.
         #[source]
-        reason: Box<Error>,
+        reason: Box<dyn std::error::Error + Send + Sync>,
     },
     /// There are checkpoints in the directory, but no log. Restore it, or move them away.
     #[error("there are checkpoints in {}, but no log", path.display())]
@@ -81,7 +79,7 @@ pub enum CheckpointError {
         #[source]
         fault: CheckpointFault,
     },
-    /// There is no older checkpoint, and the log starts too late.
+    /// There is no older checkpoint, and the log starts too late to replace it.
     #[error("there is no older checkpoint")]
     NoOlder,
     /// The log ends before the checkpoint.
@@ -90,8 +88,8 @@ pub enum CheckpointError {
         /// The checkpoint's position.
         upto: Lsn,
     },
-    /// The older checkpoint and the log give other records than the newer one names.
-    #[error("the older checkpoint and the log give other records for slab {slab}")]
+    /// The older checkpoint and the log yield other records than the newer one lists.
+    #[error("the older checkpoint and the log yield other records for slab {slab}")]
     OtherRecords {
         /// Which slab.
         slab: u32,
@@ -99,7 +97,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Wraps a system error with what was tried on which path.
+    /// Wraps a system error with the operation and its path.
     pub(crate) fn io(
         operation: &'static str,
         path: impl Into<PathBuf>,
@@ -121,7 +119,7 @@ pub enum CheckpointFault {
     Damage(#[from] CheckpointDamage),
 }
 
-/// A checkpoint that a store was not opened from.
+/// A checkpoint that a store could not open from.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct RefusedCheckpoint {
@@ -133,16 +131,19 @@ pub struct RefusedCheckpoint {
     pub reason: Refusal,
 }
 
-/// Why a store was not opened from a checkpoint.
+/// Why a store could not open from a checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// It can't be read.
     #[error(transparent)]
     Unreadable(#[from] CheckpointFault),
-    /// It is ahead of the log, or what it was made from was cut off, or it belongs to another
-    /// log.
-    #[error("it is ahead of the log, or not of its history (it was taken at LSN {lsn})")]
+    /// It is newer than the end of the log, or belongs to another history of it: a repair cut off
+    /// what it was taken from, or it is of another log.
+    #[error(
+        "it is newer than the end of the log, or belongs to another history of it (it was taken at \
+         LSN {lsn})"
+    )]
     OffHistory {
         /// Its position.
         lsn: Lsn,

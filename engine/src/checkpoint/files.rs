@@ -1,55 +1,53 @@
 //! The files of checkpoints: their names, how one is read, how one is removed.
 //!
-//! Owns the folder `checkpoints` of a store's directory and the descriptors of what is read
-//! in it. What the bytes mean is in `format.rs`.
+//! Owns the directory `checkpoints` of a store and the descriptors of the files read in it. What the bytes mean is in `format.rs`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_storage::faults::mutants::{Bug, planted};
-use bulla_storage::io::{Access, AlignedBuf, File, FileKind, Io, read_full};
-
 use super::error::CheckpointFault;
 use super::format::{
     BLOCK, CheckpointDamage, Head, MAX_SLAB_LEN, Place, SlabView, blocks, decode_index,
 };
+use crate::faults::{Bug, planted};
+use bulla_storage::io::{Access, AlignedBuf, File, FileKind, Io, read_full};
 
-/// Name of the folder.
-const FOLDER: &str = "checkpoints";
-/// Name of the file that keeps space for a checkpoint.
+/// Name of the directory.
+const DIR: &str = "checkpoints";
+/// Name of the file that reserves space for a checkpoint.
 const RESERVE: &str = "RESERVE";
 const SUFFIX: &str = ".ckpt";
 const TEMPORARY_SUFFIX: &str = ".ckpt.tmp";
-/// Bytes of a full slab that are read at once: they stay in the processor's cache for their CRC.
+/// Bytes of a full slab per read: they stay in the processor's cache for their CRC.
 const PIECE: usize = 256 * 1024;
 /// Digits of a number in a name.
 const DIGITS: usize = 20;
 
-/// The folder.
+/// The directory of a store's checkpoints.
 #[derive(Clone, Debug)]
-pub(crate) struct Folder {
+pub(crate) struct CheckpointDir {
     pub(crate) io: Arc<dyn Io>,
     pub(crate) path: PathBuf,
 }
 
-/// What the folder holds.
+/// The files in the directory.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     /// The numbers of checkpoints, the newest first.
     pub(crate) numbers: Vec<u64>,
-    /// What a write that did not end has left.
+    /// Files of writes that did not end.
     pub(crate) temporaries: Vec<PathBuf>,
-    /// Bytes of the file that keeps space, if there is one.
+    /// Bytes of the file that reserves space, if there is one.
     pub(crate) reserve: Option<u64>,
 }
 
-impl Folder {
+impl CheckpointDir {
     pub(crate) fn of(io: &Arc<dyn Io>, store: &Path) -> Self {
-        Self { io: Arc::clone(io), path: store.join(FOLDER) }
+        Self { io: Arc::clone(io), path: store.join(DIR) }
     }
 
-    /// Lists it; nothing is there when it is not.
+    /// Lists the files; there are none without the directory.
     pub(crate) fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
         let entries = match self.io.list_dir(&self.path) {
@@ -81,7 +79,7 @@ impl Folder {
         self.path.join(RESERVE)
     }
 
-    /// Removes a name; that it is not there is fine.
+    /// Removes a name, if it is there.
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
         match self.io.unlink(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -96,7 +94,7 @@ fn parse_name(name: &str) -> Option<u64> {
     digits.parse().ok().filter(|number| are_digits && *number > 0)
 }
 
-/// A checkpoint whose header and index are whole. Its slabs are read one by one.
+/// A checkpoint whose header and index are intact. Its slabs are read one by one.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     pub(crate) path: PathBuf,
@@ -108,9 +106,9 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     /// Reads header and index of the checkpoint with this number.
-    pub(crate) fn open(folder: &Folder, number: u64) -> Result<Self, CheckpointFault> {
-        let path = folder.path_of(number);
-        let file = folder.io.open(&path, Access::READ).map_err(CheckpointFault::Io)?;
+    pub(crate) fn open(dir: &CheckpointDir, number: u64) -> Result<Self, CheckpointFault> {
+        let path = dir.path_of(number);
+        let file = dir.io.open(&path, Access::READ).map_err(CheckpointFault::Io)?;
         let len = file.len().map_err(CheckpointFault::Io)?;
         let mut block = AlignedBuf::zeroed(BLOCK);
         let count = read_full(file.as_ref(), &mut block, 0).map_err(CheckpointFault::Io)?;
@@ -118,21 +116,21 @@ impl Checkpoint {
         if head.number != number {
             return Err(CheckpointDamage::Number.into());
         }
-        // Bounded by the number of slabs that there can be, which the header's CRC vouches
-        // for and the file's length bears out.
+        // Bounded by the number of slabs that there can be, which the header's CRC covers
+        // and the file's length confirms.
         let mut index = AlignedBuf::zeroed(blocks(head.index_len()));
         read_whole(file.as_ref(), &mut index, head.index_offset)?;
         let places = decode_index(&head, &index)?;
         Ok(Self { path, head, places, file })
     }
 
-    /// The place of a slab, if it has records.
+    /// Returns the place of a slab, if it has records.
     pub(crate) fn place(&self, slab: u32) -> Option<&Place> {
         let at = self.places.binary_search_by_key(&slab, |place| place.slab).ok()?;
         self.places.get(at)
     }
 
-    /// Reads a slab into `buffer`, whole.
+    /// Reads a whole slab into `buffer`.
     pub(crate) fn read<'a>(
         &self,
         place: &Place,
@@ -147,8 +145,8 @@ impl Checkpoint {
         Ok(SlabView::decode(place, bytes)?)
     }
 
-    /// Reads the records of a slab that [is full](Place::is_full) into memory for them. They
-    /// are the checkpoint's when this has returned; what they say is for the caller to check.
+    /// Reads the records of a slab that [is full](Place::is_full) into memory for them. On return
+    /// the bytes are those of the checkpoint; the caller checks the records.
     pub(crate) fn read_filled(
         &self,
         place: &Place,
@@ -174,7 +172,7 @@ impl Checkpoint {
     }
 }
 
-/// Memory for the bytes of any one slab, once it is needed.
+/// A buffer for the bytes of one slab, allocated when it is first needed.
 #[derive(Debug)]
 pub(crate) struct SlabBuffer(AlignedBuf);
 

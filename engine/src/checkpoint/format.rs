@@ -23,7 +23,6 @@
 
 use std::mem::size_of;
 
-use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::format::{LogId, LowWater, MAX_START};
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::frames::reader::Cursor;
@@ -31,6 +30,7 @@ use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::faults::{Bug, planted};
 use crate::record::RECORD_LEN;
 use crate::table::{PAGE_RECORDS, SLAB_PAGES, SLAB_RECORDS, SLABS};
 
@@ -42,9 +42,9 @@ pub(crate) const BLOCK: usize = 4096;
 pub(crate) const MAX_SLAB_LEN: usize = slab_len(SLAB_RECORDS, true);
 
 const MAGIC: [u8; 8] = *b"BULLACKP";
-/// Bytes that the CRC of the header does not cover: magic and CRC.
+/// Bytes that the CRC of the header does not cover: magic number and CRC.
 const UNCOVERED: usize = 12;
-/// The landmark is at the start of the segment that opens its epoch.
+/// The landmark is at the start of the first segment of its epoch.
 const AT_OPENING: u32 = 1;
 /// The slab has a time for each of its records.
 const EXPIRES: u32 = 1;
@@ -54,7 +54,7 @@ const _: () = assert!(size_of::<IndexEntry>() == 32);
 const _: () = assert!(size_of::<[U64; SLAB_PAGES]>() == BLOCK);
 const _: () = assert!(size_of::<Header>() <= BLOCK);
 
-/// Why bytes are no checkpoint.
+/// Why bytes are not a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointDamage {
@@ -79,8 +79,8 @@ pub enum CheckpointDamage {
     /// A reserved byte is not zero.
     #[error("reserved bytes are not zero")]
     Reserved,
-    /// A record of a slab is none, or not the one of its place.
-    #[error("no record for id {0}")]
+    /// A record of a slab is invalid, or has another id than its place.
+    #[error("no valid record for id {0}")]
     Record(u32),
     /// Its number is not the one in its name.
     #[error("its number is not the one in its name")]
@@ -92,12 +92,12 @@ pub enum CheckpointDamage {
 
 type Result<T> = std::result::Result<T, CheckpointDamage>;
 
-/// What a checkpoint says of itself.
+/// The header of a checkpoint, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Head {
     /// One more than that of the checkpoint before.
     pub(crate) number: u64,
-    /// Which changes it contains: those below `upto`.
+    /// The changes that it contains: those below `upto`.
     pub(crate) landmark: Landmark,
     /// When it was taken, in ns since 1970.
     pub(crate) wall_ns: u64,
@@ -166,13 +166,13 @@ struct IndexEntry {
     reserved: U32,
 }
 
-/// Bytes of a slab in a checkpoint, without the zeros after it.
+/// Returns the bytes of a slab in a checkpoint, without the zeros after it.
 pub(crate) const fn slab_len(records: usize, expires: bool) -> usize {
     let each = if expires { RECORD_LEN + size_of::<u64>() } else { RECORD_LEN };
     SLAB_PAGES * size_of::<u64>() + records * each
 }
 
-/// `len` in whole blocks.
+/// Rounds `len` up to whole blocks.
 pub(crate) const fn blocks(len: usize) -> usize {
     len.next_multiple_of(BLOCK)
 }
@@ -182,25 +182,25 @@ impl Place {
         slab_len(self.records as usize, self.expires)
     }
 
-    /// Does it have every record that a slab can have, one after the other, and nothing
-    /// else?
+    /// Returns whether it has every record that a slab can have, one after the other, and nothing
+    /// else.
     pub(crate) const fn is_full(&self) -> bool {
         self.records as usize == SLAB_RECORDS && !self.expires
     }
 }
 
 impl Head {
-    /// Bytes of the index, without the zeros after it.
+    /// Returns the bytes of the index, without the zeros after it.
     pub(crate) const fn index_len(&self) -> usize {
         self.slabs as usize * size_of::<IndexEntry>()
     }
 
-    /// Bytes of the whole file.
+    /// Returns the bytes of the whole file.
     pub(crate) const fn file_len(&self) -> u64 {
         self.index_offset + blocks(self.index_len()) as u64
     }
 
-    /// The first block of the file.
+    /// Encodes the first block of the file.
     pub(crate) fn encode(&self) -> [u8; BLOCK] {
         let Landmark { log_id, epoch, nonce, upto, segment, at, last } = self.landmark;
         let mut header = Header {
@@ -269,7 +269,7 @@ impl Head {
 }
 
 impl Header {
-    /// The fields of a header whose CRC matches.
+    /// Parses the fields of a header whose CRC matches.
     fn parse(&self) -> Result<Head> {
         let range = |name, fits| if fits { Ok(()) } else { Err(CheckpointDamage::Field(name)) };
         range("version", self.version.get() > 0)?;
@@ -327,7 +327,7 @@ impl Header {
     }
 }
 
-/// The index as bytes, in whole blocks, and the CRC of what is not their padding.
+/// Encodes the index in whole blocks, and returns it with its CRC, which leaves out the padding.
 pub(crate) fn encode_index(places: &[Place]) -> (Vec<u8>, u32) {
     let mut bytes = Vec::with_capacity(blocks(size_of_val(places)));
     for place in places {
@@ -347,8 +347,7 @@ pub(crate) fn encode_index(places: &[Place]) -> (Vec<u8>, u32) {
     (bytes, crc)
 }
 
-/// Decodes the index that a header speaks of: every byte of the file belongs to something,
-/// and nothing to two.
+/// Decodes the index of a header: every byte of the file belongs to exactly one slab.
 pub(crate) fn decode_index(head: &Head, bytes: &[u8]) -> Result<Vec<Place>> {
     let (entries, padding) =
         bytes.split_at_checked(head.index_len()).ok_or(CheckpointDamage::Length)?;
@@ -377,7 +376,7 @@ pub(crate) fn decode_index(head: &Head, bytes: &[u8]) -> Result<Vec<Place>> {
 }
 
 impl IndexEntry {
-    /// `first` is the lowest slab that it can be, `offset` the only place.
+    /// Parses an entry; `first` is the lowest slab allowed, `offset` the only place.
     fn parse(&self, first: u32, offset: u64) -> Result<Place> {
         let (slab, records, pages) = (self.slab.get(), self.records.get(), self.pages.get());
         if self.reserved.get() != 0 || self.flags.get() & !EXPIRES != 0 {
@@ -400,11 +399,11 @@ impl IndexEntry {
     }
 }
 
-/// The records of a slab, as its bytes say.
+/// The records of a slab, as its bytes describe them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlabView<'a> {
     occupied: &'a [U64; SLAB_PAGES],
-    /// Those that are there, in order.
+    /// The records that are there, in order.
     pub(crate) records: &'a [[u8; RECORD_LEN]],
     expiries: &'a [U64],
 }
@@ -434,12 +433,12 @@ impl<'a> SlabView<'a> {
         Ok(Self { occupied, records, expiries })
     }
 
-    /// Which records of a page are there.
+    /// Returns one bit for each record of a page that is there.
     pub(crate) fn occupied(&self, page: usize) -> u64 {
         self.occupied.get(page).map_or(0, |word| word.get())
     }
 
-    /// When each record expires, in their order; empty if none does.
+    /// Iterates over the times at which the records expire, in their order; empty if none does.
     pub(crate) fn expiries(&self) -> impl Iterator<Item = u64> + 'a {
         self.expiries.iter().map(|expiry| expiry.get())
     }

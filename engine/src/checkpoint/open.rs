@@ -1,35 +1,40 @@
-//! Which checkpoint a store is opened from.
+//! Which checkpoint a store opens from.
 //!
-//! Owns the order of the candidates: the newest whose header and index are whole and whose
-//! landmark still stands in the log, then the older one, then the log alone. It removes
-//! nothing but temporary files, and those only under the log's lock.
+//! Owns the order of the candidates: the newest whose header and index are intact and whose
+//! landmark is still in the log, then the older one, then the log alone. It removes nothing but
+//! temporary files, and those only under the log's lock.
 
 use std::fmt;
+use std::time::SystemTime;
 
-use bulla_storage::faults::failpoints::{Point, skip};
 use bulla_storage::frames::anchor::Landmark;
 use bulla_wal::{Epoch, Error as LogError, Lsn, Result};
 
 use super::error::{CheckpointError, Refusal, RefusedCheckpoint};
-use super::files::{Checkpoint, Folder};
+use super::fault_in::Fallback;
+use super::files::{Checkpoint, CheckpointDir};
 use super::format::Head;
-use super::lazy::Older;
+use crate::faults::{Point, skip};
+use crate::time::from_ns;
 
-/// Of more checkpoints than this only the newest are looked at.
+/// Of more checkpoints than this only the newest are considered.
 const MAX_CANDIDATES: usize = 8;
 
 /// A checkpoint, in a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct CheckpointInfo {
     /// One more than that of the checkpoint before.
     pub number: u64,
     /// It contains the changes below this position, and no others.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_impls::lsn"))]
     pub lsn: Lsn,
     /// The epoch in which it was taken.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde_impls::epoch"))]
     pub epoch: Epoch,
-    /// When it was taken, in ns since 1970.
-    pub wall_ns: u64,
+    /// When it was taken.
+    pub taken_at: SystemTime,
     /// Records in it.
     pub records: u64,
     /// Bytes of its file.
@@ -42,22 +47,22 @@ impl From<&Head> for CheckpointInfo {
             number: head.number,
             lsn: head.landmark.upto,
             epoch: head.landmark.epoch,
-            wall_ns: head.wall_ns,
+            taken_at: from_ns(head.wall_ns),
             records: head.records,
             file_len: head.file_len(),
         }
     }
 }
 
-/// What the records of a store were read from.
+/// What a store opened from: its checkpoint, and how much of the log.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct OpenReport {
-    /// The checkpoint; `None` when it was the log alone.
+    /// The checkpoint; `None` when the store opened from the log alone.
     pub checkpoint: Option<CheckpointInfo>,
-    /// The one before it, from which damaged parts of it can be built again.
+    /// The one before it, from which its damaged parts can be rebuilt.
     pub older: Option<CheckpointInfo>,
-    /// Checkpoints that were not used, the newest first.
+    /// Checkpoints that could not be used, the newest first.
     pub refused: Vec<RefusedCheckpoint>,
     /// Entries of the log that were replayed after the checkpoint.
     pub replayed: u64,
@@ -79,48 +84,49 @@ impl fmt::Display for OpenReport {
     }
 }
 
-/// The checkpoints that there are.
+/// The checkpoints in a directory.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
-    /// Those that are whole, the newest first.
-    whole: Vec<Checkpoint>,
+    /// Those that are intact, the newest first.
+    intact: Vec<Checkpoint>,
     refused: Vec<RefusedCheckpoint>,
-    /// The highest number that a file has.
+    /// The highest number of a file.
     pub(crate) highest: u64,
 }
 
 impl Candidates {
-    /// Reads what is there, for whoever holds the log's lock.
-    pub(crate) fn settle(folder: &Folder) -> Result<Self> {
-        let listing = folder.list().map_err(LogError::io("list", &folder.path))?;
+    /// Reads the checkpoints for an open, which holds the log's lock: makes their names durable
+    /// and removes temporary files.
+    pub(crate) fn recover(dir: &CheckpointDir) -> Result<Self> {
+        let listing = dir.list().map_err(LogError::io("list", &dir.path))?;
         if listing.numbers.is_empty() && listing.temporaries.is_empty() {
             return Ok(Self::default());
         }
-        // What a listing shows after a kill may not be on disk. Nothing may be built on it,
-        // or removed because of it, before it is.
+        // Names that a listing shows after a kill may not be on disk. They must be before anything
+        // relies on them, or is removed because of them.
         if !skip(Point::CheckpointOpenDirSync) {
-            folder.io.sync_dir(&folder.path).map_err(LogError::io("sync", &folder.path))?;
+            dir.io.sync_dir(&dir.path).map_err(LogError::io("sync", &dir.path))?;
         }
         for temporary in &listing.temporaries {
-            folder.remove(temporary).map_err(LogError::io("remove", temporary))?;
+            dir.remove(temporary).map_err(LogError::io("remove", temporary))?;
         }
-        Ok(Self::of(folder, &listing.numbers))
+        Ok(Self::of(dir, &listing.numbers))
     }
 
-    /// Reads what is there, and changes nothing.
-    pub(crate) fn look(folder: &Folder) -> Result<Self> {
-        let listing = folder.list().map_err(LogError::io("list", &folder.path))?;
-        Ok(Self::of(folder, &listing.numbers))
+    /// Reads the checkpoints, and changes nothing.
+    pub(crate) fn read(dir: &CheckpointDir) -> Result<Self> {
+        let listing = dir.list().map_err(LogError::io("list", &dir.path))?;
+        Ok(Self::of(dir, &listing.numbers))
     }
 
-    fn of(folder: &Folder, numbers: &[u64]) -> Self {
+    fn of(dir: &CheckpointDir, numbers: &[u64]) -> Self {
         let highest = numbers.first().copied().unwrap_or(0);
         let mut candidates = Self { highest, ..Self::default() };
         for number in numbers.iter().take(MAX_CANDIDATES) {
-            match Checkpoint::open(folder, *number) {
-                Ok(checkpoint) => candidates.whole.push(checkpoint),
+            match Checkpoint::open(dir, *number) {
+                Ok(checkpoint) => candidates.intact.push(checkpoint),
                 Err(fault) => {
-                    let (path, reason) = (folder.path_of(*number), fault.into());
+                    let (path, reason) = (dir.path_of(*number), fault.into());
                     candidates.refused.push(RefusedCheckpoint { number: *number, path, reason });
                 }
             }
@@ -128,25 +134,25 @@ impl Candidates {
         candidates
     }
 
-    /// The landmarks of those that are whole, the newest first.
+    /// Returns the landmarks of those that are intact, the newest first.
     pub(crate) fn landmarks(&self) -> Vec<Landmark> {
-        self.whole.iter().map(|checkpoint| checkpoint.head.landmark).collect()
+        self.intact.iter().map(|checkpoint| checkpoint.head.landmark).collect()
     }
 
-    /// Chooses the newest that stands, and the next one that does. `from_start`: does the log
-    /// begin with its first entry? Then it can do without.
+    /// Chooses the newest whose landmark is in the log, and the next such one. With `from_start`
+    /// the log begins with its first entry, and needs none.
     ///
     /// # Errors
-    /// When there is none and the log can't do without.
+    /// When there is none and the log needs one.
     pub(crate) fn choose(
         self,
         stands: &[Landmark],
         first: Lsn,
         from_start: bool,
     ) -> std::result::Result<Choice, CheckpointError> {
-        let Self { whole, mut refused, highest } = self;
+        let Self { intact, mut refused, highest } = self;
         let mut standing = Vec::new();
-        for checkpoint in whole {
+        for checkpoint in intact {
             let (number, lsn) = (checkpoint.head.number, checkpoint.head.landmark.upto);
             if stands.contains(&checkpoint.head.landmark) {
                 standing.push(checkpoint);
@@ -162,56 +168,56 @@ impl Candidates {
             return Err(CheckpointError::Missing { first, refused });
         }
         let upto = |checkpoint: &Checkpoint| checkpoint.head.landmark.upto;
-        // What is between the two must be in the log.
+        // The log must have everything between the two.
         let older = standing.find(|older| {
             newest.as_ref().is_some_and(|newest| upto(older) <= upto(newest))
                 && older.head.landmark.segment.lsn >= first
         });
-        let older = match older {
-            Some(older) => Older::Checkpoint(Box::new(older)),
-            None if from_start => Older::Log,
-            None => Older::Nothing,
+        let fallback = match older {
+            Some(older) => Fallback::Checkpoint(Box::new(older)),
+            None if from_start => Fallback::Log,
+            None => Fallback::Nothing,
         };
-        // One that has had its time comes back when its removal did not reach the disk: then
-        // the log that it needs may be gone.
-        let (used, kept) = match (&newest, &older) {
-            (Some(newest), Older::Checkpoint(older)) => (newest.head.number, older.head.number),
-            (Some(newest), Older::Log | Older::Nothing) => (newest.head.number, 0),
+        // A checkpoint that was removed reappears if its removal did not reach the disk: then the
+        // log that it needs may be purged.
+        let (used, oldest) = match (&newest, &fallback) {
+            (Some(newest), Fallback::Checkpoint(older)) => (newest.head.number, older.head.number),
+            (Some(newest), Fallback::Log | Fallback::Nothing) => (newest.head.number, 0),
             (None, _) => (0, 0),
         };
         refused.retain(|refused| match refused.reason {
-            Refusal::Unreadable(_) => refused.number > kept,
+            Refusal::Unreadable(_) => refused.number > oldest,
             Refusal::OffHistory { .. } => refused.number > used,
         });
         let report = OpenReport {
             checkpoint: newest.as_ref().map(|newest| CheckpointInfo::from(&newest.head)),
-            older: match &older {
-                Older::Checkpoint(older) => Some(CheckpointInfo::from(&older.head)),
-                Older::Log | Older::Nothing => None,
+            older: match &fallback {
+                Fallback::Checkpoint(older) => Some(CheckpointInfo::from(&older.head)),
+                Fallback::Log | Fallback::Nothing => None,
             },
             refused,
             replayed: 0,
         };
-        Ok(Choice { newest, older, report, highest })
+        Ok(Choice { newest, fallback, report, highest })
     }
 }
 
-/// What a store is to be opened from.
+/// The checkpoints that a store opens from.
 #[derive(Debug)]
 pub(crate) struct Choice {
     pub(crate) newest: Option<Checkpoint>,
-    pub(crate) older: Older,
+    pub(crate) fallback: Fallback,
     pub(crate) report: OpenReport,
-    /// The highest number that a file has.
+    /// The highest number of a file.
     pub(crate) highest: u64,
 }
 
 impl Choice {
-    /// The heads of what the store rests on, the newest first.
-    pub(crate) fn kept(&self) -> Vec<Head> {
-        let older = match &self.older {
-            Older::Checkpoint(older) => Some(older.head),
-            Older::Log | Older::Nothing => None,
+    /// Returns the heads of the checkpoints in use, the newest first.
+    pub(crate) fn in_use(&self) -> Vec<Head> {
+        let older = match &self.fallback {
+            Fallback::Checkpoint(older) => Some(older.head),
+            Fallback::Log | Fallback::Nothing => None,
         };
         self.newest.iter().map(|newest| newest.head).chain(older).collect()
     }

@@ -1,35 +1,33 @@
-//! Writing a checkpoint: page by page into a temporary file, which becomes one by a rename.
+//! Writing a checkpoint: page by page into a temporary file, which a rename publishes.
 //!
-//! Owns the order of the writes: slabs, index, header, sync. Until [`Written::publish`] there
-//! is nothing but a temporary file, which the next open removes. Memory is bounded by one
-//! slab.
+//! Owns the order of the writes: slabs, index, header, sync. Until [`Written::publish`] there is
+//! only a temporary file, which the next open removes. Memory is bounded by one slab.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_storage::faults::failpoints::{Point, skip};
-use bulla_storage::faults::mutants::{Bug, either, planted};
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::{AlignedBuf, File, write_full};
 use zerocopy::IntoBytes;
 
-use super::files::Folder;
+use super::files::CheckpointDir;
 use super::format::{BLOCK, Head, MAX_SLAB_LEN, Place, blocks, encode_index};
+use crate::faults::{Bug, Point, either, planted, skip};
 use crate::record::RECORD_LEN;
 use crate::table::{Found, PageId, SLAB_PAGES, index};
 
 /// A checkpoint that is being written.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    folder: Folder,
+    dir: CheckpointDir,
     number: u64,
     temporary: PathBuf,
     file: Arc<dyn File>,
     offset: u64,
     places: Vec<Place>,
     slab: Gathered,
-    /// Was the space that is kept for a checkpoint taken for it?
+    /// Whether it uses the space that is reserved for a checkpoint.
     from_reserve: bool,
 }
 
@@ -44,39 +42,39 @@ struct Gathered {
 }
 
 impl Writer {
-    /// Begins a checkpoint in the folder; `direct` past the page cache.
-    pub(crate) fn create(folder: &Folder, number: u64, direct: bool) -> io::Result<Self> {
-        let temporary = folder.temporary_path_of(number);
-        folder.remove(&temporary)?;
-        let file = folder.io.create(&temporary, direct)?;
-        Ok(Self::new(folder, number, temporary, file, false))
+    /// Begins a checkpoint in the directory; `direct` bypasses the page cache.
+    pub(crate) fn create(dir: &CheckpointDir, number: u64, direct: bool) -> io::Result<Self> {
+        let temporary = dir.temporary_path_of(number);
+        dir.remove(&temporary)?;
+        let file = dir.io.create(&temporary, direct)?;
+        Ok(Self::new(dir, number, temporary, file, false))
     }
 
-    /// Begins a checkpoint in the space that is kept for one; none where nothing is kept.
+    /// Begins a checkpoint in the space that is reserved for one; returns `None` without any.
     pub(crate) fn in_reserve(
-        folder: &Folder,
+        dir: &CheckpointDir,
         number: u64,
         direct: bool,
     ) -> io::Result<Option<Self>> {
-        let temporary = folder.temporary_path_of(number);
-        match folder.io.rename(&folder.reserve_path(), &temporary) {
+        let temporary = dir.temporary_path_of(number);
+        match dir.io.rename(&dir.reserve_path(), &temporary) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             renamed => renamed?,
         }
         let access = bulla_storage::io::Access { write: true, direct };
-        let file = folder.io.open(&temporary, access)?;
-        Ok(Some(Self::new(folder, number, temporary, file, true)))
+        let file = dir.io.open(&temporary, access)?;
+        Ok(Some(Self::new(dir, number, temporary, file, true)))
     }
 
     fn new(
-        folder: &Folder,
+        dir: &CheckpointDir,
         number: u64,
         temporary: PathBuf,
         file: Arc<dyn File>,
         from_reserve: bool,
     ) -> Self {
         Self {
-            folder: folder.clone(),
+            dir: dir.clone(),
             number,
             temporary,
             file,
@@ -91,7 +89,7 @@ impl Writer {
         &self.temporary
     }
 
-    /// Takes in a page: its records in order. Pages come in order, each once.
+    /// Adds a page: its records in order. Pages come in order, each once.
     pub(crate) fn push(&mut self, page: PageId, records: &[Found]) -> io::Result<()> {
         if self.slab.number.is_some_and(|number| number != page.slab_number()) {
             self.flush()?;
@@ -110,7 +108,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the rest, and makes all of it durable under its temporary name.
+    /// Writes the rest, and makes the file durable under its temporary name.
     pub(crate) fn finish(&mut self, wall_ns: u64, landmark: Landmark) -> io::Result<Written> {
         self.flush()?;
         let (index, index_crc) = encode_index(&self.places);
@@ -127,22 +125,22 @@ impl Writer {
             index_offset: self.offset,
         };
         write_aligned(self.file.as_ref(), &head.encode(), 0)?;
-        // Space that was kept may be more than was needed.
+        // The reserved space may be more than the checkpoint needs.
         if self.file.len()? != head.file_len() && !planted(Bug::ReserveNotCutOff) {
             self.file.set_len(head.file_len())?;
         }
         if !skip(Point::CheckpointSync) {
             self.file.sync()?;
         }
-        Ok(Written { folder: self.folder.clone(), temporary: self.temporary.clone(), head })
+        Ok(Written { dir: self.dir.clone(), temporary: self.temporary.clone(), head })
     }
 
-    /// Gives up: what was written is removed, or kept for the next one.
+    /// Gives up: removes the file, or returns it to the reserve.
     pub(crate) fn abandon(self) -> io::Result<()> {
         if self.from_reserve && !planted(Bug::ReserveLostOnFailure) {
-            self.folder.io.rename(&self.temporary, &self.folder.reserve_path())
+            self.dir.io.rename(&self.temporary, &self.dir.reserve_path())
         } else {
-            self.folder.remove(&self.temporary)
+            self.dir.remove(&self.temporary)
         }
     }
 }
@@ -167,8 +165,8 @@ impl Gathered {
         }
     }
 
-    /// Puts the slab into the buffer, in whole blocks, and forgets it. None when nothing is
-    /// in it.
+    /// Encodes the slab into the buffer, in whole blocks, and clears it; returns `None` for an
+    /// empty one.
     fn encode(&mut self, offset: u64) -> Option<Place> {
         let number = self.number.take()?;
         let expires = self.expiries.iter().any(|expiry| *expiry != 0);
@@ -194,7 +192,7 @@ impl Gathered {
             offset,
             crc: crc32fast::hash(slab),
         };
-        debug_assert_eq!(place.len(), at, "the layout is the format's");
+        debug_assert_eq!(place.len(), at, "the layout is that of the format");
         self.occupied.fill(0);
         self.records.clear();
         self.expiries.clear();
@@ -205,23 +203,23 @@ impl Gathered {
 /// A checkpoint that is durable under a temporary name.
 #[derive(Debug)]
 pub(crate) struct Written {
-    folder: Folder,
+    dir: CheckpointDir,
     temporary: PathBuf,
     head: Head,
 }
 
 impl Written {
-    /// Gives it its name. On return it is durable; everything below its position must be,
-    /// and a promise of that.
+    /// Gives the checkpoint its name; on return that is durable. Everything below its position
+    /// must be durable before, and a durable mark of that.
     pub(crate) fn publish(self) -> io::Result<Head> {
-        let io = &self.folder.io;
-        if let Err(error) = io.rename(&self.temporary, &self.folder.path_of(self.head.number)) {
+        let io = &self.dir.io;
+        if let Err(error) = io.rename(&self.temporary, &self.dir.path_of(self.head.number)) {
             // The error is what counts; the next open removes what is left.
-            let _ = self.folder.remove(&self.temporary);
+            let _ = self.dir.remove(&self.temporary);
             return Err(error);
         }
         if !skip(Point::CheckpointDirSync) {
-            io.sync_dir(&self.folder.path)?;
+            io.sync_dir(&self.dir.path)?;
         }
         Ok(self.head)
     }

@@ -1,81 +1,72 @@
-//! The next slab, made before it is needed.
+//! The next slab, allocated before it is needed.
 //!
-//! Owns one slab that nobody has yet, and the thread that makes it: a system finds and clears
-//! the memory of a slab in the time of thousands of puts. What it made is in no use, so no
-//! quota counts it; there is one at most.
+//! Owns the thread that allocates it: the system finds and clears the memory of a slab in the
+//! time of thousands of puts. A slab that waits here is not in use, so no quota counts it; at
+//! most one waits.
 
-use std::mem;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
-use super::Slab;
-use crate::sync::lock;
+use crossbeam::channel::{Receiver, Sender, bounded};
 
-/// A slab ahead of a table.
+use super::slab::Slab;
+
+/// Allocates one slab ahead of a table.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    turn: Arc<(Mutex<Turn>, Condvar)>,
-    /// Begun when the first slab is wanted; none where there can't be one.
-    thread: OnceLock<Option<JoinHandle<()>>>,
+    /// Started with the first request; `None` where it could not be started.
+    worker: OnceLock<Option<Worker>>,
 }
 
-#[derive(Debug, Default)]
-enum Turn {
-    #[default]
-    Idle,
-    Wanted,
-    Ready(Slab),
-    Stopped,
+#[derive(Debug)]
+struct Worker {
+    /// Without capacity: a request that meets a busy worker is dropped, as one is on its way.
+    requests: Sender<()>,
+    slabs: Receiver<Slab>,
+    thread: JoinHandle<()>,
 }
 
 impl Ahead {
-    /// The slab that was made ahead, if there is one; has the next one made.
+    /// Returns the slab that was allocated ahead, if it is ready, and requests the next one.
     pub(super) fn next(&self) -> Option<Slab> {
-        let thread = self.thread.get_or_init(|| {
-            let turn = Arc::clone(&self.turn);
-            let builder = std::thread::Builder::new().name("bulla-slab".to_owned());
-            builder.spawn(move || run(&turn)).ok()
-        });
-        thread.as_ref()?;
-        let (turn, changed) = &*self.turn;
-        let before = mem::replace(&mut *lock(turn), Turn::Wanted);
-        changed.notify_one();
-        match before {
-            Turn::Ready(slab) => Some(slab),
-            Turn::Idle | Turn::Wanted | Turn::Stopped => None,
-        }
+        let worker = self.worker.get_or_init(Worker::start).as_ref()?;
+        let slab = worker.slabs.try_recv().ok();
+        // Full means that the worker is allocating one already.
+        let _ = worker.requests.try_send(());
+        slab
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        let (turn, changed) = &*self.turn;
-        *lock(turn) = Turn::Stopped;
-        changed.notify_one();
-        if let Some(Some(thread)) = self.thread.take() {
+        if let Some(Some(Worker { requests, thread, .. })) = self.worker.take() {
+            drop(requests);
             // A panic in it was reported when it happened, and costs nobody a slab.
             let _ = thread.join();
         }
     }
 }
 
-fn run((turn, changed): &(Mutex<Turn>, Condvar)) {
-    let mut now = lock(turn);
+impl Worker {
+    fn start() -> Option<Self> {
+        let (requests, requested) = bounded(0);
+        let (ready, slabs) = bounded(1);
+        let builder = std::thread::Builder::new().name("bulla-slab".to_owned());
+        let thread = builder.spawn(move || run(&requested, &ready)).ok()?;
+        Some(Self { requests, slabs, thread })
+    }
+}
+
+/// Allocates the first slab at once, and another for each request, until no more can come.
+fn run(requested: &Receiver<()>, ready: &Sender<Slab>) {
     loop {
-        match *now {
-            Turn::Stopped => return,
-            Turn::Wanted => {}
-            Turn::Idle | Turn::Ready(_) => {
-                now = changed.wait(now).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
+        // Without memory the table meets the error itself.
+        if let Ok(slab) = Slab::populated() {
+            // It is dropped if one is waiting.
+            let _ = ready.try_send(slab);
         }
-        drop(now);
-        // Without memory the table finds out itself.
-        let made = Slab::populated().map_or(Turn::Idle, Turn::Ready);
-        now = lock(turn);
-        if matches!(*now, Turn::Wanted) {
-            *now = made;
+        if requested.recv().is_err() {
+            return;
         }
     }
 }
@@ -89,19 +80,21 @@ mod tests {
     #[test]
     fn slab_is_made_once_one_was_wanted_and_is_given_once() {
         let ahead = Ahead::default();
-        let wait_until_ready = || {
+        assert!(ahead.next().is_none(), "none is made before it is wanted");
+        let next = || {
             let start = Instant::now();
-            while !matches!(*lock(&ahead.turn.0), Turn::Ready(_)) {
+            loop {
+                if let Some(slab) = ahead.next() {
+                    return slab;
+                }
                 assert!(start.elapsed() < Duration::from_secs(20), "no slab was made");
                 std::thread::yield_now();
             }
         };
         for _ in 0..3 {
-            assert!(ahead.next().is_none(), "none is made before it is wanted");
-            wait_until_ready();
-            assert!(ahead.next().is_some_and(|slab| slab.is_empty()));
-            wait_until_ready();
-            *lock(&ahead.turn.0) = Turn::Idle;
+            assert!(next().is_empty());
+            let worker = ahead.worker.get().and_then(Option::as_ref).expect("a thread");
+            assert!(worker.slabs.len() <= 1, "one is ahead at most");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The memory of one slab: 32,768 records, their pages' headers, their times to live.
+//! The memory of one slab: 32,768 records, the headers of their pages, their expiry times.
 //!
 //! Owns the only `unsafe` of the engine. What makes it sound: the memory is anonymous
 //! (zeros at first, never a SIGBUS), is never moved or unmapped while the slab lives, and
-//! is touched as atomics only. So a race is a wrong value at worst, which the version of
-//! the page finds out; it is never undefined behaviour.
+//! is touched as atomics only. So a race yields a wrong value at worst, which the version
+//! of the page detects; it is never undefined behaviour.
 
 #![expect(unsafe_code, reason = "records live in mapped memory")]
 
@@ -17,15 +17,15 @@ use super::version::Version;
 use crate::record::RECORD_LEN;
 use crate::sync::AtomicU64;
 
-/// Records of a page.
+/// Records in a page.
 pub(crate) const PAGE_RECORDS: usize = 64;
-/// Bytes of a page's records: a page of most machines, too.
+/// Bytes of a page's records: also the length of a page on most machines.
 pub(crate) const PAGE_LEN: usize = PAGE_RECORDS * RECORD_LEN;
-/// Pages of a slab.
+/// Pages in a slab.
 pub(crate) const SLAB_PAGES: usize = 512;
-/// Pages whose expiries share so many bytes.
+/// Pages whose expiry times share one page of memory.
 pub(crate) const SHARED_PAGES: usize = PAGE_LEN / (PAGE_RECORDS * size_of::<AtomicU64>());
-/// Records of a slab.
+/// Records in a slab.
 pub(crate) const SLAB_RECORDS: usize = SLAB_PAGES * PAGE_RECORDS;
 
 /// Bytes of a slab's records: a huge page.
@@ -39,15 +39,15 @@ const LEN: usize = EXPIRIES_AT + EXPIRIES_LEN;
 /// The words of a record.
 pub(crate) type Words = [AtomicU64; RECORD_LEN / size_of::<u64>()];
 
-/// What is kept of a page beside its records. Changed by the holder of the page's lock,
-/// read under its version.
+/// The header of a page. The holder of the page's lock changes it; readers read it under its
+/// version.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PageHeader {
     pub(super) version: Version,
-    /// A bit for each record that is there.
+    /// One bit for each record that is there.
     pub(super) occupied: AtomicU64,
-    /// Where in the log the page's last change is; 0 for one that was replayed.
+    /// The log position of the page's last change; 0 for one that was replayed.
     pub(super) lsn: AtomicU64,
 }
 
@@ -57,28 +57,28 @@ const _: () = {
     // Offsets keep what is mapped at a page's start aligned.
     assert!(HEADERS_AT.is_multiple_of(align_of::<PageHeader>()));
     assert!(EXPIRIES_AT.is_multiple_of(PAGE_LEN));
-    // A word has a bit for each page of expiries.
+    // One word has a bit for each page of expiry times.
     assert!(SLAB_PAGES == SHARED_PAGES * u64::BITS as usize);
 };
 
 /// The memory of one slab.
 pub(crate) struct SlabMemory {
     map: MmapRaw,
-    /// Where in the map the slab starts: at a multiple of its records' length in memory.
+    /// The offset of the slab in the map: its address is a multiple of its records' length.
     start: usize,
-    /// Length of the machine's pages.
+    /// The length of the machine's pages.
     machine_page: usize,
 }
 
 impl SlabMemory {
-    /// Maps it; nothing of it is used before it is written.
+    /// Maps the memory; the system provides none before it is written.
     ///
     /// # Errors
-    /// When the system has no memory, or no more maps, for it.
+    /// When the system has no memory, or no more mappings, for it.
     pub(crate) fn new(dense: bool) -> io::Result<Self> {
         let map = MmapRaw::from(MmapMut::map_anon(LEN + RECORDS_LEN)?);
         let start = map.as_ptr().align_offset(RECORDS_LEN);
-        // Never for headers and expiries: where ids are sparse, few of them are used.
+        // Never for headers and expiry times: with sparse ids few of them are used.
         let _ = map.advise(Advice::NoHugePage);
         let memory = Self { map, start, machine_page: rustix::param::page_size() };
         if dense {
@@ -87,19 +87,19 @@ impl SlabMemory {
         Ok(memory)
     }
 
-    /// Asks for a huge page for the records, or for small ones: a huge page is used
-    /// whole by the first record in it. Only a wish: a kernel without huge pages says no.
+    /// Asks for a huge page for the records, or for small ones: the first record in a huge page
+    /// uses all of it. The answer is ignored: a kernel without huge pages refuses.
     pub(crate) fn ask_for_huge_pages(&self, huge: bool) {
         let advice = if huge { Advice::HugePage } else { Advice::NoHugePage };
         let _ = self.map.advise_range(advice, self.start, RECORDS_LEN);
     }
 
-    /// Has the system find memory for all records and headers. Only a wish, too.
+    /// Asks the system to provide memory for all records and headers now. The answer is ignored.
     pub(crate) fn populate(&self) {
         let _ = self.map.advise_range(Advice::PopulateWrite, self.start, EXPIRIES_AT);
     }
 
-    /// The words of a record, `slot` below [`SLAB_RECORDS`].
+    /// Returns the words of a record, `slot` below [`SLAB_RECORDS`].
     #[inline]
     pub(crate) fn record(&self, slot: usize) -> &Words {
         assert!(slot < SLAB_RECORDS);
@@ -110,15 +110,15 @@ impl SlabMemory {
         unsafe { &*self.at(slot * RECORD_LEN).cast() }
     }
 
-    /// The bytes of all records, for whoever has the slab alone.
+    /// Returns the bytes of all records, for the only owner of the slab.
     pub(crate) fn records_mut(&mut self) -> &mut [u8] {
         let start = self.map.as_mut_ptr();
         // SAFETY: as for `record`: the map has `RECORDS_LEN` bytes from `start` on, which
-        // bytes and atomics alike may lie in, and `&mut self` says that nobody else has them.
+        // hold bytes as well as atomics, and `&mut self` proves that nobody else has a reference.
         unsafe { std::slice::from_raw_parts_mut(start.add(self.start), RECORDS_LEN) }
     }
 
-    /// The header of a page, `page` below [`SLAB_PAGES`].
+    /// Returns the header of a page, `page` below [`SLAB_PAGES`].
     #[inline]
     pub(crate) fn header(&self, page: usize) -> &PageHeader {
         assert!(page < SLAB_PAGES);
@@ -127,7 +127,7 @@ impl SlabMemory {
         unsafe { &*self.at(HEADERS_AT + page * size_of::<PageHeader>()).cast() }
     }
 
-    /// When a record expires, `slot` below [`SLAB_RECORDS`]: ms since 1970, 0 for never.
+    /// Returns when a record expires, `slot` below [`SLAB_RECORDS`]: ms since 1970, 0 for never.
     #[inline]
     pub(crate) fn expiry(&self, slot: usize) -> &AtomicU64 {
         assert!(slot < SLAB_RECORDS);
@@ -136,36 +136,36 @@ impl SlabMemory {
         unsafe { &*self.at(EXPIRIES_AT + slot * size_of::<AtomicU64>()).cast() }
     }
 
-    /// Gives the memory of a page's records back, where a page of the machine is no longer than
-    /// they are; none of them may be in use.
-    pub(crate) fn give_back_page(&self, page: usize) {
+    /// Returns the memory of a page's records to the system, unless the machine's pages are
+    /// longer; none of the records may be in use.
+    pub(crate) fn release_page(&self, page: usize) {
         assert!(page < SLAB_PAGES);
-        self.give_back(page * PAGE_LEN, PAGE_LEN);
+        self.release(page * PAGE_LEN, PAGE_LEN);
     }
 
-    /// Gives the memory of a page's expiries back, and of those of the pages that share it,
-    /// where a page of the machine is no longer; all of them must be 0.
-    pub(crate) fn give_back_expiries(&self, page: usize) {
+    /// Returns the memory of a page's expiry times to the system, with those of the pages that
+    /// share it, unless the machine's pages are longer; all of them must be 0.
+    pub(crate) fn release_expiries(&self, page: usize) {
         assert!(page < SLAB_PAGES);
-        self.give_back(EXPIRIES_AT + page / SHARED_PAGES * PAGE_LEN, PAGE_LEN);
+        self.release(EXPIRIES_AT + page / SHARED_PAGES * PAGE_LEN, PAGE_LEN);
     }
 
-    fn give_back(&self, at: usize, len: usize) {
+    fn release(&self, at: usize, len: usize) {
         assert!(at + len <= LEN);
-        // The system gives back whole pages, with all that lies in them.
+        // The system takes back whole pages, with everything in them.
         if !at.is_multiple_of(self.machine_page) || !len.is_multiple_of(self.machine_page) {
             return;
         }
         // SAFETY: the range is inside the map. It becomes zeros, as if another thread had
-        // stored zeros into its atomics: references to them stay valid, and nothing but
-        // atomics lies there. An error leaves the bytes as they are, which is as good:
+        // stored zeros into its atomics: references to them stay valid, and only
+        // atomics lie there. An error leaves the bytes as they are, which is as good:
         // memory that the process has locked stays with it.
         let _ = unsafe {
             self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, self.start + at, len)
         };
     }
 
-    /// The address of byte `at`, below `LEN`.
+    /// Returns the address of byte `at`, below `LEN`.
     #[inline]
     fn at(&self, at: usize) -> *const u8 {
         // SAFETY: the map has `LEN` bytes from `start` on, which is below `RECORDS_LEN`.
@@ -193,14 +193,14 @@ mod tests {
         memory.expiry(0).store(2, Ordering::Relaxed);
         for machine_page in [PAGE_LEN << 2, PAGE_LEN << 4] {
             memory.machine_page = machine_page;
-            memory.give_back_page(0);
-            memory.give_back_expiries(0);
+            memory.release_page(0);
+            memory.release_expiries(0);
             assert_eq!((word(&memory), expiry(&memory)), (1, 2), "{machine_page}");
         }
         if rustix::param::page_size() == PAGE_LEN {
             memory.machine_page = PAGE_LEN;
-            memory.give_back_page(0);
-            memory.give_back_expiries(0);
+            memory.release_page(0);
+            memory.release_expiries(0);
             assert_eq!((word(&memory), expiry(&memory)), (0, 0));
         }
     }

@@ -1,29 +1,27 @@
 //! A slab and its pages: how records are read while others write.
 //!
-//! Owns the use of the slab's memory: who may touch what, and when memory is given back.
-//! A page whose last record goes gives its 4 KiB back at once (where the machine's own pages
-//! are no longer), so that what the quota counts is what is in use. Tested by
-//! `engine/tests/threads.rs`, and what it takes of memory by `engine/tests/memory.rs`.
+//! Owns the use of the slab's memory: who may access what, and when memory returns to the
+//! system. A page returns its 4 KiB as soon as its last record is deleted (unless the machine's
+//! own pages are longer), so that the quota counts what is in use. Tested by
+//! `engine/tests/threads.rs`, and its use of memory by `engine/tests/memory.rs`.
 
 use std::array;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use super::memory::{PAGE_RECORDS, PageHeader, SHARED_PAGES, SLAB_PAGES, SlabMemory, Words};
-use super::{Edit, PAGE_SHIFT, What, index};
+use super::op::{Bytes, TableOp};
+use super::page_id::{PAGE_SHIFT, index};
+use crate::faults::{Step, pass};
 use crate::record::RECORD_LEN;
-use crate::steps::{Step, pass};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The bytes of a record.
-pub(crate) type Bytes = [u8; RECORD_LEN];
-
-/// A copy of a record's bytes, as the words that they were read in. Bytes would be moved in
-/// odd pieces on their way through options and tuples, and what is read back across such
-/// pieces waits for the memory: then gets don't overlap.
+/// A copy of a record, as the words in which it was read. The compiler would move bytes in odd
+/// pieces through options and tuples, and a load across such pieces waits for memory, so that
+/// reads do not overlap.
 pub(crate) type Copied = [u64; RECORD_LEN / size_of::<u64>()];
 
-/// A copy of a record that is there.
+/// A copy of a record, with its id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found {
     pub(crate) id: u32,
@@ -32,7 +30,7 @@ pub(crate) struct Found {
     pub(crate) expiry: u64,
 }
 
-/// A slab of which so many pages are in use is dense: huge pages are asked for.
+/// A slab with this many pages in use is dense: it asks for huge pages.
 const DENSE_PAGES: u32 = 256;
 #[expect(clippy::cast_possible_truncation, reason = "512")]
 const ALL_PAGES: u32 = SLAB_PAGES as u32;
@@ -41,15 +39,17 @@ const ALL_PAGES: u32 = SLAB_PAGES as u32;
 #[derive(Debug)]
 pub(crate) struct Slab {
     memory: SlabMemory,
-    /// Pages with a record in them. Records are not counted: every insertion would pay.
+    /// Pages that have a record. Records are not counted: every insertion would pay for it.
     in_use: AtomicU32,
     is_dense: AtomicBool,
-    /// Pages share the memory of their expiries by eight. A bit for each eight: was any expiry
-    /// of theirs set since that memory was last given back?
+    /// Eight pages share the memory of their expiry times. One bit for each eight: whether any of
+    /// the times was set since that memory was last released.
     expiring: AtomicU64,
 }
 
 impl Slab {
+    /// Creates an empty slab.
+    ///
     /// # Errors
     /// When the system has no memory for it.
     pub(crate) fn new(dense: bool) -> io::Result<Self> {
@@ -61,7 +61,7 @@ impl Slab {
         })
     }
 
-    /// An empty slab that is expected to fill, with all of its memory found.
+    /// Creates an empty slab that is expected to fill, with all of its memory provided.
     ///
     /// # Errors
     /// When the system has no memory for it.
@@ -71,8 +71,8 @@ impl Slab {
         Ok(slab)
     }
 
-    /// A slab with the records that a checkpoint has of it: of each page those with a bit in
-    /// `occupied`, one after the other, and when each expires (nothing if none does).
+    /// Creates a slab with the records of a checkpoint: of each page those with a bit in
+    /// `occupied`, in order, and the time at which each expires (nothing if none does).
     ///
     /// # Errors
     /// When the system has no memory for it.
@@ -100,13 +100,13 @@ impl Slab {
                 }
             }
         }
-        // Nobody else has the slab yet: whoever gets it sees all of this.
+        // No other thread has the slab yet: publishing it publishes all of this.
         slab.in_use.store(in_use, Ordering::Relaxed);
         Ok(slab)
     }
 
-    /// A slab with every record that it can have, none of which expires; `fill` gives the
-    /// bytes of all of them.
+    /// Creates a slab with every record that it can have, none of which expires; `fill` writes
+    /// the bytes of all of them.
     ///
     /// # Errors
     /// When the system has no memory for it, and those of `fill`.
@@ -122,13 +122,13 @@ impl Slab {
         Ok(slab)
     }
 
-    /// How many records are there, while nobody changes them. Looks at every page.
+    /// Counts the records, page by page, while nobody changes them.
     pub(crate) fn records(&self) -> u32 {
         let header = |page| self.memory.header(page);
         (0..SLAB_PAGES).map(|page| header(page).occupied.load(Ordering::Relaxed).count_ones()).sum()
     }
 
-    /// Is so much of it in use that the next slab will likely fill, too?
+    /// Returns whether so many pages are in use that the next slab will probably fill, too.
     pub(super) fn is_dense(&self) -> bool {
         self.in_use.load(Ordering::Relaxed) >= DENSE_PAGES
     }
@@ -137,13 +137,13 @@ impl Slab {
         self.expiring.load(Ordering::Relaxed) != 0
     }
 
-    /// May a record of this page expire?
+    /// Returns whether a record of this page may expire.
     fn may_expire(&self, page: usize) -> bool {
         self.expiring.load(Ordering::Relaxed) & sharing_bit(page) != 0
     }
 
-    /// From now on a record of this page may expire. The caller has the page locked, or the slab
-    /// to itself.
+    /// Notes that a record of this page may expire. The caller has locked the page, or is the
+    /// only owner of the slab.
     fn begin_expiring(&self, page: usize) {
         if !self.may_expire(page) {
             self.expiring.fetch_or(sharing_bit(page), Ordering::Relaxed);
@@ -154,12 +154,12 @@ impl Slab {
         self.in_use.load(Ordering::Relaxed) == 0
     }
 
-    /// Is there nothing in the page right now? Only a hint.
+    /// Returns whether the page has no record right now. Only a hint.
     pub(super) fn looks_empty(&self, page: usize) -> bool {
         self.memory.header(page).occupied.load(Ordering::Relaxed) == 0
     }
 
-    /// A record, and where in the log the last change of its page is.
+    /// Returns a record and the log position of the last change of its page.
     #[inline(always)]
     pub(super) fn read(&self, page: usize, index: usize) -> (Option<Copied>, u64) {
         let header = self.memory.header(page);
@@ -171,14 +171,13 @@ impl Slab {
         })
     }
 
-    /// Copies the records of a page that are there, as of one moment, in order. `first` is
-    /// the id of the page's first place.
+    /// Copies the records of a page, as of one moment, in order. `first` is the page's first id.
     pub(super) fn copy(&self, page: usize, first: u32, copies: &mut Vec<Found>) {
         self.memory.header(page).version.read(|| self.copy_now(page, first, copies));
     }
 
-    /// As [`copy`](Self::copy), with every change that was logged before this call, if the
-    /// page's last change is before `lsn` in the log; else `false`.
+    /// Copies as [`copy`](Self::copy) does, with every change that was logged before this call,
+    /// if the page's last change is before `lsn` in the log; returns `false` if it is not.
     pub(super) fn copy_before(
         &self,
         page: usize,
@@ -189,7 +188,8 @@ impl Slab {
         self.before(page, lsn, || self.copy_now(page, first, copies)).is_some()
     }
 
-    /// As [`copy_before`](Self::copy_before), of one record; `None` where that is `false`.
+    /// Copies one record as [`copy_before`](Self::copy_before) does; returns `None` where that
+    /// returns `false`.
     pub(super) fn find_before(&self, page: usize, id: u32, lsn: u64) -> Option<Option<Found>> {
         let occupied = &self.memory.header(page).occupied;
         let slot = page * PAGE_RECORDS + index(id);
@@ -204,7 +204,7 @@ impl Slab {
         header.version.read_before(&header.lsn, lsn, copy)
     }
 
-    /// Copies what is there right now, torn if others change it.
+    /// Copies the records as they are right now; the copy is torn if others change them.
     fn copy_now(&self, page: usize, first: u32, copies: &mut Vec<Found>) {
         copies.clear();
         let occupied = self.memory.header(page).occupied.load(Ordering::Relaxed);
@@ -237,26 +237,26 @@ impl Slab {
         }
     }
 
-    /// Gives back the memory of a page's expiries, if no page that shares it has a record. The
-    /// caller has no page of the slab locked.
+    /// Releases the memory of a page's expiry times if no page that shares it has a record. The
+    /// caller has locked no page of the slab.
     pub(super) fn tidy(&self, page: usize) {
         let first = page - page % SHARED_PAGES;
         let is_unused = || (first..first + SHARED_PAGES).all(|page| self.looks_empty(page));
         if !self.may_expire(page) || !is_unused() {
             return;
         }
-        // With all of them locked nobody sets an expiry; writers lock in this order, too.
+        // With all of them locked nobody sets an expiry time; writers lock in this order, too.
         let _guards: [_; SHARED_PAGES] = array::from_fn(|at| self.lock(first + at));
         pass(Step::SharedLocked);
         if is_unused() {
-            // Release pairs with the fence of readers: who sees the bit gone sees the versions
-            // of the pages whose last records went before.
+            // Release pairs with the fence of readers: a reader that sees the bit cleared sees
+            // the versions of the pages whose last records were deleted before.
             self.expiring.fetch_and(!sharing_bit(page), Ordering::Release);
-            self.memory.give_back_expiries(page);
+            self.memory.release_expiries(page);
         }
     }
 
-    /// A page got its first record.
+    /// Notes that a page got its first record.
     fn page_filled(&self) {
         let in_use = self.in_use.fetch_add(1, Ordering::Relaxed) + 1;
         if in_use == DENSE_PAGES && !self.is_dense.swap(true, Ordering::Relaxed) {
@@ -264,7 +264,7 @@ impl Slab {
         }
     }
 
-    /// A page lost its last record.
+    /// Notes that a page lost its last record.
     fn page_emptied(&self) {
         let in_use = self.in_use.fetch_sub(1, Ordering::Relaxed) - 1;
         if in_use == 0 && self.is_dense.swap(false, Ordering::Relaxed) {
@@ -273,16 +273,16 @@ impl Slab {
     }
 }
 
-/// A page that nobody else writes to. Readers go on until [`begin`](Self::begin), and
-/// wait from then on until it is dropped.
+/// The exclusive right to write to a page. Readers proceed until [`begin`](Self::begin), and wait
+/// from then on until the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct PageGuard<'a> {
     slab: &'a Slab,
     page: usize,
     header: &'a PageHeader,
-    /// The records that were there when it was locked.
+    /// The records that the page had when it was locked.
     before: u64,
-    /// The records that will be there.
+    /// The records that the page will have.
     planned: u64,
     has_begun: bool,
 }
@@ -292,28 +292,28 @@ impl PageGuard<'_> {
         self.header.occupied.load(Ordering::Relaxed)
     }
 
-    /// A record, if it is there.
+    /// Returns a record, if it is there.
     pub(crate) fn read(&self, index: usize) -> Option<Copied> {
         (self.occupied() & bit(index) != 0).then(|| load(self.words(index)))
     }
 
-    /// When it expires; 0 for never, and where there is no record.
+    /// Returns when a record expires; 0 for never, and where there is no record.
     pub(crate) fn expiry(&self, index: usize) -> u64 {
         let expires = self.slab.may_expire(self.page);
         if expires { self.expiry_of(index).load(Ordering::Relaxed) } else { 0 }
     }
 
-    /// Where in the log the page's last change is; 0 for one that was replayed.
+    /// Returns the log position of the page's last change; 0 for one that was replayed.
     pub(crate) fn lsn(&self) -> u64 {
         self.header.lsn.load(Ordering::Relaxed)
     }
 
-    /// Is no record there?
+    /// Returns whether the page has no record.
     pub(crate) fn is_empty(&self) -> bool {
         self.occupied() == 0
     }
 
-    /// A copy of the page, if there is memory for it.
+    /// Returns a copy of the page, if there is memory for it.
     pub(crate) fn image(&self) -> Option<PageImage> {
         let occupied = self.occupied();
         let mut image = PageImage { occupied, records: Vec::new(), expiries: Vec::new() };
@@ -328,34 +328,34 @@ impl PageGuard<'_> {
         Some(image)
     }
 
-    /// Says that a record will be there, or not.
+    /// Plans that a record will be there, or not.
     #[inline]
     pub(crate) fn plan(&mut self, index: usize, there: bool) {
         self.planned = if there { self.planned | bit(index) } else { self.planned & !bit(index) };
     }
 
-    /// What the plan adds to the records and to the pages that are in use.
+    /// Returns how many records and pages in use the plan adds.
     #[inline]
     pub(crate) fn growth(&self) -> (i64, i64) {
         growth(self.before, self.planned)
     }
 
-    /// What was added since it was locked to the records and to the pages that are in use.
+    /// Returns how many records and pages in use were added since the page was locked.
     pub(crate) fn grown(&self) -> (i64, i64) {
         growth(self.before, self.occupied())
     }
 
-    /// Makes a change of a record of this page, after [`begin`](Self::begin).
+    /// Applies a change to a record of this page, after [`begin`](Self::begin).
     #[inline]
-    pub(crate) fn edit(&mut self, edit: Edit<'_>) {
-        match edit.what {
-            What::Put(bytes) => self.put(index(edit.id), bytes),
-            What::Delete => self.delete(index(edit.id)),
-            What::Expire(at) => self.expire_at(index(edit.id), at),
+    pub(crate) fn apply(&mut self, op: TableOp<'_>) {
+        match op {
+            TableOp::Put(id, bytes) => self.put(index(id), bytes),
+            TableOp::Delete(id) => self.delete(index(id)),
+            TableOp::Expire(id, at) => self.expire_at(index(id), at),
         }
     }
 
-    /// From now on the page is changed, and readers wait. `lsn` is where the log says so.
+    /// Begins to change the page: from here on readers wait. `lsn` is the change's log position.
     #[inline]
     pub(crate) fn begin(&mut self, lsn: u64) {
         if !std::mem::replace(&mut self.has_begun, true) {
@@ -364,7 +364,7 @@ impl PageGuard<'_> {
         self.header.lsn.store(lsn, Ordering::Relaxed);
     }
 
-    /// Inserts or replaces a record, which will never expire.
+    /// Inserts or replaces a record; it never expires.
     #[inline]
     fn put(&mut self, index: usize, bytes: &Bytes) {
         let occupied = self.occupied();
@@ -392,7 +392,7 @@ impl PageGuard<'_> {
         }
     }
 
-    /// Says when a record expires, if it is there: in ms since 1970, 0 for never.
+    /// Sets when a record expires, if it is there: in ms since 1970, 0 for never.
     fn expire_at(&mut self, index: usize, expiry: u64) {
         let may_expire = expiry != 0 || self.slab.may_expire(self.page);
         if self.occupied() & bit(index) == 0 || !may_expire {
@@ -424,32 +424,32 @@ impl Drop for PageGuard<'_> {
             self.header.version.unlock();
             return;
         }
-        // Under the lock: nobody else can have put a record there.
+        // Under the lock nobody else can have put a record there.
         if self.is_empty() {
-            self.slab.memory.give_back_page(self.page);
+            self.slab.memory.release_page(self.page);
         }
         self.header.version.finish();
     }
 }
 
-/// A copy of a page: of the records that are there, in order.
+/// A copy of the records of a page, in order.
 #[derive(Debug)]
 pub(crate) struct PageImage {
     occupied: u64,
     records: Vec<Copied>,
-    /// When they expire; empty if none does.
+    /// The times at which they expire; empty if none does.
     expiries: Vec<u64>,
 }
 
 impl PageImage {
-    /// A record of it, if it is there.
+    /// Returns a record, if it is there.
     pub(crate) fn find(&self, id: u32) -> Option<Found> {
         let bit = bit(index(id));
         let before = (self.occupied & (bit - 1)).count_ones() as usize;
         (self.occupied & bit != 0).then(|| self.found(id, before))
     }
 
-    /// Copies its records, of which `first` is the first place's id.
+    /// Copies the records; `first` is the page's first id.
     pub(crate) fn copy(&self, first: u32, copies: &mut Vec<Found>) {
         copies.clear();
         let ids = ids(first).filter(|id| self.occupied & bit(index(*id)) != 0);
@@ -462,12 +462,12 @@ impl PageImage {
     }
 }
 
-/// The ids of the page with this first one; the last page ends with the last id.
+/// Returns the ids of the page that begins with `first`; the last page ends with the last id.
 const fn ids(first: u32) -> std::ops::RangeInclusive<u32> {
     first..=first | ((1 << PAGE_SHIFT) - 1)
 }
 
-/// What pages with these records have more than those had: records, and pages in use.
+/// Returns how many records and pages in use a page gains from `before` to `after`.
 #[inline]
 fn growth(before: u64, after: u64) -> (i64, i64) {
     let records = i64::from(after.count_ones()) - i64::from(before.count_ones());
@@ -478,7 +478,7 @@ const fn bit(index: usize) -> u64 {
     1 << index
 }
 
-/// The bit of a page among those that share the memory of their expiries.
+/// Returns the bit of the pages that share the memory of their expiry times with this one.
 const fn sharing_bit(page: usize) -> u64 {
     bit(page / SHARED_PAGES)
 }

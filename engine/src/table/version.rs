@@ -1,73 +1,72 @@
-//! The lock and the version of a page: who may write, and whether a copy is whole.
+//! The lock and the version of a page: who may write, and whether a copy is consistent.
 //!
 //! A sequence lock (Boehm, "Can seqlocks get along with programming language memory
-//! models?", 2012) whose readers are not kept waiting by a writer that only holds the
-//! lock: a writer holds it while it appends to the log, and says separately when it
-//! begins to change the page. What is read under it is atomics, read and written
-//! `Relaxed`. Tested by the loom models in `engine/tests/loom.rs`.
+//! models?", 2012) whose readers do not wait for a writer that only holds the lock: a
+//! writer holds it while it appends to the log, and marks separately when it begins to change
+//! the page. Readers copy atomics, which are read and written `Relaxed`. Tested by the loom models in `engine/tests/loom.rs`.
 
 use crate::sync::{AtomicU64, Ordering, fence, pause};
 
-/// A writer has the page.
+/// A writer holds the page.
 const LOCKED: u64 = 1;
-/// It is changing the page: copies taken now may be torn.
+/// The writer is changing the page: copies taken now may be torn.
 const WRITING: u64 = 2;
-/// One version more.
+/// What the next version adds.
 const STEP: u64 = 4;
 
-/// Looks at a page that was being changed during each before a reader takes the lock.
-const MAX_LOOKS: u32 = 256;
+/// Attempts of a reader to copy a page that keeps changing before it takes the lock.
+const MAX_ATTEMPTS: u32 = 256;
 
-/// Lock and version of a page, in one word that starts as 0.
+/// The lock and the version of a page, in one word that starts as 0.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub(crate) struct Version(AtomicU64);
 
 impl Version {
-    /// Gives what `copy` gave while the page did not change. It may run several times, and
-    /// what it reads in vain may be torn.
+    /// Returns what `copy` returned while the page did not change. `copy` may run several times,
+    /// and all results but the last may be torn.
     #[inline(always)]
     pub(crate) fn read<T>(&self, copy: impl FnMut() -> T) -> T {
         self.read_without(WRITING, copy)
     }
 
-    /// As [`read`](Self::read), if the page's last change, which is where `last` says, is
-    /// before `lsn` in the log. What was logged before `lsn` is in the copy if the caller
-    /// came to know `lsn` when it was logged.
+    /// Copies as [`read`](Self::read) does if the page's last change, whose position is in
+    /// `last`, is before `lsn` in the log. The copy has everything that was logged before `lsn`,
+    /// provided the caller obtained `lsn` from the log after that was logged.
     pub(crate) fn read_before<T>(
         &self,
         last: &AtomicU64,
         lsn: u64,
         mut copy: impl FnMut() -> T,
     ) -> Option<T> {
-        // Acquire pairs with the fence of `begin`, after which `last` is stored: who sees a
-        // change sees what its writer did before, which is to keep a copy.
+        // Acquire pairs with the fence of `begin`, after which `last` is stored: a reader
+        // that sees a change sees what its writer did before: it retained a copy.
         let is_before = || last.load(Ordering::Acquire) < lsn;
-        // So that nobody waits for a page that is changed all the time.
+        // Without this a reader could wait for a page that never stops changing.
         if !is_before() {
             return None;
         }
-        // A writer that only holds the lock may have logged its change, and not made it.
+        // A writer that only holds the lock may have logged its change without applying it.
         self.read_without(LOCKED | WRITING, || is_before().then(&mut copy))
     }
 
     #[inline(always)]
     fn read_without<T>(&self, busy: u64, mut copy: impl FnMut() -> T) -> T {
-        let mut looks = 0;
+        let mut attempts = 0;
         loop {
             // Acquire pairs with the Release of `finish`: that version's words are seen.
             let before = self.0.load(Ordering::Acquire);
             if before & busy == 0 {
                 let copied = copy();
-                // Pairs with the fence of `begin`: whoever saw a word of a later version
-                // sees here that its writing had begun.
+                // Pairs with the fence of `begin`: a reader that saw a word of a later
+                // version sees here that its writer had begun.
                 fence(Ordering::Acquire);
                 let after = self.0.load(Ordering::Relaxed);
                 if after & !LOCKED == before & !LOCKED {
                     return copied;
                 }
             }
-            if self.looked_in_vain(&mut looks) {
+            if self.must_lock(&mut attempts) {
                 let copied = copy();
                 self.unlock();
                 return copied;
@@ -75,22 +74,22 @@ impl Version {
         }
     }
 
-    /// Waits a little for the writer; at last takes the lock, and says so.
+    /// Waits a little for the writer; after [`MAX_ATTEMPTS`] takes the lock and returns `true`.
     #[cold]
     #[inline(never)]
-    fn looked_in_vain(&self, looks: &mut u32) -> bool {
-        *looks += 1;
-        if *looks == MAX_LOOKS {
+    fn must_lock(&self, attempts: &mut u32) -> bool {
+        *attempts += 1;
+        if *attempts == MAX_ATTEMPTS {
             self.lock();
             return true;
         }
-        let mut round = *looks;
+        let mut round = *attempts;
         pause(&mut round);
         false
     }
 
-    /// Waits until no other writer has the page. Writers never wait for a disk while they
-    /// have one.
+    /// Locks the page, once no other writer holds it. Writers never wait for a disk while they
+    /// hold one.
     #[inline]
     pub(crate) fn lock(&self) {
         let mut round = 0;
@@ -109,7 +108,7 @@ impl Version {
         }
     }
 
-    /// The holder of the lock is about to change the page.
+    /// Marks that the holder of the lock is about to change the page.
     #[inline]
     pub(crate) fn begin(&self) {
         let now = self.0.load(Ordering::Relaxed);
@@ -119,16 +118,16 @@ impl Version {
         fence(Ordering::Release);
     }
 
-    /// The holder of the lock has changed the page, and gives the lock back.
+    /// Publishes what the holder of the lock has changed, and unlocks the page.
     #[inline]
     pub(crate) fn finish(&self) {
         let now = self.0.load(Ordering::Relaxed);
         debug_assert_eq!(now & (LOCKED | WRITING), LOCKED | WRITING, "begun");
-        // Wraps after 2^62 changes of one page, which no one lives to see.
+        // Wraps after 2^62 changes of one page, which no machine will reach.
         self.0.store((now & !(LOCKED | WRITING)).wrapping_add(STEP), Ordering::Release);
     }
 
-    /// The holder of the lock has changed nothing, and gives it back.
+    /// Unlocks a page that the holder of the lock has not changed.
     #[inline]
     pub(crate) fn unlock(&self) {
         let now = self.0.load(Ordering::Relaxed);

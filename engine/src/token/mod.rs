@@ -3,8 +3,17 @@
 //! Owns the layout of `Token` V2.0 and the ranges of its fields. A [`Token`] is always
 //! valid: bytes are checked when they become one. The golden test below pins the bytes.
 
+mod error;
+mod flags;
+mod id;
+mod names;
+
 use std::fmt;
 
+pub use error::TokenError;
+pub use flags::Flags;
+pub use id::TokenId;
+pub use names::{Axis, EntityType, Space, UnknownName};
 use zerocopy::little_endian::{F32, I16, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -57,14 +66,14 @@ const RADIUS_SCALE: f64 = 100.0;
 const STRENGTH_SCALE: f64 = 255.0;
 
 impl Token {
-    /// Starts a token: at the origin of every space, weight 0, time 0, no flags but the
-    /// entity type of its id.
+    /// Starts a token: at the origin of every space, weight 0, time 0, no flags except the entity
+    /// type of its id.
     pub fn builder(id: TokenId) -> TokenBuilder {
         TokenBuilder {
             layout: Layout {
                 coordinates: [[I16::ZERO; 3]; SPACES],
                 id: id.0.into(),
-                flags: Flags::NONE.with_entity_type(id.entity_type()).0.into(),
+                flags: Flags::empty().with_entity_type(id.entity_type()).0.into(),
                 weight: [0; 4],
                 field_radius: 0,
                 field_strength: 0,
@@ -74,7 +83,7 @@ impl Token {
         }
     }
 
-    /// A token from its bytes.
+    /// Returns the token with these bytes.
     ///
     /// # Errors
     /// [`TokenError::ZeroId`] and [`TokenError::Weight`]: every other pattern of bits is
@@ -88,66 +97,66 @@ impl Token {
         Ok(token)
     }
 
-    /// Its bytes, as they are logged.
+    /// Returns its bytes, as they are logged.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; TOKEN_LEN] {
         zerocopy::transmute_ref!(&self.0)
     }
 
-    /// Its id, never 0.
+    /// Returns its id, never 0.
     #[must_use]
     pub fn id(&self) -> TokenId {
         TokenId(self.0.id.get())
     }
 
-    /// Where it is in a space, in the space's units.
+    /// Returns its coordinates in a space, in the space's units.
     #[must_use]
     pub fn coordinates(&self, space: Space) -> [f64; 3] {
         self.raw_coordinates(space).map(|raw| f64::from(raw) / space.scale())
     }
 
-    /// Where it is in a space, as stored: value times [`Space::scale`].
+    /// Returns its coordinates in a space as stored: value times [`Space::scale`].
     #[must_use]
     pub fn raw_coordinates(&self, space: Space) -> [i16; 3] {
         self.0.coordinates[space as usize].map(I16::get)
     }
 
-    /// Its flags, the entity type among them.
+    /// Returns its flags, including the entity type.
     #[must_use]
     pub fn flags(&self) -> Flags {
         Flags(self.0.flags.get())
     }
 
-    /// Its weight, from 0 to 100.
+    /// Returns its weight, from 0 to 100.
     #[must_use]
     pub fn weight(&self) -> f32 {
         F32::from_bytes(self.0.weight).get()
     }
 
-    /// Radius of its field, from 0 to 2.55.
+    /// Returns the radius of its field, from 0 to 2.55.
     #[must_use]
     pub fn field_radius(&self) -> f64 {
         f64::from(self.0.field_radius) / RADIUS_SCALE
     }
 
-    /// Strength of its field, from 0 to 1.
+    /// Returns the strength of its field, from 0 to 1.
     #[must_use]
     pub fn field_strength(&self) -> f64 {
         f64::from(self.0.field_strength) / STRENGTH_SCALE
     }
 
-    /// Its time, in seconds since 1970.
+    /// Returns its time, in seconds since 1970.
     #[must_use]
     pub fn timestamp(&self) -> u32 {
         self.0.timestamp.get()
     }
 
-    /// A builder that starts from this token, to change some of its fields.
+    /// Returns a builder that starts from this token, to change some of its fields.
     pub fn to_builder(&self) -> TokenBuilder {
         TokenBuilder { layout: self.0, refused: None }
     }
 
-    /// The same token under another id; its flags keep their entity type.
+    /// Returns the same token under another id; its flags keep their entity type.
     ///
     /// # Errors
     /// [`TokenError::ZeroId`].
@@ -175,7 +184,7 @@ impl Record for Token {
         self.id()
     }
 
-    /// A token without a time has time 0.
+    /// Returns its time; 0 for a token without one.
     fn timestamp(&self) -> Option<u32> {
         Some(self.timestamp())
     }
@@ -206,8 +215,8 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Builds a [`Token`]; the first value out of its range is reported by
-/// [`build`](TokenBuilder::build).
+/// A builder of a [`Token`]; [`build`](TokenBuilder::build) reports the first value that is out
+/// of range.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TokenBuilder {
@@ -222,7 +231,7 @@ impl fmt::Debug for Layout {
 }
 
 impl TokenBuilder {
-    /// Places it in a space, in the space's units; see [`Space::limit`] for the range.
+    /// Sets its coordinates in a space, in the space's units; see [`Space::limit`] for the range.
     pub fn coordinates(mut self, space: Space, [x, y, z]: [f64; 3]) -> Self {
         for (axis, value) in [(Axis::X, x), (Axis::Y, y), (Axis::Z, z)] {
             self = self.coordinate(space, axis, value);
@@ -230,7 +239,7 @@ impl TokenBuilder {
         self
     }
 
-    /// Places it on one axis of a space.
+    /// Sets its coordinate on one axis of a space.
     pub fn coordinate(mut self, space: Space, axis: Axis, value: f64) -> Self {
         let raw = (value * space.scale()).round();
         if raw >= f64::from(i16::MIN) && raw <= f64::from(i16::MAX) {
@@ -243,8 +252,8 @@ impl TokenBuilder {
         }
     }
 
-    /// Its flags: user flags and bits; the entity type is that of the id unless
-    /// [`Flags::with_entity_type`] says otherwise.
+    /// Sets its flags and user's bits; the entity type is that of the id unless
+    /// [`Flags::with_entity_type`] sets another.
     pub fn flags(mut self, flags: Flags) -> Self {
         let flags = match flags.entity_type() {
             EntityType::Undefined => flags.with_entity_type(self.id().entity_type()),
@@ -254,7 +263,14 @@ impl TokenBuilder {
         self
     }
 
-    /// Its weight, from 0 to 100; NaN is refused.
+    /// Sets all 16 bits, as another token had them.
+    #[cfg(feature = "serde")]
+    pub(crate) fn flags_as_they_are(mut self, flags: Flags) -> Self {
+        self.layout.flags = flags.0.into();
+        self
+    }
+
+    /// Sets its weight, from 0 to 100; NaN is refused.
     pub fn weight(mut self, weight: f32) -> Self {
         self.layout.weight = weight.to_le_bytes();
         match check_weight(weight) {
@@ -263,7 +279,7 @@ impl TokenBuilder {
         }
     }
 
-    /// Radius of its field, from 0 to 2.55.
+    /// Sets the radius of its field, from 0 to 2.55.
     pub fn field_radius(mut self, radius: f64) -> Self {
         match scaled_byte(radius, RADIUS_SCALE) {
             Some(raw) => {
@@ -274,7 +290,7 @@ impl TokenBuilder {
         }
     }
 
-    /// Strength of its field, from 0 to 1.
+    /// Sets the strength of its field, from 0 to 1.
     pub fn field_strength(mut self, strength: f64) -> Self {
         match scaled_byte(strength, STRENGTH_SCALE) {
             Some(raw) => {
@@ -285,16 +301,16 @@ impl TokenBuilder {
         }
     }
 
-    /// Its time, in seconds since 1970.
+    /// Sets its time, in seconds since 1970.
     pub fn timestamp(mut self, seconds: u32) -> Self {
         self.layout.timestamp = seconds.into();
         self
     }
 
-    /// The token.
+    /// Builds the token.
     ///
     /// # Errors
-    /// The first refusal: [`TokenError`].
+    /// The [`TokenError`] of the first value that is out of range.
     pub fn build(self) -> Result<Token, TokenError> {
         match self.refused {
             Some(refused) => Err(refused),
@@ -326,317 +342,6 @@ fn scaled_byte(value: f64, scale: f64) -> Option<u8> {
         reason = "whole, and in range"
     )]
     (0.0..=255.0).contains(&raw).then_some(raw as u8)
-}
-
-/// Why a token was refused.
-#[derive(Clone, Copy, PartialEq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenError {
-    /// Id 0 stands for "no token".
-    #[error("id 0 is not allowed")]
-    ZeroId,
-    /// A local id that does not fit into its 24 bits.
-    #[error("local id {0} is above {max}", max = TokenId::MAX_LOCAL)]
-    LocalId(u32),
-    /// A domain that does not fit into its 4 bits.
-    #[error("domain {0} is above 15")]
-    Domain(u8),
-    /// A weight that is not a number from 0 to 100.
-    #[error("weight {0} is not within 0 and 100")]
-    Weight(f32),
-    /// A coordinate that its space can't hold.
-    #[error("{space} {axis} {value} is not within -{max} and {max}", max = space.limit())]
-    Coordinate {
-        /// The space.
-        space: Space,
-        /// The axis.
-        axis: Axis,
-        /// What was asked for.
-        value: f64,
-    },
-    /// A field radius that is not within 0 and 2.55.
-    #[error("field radius {0} is not within 0 and 2.55")]
-    FieldRadius(f64),
-    /// A field strength that is not within 0 and 1.
-    #[error("field strength {0} is not within 0 and 1")]
-    FieldStrength(f64),
-}
-
-/// The id of a token: 24 bits of local id, 4 of entity type, 4 of domain.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(transparent)]
-pub struct TokenId(pub u32);
-
-impl TokenId {
-    /// The highest local id.
-    pub const MAX_LOCAL: u32 = (1 << 24) - 1;
-
-    /// An id from its parts.
-    ///
-    /// # Errors
-    /// [`TokenError::LocalId`], [`TokenError::Domain`]: a part is out of range.
-    pub fn new(local: u32, entity_type: EntityType, domain: u8) -> Result<Self, TokenError> {
-        if local > Self::MAX_LOCAL {
-            return Err(TokenError::LocalId(local));
-        }
-        if domain > 15 {
-            return Err(TokenError::Domain(domain));
-        }
-        Ok(Self(local | (entity_type as u32) << 24 | u32::from(domain) << 28))
-    }
-
-    /// The number within its entity type and domain.
-    #[must_use]
-    pub const fn local(self) -> u32 {
-        self.0 & Self::MAX_LOCAL
-    }
-
-    /// The kind of thing that it names.
-    #[must_use]
-    pub const fn entity_type(self) -> EntityType {
-        EntityType::from_bits(self.0 >> 24)
-    }
-
-    /// The domain, from 0 to 15.
-    #[must_use]
-    pub const fn domain(self) -> u8 {
-        (self.0 >> 28) as u8
-    }
-}
-
-impl From<u32> for TokenId {
-    fn from(bits: u32) -> Self {
-        Self(bits)
-    }
-}
-
-impl From<TokenId> for u32 {
-    fn from(id: TokenId) -> Self {
-        id.0
-    }
-}
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// 16 bits: eight flags, the entity type, four bits for the user.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[repr(transparent)]
-pub struct Flags(pub u16);
-
-impl Flags {
-    /// No flag.
-    pub const NONE: Self = Self(0);
-    /// In use.
-    pub const ACTIVE: Self = Self(1);
-    /// Outlives its session.
-    pub const PERSISTENT: Self = Self(1 << 1);
-    /// May change.
-    pub const MUTABLE: Self = Self(1 << 2);
-    /// In step with its source.
-    pub const SYNCHRONIZED: Self = Self(1 << 3);
-    /// Its payload elsewhere is compressed.
-    pub const COMPRESSED: Self = Self(1 << 4);
-    /// Its payload elsewhere is encrypted.
-    pub const ENCRYPTED: Self = Self(1 << 5);
-    /// Changed since it was last in step.
-    pub const DIRTY: Self = Self(1 << 6);
-    /// Not to be changed now.
-    pub const LOCKED: Self = Self(1 << 7);
-
-    /// The flags with their upper-case names, lowest bit first.
-    pub const NAMED: [(&'static str, Self); 8] = [
-        ("ACTIVE", Self::ACTIVE),
-        ("PERSISTENT", Self::PERSISTENT),
-        ("MUTABLE", Self::MUTABLE),
-        ("SYNCHRONIZED", Self::SYNCHRONIZED),
-        ("COMPRESSED", Self::COMPRESSED),
-        ("ENCRYPTED", Self::ENCRYPTED),
-        ("DIRTY", Self::DIRTY),
-        ("LOCKED", Self::LOCKED),
-    ];
-
-    /// Both.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Are all bits of `other` set?
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The kind of thing, bits 8 to 11.
-    #[must_use]
-    pub const fn entity_type(self) -> EntityType {
-        EntityType::from_bits(self.0 as u32 >> 8)
-    }
-
-    /// These flags with another entity type.
-    #[must_use]
-    pub const fn with_entity_type(self, entity_type: EntityType) -> Self {
-        Self(self.0 & !0x0F00 | (entity_type as u16) << 8)
-    }
-
-    /// The user's bits, 12 to 15, from 0 to 15.
-    #[must_use]
-    pub const fn user(self) -> u8 {
-        (self.0 >> 12) as u8
-    }
-
-    /// These flags with other user's bits; only the lowest four count.
-    #[must_use]
-    pub const fn with_user(self, user: u8) -> Self {
-        Self(self.0 & 0x0FFF | (user as u16) << 12)
-    }
-
-    /// The names of the flags that are set.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMED.into_iter().filter(move |&(_, flag)| self.contains(flag)).map(|(name, _)| name)
-    }
-}
-
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#06x}", self.0)
-    }
-}
-
-macro_rules! names {
-    ($(#[$doc:meta])* $name:ident: $count:literal { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        #[repr(u8)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl $name {
-            /// All, in the order of their numbers.
-            pub const ALL: [Self; $count] = [$(Self::$variant,)*];
-
-            /// The lower-case name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.name())
-            }
-        }
-    };
-}
-
-names! {
-    /// What kind of thing a token stands for.
-    EntityType: 16 {
-        /// Not said.
-        Undefined = "undefined",
-        /// A thing.
-        Object = "object",
-        /// Something that happened.
-        Event = "event",
-        /// A state.
-        State = "state",
-        /// A process.
-        Process = "process",
-        /// A concept.
-        Concept = "concept",
-        /// A relation.
-        Relation = "relation",
-        /// A pattern.
-        Pattern = "pattern",
-        /// A rule.
-        Rule = "rule",
-        /// A goal.
-        Goal = "goal",
-        /// A memory.
-        Memory = "memory",
-        /// A sensor.
-        Sensor = "sensor",
-        /// An actuator.
-        Actuator = "actuator",
-        /// A controller.
-        Controller = "controller",
-        /// A buffer.
-        Buffer = "buffer",
-        /// Not in use.
-        Reserved = "reserved",
-    }
-}
-
-impl EntityType {
-    /// From the lowest four bits.
-    const fn from_bits(bits: u32) -> Self {
-        Self::ALL[(bits & 0xF) as usize]
-    }
-}
-
-names! {
-    /// One of the eight coordinate spaces, L1 to L8.
-    Space: 8 {
-        /// L1.
-        Physical = "physical",
-        /// L2.
-        Sensory = "sensory",
-        /// L3.
-        Motor = "motor",
-        /// L4.
-        Emotional = "emotional",
-        /// L5.
-        Cognitive = "cognitive",
-        /// L6.
-        Social = "social",
-        /// L7.
-        Temporal = "temporal",
-        /// L8.
-        Abstract = "abstract",
-    }
-}
-
-impl Space {
-    /// Fixed point: what is stored is the value times this.
-    #[must_use]
-    pub const fn scale(self) -> f64 {
-        match self {
-            Self::Physical | Self::Temporal => 100.0,
-            Self::Motor => 1_000.0,
-            Self::Sensory | Self::Emotional | Self::Cognitive | Self::Social | Self::Abstract => {
-                10_000.0
-            }
-        }
-    }
-
-    /// The highest coordinate, in the space's units; the lowest is one step below its
-    /// negative.
-    #[must_use]
-    pub fn limit(self) -> f64 {
-        f64::from(i16::MAX) / self.scale()
-    }
-
-    /// The number in the space's usual name: 1 for L1, 8 for L8.
-    #[must_use]
-    pub const fn level(self) -> u8 {
-        self as u8 + 1
-    }
-}
-
-names! {
-    /// An axis of a space.
-    Axis: 3 {
-        /// First.
-        X = "x",
-        /// Second.
-        Y = "y",
-        /// Third.
-        Z = "z",
-    }
 }
 
 #[cfg(test)]

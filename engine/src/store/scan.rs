@@ -1,36 +1,35 @@
-//! Walks through all records, while others change them.
+//! Scans of all records, while others change them.
 //!
-//! Owns no lock: a page is copied as of one moment, and what is done with its records is
-//! done to the copies.
+//! Owns no lock: a page is copied as of one moment, and a scan works on the copies.
 
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Store;
 use crate::error::Result;
 use crate::record::Record;
-use crate::state::State;
-use crate::store::{Store, decode};
+use crate::state::{State, decode};
+use crate::sync::lock;
 use crate::table::{Found, PageId};
 use crate::token::Token;
 
-/// Threads of one scan.
+/// The most threads of one scan.
 const MAX_THREADS: usize = 64;
 
 impl<R: Record> Store<R> {
-    /// Reads now what is still in the checkpoint that the store was opened from, with so many
-    /// threads (1 to 64). Without it each part is read when it is first touched.
+    /// Reads now what is still only in the checkpoint that the store opened from, with `threads`
+    /// threads (1 to 64). Without this call each part is read on first access.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) when a part of it is damaged, and can't
-    /// be built again: the others can still be read. [`Error::Memory`](crate::Error::Memory).
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) when a part of it is damaged and can't be
+    /// rebuilt: the others can still be read. [`Error::Memory`](crate::Error::Memory).
     pub fn load(&self, threads: usize) -> Result<()> {
         let load = || self.state.load_all(threads.clamp(1, MAX_THREADS));
         self.state.panics.watch(load)
     }
 
-    /// The records in order of their ids. It goes along with concurrent changes: each
-    /// record is shown as it was at some moment of the iteration, and none twice.
+    /// Iterates over the records in order of their ids, while others change them: each record is
+    /// shown as it was at some moment of the iteration, and none twice.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -39,8 +38,8 @@ impl<R: Record> Store<R> {
         Ok(self.state.iter())
     }
 
-    /// The records that `fits` says fit, in order of their ids, looked through by so many
-    /// threads (1 to 64). As [`iter`](Self::iter) it goes along with concurrent changes.
+    /// Returns the records for which `fits` returns `true`, in order of their ids, with `threads`
+    /// threads (1 to 64). Concurrent changes appear as in [`iter`](Self::iter).
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -52,7 +51,7 @@ impl<R: Record> Store<R> {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// How many records `fits` says fit; see [`scan`](Self::scan).
+    /// Counts the records for which `fits` returns `true`; see [`scan`](Self::scan).
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -66,15 +65,15 @@ impl<R: Record> Store<R> {
 
 impl<R: Record> State<R> {
     pub(crate) fn iter(&self) -> Records<'_, R> {
-        self.records_of(PageId::of(0), false)
+        self.records_from(PageId::FIRST, false)
     }
 
-    fn records_of(&self, from: PageId, only_slab: bool) -> Records<'_, R> {
+    fn records_from(&self, from: PageId, only_slab: bool) -> Records<'_, R> {
         let bound = only_slab.then_some(from);
         Records { state: self, next: Some(from), bound, page: Vec::new(), at: 0 }
     }
 
-    /// What `work` makes of the records of each slab, in order of their ids.
+    /// Returns what `work` makes of the records of each slab, in order of their ids.
     fn each_slab<T: Send>(
         &self,
         threads: usize,
@@ -84,10 +83,10 @@ impl<R: Record> State<R> {
         let next = AtomicUsize::new(0);
         let done = Mutex::new(Vec::with_capacity(slabs.len()));
         let run = || {
-            // Each slab is taken by one thread; nothing else is shared by this number.
+            // One thread takes each slab; the counter shares nothing else.
             while let Some(slab) = slabs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let made = work(self.records_of(*slab, true));
-                done.lock().unwrap_or_else(PoisonError::into_inner).push((*slab, made));
+                let made = work(self.records_from(*slab, true));
+                lock(&done).push((*slab, made));
             }
         };
         std::thread::scope(|scope| {
@@ -96,22 +95,23 @@ impl<R: Record> State<R> {
             }
             run();
         });
-        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut done = std::mem::take(&mut *lock(&done));
         done.sort_unstable_by_key(|(slab, _)| *slab);
         done.into_iter().map(|(_, made)| made).collect()
     }
 }
 
-/// Iterates over the records of a store; see [`Store::iter`].
+/// An iterator over the records of a store; see [`Store::iter`].
 #[derive(Debug)]
+#[must_use = "iterators do nothing unless they are consumed"]
 pub struct Records<'a, R = Token> {
     state: &'a State<R>,
-    /// The page to go on with.
+    /// The page to continue with.
     next: Option<PageId>,
-    /// Stay in the slab of this page.
+    /// Stays within the slab of this page.
     bound: Option<PageId>,
     page: Vec<Found>,
-    /// Records of `page` that were given.
+    /// Records of `page` that were returned.
     at: usize,
 }
 
@@ -122,7 +122,7 @@ impl<R: Record> Iterator for Records<'_, R> {
         while self.at == self.page.len() {
             let from = self.next.take()?;
             let page = self.state.table.copy_from(from, &mut self.page)?;
-            if self.bound.is_some_and(|bound| !bound.is_beside(page)) {
+            if self.bound.is_some_and(|bound| !bound.shares_slab_with(page)) {
                 self.page.clear();
                 self.at = 0;
                 return None;

@@ -1,4 +1,4 @@
-//! A read-only look at the checkpoints of a store, for those who want to know of each.
+//! Read-only inspection of each checkpoint of a store.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use bulla_storage::frames::anchor::Landmark;
 use bulla_wal::{Error as LogError, Options};
 
 use super::error::CheckpointFault;
-use super::files::{Checkpoint, Folder, SlabBuffer};
+use super::files::{Checkpoint, CheckpointDir, SlabBuffer};
 use super::open::CheckpointInfo;
 use crate::error::Result;
 
-/// A checkpoint's file.
+/// The file of a checkpoint.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct CheckpointFile {
@@ -20,27 +20,31 @@ pub struct CheckpointFile {
     pub number: u64,
     /// The file.
     pub path: PathBuf,
-    /// What it says, if what was looked at of it is whole.
+    /// Its contents in brief, if what was read of it is intact.
     pub state: Result<CheckpointInfo, CheckpointFault>,
-    /// What its header says, if that is whole.
+    /// The landmark in its header, if that is intact.
     landmark: Option<Landmark>,
 }
 
-/// The checkpoints of the store in `dir`, the newest first: their headers and indexes, and
+/// Reads the checkpoints of the store in `dir`, the newest first: their headers and indexes, and
 /// with `all` every byte. [`usable_checkpoints`] tells which of them fit the log.
 ///
 /// # Errors
-/// [`Error::Log`](crate::Error::Log) when the folder can't be listed.
-pub fn checkpoints(dir: &Path, options: &Options, all: bool) -> Result<Vec<CheckpointFile>> {
-    let folder = Folder::of(&options.io, dir);
-    let listing = folder.list().map_err(LogError::io("list", &folder.path))?;
-    let files = listing.numbers.into_iter().map(|number| look(&folder, number, all));
+/// [`Error::Log`](crate::Error::Log) when the directory can't be listed.
+pub fn checkpoints(
+    dir: impl AsRef<Path>,
+    options: &Options,
+    all: bool,
+) -> Result<Vec<CheckpointFile>> {
+    let dir = CheckpointDir::of(options.io, dir.as_ref());
+    let listing = dir.list().map_err(LogError::io("list", &dir.path))?;
+    let files = listing.numbers.into_iter().map(|number| inspect(&dir, number, all));
     Ok(files.flatten().collect())
 }
 
-/// None where a running store has removed it meanwhile.
-fn look(folder: &Folder, number: u64, all: bool) -> Option<CheckpointFile> {
-    let read = Checkpoint::open(folder, number);
+/// Reads one checkpoint; returns `None` where a running store has removed it in the meantime.
+fn inspect(dir: &CheckpointDir, number: u64, all: bool) -> Option<CheckpointFile> {
+    let read = Checkpoint::open(dir, number);
     if matches!(&read, Err(CheckpointFault::Io(error)) if error.kind() == ErrorKind::NotFound) {
         return None;
     }
@@ -51,7 +55,7 @@ fn look(folder: &Folder, number: u64, all: bool) -> Option<CheckpointFile> {
         }
         Ok(CheckpointInfo::from(&checkpoint.head))
     });
-    Some(CheckpointFile { number, path: folder.path_of(number), state, landmark })
+    Some(CheckpointFile { number, path: dir.path_of(number), state, landmark })
 }
 
 fn read_all(checkpoint: &Checkpoint) -> Result<(), CheckpointFault> {
@@ -59,15 +63,15 @@ fn read_all(checkpoint: &Checkpoint) -> Result<(), CheckpointFault> {
     checkpoint.places.iter().try_for_each(|place| checkpoint.read(place, &mut buffer).map(drop))
 }
 
-/// The numbers of those of the [`checkpoints`] of the store in `dir` that an open could go by,
-/// the newest first, and takes the first two of: their headers are whole, they are of the log's
-/// history and not ahead of it, and the log after the first of them is sound. `inspection` is of the same directory, of a store
-/// that runs one that was made after `files`.
+/// Returns the numbers of those [`checkpoints`] of the store in `dir` that an open could use, the
+/// newest first; it uses the first two. Their headers are intact, they belong to the log's
+/// history and are not newer than its end, and the log after the first of them is intact.
+/// `inspection` is of the same directory; for a running store, make it after `files`.
 ///
 /// # Errors
 /// [`Error::Recovery`](crate::Error::Recovery) when the log can't be read.
 pub fn usable_checkpoints(
-    dir: &Path,
+    dir: impl AsRef<Path>,
     options: &Options,
     inspection: &Inspection,
     files: &[CheckpointFile],
@@ -76,8 +80,8 @@ pub fn usable_checkpoints(
     let is_corrupt =
         |inspection: &Inspection| matches!(inspection.report().status, Status::Corrupt(_));
     let standing = if is_corrupt(inspection) {
-        // The damage may be below one of them, where no open looks.
-        let above = Inspection::read_above(dir, options, &landmarks)?;
+        // The damage may be below one of them, where an open does not read.
+        let above = Inspection::read_above(dir.as_ref(), options, &landmarks)?;
         if is_corrupt(&above) { Vec::new() } else { above.standing(&landmarks)? }
     } else {
         inspection.standing(&landmarks)?
@@ -85,8 +89,8 @@ pub fn usable_checkpoints(
     Ok(numbers(files, &standing))
 }
 
-/// The numbers of those whose place in the log is there and sound, whatever is after it: after
-/// a repair that cuts above them a store can be opened from the newest of them.
+/// Returns the numbers of those whose place in the log is intact, whatever follows it: after a
+/// repair that cuts above them a store can open from the newest of them.
 ///
 /// # Errors
 /// [`Error::Recovery`](crate::Error::Recovery) when the log can't be read.
@@ -94,8 +98,8 @@ pub fn standing_checkpoints(inspection: &Inspection, files: &[CheckpointFile]) -
     Ok(numbers(files, &inspection.standing(&landmarks(files))?))
 }
 
-/// The numbers of those that an open could go by after a repair. `inspection` is of the same
-/// directory as it is now.
+/// Returns the numbers of those that an open could use after a repair. `inspection` is of the
+/// same directory as it is now.
 ///
 /// # Errors
 /// [`Error::Recovery`](crate::Error::Recovery) when the log can't be read.

@@ -1,0 +1,382 @@
+//! Taking checkpoints: when one is due, and the order of its steps.
+//!
+//! Owns that order: the pages of a snapshot, a durable mark of its position in the log, the name,
+//! then the purge of what neither this checkpoint nor the one before needs.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bulla_storage::io::Io;
+use bulla_wal::{Log, Lsn};
+
+use super::error::CheckpointError;
+use super::files::CheckpointDir;
+use super::format::Head;
+use super::open::{CheckpointInfo, Choice};
+use super::reserve::set_reserve;
+use super::write::{Writer, Written};
+use crate::error::{Error, Result};
+use crate::faults::{Bug, Point, either, planted, skip};
+use crate::options::Triggers;
+use crate::record::Record;
+use crate::snapshot::Snapshot;
+use crate::state::{LOAD_THREADS, State};
+use crate::sync::lock;
+use crate::table::PageId;
+
+/// Checkpoints in use: the newest, and one in case it is damaged.
+const MAX_IN_USE: usize = 2;
+/// How long after a failed checkpoint the next one is due at the earliest.
+const RETRY_NS: u64 = 5_000_000_000;
+
+/// Statistics of a store's checkpoints since it opened.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct CheckpointStats {
+    /// Checkpoints that were taken.
+    pub taken: u64,
+    /// Checkpoints that failed.
+    pub failed: u64,
+    /// Why the last one failed, or what failed after it; `None` after a success.
+    pub last_error: Option<String>,
+    /// The newest, which may be older than the open.
+    pub newest: Option<CheckpointInfo>,
+    /// How long the last success took; `None` before the first.
+    pub last_duration: Option<Duration>,
+    /// Bytes of disk that are reserved for a checkpoint on a full disk.
+    pub reserved_bytes: u64,
+    /// Slabs (of 32,768 ids) that are still only in the checkpoint: nothing has accessed them.
+    pub waiting_slabs: u64,
+    /// Slabs that were damaged and rebuilt from the older checkpoint and the log.
+    pub rebuilt_slabs: u64,
+}
+
+/// Takes checkpoints of a store.
+#[derive(Debug)]
+pub(crate) struct Checkpoints<R: Record> {
+    state: Arc<State<R>>,
+    log: Arc<Log>,
+    io: Arc<dyn Io>,
+    dir: CheckpointDir,
+    direct: bool,
+    triggers: Triggers,
+    /// Locked while one is taken.
+    taken: Mutex<Taken>,
+    schedule: Mutex<Schedule>,
+}
+
+/// The checkpoints that were taken.
+#[derive(Debug)]
+struct Taken {
+    /// The newest first; at most [`MAX_IN_USE`].
+    in_use: Vec<Head>,
+    next_number: u64,
+}
+
+/// What decides whether a checkpoint is due, and the statistics.
+#[derive(Debug)]
+struct Schedule {
+    /// The log below it needs no replay.
+    lsn: Lsn,
+    /// Entries that had been appended when the last one was taken; `None` if changes from before
+    /// the open are in no checkpoint.
+    entries: Option<u64>,
+    at_ns: u64,
+    not_before_ns: u64,
+    stats: CheckpointStats,
+}
+
+/// What a store found when it opened.
+pub(crate) struct Found {
+    pub(crate) in_use: Vec<Head>,
+    pub(crate) highest: u64,
+    /// Where the log begins.
+    pub(crate) first: Lsn,
+    /// Whether anything was replayed.
+    pub(crate) replayed: bool,
+}
+
+impl Found {
+    pub(crate) fn new(choice: &Choice, first: Lsn) -> Self {
+        Self { in_use: choice.in_use(), highest: choice.highest, first, replayed: false }
+    }
+
+    /// Returns what a store that was just created finds.
+    pub(crate) fn nothing() -> Self {
+        Self { in_use: Vec::new(), highest: 0, first: Lsn::ZERO, replayed: false }
+    }
+}
+
+impl<R: Record> Checkpoints<R> {
+    pub(crate) fn new(
+        (state, log): (&Arc<State<R>>, &Arc<Log>),
+        (io, store): (&Arc<dyn Io>, &Path),
+        direct: bool,
+        triggers: Triggers,
+        found: Found,
+    ) -> Self {
+        let newest = found.in_use.first();
+        let schedule = Schedule {
+            lsn: newest.map_or(found.first, |head| head.landmark.upto),
+            entries: (!found.replayed).then_some(0),
+            at_ns: io.now_ns(),
+            not_before_ns: 0,
+            stats: CheckpointStats { newest: newest.map(Into::into), ..Default::default() },
+        };
+        let checkpoints = Self {
+            state: Arc::clone(state),
+            log: Arc::clone(log),
+            io: Arc::clone(io),
+            dir: CheckpointDir::of(io, store),
+            direct,
+            triggers,
+            taken: Mutex::new(Taken { in_use: found.in_use, next_number: found.highest + 1 }),
+            schedule: Mutex::new(schedule),
+        };
+        // A crash may have undone their removal. They cost nothing but space.
+        let _ = checkpoints.remove_old();
+        checkpoints.update_reserve();
+        checkpoints
+    }
+
+    /// Takes a checkpoint now; returns the newest one if nothing has changed since.
+    pub(crate) fn take(&self) -> Result<CheckpointInfo> {
+        let mut taken = lock(&self.taken);
+        // The entry of a change that returned before this call is counted.
+        let entries = self.log.stats().entries;
+        if lock(&self.schedule).entries == Some(entries)
+            && let Some(newest) = taken.in_use.first()
+        {
+            return Ok(newest.into());
+        }
+        let begun = self.io.now_ns();
+        let result = self.state.panics.watch(|| self.take_one(&mut taken));
+        let mut schedule = lock(&self.schedule);
+        (schedule.at_ns, schedule.not_before_ns) = (self.io.now_ns(), 0);
+        let duration = Duration::from_nanos(schedule.at_ns.saturating_sub(begun));
+        match &result {
+            Ok(head) => {
+                (schedule.lsn, schedule.entries) = (head.landmark.upto, Some(entries));
+                schedule.stats.taken += 1;
+                schedule.stats.last_error = None;
+                schedule.stats.last_duration = Some(duration);
+                schedule.stats.newest = Some(head.into());
+            }
+            Err(error) => {
+                schedule.not_before_ns = schedule.at_ns.saturating_add(RETRY_NS);
+                schedule.stats.failed += 1;
+                schedule.stats.last_error = Some(chain_of(error));
+            }
+        }
+        drop(schedule);
+        let head = result?;
+        if let Err(error) = self.remove_superseded(&taken.in_use) {
+            lock(&self.schedule).stats.last_error = Some(chain_of(&error));
+            return Err(error);
+        }
+        self.update_reserve();
+        Ok((&head).into())
+    }
+
+    fn take_one(&self, taken: &mut Taken) -> Result<Head> {
+        self.create_dir()?;
+        self.state.load_all(LOAD_THREADS)?;
+        let snapshot = self.state.snapshot(&self.log)?;
+        let number = taken.next_number;
+        let written = match self.write(Writer::create, number, &snapshot) {
+            Err(error) if is_out_of_space(&error) => {
+                self.write_in_reserve(number, &snapshot)?.ok_or(error)?
+            }
+            written => written?,
+        };
+        drop(snapshot);
+        // No name is used twice, not even that of a checkpoint whose rename may have failed.
+        taken.next_number += 1;
+        let path = self.dir.path_of(number);
+        if planted(Bug::OlderGoesFirst) {
+            let older = taken.in_use.get(1).map(|head| head.number);
+            self.remove(|number| Some(number) == older)?;
+        }
+        let head = written.publish().map_err(CheckpointError::io("publish", path))?;
+        taken.in_use.insert(0, head);
+        taken.in_use.truncate(MAX_IN_USE);
+        Ok(head)
+    }
+
+    /// Creates the directory, durably in that of the store.
+    fn create_dir(&self) -> Result<()> {
+        let path = &self.dir.path;
+        if lock(&self.schedule).stats.newest.is_none() {
+            self.io.create_dir(path).map_err(CheckpointError::io("create", path))?;
+            if let Some(store) = path.parent().filter(|_| !skip(Point::CheckpointFolderSync)) {
+                self.io.sync_dir(store).map_err(CheckpointError::io("sync", store))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a snapshot. On return the file is durable, and so is a mark in the log that its
+    /// position is durable, but it has no name yet.
+    fn write(
+        &self,
+        create: impl FnOnce(&CheckpointDir, u64, bool) -> io::Result<Writer>,
+        number: u64,
+        snapshot: &Snapshot<'_, R>,
+    ) -> Result<Written> {
+        let path = self.dir.temporary_path_of(number);
+        let mut writer =
+            create(&self.dir, number, self.direct).map_err(CheckpointError::io("create", &path))?;
+        let written = self.fill(&mut writer, snapshot);
+        if written.is_err() {
+            // The first error is returned; the next open removes the file.
+            let _ = writer.abandon();
+        }
+        written
+    }
+
+    fn write_in_reserve(&self, number: u64, snapshot: &Snapshot<'_, R>) -> Result<Option<Written>> {
+        let path = self.dir.temporary_path_of(number);
+        let writer = Writer::in_reserve(&self.dir, number, self.direct)
+            .map_err(CheckpointError::io("create", &path))?;
+        let write = |writer| self.write(|_, _, _| Ok(writer), number, snapshot);
+        writer.map(write).transpose()
+    }
+
+    fn fill(&self, writer: &mut Writer, snapshot: &Snapshot<'_, R>) -> Result<Written> {
+        let path = writer.path().to_owned();
+        let mut records = Vec::new();
+        let mut next = Some(PageId::FIRST);
+        while let Some(from) = next {
+            let Some(page) = snapshot.copy_from(from, &mut records)? else { break };
+            writer.push(page, &records).map_err(CheckpointError::io("write", &path))?;
+            next = page.next();
+        }
+        let lsn = snapshot.lsn();
+        if !skip(Point::CheckpointPromise) {
+            let promised = self.log.secure(lsn)?;
+            if promised < lsn {
+                return Err(CheckpointError::NotPromised { lsn, promised }.into());
+            }
+        }
+        let upto = either(lsn, Bug::CheckpointClaimsMore, self.log.durable());
+        let landmark = self.log.landmark(upto)?;
+        let written = writer.finish(self.io.wall_ns(), landmark);
+        Ok(written.map_err(CheckpointError::io("write", &path))?)
+    }
+
+    /// Removes what the checkpoints in use do not need: others, and the log before both.
+    fn remove_superseded(&self, in_use: &[Head]) -> Result<()> {
+        let (newest, older) = match in_use {
+            [newest, older] => (newest, older),
+            [newest] if planted(Bug::FirstCheckpointPurges) => (newest, newest),
+            _ => return Ok(()),
+        };
+        if !self.triggers.keep_log {
+            let needed = either(older, Bug::PurgeForNewestOnly, newest).landmark;
+            self.log.purge_before(&needed)?;
+        }
+        self.remove(|number| in_use.iter().all(|head| head.number != number))
+    }
+
+    /// Removes checkpoints older than the two in use.
+    fn remove_old(&self) -> Result<()> {
+        let taken = lock(&self.taken);
+        let [_, older] = &taken.in_use[..] else { return Ok(()) };
+        self.remove(|number| number < older.number)
+    }
+
+    fn remove(&self, is_superseded: impl Fn(u64) -> bool) -> Result<()> {
+        let path = &self.dir.path;
+        let listing = self.dir.list().map_err(CheckpointError::io("list", path))?;
+        for number in listing.numbers.into_iter().filter(|number| is_superseded(*number)) {
+            let path = self.dir.path_of(number);
+            self.dir.remove(&path).map_err(CheckpointError::io("remove", path))?;
+        }
+        Ok(())
+    }
+
+    /// Reserves the space that the options ask for, if there is room, and notes how much that is.
+    fn update_reserve(&self) {
+        let wanted = self.triggers.reserve_bytes;
+        let reserved = set_reserve(&self.dir, wanted, self.direct);
+        let mut schedule = lock(&self.schedule);
+        schedule.stats.reserved_bytes = if reserved.is_ok() { wanted.unwrap_or(0) } else { 0 };
+        if let Err(error) = reserved {
+            schedule.stats.last_error = Some(chain_of(&error));
+        }
+    }
+
+    /// Takes a checkpoint if one is due. An error is in the statistics.
+    pub(crate) fn step(&self) -> bool {
+        let due = self.is_due();
+        if due {
+            let _ = self.take();
+        }
+        due
+    }
+
+    /// Returns whether the options ever make one due before the store closes.
+    pub(crate) const fn are_ever_due(&self) -> bool {
+        self.triggers.bytes.is_some() || self.triggers.interval.is_some()
+    }
+
+    fn is_due(&self) -> bool {
+        if !self.are_ever_due() {
+            return false;
+        }
+        let Triggers { bytes, interval, .. } = self.triggers;
+        let entries = self.log.stats().entries;
+        let now_ns = self.io.now_ns();
+        let schedule = lock(&self.schedule);
+        let interval = interval.map(|interval| interval.as_nanos());
+        schedule.entries != Some(entries)
+            && now_ns >= schedule.not_before_ns
+            && (bytes.is_some_and(|bytes| self.behind(&schedule) >= bytes)
+                || interval
+                    .is_some_and(|ns| u128::from(now_ns.saturating_sub(schedule.at_ns)) >= ns))
+    }
+
+    /// Returns how many bytes of log an open would have to replay.
+    fn behind(&self, schedule: &Schedule) -> u64 {
+        self.log.end().0.saturating_sub(schedule.lsn.0)
+    }
+
+    /// Takes a checkpoint before the store closes, if the next open would replay a long log.
+    pub(crate) fn closing(&self) {
+        let entries = self.log.stats().entries;
+        let schedule = lock(&self.schedule);
+        let due = schedule.entries != Some(entries)
+            && self.triggers.close_bytes.is_some_and(|bytes| self.behind(&schedule) >= bytes);
+        drop(schedule);
+        if due {
+            // Without it the next open merely takes longer.
+            let _ = self.take();
+        }
+    }
+
+    pub(crate) fn stats(&self) -> CheckpointStats {
+        let stats = lock(&self.schedule).stats.clone();
+        let unloaded = &self.state.unloaded;
+        let (waiting_slabs, rebuilt_slabs) = (unloaded.waiting(), unloaded.rebuilt());
+        CheckpointStats { waiting_slabs, rebuilt_slabs, ..stats }
+    }
+}
+
+fn is_out_of_space(error: &Error) -> bool {
+    let Error::Checkpoint(CheckpointError::Io { source, .. }) = error else { return false };
+    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Returns an error with its sources, in one line.
+fn chain_of(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,203 @@
+//! How a write gets into the log and the table as one.
+//!
+//! Owns the order: with the pages of a write locked, what it adds is reserved, then it is
+//! logged, then applied; so for each record the log's order is the table's. No thread waits for
+//! a disk, for room in the log or for a quota while it holds a page lock, and no code of the
+//! user runs there.
+
+use bulla_wal::{Level, Lsn, Receipt, Seq};
+
+use super::Store;
+use crate::error::{Error, Result};
+use crate::faults::{Bug, Step, pass, planted};
+use crate::quota::{Growth, QuotaError, Reservation};
+use crate::record::Record;
+use crate::table::{PageGuard, PageId, TableOp, apply, plan};
+
+/// How often a write makes room for itself in a full store while others take it.
+const MAX_EVICTIONS: u32 = 100;
+
+/// A write of one or several records: what it logs, and what it applies.
+#[derive(Clone, Copy)]
+pub(super) struct WriteRequest<'a> {
+    pub(super) entries: &'a [(u16, &'a [u8])],
+    pub(super) ops: &'a [TableOp<'a>],
+    pub(super) level: Level,
+}
+
+/// How an attempt to make a write ended.
+enum Outcome {
+    Made(Lsn, Seq),
+    /// The records are not as the write expects.
+    NotAdmitted,
+    /// The log has no room right now.
+    NoRoom,
+    /// The quota has none.
+    Exceeded(QuotaError),
+}
+
+impl<R: Record> Store<R> {
+    /// Makes a write if `admit` accepts the locked pages (those of all ops, in order); else
+    /// returns `None`, and logs nothing. Then evicts a few records if the store is nearly full
+    /// and may evict.
+    #[inline]
+    pub(super) fn change(
+        &self,
+        pages: &[PageId],
+        request: WriteRequest<'_>,
+        admit: impl FnMut(&[PageGuard<'_>]) -> bool,
+    ) -> Result<Option<Receipt>> {
+        let made = self.change_only(pages, request, admit)?;
+        if made.is_some() && self.state.usage.wants_eviction() {
+            self.state.panics.contain(|| self.evict_ahead());
+        }
+        Ok(made)
+    }
+
+    /// Makes a write without an eviction after it: an eviction's own writes come here, too.
+    pub(super) fn change_only(
+        &self,
+        pages: &[PageId],
+        request: WriteRequest<'_>,
+        mut admit: impl FnMut(&[PageGuard<'_>]) -> bool,
+    ) -> Result<Option<Receipt>> {
+        self.check_open()?;
+        // Before a page is locked: it may wait for the disk.
+        if !planted(Bug::WriteDoesNotTouch) {
+            pages.iter().try_for_each(|page| self.state.fault_in(*page))?;
+        }
+        let mut evictions = 0;
+        loop {
+            // Dropped after the pages are unlocked, so that what it releases is really free.
+            let mut reservation = self.state.usage.reservation();
+            let outcome = self.attempt(pages, request, &mut admit, &mut reservation);
+            pass(Step::Unlocked);
+            drop(reservation);
+            pass(Step::GivenBack);
+            match outcome {
+                Ok(Outcome::Made(lsn, seq)) => {
+                    self.tidy(pages, request);
+                    let (epoch, level) = (self.log.epoch(), request.level);
+                    return Ok(Some(Receipt { epoch, lsn, seq, level }));
+                }
+                Err(error) => return Err(error),
+                Ok(Outcome::NotAdmitted) => return Ok(None),
+                Ok(Outcome::NoRoom) => self.log.wait_for_room()?,
+                Ok(Outcome::Exceeded(error)) => {
+                    // A store that opened above its quota first evicts all of the excess.
+                    evictions += u32::from(error.used <= error.max);
+                    let has_room = self.free_retained(&error) || self.evict(error.resource)?;
+                    if evictions > MAX_EVICTIONS || !has_room {
+                        self.state.usage.reject();
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        pages: &[PageId],
+        request: WriteRequest<'_>,
+        admit: &mut impl FnMut(&[PageGuard<'_>]) -> bool,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Outcome> {
+        let lock = |page: &PageId| {
+            let guard = self.state.table.lock(*page).map_err(Error::Memory);
+            pass(Step::Locked);
+            guard
+        };
+        match pages {
+            [page] => self.attempt_on(pages, &mut [lock(page)?], request, admit, reservation),
+            pages => {
+                let mut guards = pages.iter().map(lock).collect::<Result<Vec<_>>>()?;
+                self.attempt_on(pages, &mut guards, request, admit, reservation)
+            }
+        }
+    }
+
+    fn attempt_on(
+        &self,
+        pages: &[PageId],
+        guards: &mut [PageGuard<'_>],
+        request: WriteRequest<'_>,
+        admit: &mut impl FnMut(&[PageGuard<'_>]) -> bool,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Outcome> {
+        if !admit(guards) {
+            return Ok(Outcome::NotAdmitted);
+        }
+        let (records, pages_in_use) = plan(pages, guards, request.ops);
+        pass(Step::Planned);
+        if let Err(exceeded) = reservation.reserve(Growth { records, pages: pages_in_use }) {
+            return Ok(Outcome::Exceeded(exceeded));
+        }
+        pass(Step::Reserved);
+        let receipt = match self.log.try_append_batch(request.entries, request.level) {
+            Ok(receipt) => receipt,
+            Err(bulla_wal::Error::Full) => return Ok(Outcome::NoRoom),
+            Err(error) => return Err(error.into()),
+        };
+        reservation.made();
+        let Receipt { lsn, seq, .. } = receipt;
+        Logged { store: self, pages, guards, ops: request.ops, lsn }.make();
+        Ok(Outcome::Made(lsn, seq))
+    }
+
+    /// Releases the memory of pages that a write has emptied. No page is locked.
+    #[inline]
+    fn tidy(&self, pages: &[PageId], request: WriteRequest<'_>) {
+        if request.ops.iter().any(|op| matches!(op, TableOp::Delete(_))) {
+            let tidy = || pages.iter().for_each(|page| self.state.table.tidy(*page));
+            self.state.panics.contain(tidy);
+        }
+    }
+}
+
+/// A write that is logged, and not yet applied to the table.
+///
+/// Once the log has its entry it must be applied: it is also applied when a panic interrupts
+/// that, here or while pages are copied for snapshots. If it panics again, the process aborts,
+/// which the log survives: the two never disagree.
+struct Logged<'a, 't, R: Record> {
+    store: &'a Store<R>,
+    pages: &'a [PageId],
+    guards: &'a mut [PageGuard<'t>],
+    ops: &'a [TableOp<'a>],
+    lsn: Lsn,
+}
+
+impl<R: Record> Logged<'_, '_, R> {
+    #[inline]
+    fn make(mut self) {
+        pass(Step::Logged);
+        if planted(Bug::SnapshotAfterChange) {
+            self.apply();
+        }
+        self.store.state.retain(self.pages, self.guards, self.lsn);
+        self.apply();
+        pass(Step::Made);
+        // Only a panic drops it.
+        std::mem::forget(self);
+    }
+
+    #[inline]
+    fn apply(&mut self) {
+        apply(self.pages, self.guards, self.ops, self.lsn.0);
+        for op in self.ops {
+            if let TableOp::Expire(_, at) = op {
+                self.store.evictor.expires(*at);
+            }
+        }
+    }
+}
+
+impl<R: Record> Drop for Logged<'_, '_, R> {
+    #[cold]
+    fn drop(&mut self) {
+        // Pages that a snapshot needs may not have been copied.
+        self.store.state.views.expire();
+        self.apply();
+    }
+}

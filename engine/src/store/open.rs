@@ -1,0 +1,69 @@
+//! Opening: the log is recovered or created, and the state follows from it and a checkpoint.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bulla_recovery::{Bound, Range, Recovery, Report};
+use bulla_wal::{Log, Options, Seq};
+
+use crate::checkpoint::fault_in::CheckpointSource;
+use crate::checkpoint::{Candidates, CheckpointDir, CheckpointError, Choice, Found, OpenReport};
+use crate::error::{Error, Result};
+use crate::record::Record;
+use crate::state::State;
+
+/// A store's log, open, after its state was replayed.
+pub(super) struct Opened {
+    pub(super) log: Log,
+    pub(super) recovered: Option<Report>,
+    pub(super) report: OpenReport,
+    pub(super) found: Found,
+}
+
+/// Recovers the log, and brings `state` to what it and a checkpoint describe.
+pub(super) fn recover<R: Record>(
+    dir: &Path,
+    options: &Options,
+    state: &State<R>,
+) -> Result<Opened> {
+    let io = &options.io;
+    let checkpoint_dir = CheckpointDir::of(io, dir);
+    let mut candidates = Candidates::default();
+    let recovery = Recovery::run_above(dir, options, || {
+        candidates = Candidates::recover(&checkpoint_dir)?;
+        Ok(candidates.landmarks())
+    })?;
+    let log_report = recovery.report().clone();
+    let first = log_report.first_lsn;
+    let choice = candidates.choose(recovery.standing(), first, log_report.first_seq == Seq(1))?;
+    let from = choice.newest.as_ref().map(|newest| newest.head.landmark.upto);
+    let found = Found::new(&choice, first);
+    let Choice { newest, fallback, mut report, .. } = choice;
+    if let Some(newest) = newest {
+        let (io, store) = (Arc::clone(io), dir.to_owned());
+        state.begin(CheckpointSource { newest, fallback, io, store });
+    }
+    let from = from.map_or(Bound::Unbounded, Bound::Lsn);
+    let range = Range { from, to: Bound::Unbounded };
+    report.replayed = state.replay(|visitor| recovery.replay(range, visitor))?;
+    let found = Found { replayed: report.replayed > 0, ..found };
+    let log = Log::start(recovery.into_recovered())?;
+    Ok(Opened { log, recovered: Some(log_report), report, found })
+}
+
+/// Creates the log of a new store.
+pub(super) fn create(dir: &Path, options: &Options) -> Result<Opened> {
+    let checkpoint_dir = CheckpointDir::of(&options.io, dir);
+    let candidates = Candidates::read(&checkpoint_dir)?;
+    if candidates.highest > 0 {
+        return Err(CheckpointError::WithoutLog { path: checkpoint_dir.path }.into());
+    }
+    let log = Log::create(dir, options)?;
+    Ok(Opened { log, recovered: None, report: OpenReport::default(), found: Found::nothing() })
+}
+
+/// Returns whether an error says that the directory holds no log.
+pub(super) fn is_not_there(error: &Error) -> bool {
+    use bulla_recovery::Error::Log;
+    matches!(error, Error::Recovery(Log(bulla_wal::Error::NotALog { .. })))
+}
