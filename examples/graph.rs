@@ -114,7 +114,7 @@ impl Graph {
         for item in items {
             batch.put(item);
         }
-        self.last = Some(self.items.apply_async(&batch, Level::Balanced)?);
+        self.last = Some(self.items.at(Level::Balanced).begin().apply(&batch)?);
         Ok(())
     }
 

@@ -78,7 +78,7 @@ impl Ledger {
         let currency = *b"EUR\0";
         let (id, cents) = (id.into(), cents.into());
         let account = Account { id, currency, cents, transfers: U64::ZERO, reserved: [0; 40] };
-        self.accounts.wait(self.accounts.create_async(&account, Level::Strict)?)
+        self.accounts.at(Level::Strict).create(&account)
     }
 
     /// Moves money. On return it is durable; no crash leaves a half of it.
@@ -97,7 +97,7 @@ impl Ledger {
         payee.transfers += 1;
         let mut both = Batch::new();
         both.put(&payer).put(&payee);
-        let receipt = self.accounts.apply_async(&both, Level::Strict)?;
+        let receipt = self.accounts.at(Level::Strict).begin().apply(&both)?;
         drop(order);
         Ok(self.accounts.wait(receipt)?)
     }

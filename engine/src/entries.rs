@@ -33,7 +33,6 @@ pub const EXPIRY_LEN: usize = ID_LEN + 4 + size_of::<u64>();
 
 /// One change of one record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub enum Mutation<R: Record = Token> {
     /// Inserts the record, or replaces the one with its id.
     Put(R),

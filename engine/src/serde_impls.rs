@@ -75,8 +75,9 @@ impl Serialize for OpenReport {
 }
 
 macro_rules! as_number {
-    ($module:ident: $type:ty, $number:ty) => {
+    ($module:ident: $type:ident, $number:ty) => {
         pub(crate) mod $module {
+            use bulla_wal::$type;
             use serde::{Deserialize, Deserializer, Serializer};
 
             // The signature that `serde(with)` asks for.
@@ -91,14 +92,14 @@ macro_rules! as_number {
             pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
                 deserializer: D,
             ) -> Result<$type, D::Error> {
-                <$number>::deserialize(deserializer).map(<$type>::from)
+                <$number>::deserialize(deserializer).map($type)
             }
         }
     };
 }
 
-as_number!(lsn: bulla_wal::Lsn, u64);
-as_number!(epoch: bulla_wal::Epoch, u32);
+as_number!(lsn: Lsn, u64);
+as_number!(epoch: Epoch, u32);
 
 #[cfg(test)]
 mod tests {

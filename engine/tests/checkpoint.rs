@@ -1,5 +1,8 @@
 //! Checkpoints: what a store shows never depends on them, and one damaged file costs nothing.
 
+#[path = "common/times.rs"]
+mod times;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +14,7 @@ use bulla_engine::{
 use bulla_recovery::{Inspection, RepairPlan, Status, preview_repair, repair};
 use bulla_storage::io::sim::{FaultOp, SimConfig, SimDisk};
 use bulla_wal::{Lsn, Options};
+use times::{at_ms, ms};
 
 const DIR: &str = "/store";
 
@@ -65,7 +69,7 @@ fn change(store: &Store, model: &mut Model, round: u32) {
         model.insert(id, (kept, 0));
         if number % 5 == 0 {
             let at = u64::from(round + number + 1) << 33;
-            batch.expire_at(TokenId(id), at).expect("not 0");
+            batch.expire_at(TokenId(id), at_ms(at)).expect("not 0");
             model.insert(id, (kept, at));
         }
         if (number + round).is_multiple_of(7) {
@@ -73,13 +77,13 @@ fn change(store: &Store, model: &mut Model, round: u32) {
             model.remove(&id);
         }
     }
-    store.apply_with(&batch, Level::Strict).expect("applied");
+    store.at(Level::Strict).apply(&batch).expect("applied");
 }
 
 fn shown(store: &Store) -> Result<Model, Error> {
     let tokens: Vec<_> = store.iter()?.collect();
     let with_expiry = |token: Token| {
-        let expiry = store.expires_at(token.id())?.unwrap_or(0);
+        let expiry = ms(store.expires_at(token.id())?);
         assert_eq!(store.get(token.id())?, Some(token));
         Ok((token.id().0, (token, expiry)))
     };
@@ -443,7 +447,11 @@ fn damaged_slab_without_an_older_checkpoint_is_a_typed_error() {
     assert!(store.recovered().is_some_and(|report| report.first_lsn > Lsn::ZERO), "purged");
     match store.get(TokenId(1)) {
         Err(Error::Checkpoint(CheckpointError::Slab { slab: 0, reason, .. })) => {
-            assert!(matches!(*reason, Error::Checkpoint(CheckpointError::NoOlder)), "{reason:?}");
+            let found = reason.downcast_ref();
+            assert!(
+                matches!(found, Some(Error::Checkpoint(CheckpointError::NoOlder))),
+                "{reason:?}"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -471,7 +479,8 @@ fn damaged_slab_is_not_built_from_a_log_that_lost_its_end() {
                 built += 1;
             }
             Err(Error::Checkpoint(CheckpointError::Slab { slab: 0, reason, .. })) => {
-                let is_typed = matches!(*reason, Error::Log(bulla_wal::Error::Corrupt(_)));
+                let is_typed =
+                    matches!(reason.downcast_ref(), Some(Error::Log(bulla_wal::Error::Corrupt(_))));
                 assert!(is_typed, "{cut}: {reason:?}");
                 refused += 1;
             }
@@ -699,7 +708,7 @@ fn full_disk_fails_a_checkpoint_and_kept_space_saves_it() {
     // Space can be kept also where the file system can't reserve it without writing.
     for (reserve, preallocate) in [(0, true), (1 << 20, true), (1 << 20, false)] {
         let disk = SimDisk::with_config(1, SimConfig { preallocate, ..SimConfig::default() });
-        let options = options(&disk).checkpoint_reserve_bytes(reserve);
+        let options = options(&disk).checkpoint_reserve_bytes((reserve > 0).then_some(reserve));
         let store = Store::open(Path::new(DIR), &options).expect("open");
         let mut model = Model::new();
         change(&store, &mut model, 1);

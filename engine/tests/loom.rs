@@ -39,15 +39,15 @@ mod table {
     pub(crate) const PAGE_LEN: usize = 4096;
 }
 
+#[path = "../src/faults/mod.rs"]
+#[expect(dead_code, unreachable_pub, unused_imports, reason = "the models use some of them")]
+mod faults;
 #[path = "../src/quota.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the models use what a race could be in")]
 mod quota;
-#[path = "../src/steps.rs"]
-#[expect(dead_code, unreachable_pub, reason = "views name some of them")]
-mod steps;
 #[path = "../src/table/version.rs"]
 mod version;
-#[path = "../src/views.rs"]
+#[path = "../src/snapshot/views.rs"]
 #[expect(dead_code, reason = "the models use what a race could be in")]
 mod views;
 
@@ -159,8 +159,8 @@ impl Store {
         let lsn = self.tail.fetch_add(1, Ordering::AcqRel);
         let last = self.last.load(Ordering::Relaxed);
         // The page is empty before its first change.
-        if self.views.want(last) && last > 0 {
-            self.views.keep(0, last, lsn, || Some(Arc::new(self.words())));
+        if self.views.may_need(last) && last > 0 {
+            self.views.retain(0, last, lsn, || Some(Arc::new(self.words())));
         }
         self.page.version.begin();
         self.last.store(lsn, Ordering::Relaxed);
@@ -174,7 +174,7 @@ impl Store {
 
     fn read(&self, view: &View<[u64; 2]>) -> [u64; 2] {
         let now = self.page.version.read_before(&self.last, view.lsn(), || self.words());
-        now.unwrap_or_else(|| view.kept(0).map_or([0, 0], |words| *words))
+        now.unwrap_or_else(|| view.retained(0).map_or([0, 0], |words| *words))
     }
 }
 
@@ -198,7 +198,7 @@ fn view_has_what_was_logged_before_it_and_nothing_after() {
         writer.join().unwrap();
         assert_eq!(store.read(&view), expected);
         store.views.end(&view);
-        assert!(!store.views.want(0));
+        assert!(!store.views.may_need(0));
     });
 }
 
@@ -232,7 +232,7 @@ fn view_that_gives_way_says_so_before_it_shows_anything_else() {
             let store = Arc::clone(&store);
             thread::spawn(move || {
                 store.write();
-                store.views.give_way()
+                store.views.free_one()
             })
         };
         let read = store.read(&view);
@@ -294,17 +294,17 @@ impl Full {
     }
 
     fn keep(&self) {
-        if self.usage.keep() {
+        if self.usage.retain_page() {
             self.come();
             self.go();
-            self.usage.unkeep();
+            self.usage.release_page();
         }
     }
 
     fn assert_has(&self, records: u64) {
         let stats = self.usage.stats();
         assert_eq!((stats.records, stats.bytes), (records, records * PAGE_LEN as u64));
-        assert_eq!(stats.kept_bytes, 0);
+        assert_eq!(stats.retained_bytes, 0);
         assert!(stats.records_high <= self.most, "{stats:?}");
         assert!(stats.bytes_high <= self.most * PAGE_LEN as u64, "{stats:?}");
     }
@@ -360,8 +360,8 @@ fn write_that_a_kept_page_refused_is_told_that_it_may_fit_until_it_does() {
         let other = {
             let store = Arc::clone(&store);
             thread::spawn(move || {
-                if store.usage.keep() {
-                    store.usage.unkeep();
+                if store.usage.retain_page() {
+                    store.usage.release_page();
                 }
             })
         };

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, SystemTime};
+
 use bulla_engine::{Batch, Level, Store, TokenId};
 use common::{Dir, options, token};
 
@@ -23,7 +25,7 @@ fn sparse_ids_cost_the_pages_that_they_touch_and_give_their_records_back() {
     let store = Store::open(&dir.0, &options()).expect("created");
     // All of the ring is touched, and little of the table.
     for _ in 0..50_000 {
-        store.put_with(&token(1, 1.0), Level::Relaxed).expect("put");
+        store.at(Level::Relaxed).put(&token(1, 1.0)).expect("put");
     }
     store.sync().expect("synced");
     let each = |start| resident().saturating_sub(start) / u64::from(IDS);
@@ -31,7 +33,7 @@ fn sparse_ids_cost_the_pages_that_they_touch_and_give_their_records_back() {
     let ids = (1..=IDS).map(|number| number * 1_000_000);
     let start = resident();
     for id in ids.clone() {
-        store.put_with(&token(id, 1.0), Level::Relaxed).expect("put");
+        store.at(Level::Relaxed).put(&token(id, 1.0)).expect("put");
     }
     let full = each(start);
     assert!(full >= PAGE, "{full} bytes: is this measuring anything?");
@@ -41,22 +43,23 @@ fn sparse_ids_cost_the_pages_that_they_touch_and_give_their_records_back() {
     // Others, far from those that stay. Of those that expire another page is touched, and given
     // back, too.
     let ids = ids.map(|id| id ^ (1 << 14));
-    for (expiry, pages) in [(None, 1), (Some(u64::MAX), 2)] {
+    let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+    for (expiry, pages) in [(None, 1), (Some(far), 2)] {
         let start = resident();
         for id in ids.clone() {
             let mut batch = Batch::new();
             batch.put(&token(id, 1.0));
-            if let Some(expiry) = expiry {
+            if expiry.is_some() {
                 batch.expire_at(TokenId(id), expiry).expect("an id");
             }
-            store.apply_with(&batch, Level::Relaxed).expect("put");
+            store.at(Level::Relaxed).apply(&batch).expect("put");
         }
         let full = each(start);
         assert!(full + LOG >= pages * PAGE, "{full} bytes: is this measuring anything?");
         assert!(full <= (pages + 1) * PAGE + LOG, "{full} bytes for each id");
         assert_eq!(store.stats().quota.bytes, rest + u64::from(IDS) * PAGE);
         for id in ids.clone() {
-            assert!(store.delete_with(TokenId(id), Level::Relaxed).expect("deleted"));
+            assert!(store.at(Level::Relaxed).delete(TokenId(id)).expect("deleted"));
         }
         let empty = each(start);
         assert!(empty + pages * PAGE <= full + LOG, "of {full} bytes for each id {empty} are left");

@@ -18,7 +18,7 @@ fn open(dir: &Dir, quota: Quota) -> Store {
 }
 
 fn put(store: &Store, token: &Token) -> Result<(), Error> {
-    store.put_with(token, Level::Relaxed)
+    store.at(Level::Relaxed).put(token)
 }
 
 fn ids(store: &Store) -> Vec<u32> {
@@ -75,14 +75,14 @@ fn store_above_its_quota_makes_way_in_one_write_without_recursion() {
         put(&store, &token(id, (id % 90) as f32)).expect("fits");
     }
     store.close().expect("closed");
-    let store = open(&dir, Quota::new().max_records(100).on_exceed(OnExceed::Reclaim));
+    let store = open(&dir, Quota::new().max_records(100).on_exceed(OnExceed::Evict));
     put(&store, &token(many, 0.5)).expect("a replacement adds nothing");
     let after_one = store.stats().quota;
-    assert!((1..=64).contains(&after_one.reclaimed), "a few make way: {after_one:?}");
+    assert!((1..=64).contains(&after_one.evicted), "a few make way: {after_one:?}");
     put(&store, &token(many + 1, 1.0)).expect("all that is too much makes way");
     let quota = store.stats().quota;
     assert!(quota.records <= 100 && quota.rejected == 0, "{quota:?}");
-    assert_eq!(quota.reclaimed + quota.records, u64::from(many) + 1);
+    assert_eq!(quota.evicted + quota.records, u64::from(many) + 1);
 }
 
 #[test]
@@ -94,10 +94,10 @@ fn expiring_deletes_no_more_than_it_was_told_to_in_a_full_store() {
     }
     store.close().expect("closed");
     std::thread::sleep(Duration::from_millis(2));
-    let store = open(&dir, Quota::new().max_records(10).on_exceed(OnExceed::Reclaim));
+    let store = open(&dir, Quota::new().max_records(10).on_exceed(OnExceed::Evict));
     assert_eq!(store.expire_due(7).expect("expired"), 7);
     let quota = store.stats().quota;
-    assert_eq!((quota.records, quota.expired, quota.reclaimed), (993, 7, 0));
+    assert_eq!((quota.records, quota.expired, quota.evicted), (993, 7, 0));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn quota_is_never_exceeded_and_fully_used_by_many_threads() {
             scope.spawn(move || {
                 for token in store.iter().expect("read").filter(|token| token.id().0 % 4 == thread)
                 {
-                    store.delete_with(token.id(), Level::Relaxed).expect("deleted");
+                    store.at(Level::Relaxed).delete(token.id()).expect("deleted");
                 }
             });
         }
@@ -150,29 +150,29 @@ fn quota_is_never_exceeded_and_fully_used_by_many_threads() {
 #[test]
 fn expired_go_first_then_the_lightest_then_the_oldest_and_never_the_persistent() {
     let dir = Dir::new("quota-order");
-    let quota = Quota::new().max_records(4).clean_at(1.0).on_exceed(OnExceed::Reclaim);
+    let quota = Quota::new().max_records(4).clean_at(1.0).on_exceed(OnExceed::Evict);
     let store = open(&dir, quota);
     let at = |id, weight: f32, flags, seconds| {
         let token = Token::builder(TokenId(id)).weight(weight).flags(flags).timestamp(seconds);
         token.build().expect("valid")
     };
     put(&store, &at(1, 0.0, Flags::PERSISTENT, 0)).expect("fits");
-    put(&store, &at(2, 2.0, Flags::NONE, 20)).expect("fits");
-    put(&store, &at(3, 2.0, Flags::NONE, 10)).expect("fits");
-    store.put_for(&at(4, 50.0, Flags::NONE, 30), Duration::ZERO).expect("fits");
+    put(&store, &at(2, 2.0, Flags::empty(), 20)).expect("fits");
+    put(&store, &at(3, 2.0, Flags::empty(), 10)).expect("fits");
+    store.put_for(&at(4, 50.0, Flags::empty(), 30), Duration::ZERO).expect("fits");
     std::thread::sleep(Duration::from_millis(2));
-    put(&store, &at(5, 1.0, Flags::NONE, 40)).expect("4 has expired");
+    put(&store, &at(5, 1.0, Flags::empty(), 40)).expect("4 has expired");
     assert_eq!(ids(&store), [1, 2, 3, 5]);
     put(&store, &at(6, 9.0, Flags::PERSISTENT, 50)).expect("5 is lightest");
     assert_eq!(ids(&store), [1, 2, 3, 6]);
     put(&store, &at(7, 9.0, Flags::PERSISTENT, 50)).expect("3 is older than 2");
     assert_eq!(ids(&store), [1, 2, 6, 7]);
     put(&store, &at(8, 9.0, Flags::PERSISTENT, 50)).expect("2 is the last that may go");
-    assert!(matches!(put(&store, &at(9, 99.0, Flags::NONE, 60)), Err(Error::Quota(_))));
+    assert!(matches!(put(&store, &at(9, 99.0, Flags::empty(), 60)), Err(Error::Quota(_))));
     let before: Vec<_> = store.iter().expect("read").collect();
     assert_eq!(before.iter().map(|token| token.id().0).collect::<Vec<_>>(), [1, 6, 7, 8]);
     let quota = store.stats().quota;
-    assert_eq!((quota.reclaimed, quota.rejected), (4, 1));
+    assert_eq!((quota.evicted, quota.rejected), (4, 1));
     store.close().expect("closed");
     // Replay runs no policy: a store with room for everything comes to the same.
     let store = open(&dir, Quota::new());
@@ -182,7 +182,7 @@ fn expired_go_first_then_the_lightest_then_the_oldest_and_never_the_persistent()
 #[test]
 fn reclaiming_for_bytes_frees_whole_pages() {
     let dir = Dir::new("quota-bytes");
-    let quota = Quota::new().max_bytes(4 * 4096).clean_at(1.0).on_exceed(OnExceed::Reclaim);
+    let quota = Quota::new().max_bytes(4 * 4096).clean_at(1.0).on_exceed(OnExceed::Evict);
     let store = open(&dir, quota);
     // Pages 0 to 3, of 10 records each; of those without a persistent one page 2 is worth least.
     for (page, weight) in [(0, 5.0), (1, 7.0), (2, 3.0), (3, 1.0)] {
@@ -194,14 +194,14 @@ fn reclaiming_for_bytes_frees_whole_pages() {
     put(&store, &persistent.expect("valid")).expect("fits");
     put(&store, &token(400, 1.0)).expect("a page makes way");
     let quota = store.stats().quota;
-    assert_eq!((quota.bytes, quota.reclaimed, quota.records), (4 * 4096, 10, 31));
+    assert_eq!((quota.bytes, quota.evicted, quota.records), (4 * 4096, 10, 31));
     assert!(!ids(&store).iter().any(|id| id / 64 == 2));
 }
 
 #[test]
 fn store_that_found_nothing_to_reclaim_looks_again_after_a_while() {
     let dir = Dir::new("quota-rest");
-    let quota = Quota::new().max_records(10).clean_at(0.5).on_exceed(OnExceed::Reclaim);
+    let quota = Quota::new().max_records(10).clean_at(0.5).on_exceed(OnExceed::Evict);
     let store = open(&dir, quota);
     for id in 1..=6 {
         let persistent = token(id, 1.0).to_builder().flags(Flags::PERSISTENT).build();
@@ -222,19 +222,19 @@ fn store_that_found_nothing_to_reclaim_looks_again_after_a_while() {
 #[test]
 fn records_that_say_nothing_of_their_worth_may_all_go() {
     let dir = Dir::new("quota-plain");
-    let quota = Quota::new().max_records(2).clean_at(1.0).on_exceed(OnExceed::Reclaim);
+    let quota = Quota::new().max_records(2).clean_at(1.0).on_exceed(OnExceed::Evict);
     let store = Store::<Numbers>::open_records(&dir.0, &options().quota(quota)).expect("opened");
     for id in 1_u8..=9 {
-        store.put_with(&Numbers([id; RECORD_LEN]), Level::Relaxed).expect("another makes way");
+        store.at(Level::Relaxed).put(&Numbers([id; RECORD_LEN])).expect("another makes way");
     }
     let quota = store.stats().quota;
-    assert_eq!((quota.records, quota.reclaimed, quota.rejected), (2, 7, 0));
+    assert_eq!((quota.records, quota.evicted, quota.rejected), (2, 7, 0));
 }
 
 #[test]
 fn no_write_is_refused_while_anything_may_go_whichever_thread_takes_it() {
     let dir = Dir::new("reclaim-threads");
-    let quota = Quota::new().max_records(16).on_exceed(OnExceed::Reclaim);
+    let quota = Quota::new().max_records(16).on_exceed(OnExceed::Evict);
     let store = Store::open(&dir.0, &options().quota(quota)).expect("created");
     let writers = 4;
     std::thread::scope(|scope| {
@@ -243,12 +243,12 @@ fn no_write_is_refused_while_anything_may_go_whichever_thread_takes_it() {
             scope.spawn(move || {
                 for number in 0..3_000 {
                     let id = 1 + (number * writers + client) % 640;
-                    store.put_with(&token(id, (number % 90) as f32), Level::Relaxed).expect("put");
+                    store.at(Level::Relaxed).put(&token(id, (number % 90) as f32)).expect("put");
                 }
             });
         }
     });
     let stats = store.stats().quota;
     assert_eq!((stats.rejected, stats.records_high <= 16), (0, true), "{stats:?}");
-    assert!(stats.reclaimed > 1_000, "{stats:?}");
+    assert!(stats.evicted > 1_000, "{stats:?}");
 }

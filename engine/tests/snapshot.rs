@@ -1,6 +1,8 @@
 //! Snapshots: each is what the log below its position says, whatever goes on meanwhile.
 
 mod common;
+#[path = "common/times.rs"]
+mod times;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -8,13 +10,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use bulla_engine::entries::{Change, Changes};
+use bulla_engine::entries::{LogEntry, Mutation};
 use bulla_engine::{
     Batch, Error, Expired, Level, OnExceed, Pressure, Quota, Snapshot, Store, Token, TokenId,
 };
 use bulla_recovery::{Inspection, Range};
 use bulla_wal::{Lsn, Options};
 use common::{Dir, options, token};
+use times::{at_ms, ms};
 
 const RELAXED: Level = Level::Relaxed;
 const PAGE: u64 = 4096;
@@ -27,7 +30,7 @@ fn open(dir: &Dir, quota: Quota) -> Store {
 }
 
 fn put(store: &Store, id: u32, weight: f32) {
-    store.put_with(&token(id, weight), RELAXED).expect("put");
+    store.at(RELAXED).put(&token(id, weight)).expect("put");
 }
 
 fn contents(snapshot: &Snapshot<'_>) -> Result<Model, Expired> {
@@ -35,7 +38,7 @@ fn contents(snapshot: &Snapshot<'_>) -> Result<Model, Expired> {
         .iter()
         .map(|token| {
             let token = token?;
-            let expiry = snapshot.expires_at(token.id())?.unwrap_or(0);
+            let expiry = ms(snapshot.expires_at(token.id())?);
             assert_eq!(snapshot.get(token.id())?, Some(token));
             Ok((token.id().0, (token, expiry)))
         })
@@ -48,16 +51,16 @@ fn ids(snapshot: &Snapshot<'_>) -> Vec<u32> {
     contents(snapshot).expect("not expired").into_keys().collect()
 }
 
-fn apply(model: &mut Model, change: Change) {
+fn apply(model: &mut Model, change: Mutation) {
     match change {
-        Change::Put(token) => {
+        Mutation::Put(token) => {
             model.insert(token.id().0, (token, 0));
         }
-        Change::Delete(id) => {
+        Mutation::Delete(id) => {
             model.remove(&id.0);
         }
-        Change::Expire(id, at) => {
-            model.entry(id.0).and_modify(|(_, expiry)| *expiry = at);
+        Mutation::Expire(id, at) => {
+            model.entry(id.0).and_modify(|(_, expiry)| *expiry = ms(at));
         }
     }
 }
@@ -76,7 +79,7 @@ fn replay(dir: &Path, snapshots: &[(Lsn, Model)]) {
     inspection
         .replay(Range::ALL, |entry| {
             check_below(entry.lsn, &model);
-            let changes = Changes::<Token>::decode(entry.kind, entry.payload).expect("valid");
+            let changes = LogEntry::<Token>::decode(entry.kind, entry.payload).expect("valid");
             changes.iter().for_each(|change| apply(&mut model, change));
             ControlFlow::Continue(())
         })
@@ -98,22 +101,22 @@ fn change_something(store: &Store, client: u32, step: u32) {
     let (one, two) = (id(mixed), id(mixed >> 8));
     let weight = f32::from(u16::try_from(step % 1_000).expect("below")) / 10.0;
     match mixed >> 16 & 7 {
-        0 | 1 => store.put_async(&token(one, weight), RELAXED).map(drop),
-        2 | 3 => store.delete_async(TokenId(one), RELAXED).map(drop),
+        0 | 1 => store.at(RELAXED).begin().put(&token(one, weight)).map(drop),
+        2 | 3 => store.at(RELAXED).begin().delete(TokenId(one)).map(drop),
         4 => {
             let hour = Duration::from_secs(3_600);
-            store.put_for_async(&token(two, weight), hour, RELAXED).map(drop)
+            store.at(RELAXED).begin().put_for(&token(two, weight), hour).map(drop)
         }
         5 => {
             let halve = |now: Token| Ok(now.to_builder().weight(now.weight() / 2.0).build()?);
-            store.update_async(TokenId(one), RELAXED, halve).map(drop)
+            store.at(RELAXED).begin().update(TokenId(one), halve).map(drop)
         }
         _ => {
             let mut batch = Batch::new();
             batch.put(&token(one, weight)).put(&token(two, weight));
             batch.delete(TokenId(id(mixed >> 20))).expect("an id");
-            batch.expire_at(TokenId(two), u64::from(mixed)).expect("an id");
-            store.apply_async(&batch, RELAXED).map(drop)
+            batch.expire_at(TokenId(two), at_ms(mixed.into())).expect("an id");
+            store.at(RELAXED).begin().apply(&batch).map(drop)
         }
     }
     .expect("made");
@@ -171,7 +174,7 @@ fn snapshot_is_what_the_log_below_it_says() {
         }
         seen
     });
-    assert_eq!(store.stats().quota.kept_bytes, 0);
+    assert_eq!(store.stats().quota.retained_bytes, 0);
     store.close().expect("closed");
     let mut seen = seen;
     seen.sort_by_key(|(lsn, _)| *lsn);
@@ -191,7 +194,7 @@ fn snapshot_has_a_batch_whole_or_not_at_all() {
         ids.iter().for_each(|id| {
             batch.put(&token(*id, weight));
         });
-        store.apply_with(&batch, RELAXED).expect("applied");
+        store.at(RELAXED).apply(&batch).expect("applied");
     };
     while_working(put, || {
         for _ in 0..2_000 {
@@ -221,10 +224,10 @@ fn snapshot_shows_pages_that_were_emptied_and_not_those_that_were_filled() {
     put(&store, 2_000_000, 1.0);
     assert!(store.expire_in(TokenId(2), None).expect("told"));
     for id in [70, 1_000_000] {
-        assert!(store.delete_with(TokenId(id), RELAXED).expect("deleted"));
+        assert!(store.at(RELAXED).delete(TokenId(id)).expect("deleted"));
     }
     let after = store.snapshot().expect("three");
-    assert_eq!(ids(&empty), []);
+    assert!(ids(&empty).is_empty());
     assert_eq!(ids(&before), [1, 2, 70, 1_000_000]);
     assert_eq!(ids(&after), [1, 2, 3, 2_000_000]);
     assert_eq!(before.get(TokenId(1)).expect("room"), Some(token(1, 1.0)));
@@ -243,7 +246,7 @@ fn page_is_kept_once_and_given_back_with_the_last_snapshot_that_shows_it() {
         put(&store, id * 64 + 1, 1.0);
     }
     let (first, second) = (store.snapshot().expect("one"), store.snapshot().expect("two"));
-    let kept = || (store.stats().quota.kept_bytes, store.stats().quota.bytes);
+    let kept = || (store.stats().quota.retained_bytes, store.stats().quota.bytes);
     assert_eq!((kept(), store.stats().snapshots), ((0, 10 * PAGE), 2));
     for weight in [2.0, 3.0] {
         for id in 0..5 {
@@ -285,37 +288,37 @@ fn snapshot_expires_where_a_copy_does_not_fit_and_no_write_fails() {
         assert_eq!(snapshot.count(|_| true), Err(expired));
     }
     let quota = store.stats().quota;
-    assert_eq!((quota.kept_bytes, quota.bytes_high, quota.rejected), (0, 4 * PAGE, 0));
+    assert_eq!((quota.retained_bytes, quota.bytes_high, quota.rejected), (0, 4 * PAGE, 0));
 }
 
 #[test]
 fn copies_for_snapshots_are_no_pressure_and_let_no_record_go() {
     let dir = Dir::new("snapshot-pressure");
-    let store = open(&dir, Quota::new().max_bytes(10 * PAGE).on_exceed(OnExceed::Reclaim));
+    let store = open(&dir, Quota::new().max_bytes(10 * PAGE).on_exceed(OnExceed::Evict));
     let ids = || (0..5).map(|number| number * 64 + 1);
     ids().for_each(|id| put(&store, id, 1.0));
     let snapshot = store.snapshot().expect("one");
     ids().for_each(|id| put(&store, id, 2.0));
     let quota = store.stats().quota;
-    assert_eq!((quota.bytes, quota.kept_bytes), (10 * PAGE, 5 * PAGE));
-    assert_eq!((quota.pressure, quota.reclaimed), (Pressure::Normal, 0));
+    assert_eq!((quota.bytes, quota.retained_bytes), (10 * PAGE, 5 * PAGE));
+    assert_eq!((quota.pressure, quota.evicted), (Pressure::Normal, 0));
     assert_eq!(snapshot.get(TokenId(1)), Ok(Some(token(1, 1.0))));
 }
 
 #[test]
 fn copies_make_way_for_records_the_oldest_snapshot_first() {
     let dir = Dir::new("snapshot-way");
-    let reclaim = Quota::new().max_bytes(4 * PAGE).clean_at(1.0).on_exceed(OnExceed::Reclaim);
+    let reclaim = Quota::new().max_bytes(4 * PAGE).clean_at(1.0).on_exceed(OnExceed::Evict);
     let store = open(&dir, reclaim);
     [1, 65].into_iter().for_each(|id| put(&store, id, 1.0));
     let untouched = store.snapshot().expect("one");
     put(&store, 200, 1.0);
-    assert!(store.delete_with(TokenId(200), RELAXED).expect("deleted"));
+    assert!(store.at(RELAXED).delete(TokenId(200)).expect("deleted"));
     let first = store.snapshot().expect("two");
     put(&store, 1, 2.0);
     let second = store.snapshot().expect("three");
     put(&store, 65, 2.0);
-    assert_eq!(store.stats().quota.kept_bytes, 2 * PAGE);
+    assert_eq!(store.stats().quota.retained_bytes, 2 * PAGE);
     // Two copies are there: one for the first two, and one for all three.
     put(&store, 129, 1.0);
     assert!(untouched.get(TokenId(1)).is_err());
@@ -324,10 +327,10 @@ fn copies_make_way_for_records_the_oldest_snapshot_first() {
     put(&store, 1_000, 1.0);
     assert!(second.get(TokenId(65)).is_err());
     let quota = store.stats().quota;
-    assert_eq!((quota.bytes, quota.kept_bytes, quota.reclaimed), (4 * PAGE, 0, 0));
+    assert_eq!((quota.bytes, quota.retained_bytes, quota.evicted), (4 * PAGE, 0, 0));
     // Only then records go.
     put(&store, 2_000, 1.0);
-    assert_eq!(store.stats().quota.reclaimed, 1);
+    assert_eq!(store.stats().quota.evicted, 1);
 }
 
 #[test]
@@ -339,9 +342,9 @@ fn any_number_of_copies_make_way() {
     ids().for_each(|id| put(&store, id, 1.0));
     let snapshot = store.snapshot().expect("one");
     ids().for_each(|id| put(&store, id, 2.0));
-    assert_eq!(store.stats().quota.kept_bytes, u64::from(pages) * PAGE);
+    assert_eq!(store.stats().quota.retained_bytes, u64::from(pages) * PAGE);
     put(&store, 1_000_000, 1.0);
-    assert_eq!((store.stats().quota.kept_bytes, store.stats().quota.rejected), (0, 0));
+    assert_eq!((store.stats().quota.retained_bytes, store.stats().quota.rejected), (0, 0));
     assert!(snapshot.get(TokenId(1)).is_err());
 }
 
@@ -357,7 +360,7 @@ fn no_write_fails_in_a_full_store_while_snapshots_come_and_go() {
         if (step / 3).is_multiple_of(2) {
             put(&store, id, 1.0);
         } else {
-            assert!(store.delete_with(TokenId(id), RELAXED).expect("deleted"));
+            assert!(store.at(RELAXED).delete(TokenId(id)).expect("deleted"));
         }
     };
     let (read, expired) = while_working(work, || {
@@ -384,7 +387,7 @@ fn no_write_fails_in_a_full_store_while_snapshots_come_and_go() {
     });
     assert!(read > 0 && expired > 0, "{read} read, {expired} expired");
     let quota = store.stats().quota;
-    assert_eq!((quota.rejected, quota.kept_bytes), (0, 0), "{read} read, {expired} expired");
+    assert_eq!((quota.rejected, quota.retained_bytes), (0, 0), "{read} read, {expired} expired");
     assert!(quota.bytes_high <= 9 * PAGE);
 }
 
@@ -395,7 +398,7 @@ fn one_snapshot_too_many_is_refused_by_name() {
     let mut live: Vec<_> = (0..16).map(|_| store.snapshot().expect("16 may live")).collect();
     assert!(matches!(store.snapshot(), Err(Error::TooManySnapshots { max: 16 })));
     live.pop();
-    store.snapshot().expect("one was dropped");
+    drop(store.snapshot().expect("one was dropped"));
 }
 
 #[test]
@@ -407,7 +410,7 @@ fn snapshot_is_as_long_as_it_lives_a_view_of_a_store_that_was_opened_again() {
     let store = open(&dir, Quota::new());
     let snapshot = store.snapshot().expect("one");
     put(&store, 1, 2.0);
-    assert!(store.delete_with(TokenId(65), RELAXED).expect("deleted"));
+    assert!(store.at(RELAXED).delete(TokenId(65)).expect("deleted"));
     assert_eq!(ids(&snapshot), [1, 65]);
     assert_eq!(snapshot.get(TokenId(1)), Ok(Some(token(1, 1.0))));
     assert!(store.sync().expect("synced") >= snapshot.lsn());

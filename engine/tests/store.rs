@@ -10,7 +10,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use bulla_engine::entries::{Change, EntryError};
+use bulla_engine::entries::{EntryError, Mutation};
 use bulla_engine::{
     Batch, Error, Level, RECORD_LEN, Store, StoreInspection, StoreOptions, TokenId,
 };
@@ -24,8 +24,8 @@ fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
     let store = Store::open(&dir.0, &options()).expect("created");
     assert!(store.recovered().is_none());
     store.put(&token(1, 1.0)).expect("put");
-    store.put_with(&token(2, 2.0), Level::Strict).expect("put");
-    let receipt = store.put_async(&token(1, 1.5), Level::Relaxed).expect("put");
+    store.at(Level::Strict).put(&token(2, 2.0)).expect("put");
+    let receipt = store.at(Level::Relaxed).begin().put(&token(1, 1.5)).expect("put");
     store.wait(receipt).expect("ready");
     assert!(store.delete(TokenId(2)).expect("delete"));
     assert!(!store.delete(TokenId(2)).expect("nothing there"));
@@ -47,9 +47,9 @@ fn batch_is_applied_in_order_and_survives_whole() {
     let mut batch = Batch::new();
     batch.put(&token(1, 1.0)).put(&token(2, 2.0));
     batch.delete(TokenId(1)).expect("id").put(&token(3, 3.0));
-    batch.extend([Change::Put(token(4, 4.0)), Change::Delete(TokenId(3))]);
+    batch.extend([Mutation::Put(token(4, 4.0)), Mutation::Delete(TokenId(3))]);
     assert_eq!(batch.len(), 6);
-    store.apply_with(&batch, Level::Strict).expect("applied");
+    store.at(Level::Strict).apply(&batch).expect("applied");
     let expected = [token(2, 2.0), token(4, 4.0)];
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), expected);
     assert!(matches!(store.apply(&Batch::new()), Err(Error::Log(bulla_wal::Error::EmptyBatch))));
@@ -58,7 +58,7 @@ fn batch_is_applied_in_order_and_survives_whole() {
     batch.put(&token(2, 2.0));
     assert_eq!(batch.len(), 1);
     let entries = store.stats().log.entries;
-    store.apply_with(&batch, Level::Strict).expect("nothing of before");
+    store.at(Level::Strict).apply(&batch).expect("nothing of before");
     assert_eq!(store.stats().log.entries, entries + 1);
     drop(store);
     let store = Store::open(&dir.0, &options()).expect("opened");
@@ -76,7 +76,8 @@ fn log_order_is_the_order_of_the_table() {
                 for step in 0_u8..50 {
                     let weight = f32::from(client) * 20.0 + f32::from(step) / 10.0;
                     store
-                        .put_with(&token(u32::from(step % 5) + 1, weight), Level::Relaxed)
+                        .at(Level::Relaxed)
+                        .put(&token(u32::from(step % 5) + 1, weight))
                         .expect("put");
                 }
             });
@@ -93,7 +94,7 @@ fn iteration_goes_through_all_pages() {
     let dir = Dir::new("pages");
     let store = Store::open(&dir.0, &options()).expect("created");
     for id in 1..=200 {
-        store.put_with(&token(id, 0.0), Level::Relaxed).expect("put");
+        store.at(Level::Relaxed).put(&token(id, 0.0)).expect("put");
     }
     let ids: Vec<_> = store.iter().expect("read").map(|token| token.id().0).collect();
     assert_eq!(ids, (1..=200).collect::<Vec<_>>());
@@ -174,7 +175,7 @@ fn write_that_finds_no_room_in_the_ring_changes_nothing_and_leaves_its_page_free
     let store = Store::open(&dir.0, &options().log(log)).expect("created");
     let mut last = 0_u16;
     let refused = loop {
-        match store.put_with(&token(1, f32::from(last + 1) / 100.0), Level::Relaxed) {
+        match store.at(Level::Relaxed).put(&token(1, f32::from(last + 1) / 100.0)) {
             Ok(()) => last += 1,
             Err(error) => break error,
         }
@@ -187,12 +188,12 @@ fn write_that_finds_no_room_in_the_ring_changes_nothing_and_leaves_its_page_free
         "takes the lock"
     );
     for id in [2, 100] {
-        let refused = store.put_with(&token(id, 1.0), Level::Relaxed);
+        let refused = store.at(Level::Relaxed).put(&token(id, 1.0));
         assert!(refused.is_err(), "still no room for {id}");
     }
     assert_eq!((store.len(), store.stats().quota.bytes), (1, 4096));
     store.sync().expect("synced");
-    store.put_with(&token(2, 1.0), Level::Relaxed).expect("there is room");
+    store.at(Level::Relaxed).put(&token(2, 1.0)).expect("there is room");
 }
 
 #[test]
@@ -234,7 +235,7 @@ fn read_names_the_position_after_which_it_is_durable() {
     let store = Store::open(&dir.0, &options()).expect("created");
     assert_eq!(store.get_with_lsn(TokenId(1)).expect("read"), (None, Lsn::ZERO));
     store.wait_for(Lsn::ZERO, Level::Strict).expect("nothing to wait for");
-    let receipt = store.put_async(&token(1, 1.0), Level::Relaxed).expect("put");
+    let receipt = store.at(Level::Relaxed).begin().put(&token(1, 1.0)).expect("put");
     let (found, lsn) = store.get_with_lsn(TokenId(1)).expect("read");
     assert_eq!((found, lsn), (Some(token(1, 1.0)), receipt.lsn));
     store.wait_for(lsn, Level::Strict).expect("durable");
@@ -247,7 +248,7 @@ fn scan_finds_in_order_what_fits_by_any_number_of_threads() {
     let store = Store::open(&dir.0, &options()).expect("created");
     let ids: Vec<u32> = (0..40).map(|slab| slab * 100_000 + 1 + slab % 3).collect();
     for id in &ids {
-        store.put_with(&token(*id, (id % 2) as f32), Level::Relaxed).expect("put");
+        store.at(Level::Relaxed).put(&token(*id, (id % 2) as f32)).expect("put");
     }
     let odd: Vec<_> = ids.iter().filter(|id| *id % 2 == 1).copied().collect();
     for threads in [0, 1, 3, 1_000] {
@@ -294,7 +295,7 @@ fn waker_may_read_the_store() {
     let (done, ended) = mpsc::channel();
     thread::spawn(move || {
         for round in 0..100 {
-            let receipt = store.put_async(&token(1, 1.0), Level::Strict).expect("put");
+            let receipt = store.at(Level::Strict).begin().put(&token(1, 1.0)).expect("put");
             let mut future = Box::pin(store.ready(receipt));
             let twin = Arc::clone(&store);
             let waker = Waker::from(Arc::new(Inline(move || {
@@ -302,7 +303,7 @@ fn waker_may_read_the_store() {
             })));
             let _ = future.as_mut().poll(&mut Context::from_waker(&waker));
             for id in 1..300 {
-                store.put_async(&token(id, 1.0), Level::Relaxed).expect("put");
+                store.at(Level::Relaxed).begin().put(&token(id, 1.0)).expect("put");
             }
             done.send(round).expect("heard");
         }

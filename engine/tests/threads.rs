@@ -4,13 +4,15 @@
 mod common;
 #[path = "common/numbers.rs"]
 mod numbers;
+#[path = "common/times.rs"]
+mod times;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bulla_engine::entries::{Change, Changes};
+use bulla_engine::entries::{LogEntry, Mutation};
 use bulla_engine::{
     Batch, CheckpointError, CheckpointInfo, Error, Level, RECORD_LEN, Record, Store, StoreOptions,
     TokenId,
@@ -19,6 +21,7 @@ use bulla_recovery::{Bound, Inspection, Range, RepairPlan, repair};
 use bulla_wal::{Lsn, Options};
 use common::{Dir, options, token};
 use numbers::Numbers;
+use times::{at_ms, ms};
 
 /// A record that shows when it is torn: an id, and fifteen times the same number.
 fn striped(id: u32, number: u32) -> Numbers {
@@ -59,10 +62,10 @@ fn reader_never_sees_a_torn_record() {
     let store = stripes(&dir, &options());
     let write = || {
         for number in 0..100_000 {
-            store.put_with(&striped(1, number), Level::Relaxed).expect("put");
+            store.at(Level::Relaxed).put(&striped(1, number)).expect("put");
             // The page empties now and then: its memory goes and comes back.
             if number % 16 == 0 {
-                store.delete_with(1, Level::Relaxed).expect("deleted");
+                store.at(Level::Relaxed).delete(1).expect("deleted");
             }
         }
     };
@@ -87,7 +90,7 @@ fn batch_is_seen_whole_or_not_at_all() {
         ids.iter().for_each(|id| {
             batch.put(&striped(*id, number));
         });
-        store.apply_with(&batch, Level::Relaxed).expect("applied");
+        store.at(Level::Relaxed).apply(&batch).expect("applied");
     };
     put(0);
     let write = || (1..20_000).for_each(put);
@@ -111,7 +114,9 @@ fn no_update_is_lost_and_the_log_tells_the_same() {
             scope.spawn(|| {
                 for _ in 0..2_000 {
                     let (_, receipt) = store
-                        .update_async(9, Level::Relaxed, |now| Ok(striped(9, number_of(&now) + 1)))
+                        .at(Level::Relaxed)
+                        .begin()
+                        .update(9, |now| Ok(striped(9, number_of(&now) + 1)))
                         .expect("updated")
                         .expect("there");
                     assert_eq!(receipt.level, Level::Relaxed);
@@ -130,7 +135,8 @@ fn one_thread_of_many_creates_a_record() {
     let store = Store::open(&dir.0, &options()).expect("created");
     for id in 1..500 {
         let created: usize = std::thread::scope(|scope| {
-            let create = |weight: u8| store.create_async(&token(id, weight.into()), Level::Relaxed);
+            let create =
+                |weight: u8| store.at(Level::Relaxed).begin().create(&token(id, weight.into()));
             let threads: Vec<_> =
                 (0..3).map(|weight| scope.spawn(move || create(weight).is_ok())).collect();
             threads.into_iter().map(|thread| usize::from(thread.join().expect("no panic"))).sum()
@@ -151,10 +157,10 @@ fn expiry_stays_while_that_of_a_page_beside_it_is_given_back() {
             scope.spawn(move || {
                 for expiry in 1..20_000 {
                     let mut batch = Batch::new();
-                    batch.put(&token(id.0, 1.0)).expire_at(id, expiry).expect("an id");
-                    store.apply_with(&batch, Level::Relaxed).expect("applied");
-                    assert_eq!(store.expires_at(id).expect("read"), Some(expiry), "{id:?}");
-                    store.delete_with(id, Level::Relaxed).expect("deleted");
+                    batch.put(&token(id.0, 1.0)).expire_at(id, at_ms(expiry)).expect("an id");
+                    store.at(Level::Relaxed).apply(&batch).expect("applied");
+                    assert_eq!(store.expires_at(id).expect("read"), at_ms(expiry), "{id:?}");
+                    store.at(Level::Relaxed).delete(id).expect("deleted");
                 }
             });
         }
@@ -176,19 +182,19 @@ fn log_order_is_the_order_of_the_table_for_every_operation() {
                     let weight = (step % 100) as f32;
                     let level = Level::Relaxed;
                     match step % 4 {
-                        0 => store.put_async(&token(one, weight), level).map(drop),
-                        1 => store.delete_async(TokenId(one), level).map(drop),
+                        0 => store.at(level).begin().put(&token(one, weight)).map(drop),
+                        1 => store.at(level).begin().delete(TokenId(one)).map(drop),
                         2 => {
                             let mut batch = Batch::new();
                             batch.put(&token(one, weight)).put(&token(two, weight));
-                            batch.expire_at(TokenId(two), step.into()).expect("an id");
-                            store.apply_async(&batch, level).map(drop)
+                            batch.expire_at(TokenId(two), at_ms(step.into())).expect("an id");
+                            store.at(level).begin().apply(&batch).map(drop)
                         }
                         _ => {
                             let add = |now: bulla_engine::Token| {
                                 Ok(now.to_builder().weight(now.weight() / 2.0).build()?)
                             };
-                            store.update_async(TokenId(one), level, add).map(drop)
+                            store.at(level).begin().update(TokenId(one), add).map(drop)
                         }
                     }
                     .expect("made");
@@ -230,7 +236,7 @@ fn in_a_checkpoint(dir: &Dir, options: &StoreOptions) {
         (0..SLAB_RECORDS).for_each(|number| {
             batch.put(&striped(id_in(slab, number), slab));
         });
-        batch.expire_at(id_in(slab, 1), u64::from(slab) + 1).expect("an id");
+        batch.expire_at(id_in(slab, 1), at_ms(u64::from(slab) + 1)).expect("an id");
         store.apply(&batch).expect("applied");
     }
     store.checkpoint().expect("taken");
@@ -244,7 +250,7 @@ fn check_slab(store: &Store<Numbers>, slab: u32) {
         assert_eq!(found, Some(striped(id_in(slab, number), slab)));
     }
     assert_eq!(store.get(id_in(slab, 0) + 1).expect("read"), None);
-    assert_eq!(store.expires_at(id_in(slab, 1)).expect("read"), Some(u64::from(slab) + 1));
+    assert_eq!(store.expires_at(id_in(slab, 1)).expect("read"), at_ms(u64::from(slab) + 1));
 }
 
 /// Changes a byte of a record in the newest checkpoint.
@@ -319,14 +325,14 @@ fn by_the_log(dir: &Path, lsn: Lsn) -> BTreeMap<u32, (Numbers, u64)> {
     let inspection = Inspection::read(dir, &Options::new()).expect("readable");
     let range = Range { to: Bound::Lsn(lsn), ..Range::ALL };
     let replayed = inspection.replay(range, |entry| {
-        let changes = Changes::<Numbers>::decode(entry.kind, entry.payload).expect("changes");
+        let changes = LogEntry::<Numbers>::decode(entry.kind, entry.payload).expect("changes");
         for change in changes.iter() {
             match change {
-                Change::Put(record) => drop(map.insert(record.id(), (record, 0))),
-                Change::Delete(id) => drop(map.remove(&id)),
-                Change::Expire(id, at) => {
+                Mutation::Put(record) => drop(map.insert(record.id(), (record, 0))),
+                Mutation::Delete(id) => drop(map.remove(&id)),
+                Mutation::Expire(id, at) => {
                     if let Some((_, expiry)) = map.get_mut(&id) {
-                        *expiry = at;
+                        *expiry = ms(at);
                     }
                 }
             }
@@ -358,7 +364,7 @@ fn by_the_checkpoint(dir: &Path, taken: &Taken, to: &Dir) -> BTreeMap<u32, (Numb
     assert_eq!((opened.checkpoint, opened.replayed), (Some(taken.info), 0));
     assert_eq!(store.len() as u64, taken.info.records);
     let with_expiry = |record: Numbers| {
-        let expiry = store.expires_at(record.id()).expect("read").unwrap_or(0);
+        let expiry = ms(store.expires_at(record.id()).expect("read"));
         (record.id(), (record, expiry))
     };
     store.iter().expect("read").map(with_expiry).collect()
@@ -394,20 +400,20 @@ fn checkpoint_beside_threads_that_write_is_the_log_below_its_position() {
             let (one, two) = (id(7 + client), id(31));
             let level = Level::Relaxed;
             let made = match number % 6 {
-                0 => store.delete_async(one, level).map(drop),
+                0 => store.at(level).begin().delete(one).map(drop),
                 1 => {
                     let mut batch = Batch::new();
                     batch.put(&striped(one, number)).put(&striped(two, number));
-                    batch.expire_at(two, number.into()).expect("an id");
-                    store.apply_async(&batch, level).map(drop)
+                    batch.expire_at(two, at_ms(number.into())).expect("an id");
+                    store.at(level).begin().apply(&batch).map(drop)
                 }
                 2 => {
                     let mix = |now: Numbers| Ok(striped(two, number_of(&now) ^ number));
-                    store.update_async(two, level, mix).map(drop)
+                    store.at(level).begin().update(two, mix).map(drop)
                 }
                 // Now and then one waits: the log need not be long.
-                _ if number % 100 == 3 => store.put_with(&striped(one, number), Level::Strict),
-                _ => store.put_async(&striped(one, number), level).map(drop),
+                _ if number % 100 == 3 => store.at(Level::Strict).put(&striped(one, number)),
+                _ => store.at(level).begin().put(&striped(one, number)).map(drop),
             };
             made.expect("made");
         }

@@ -14,6 +14,7 @@ use bulla_storage::io::sim::{FaultOp, SimDisk};
 use bulla_wal::Options;
 
 use crate::rng::Rng;
+use crate::times::ms;
 use crate::wrap::WrapIo;
 
 const DIR: &str = "/store";
@@ -48,15 +49,15 @@ fn change(store: &Store, map: &mut Map, rng: &mut Rng) -> Result<(), Error> {
     let token = Token::builder(TokenId(id)).weight(rng.below(100) as f32).build()?;
     match rng.below(4) {
         0 => {
-            store.delete_with(token.id(), RELAXED)?;
+            store.at(RELAXED).delete(token.id())?;
             map.remove(&id);
         }
         1 => {
-            store.put_for_async(&token, Duration::from_secs(rng.within(1, 1_000)), RELAXED)?;
-            map.insert(id, (token, store.expires_at(token.id())?.unwrap_or(0)));
+            store.at(RELAXED).begin().put_for(&token, Duration::from_secs(rng.within(1, 1_000)))?;
+            map.insert(id, (token, ms(store.expires_at(token.id())?)));
         }
         _ => {
-            store.put_with(&token, RELAXED)?;
+            store.at(RELAXED).put(&token)?;
             map.insert(id, (token, 0));
         }
     }
@@ -66,7 +67,7 @@ fn change(store: &Store, map: &mut Map, rng: &mut Rng) -> Result<(), Error> {
 fn check(store: &Store, map: &Map) -> Result<(), String> {
     let mut shown = Map::new();
     for token in store.iter().map_err(failed)? {
-        let expiry = store.expires_at(token.id()).map_err(failed)?.unwrap_or(0);
+        let expiry = ms(store.expires_at(token.id()).map_err(failed)?);
         shown.insert(token.id().0, (token, expiry));
     }
     if shown != *map || store.len() != map.len() {
@@ -203,7 +204,7 @@ pub fn kept_space_outlives_a_checkpoint_that_fails() -> Result<(), String> {
     const RESERVE: u64 = 1 << 20;
     for after in 0..3 {
         let disk = SimDisk::new(after);
-        let options = || options(disk.process()).checkpoint_reserve_bytes(RESERVE);
+        let options = || options(disk.process()).checkpoint_reserve_bytes(Some(RESERVE));
         let store = Store::open(Path::new(DIR), &options()).map_err(failed)?;
         let (mut map, mut rng) = (Map::new(), Rng::new(after));
         for _ in 0..30 {
@@ -220,7 +221,7 @@ pub fn kept_space_outlives_a_checkpoint_that_fails() -> Result<(), String> {
         disk.set_capacity(None);
         disk.power_loss();
         drop(store);
-        let store = Store::open(Path::new(DIR), &options().checkpoint_reserve_bytes(0));
+        let store = Store::open(Path::new(DIR), &options().checkpoint_reserve_bytes(None));
         let store = store.map_err(failed)?;
         if store.opened_from().checkpoint != Some(taken) {
             return Err(format!("write {after} failed: {}", store.opened_from()));
@@ -242,7 +243,7 @@ pub fn slab_that_is_changed_while_it_is_read_is_there_once() -> Result<(), Strin
     };
     let disk = SimDisk::new(1);
     let store = open(&disk)?;
-    (0..SLABS).try_for_each(|slab| store.put_with(&token(slab, 1.0), RELAXED)).map_err(failed)?;
+    (0..SLABS).try_for_each(|slab| store.at(RELAXED).put(&token(slab, 1.0))).map_err(failed)?;
     store.checkpoint().map_err(failed)?;
     store.close().map_err(failed)?;
     for changed in 0..SLABS {
@@ -255,7 +256,7 @@ pub fn slab_that_is_changed_while_it_is_read_is_there_once() -> Result<(), Strin
         let told = Arc::clone(&result);
         knobs.meddle.by(Some(Arc::new(move |_| {
             if !busy.swap(true, Ordering::Relaxed) {
-                *lock(&told) = Some(meddler.put_with(&token(changed, 2.0), RELAXED));
+                *lock(&told) = Some(meddler.at(RELAXED).put(&token(changed, 2.0)));
             }
         })));
         let read = store.get(TokenId((changed << 15) + 7));

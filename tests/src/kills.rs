@@ -158,7 +158,7 @@ fn open(dir: &Path, amid: Amid, io: Arc<dyn Io>) -> Result<Store, bulla_engine::
     let log = Options::new().io(io).segment_len(64 * 1024).ring_len(64 * 1024);
     let quota = if amid == Amid::Reclaim {
         let max = u64::from(CLIENTS * RECORDS) / 2;
-        Quota::new().max_records(max).on_exceed(OnExceed::Reclaim)
+        Quota::new().max_records(max).on_exceed(OnExceed::Evict)
     } else {
         Quota::new()
     };
@@ -173,7 +173,7 @@ const fn is_persistent(slot: u32) -> bool {
 fn token(slot: u32, number: u64) -> Token {
     // The number, in 16 bits each of four coordinates.
     let parts = [number, number >> 14, number >> 28].map(|part| (part & 0x3FFF) as f64 / 100.0);
-    let flags = if is_persistent(slot) { Flags::PERSISTENT } else { Flags::NONE };
+    let flags = if is_persistent(slot) { Flags::PERSISTENT } else { Flags::empty() };
     let token = Token::builder(TokenId(slot + 1)).flags(flags).weight((number % 90) as f32);
     token.coordinates(bulla_engine::Space::Physical, parts).build().expect("in range")
 }
@@ -240,7 +240,7 @@ fn client_runs(store: &Store, mut pipe: &PipeFile, client: u32, seed: u64) {
         let number = current.map_or(0, |token| number_of(&token)) + 1;
         let level = if rng.one_in(4) { Level::Strict } else { Level::Balanced };
         tell(0, slot, number);
-        let put = store.put_with(&token(slot, number), level);
+        let put = store.at(level).put(&token(slot, number));
         put.unwrap_or_else(|error| give_up("put", &error));
         tell(1, slot, number);
     }

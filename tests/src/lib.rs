@@ -28,6 +28,7 @@ pub mod seeds;
 mod shrink;
 pub mod store;
 pub mod suites;
+pub mod times;
 pub mod uring;
 pub mod wrap;
 

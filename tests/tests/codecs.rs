@@ -1,10 +1,11 @@
 //! Codecs and pure parts, for any values: what is decoded is what the bytes say, and what
 //! is encoded is decoded again.
 
-use bulla_engine::entries::{self, Change, Changes};
+use bulla_engine::entries::{self, LogEntry, Mutation};
 use bulla_engine::{Axis, Space, TOKEN_LEN, Token, TokenError, TokenId};
 use bulla_storage::format::{Control, Cut, Header, LogId, LowWater, Opening, max_cuts};
 use bulla_storage::frames::timeline::History;
+use bulla_tests::times::at_ms;
 use bulla_wal::{Epoch, Error, Lsn, SegmentNumber, Seq};
 use quickcheck::{TestResult, quickcheck};
 
@@ -66,33 +67,33 @@ quickcheck! {
             return TestResult::discard();
         }
         let token = |id: &u32| Token::builder(TokenId(*id)).build().expect("in range");
-        let (kind, payload, expected): (u16, Vec<u8>, Vec<Change>) = match kind % 3 {
+        let (kind, payload, expected): (u16, Vec<u8>, Vec<Mutation>) = match kind % 3 {
             0 => (
                 entries::PUT,
                 ids.iter().flat_map(|id| *token(id).as_bytes()).collect(),
-                ids.iter().map(|id| Change::Put(token(id))).collect(),
+                ids.iter().map(|id| Mutation::Put(token(id))).collect(),
             ),
             1 => (
                 entries::DELETE,
                 ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
-                ids.iter().map(|id| Change::Delete(TokenId(*id))).collect(),
+                ids.iter().map(|id| Mutation::Delete(TokenId(*id))).collect(),
             ),
             _ => (
                 entries::EXPIRE,
                 ids.iter().flat_map(|id| entries::expiry_item(*id, at)).collect(),
-                ids.iter().map(|id| Change::Expire(TokenId(*id), at)).collect(),
+                ids.iter().map(|id| Mutation::Expire(TokenId(*id), at_ms(at))).collect(),
             ),
         };
-        let changes = Changes::<Token>::decode(kind, &payload).expect("valid");
+        let changes = LogEntry::<Token>::decode(kind, &payload).expect("valid");
         TestResult::from_bool(changes.len() == ids.len() && changes.iter().eq(expected))
     }
 
     fn entry_of_any_bytes_is_whole_changes_or_refused(kind: u16, payload: Vec<u8>) -> bool {
         let kind = kind % 5;
-        Changes::<Token>::decode(kind, &payload).is_ok_and(|changes| {
+        LogEntry::<Token>::decode(kind, &payload).is_ok_and(|changes| {
             let item = payload.len() / changes.len();
             payload.len().is_multiple_of(changes.len()) && changes.iter().count() == changes.len() && item >= 4
-        }) || Changes::<Token>::decode(kind, &payload).is_err()
+        }) || LogEntry::<Token>::decode(kind, &payload).is_err()
     }
 
     fn control_is_decoded_as_it_was_encoded(

@@ -191,7 +191,7 @@ fn lived(disk: &SimDisk) -> Result<Vec<Map>, StoreError> {
         // Two records in each of some pages; three slabs.
         let id = number % 3 * 50_000 + number % 8 * 40 + 1;
         let token = Token::builder(TokenId(id)).weight(number as f32).build().unwrap();
-        store.put_with(&token, Level::Strict)?;
+        store.at(Level::Strict).put(&token)?;
         let mut map = moments.last().unwrap().clone();
         map.insert(id, token);
         moments.push(map);

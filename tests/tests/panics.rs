@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Once, mpsc};
 use std::time::Duration;
 
-use bulla_engine::steps::{Step, arm, pass, passed};
+use bulla_engine::faults::steps::{Step, arm, pass, passed};
 use bulla_engine::{
     Batch, Level, OnExceed, Quota, RECORD_LEN, Record, Snapshot, Store, StoreInspection,
     StoreOptions,
 };
+use bulla_tests::times::at_ms;
 use bulla_wal::Options;
 
 const RELAXED: Level = Level::Relaxed;
@@ -113,7 +114,7 @@ fn open(dir: &Dir, quota: Quota) -> Store<Touchy> {
 }
 
 fn put(store: &Store<Touchy>, id: u32, weight: f32) {
-    store.put_with(&Touchy::new(id, weight, false), RELAXED).expect("put");
+    store.at(RELAXED).put(&Touchy::new(id, weight, false)).expect("put");
 }
 
 /// Records in order of their ids, with the times at which they expire.
@@ -172,9 +173,9 @@ fn fill(store: &Store<Touchy>) {
 
 fn cases() -> Vec<Case> {
     let free = Quota::unlimited();
-    let full = Quota::new().max_records(6).clean_at(1.0).on_exceed(OnExceed::Reclaim);
-    let pages = Quota::new().max_bytes(4 * PAGE).clean_at(1.0).on_exceed(OnExceed::Reclaim);
-    let near = Quota::new().max_records(100).clean_at(0.01).on_exceed(OnExceed::Reclaim);
+    let full = Quota::new().max_records(6).clean_at(1.0).on_exceed(OnExceed::Evict);
+    let pages = Quota::new().max_bytes(4 * PAGE).clean_at(1.0).on_exceed(OnExceed::Evict);
+    let near = Quota::new().max_records(100).clean_at(0.01).on_exceed(OnExceed::Evict);
     vec![
         case("put", 16, |s, _| put(s, 1, 9.0), free),
         case("put-new-slab", 17, |s, _| put(s, 900_000, 9.0), free),
@@ -184,7 +185,7 @@ fn cases() -> Vec<Case> {
             17,
             |s, _| {
                 let minute = Duration::from_secs(60);
-                drop(s.put_for_async(&Touchy::new(5, 9.0, false), minute, RELAXED));
+                drop(s.at(RELAXED).begin().put_for(&Touchy::new(5, 9.0, false), minute));
             },
             free,
         ),
@@ -272,7 +273,7 @@ fn cases() -> Vec<Case> {
 fn batch() -> Batch<Touchy> {
     let mut batch = Batch::new();
     batch.put(&Touchy::new(1, 9.0, false)).put(&Touchy::new(40_001, 9.0, false));
-    batch.delete(Id(70)).expect("an id").expire_at(Id(2), 1 << 50).expect("an id");
+    batch.delete(Id(70)).expect("an id").expire_at(Id(2), at_ms(1 << 50)).expect("an id");
     batch
 }
 
@@ -312,7 +313,7 @@ fn check_usage(store: &Store<Touchy>, what: &str) {
     let ids: Vec<_> = contents(store).into_iter().map(|(id, ..)| id).collect();
     let pages: BTreeSet<_> = ids.iter().map(|id| id / 64).collect();
     let counted = (ids.len() as u64, pages.len() as u64 * PAGE, 0);
-    assert_eq!((quota.records, quota.bytes, quota.kept_bytes), counted, "{what}");
+    assert_eq!((quota.records, quota.bytes, quota.retained_bytes), counted, "{what}");
 }
 
 impl Case {

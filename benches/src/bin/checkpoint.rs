@@ -52,7 +52,7 @@ fn token(local: u32, weight: f32) -> Result<Token> {
 fn measure(dir: &Path, records: u32) -> Result<()> {
     let store = Store::open(dir, &options())?;
     for local in 1..=records {
-        store.put_with(&token(local, 1.0)?, Level::Relaxed)?;
+        store.at(Level::Relaxed).put(&token(local, 1.0)?)?;
     }
     store.sync()?;
     take(&store, "checkpoint, alone")?;
@@ -64,7 +64,7 @@ fn measure(dir: &Path, records: u32) -> Result<()> {
             while !stop.load(Ordering::Relaxed) {
                 local = local % records + 1;
                 let put = token(local, 2.0).map_err(|error| error.to_string())?;
-                store.put_with(&put, Level::Balanced).map_err(|error| error.to_string())?;
+                store.at(Level::Balanced).put(&put).map_err(|error| error.to_string())?;
             }
             Ok(())
         });

@@ -37,13 +37,13 @@ fn measure(dir: &std::path::Path, records: u32) -> Result<(), Box<dyn std::error
     };
     // One record, over and over: all of the ring is used, and hardly any of the table.
     for _ in 0..1_000_000 {
-        store.put_with(&token(0)?, Level::Relaxed)?;
+        store.at(Level::Relaxed).put(&token(0)?)?;
     }
     store.sync()?;
     let before = resident()?;
     let start = Instant::now();
     for local in 1..=records {
-        store.put_with(&token(local)?, Level::Relaxed)?;
+        store.at(Level::Relaxed).put(&token(local)?)?;
     }
     report("put, Relaxed", records, start);
     store.sync()?;

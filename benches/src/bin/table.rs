@@ -109,7 +109,7 @@ fn store(dir: &Path, records: u32, speeds: &mut Speeds) -> Result<()> {
     touch(records, speeds)?;
     let start = Instant::now();
     for id in 1..=records {
-        store.put_with(&first.with_id(TokenId(id))?, Level::Relaxed)?;
+        store.at(Level::Relaxed).put(&first.with_id(TokenId(id))?)?;
     }
     speeds.store_put.push(speed(records, start));
     store.sync()?;

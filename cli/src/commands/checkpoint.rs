@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         "new": is_new,
         "lsn": taken.lsn.0,
         "tokens": taken.records,
-        "taken": report::wall_time(taken.wall_ns),
+        "taken": report::wall_time(report::ns(taken.taken_at)),
     };
     fields.insert(if people { "size" } else { "file_bytes" }.to_owned(), len);
     fields.insert("first_lsn".to_owned(), log.low_water.lsn.0.into());

@@ -6,7 +6,7 @@ use bulla_engine::{CheckpointFault, CheckpointFile, standing_checkpoints, usable
 use bulla_recovery::{Inspection, Report, Status};
 use bulla_wal::Options;
 
-use super::report::wall_time;
+use super::report::{ns, wall_time};
 use crate::error::Result;
 use crate::fields;
 use crate::output::{Fields, grouped};
@@ -97,7 +97,7 @@ impl Kept {
                 "usable": self.usable.contains(&file.number),
                 "lsn": found.map(|found| found.lsn.0),
                 "tokens": found.map(|found| found.records),
-                "taken": found.and_then(|found| wall_time(found.wall_ns)),
+                "taken": found.and_then(|found| wall_time(ns(found.taken_at))),
                 "file_bytes": found.map(|found| found.file_len),
             }
         })

@@ -1,5 +1,7 @@
 //! What was found of a log, as fields, and as the outcome of a command.
 
+use std::time::SystemTime;
+
 use bulla_recovery::{Report, SegmentReport, Status};
 
 use crate::Outcome;
@@ -57,6 +59,12 @@ pub(crate) fn segment(segment: &SegmentReport) -> Fields {
 pub(crate) fn wall_time(wall_ns: u64) -> Option<String> {
     let seconds = u32::try_from(wall_ns / 1_000_000_000).ok()?;
     (seconds > 0).then(|| format!("{} UTC", time(seconds)))
+}
+
+/// Returns a time in ns since 1970.
+pub(crate) fn ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Wall time of a frame as in RFC 3339, to the nanosecond.

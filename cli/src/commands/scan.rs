@@ -125,9 +125,9 @@ impl FromStr for Within {
 }
 
 fn flag(text: &str) -> Result<Flags, String> {
-    let found = Flags::NAMED.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
-    found.map(|(_, flag)| *flag).ok_or_else(|| {
-        let names = Flags::NAMED.map(|(name, _)| name);
+    let found = Flags::from_name(&text.to_ascii_uppercase());
+    found.ok_or_else(|| {
+        let names: Vec<_> = Flags::all().names().collect();
         format!("use one of {}", names.join(", "))
     })
 }

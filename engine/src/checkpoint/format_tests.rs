@@ -17,9 +17,9 @@ use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use quickcheck::{QuickCheck, quickcheck};
 use zerocopy::IntoBytes;
 
-use super::files::{Checkpoint, Folder};
+use super::fault_in::{CheckpointSource, Fallback, Unloaded};
+use super::files::{Checkpoint, CheckpointDir};
 use super::format::{BLOCK, CheckpointDamage, Head, SlabView, decode_index};
-use super::lazy::{Base, Lazy, Older};
 use super::write::Writer;
 use super::{CheckpointError, CheckpointFault};
 use crate::error::Error;
@@ -81,37 +81,37 @@ fn records() -> Vec<Found> {
     ]
 }
 
-fn folder(disk: &SimDisk) -> Folder {
+fn directory(disk: &SimDisk) -> CheckpointDir {
     let io: Arc<dyn Io> = disk.process();
-    Folder::of(&io, Path::new(STORE))
+    CheckpointDir::of(&io, Path::new(STORE))
 }
 
 /// The bytes of a checkpoint with these records, as it is written, and what it says of itself.
 fn written(records: &[Found], last: Option<Lsn>) -> (Head, Vec<u8>) {
     let disk = SimDisk::new(1);
-    let folder = folder(&disk);
-    folder.io.create_dir(Path::new(STORE)).expect("made");
-    folder.io.create_dir(&folder.path).expect("made");
-    let mut writer = Writer::create(&folder, NUMBER, false).expect("created");
+    let dir = directory(&disk);
+    dir.io.create_dir(Path::new(STORE)).expect("made");
+    dir.io.create_dir(&dir.path).expect("made");
+    let mut writer = Writer::create(&dir, NUMBER, false).expect("created");
     for page in records.chunk_by(|a, b| PageId::of(a.id) == PageId::of(b.id)) {
         writer.push(PageId::of(page[0].id), page).expect("written");
     }
     let written = writer.finish(WALL_NS, landmark(last)).expect("written");
-    (written.publish().expect("published"), disk.read_file(folder.path_of(NUMBER)))
+    (written.publish().expect("published"), disk.read_file(dir.path_of(NUMBER)))
 }
 
 /// All records that a file with these bytes makes a store show, read as a store reads it.
 fn load(bytes: &[u8]) -> Result<Vec<Found>, Error> {
     let disk = SimDisk::new(1);
-    let folder = folder(&disk);
-    let path = folder.path_of(NUMBER);
+    let dir = directory(&disk);
+    let path = dir.path_of(NUMBER);
     disk.write_file(&path, bytes);
-    let newest = Checkpoint::open(&folder, NUMBER)
+    let newest = Checkpoint::open(&dir, NUMBER)
         .map_err(|fault| CheckpointError::Unreadable { path, fault })?;
-    let (lazy, table) = (Lazy::default(), Table::new(false));
+    let (unloaded, table) = (Unloaded::default(), Table::new(false));
     let store = PathBuf::from(STORE);
-    lazy.begin(Base { newest, older: Older::Nothing, io: folder.io, store });
-    lazy.load_all::<Token>(&table, 1, |_| true)?;
+    unloaded.begin(CheckpointSource { newest, fallback: Fallback::Nothing, io: dir.io, store });
+    unloaded.load_all::<Token>(&table, 1, |_| true)?;
     let (mut all, mut page) = (Vec::new(), Vec::new());
     let mut next = Some(PageId::of(0));
     while let Some(at) = next.and_then(|from| table.copy_from(from, &mut page)) {
@@ -124,7 +124,7 @@ fn load(bytes: &[u8]) -> Result<Vec<Found>, Error> {
 fn golden(name: &str, bytes: &[u8]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("BULLA_BLESS").is_some() {
-        std::fs::write(&path, bytes).expect("the folder is in the repository");
+        std::fs::write(&path, bytes).expect("the dir is in the repository");
     }
     let pinned = std::fs::read(&path).expect("the golden file is in the repository");
     assert!(pinned == bytes, "{name} differs from its golden file: the format changed");
@@ -216,9 +216,9 @@ quickcheck! {
     fn arbitrary_bytes_are_no_checkpoint(bytes: Vec<u8>, len: u16) -> bool {
         let bytes: Vec<u8> = bytes.iter().copied().cycle().take(usize::from(len)).collect();
         let (head, whole) = written(&records(), None);
-        let checkpoint = |disk: &SimDisk| Checkpoint::open(&folder(disk), NUMBER).expect("whole");
+        let checkpoint = |disk: &SimDisk| Checkpoint::open(&directory(disk), NUMBER).expect("whole");
         let disk = SimDisk::new(1);
-        disk.write_file(folder(&disk).path_of(NUMBER), &whole);
+        disk.write_file(directory(&disk).path_of(NUMBER), &whole);
         let places = checkpoint(&disk).places;
         load(&bytes).is_err()
             && Head::decode(&bytes, u64::from(len)).is_err()

@@ -192,8 +192,8 @@ impl World<'_> {
             Token::builder(TokenId(id)).weight(weight).build().expect("in range")
         });
         let receipt = match &token {
-            Some(token) => Some(store.put_async(token, level)?),
-            None => store.delete_async(TokenId(id), level)?,
+            Some(token) => Some(store.at(level).begin().put(token)?),
+            None => store.at(level).begin().delete(TokenId(id))?,
         };
         let Some(receipt) = receipt else { return Ok(()) };
         self.changes.push((id, token));

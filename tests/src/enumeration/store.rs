@@ -18,6 +18,7 @@ use bulla_wal::{Method, Options};
 
 use super::{Halt, Life, SEED_OF_ENDS};
 use crate::model::Violation;
+use crate::times::ms;
 
 const DIR: &str = "/store";
 /// Of the disk and of the log: a checkpoint has few of them.
@@ -233,7 +234,7 @@ impl Store {
             .depth(2)
             .lock_timeout(Duration::ZERO)
             .manual();
-        let on_exceed = if self.base.reclaims { OnExceed::Reclaim } else { OnExceed::Reject };
+        let on_exceed = if self.base.reclaims { OnExceed::Evict } else { OnExceed::Reject };
         // Nothing makes way before there is no room.
         let quota = Quota::new().max_records(MAX_RECORDS).clean_at(1.0).on_exceed(on_exceed);
         StoreOptions::new().log(log).quota(quota).checkpoint_close_bytes(Some(1))
@@ -301,7 +302,7 @@ impl Store {
                 let token = self.fresh();
                 let mut map = self.map().clone();
                 map.insert(token.id().0, (token, 0));
-                let put = store.put_async(&token, level);
+                let put = store.at(level).begin().put(&token);
                 self.changed(&store, map, put.map(Some))?;
             }
             Operation::PutFor(level) => self.put_for(&store, HOUR, level)?,
@@ -366,7 +367,7 @@ impl Store {
         self.puts += 1;
         let token = token(id, self.puts);
         map.insert(id, (token, 0));
-        let put = store.put_async(&token, level);
+        let put = store.at(level).begin().put(&token);
         self.changed(store, map, put.map(Some))
     }
 
@@ -375,7 +376,7 @@ impl Store {
         let id = map.keys().copied().find(|id| *id != PERSISTENT);
         let Some(id) = id else { return Ok(()) };
         map.remove(&id);
-        let deleted = store.delete_async(TokenId(id), level);
+        let deleted = store.at(level).begin().delete(TokenId(id));
         self.changed(store, map, deleted)
     }
 
@@ -392,16 +393,19 @@ impl Store {
             batch.delete(TokenId(first)).map_err(|error| format!("{error:?}"))?;
             map.remove(&first);
         }
-        let applied = store.apply_async(&batch, level);
+        let applied = store.at(level).begin().apply(&batch);
         self.changed(store, map, applied.map(Some))
     }
 
     fn put_for(&mut self, store: &Engine, ttl: Duration, level: Level) -> Result<(), Violation> {
         let token = self.fresh();
         let mut map = self.map().clone();
-        let put = store.put_for_async(&token, ttl, level);
+        let put = store.at(level).begin().put_for(&token, ttl);
         let at = match put {
-            Ok(_) => store.expires_at(token.id()).map_err(|error| format!("{error:?}"))?,
+            Ok(_) => store
+                .expires_at(token.id())
+                .map_err(|error| format!("{error:?}"))?
+                .map(|at| ms(Some(at))),
             Err(_) => None,
         };
         map.insert(token.id().0, (token, at.unwrap_or(0)));
@@ -447,7 +451,7 @@ impl Store {
             }
             Err(error) => return self.failed(&error),
         };
-        if store.stats().quota.reclaimed > 0 {
+        if store.stats().quota.evicted > 0 {
             // Everything is in memory then.
             let shown = contents(store).map_err(|error| format!("a read failed: {error:?}"))?;
             map.retain(|id, _| *id == PERSISTENT || shown.contains_key(id));
@@ -584,13 +588,12 @@ impl Life for Store {
 
 /// The first record never makes way, and of the others the one that came first.
 fn token(id: u32, number: u32) -> Token {
-    let flags = if id == PERSISTENT { Flags::PERSISTENT } else { Flags::NONE };
+    let flags = if id == PERSISTENT { Flags::PERSISTENT } else { Flags::empty() };
     let token = Token::builder(TokenId(id)).flags(flags).weight(number as f32);
     token.build().expect("in range")
 }
 
 fn contents(store: &Engine) -> Result<Map, Error> {
-    let with_expiry =
-        |token: Token| Ok((token.id().0, (token, store.expires_at(token.id())?.unwrap_or(0))));
+    let with_expiry = |token: Token| Ok((token.id().0, (token, ms(store.expires_at(token.id())?))));
     store.iter()?.map(with_expiry).collect()
 }

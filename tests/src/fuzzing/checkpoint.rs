@@ -105,7 +105,7 @@ fn store() -> &'static (Files, Vec<Token>) {
         let put = |ids: std::ops::Range<u32>, weight: f32| {
             for id in ids {
                 let token = Token::builder(TokenId(id * 7)).weight(weight).build();
-                store.put_with(&token.expect("in range"), Level::Balanced).expect("no faults");
+                store.at(Level::Balanced).put(&token.expect("in range")).expect("no faults");
             }
         };
         put(1..40, 1.0);
@@ -130,5 +130,5 @@ fn options(disk: &SimDisk) -> StoreOptions {
         .ring_len(16 * 1024)
         .lock_timeout(Duration::ZERO)
         .manual();
-    StoreOptions::new().log(log).checkpoint_reserve_bytes(0)
+    StoreOptions::new().log(log).checkpoint_reserve_bytes(None)
 }

@@ -107,11 +107,8 @@ impl Settings {
     }
 
     fn store(&self, disk: &SimDisk) -> StoreOptions {
-        let mut quota = Quota::new().on_exceed(if self.reclaims {
-            OnExceed::Reclaim
-        } else {
-            OnExceed::Reject
-        });
+        let mut quota =
+            Quota::new().on_exceed(if self.reclaims { OnExceed::Evict } else { OnExceed::Reject });
         quota = set(quota, self.max_records, Quota::max_records);
         quota = set(quota, self.max_bytes, Quota::max_bytes);
         let [warn, clean] = self.thresholds;
@@ -157,7 +154,7 @@ pub fn settings(settings: &Settings) -> Taken {
     let mut kept = Vec::new();
     for local in 1..=u32::from(settings.payloads) + 1 {
         let token = Token::builder(TokenId(local)).build().expect("in range");
-        match store.put_with(&token, Level::Strict) {
+        match store.at(Level::Strict).put(&token) {
             Ok(_) => kept.push(token),
             Err(Error::Quota(_)) => {}
             Err(error) if is_no_space(&error) => break,

@@ -35,7 +35,7 @@ pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
         let fill = |store: &Store, weight: f32| {
             (1..100_u32).try_for_each(|id| {
                 let token = Token::builder(TokenId(id)).weight(weight).build()?;
-                store.put_async(&token, Level::Strict).map(drop)
+                store.at(Level::Strict).begin().put(&token).map(drop)
             })
         };
         for weight in [1.0, 2.0, 3.0] {

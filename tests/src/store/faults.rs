@@ -123,7 +123,7 @@ impl World {
         // In the place of one that is there: it can't exceed the quota.
         let id = self.map.keys().next().copied().unwrap_or(1);
         let token = Token::builder(TokenId(id)).build().expect("in range");
-        match store.put_async(&token, Level::Strict) {
+        match store.at(Level::Strict).begin().put(&token) {
             Err(Error::Log(LogError::Poisoned { .. })) => {}
             _ if self.disk.is_crashed() => return Ok(()),
             other => return Err(format!("I4: a put into a poisoned store: {other:?}")),

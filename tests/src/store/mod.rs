@@ -164,7 +164,7 @@ pub(crate) struct World {
     /// Bytes of log after which a checkpoint is taken.
     checkpoint_bytes: Option<u64>,
     /// Bytes that are kept for a checkpoint.
-    reserve_bytes: u64,
+    reserve_bytes: Option<u64>,
     /// Checkpoints that were damaged. A crash may bring one back that was removed, but no other
     /// gets its name.
     damaged: BTreeSet<PathBuf>,
@@ -217,7 +217,7 @@ impl seeds::World for World {
             in_use: (0, 0),
             reclaims: rng.one_in(2),
             checkpoint_bytes: rng.one_in(2).then(|| rng.within(2_000, 40_000)),
-            reserve_bytes: if rng.one_in(3) { RESERVE_BYTES } else { 0 },
+            reserve_bytes: rng.one_in(3).then_some(RESERVE_BYTES),
             damaged: BTreeSet::new(),
             two_stand: true,
             rng,
@@ -403,7 +403,7 @@ impl World {
         let (io, knobs) = WrapIo::over(self.disk.process());
         self.knobs = knobs;
         let log = self.options.clone().io(io);
-        let on_exceed = if self.reclaims { OnExceed::Reclaim } else { OnExceed::Reject };
+        let on_exceed = if self.reclaims { OnExceed::Evict } else { OnExceed::Reject };
         let quota = Quota::new()
             .max_records(self.max_records)
             .max_bytes(self.max_pages * 4096)

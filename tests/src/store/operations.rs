@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use bulla_engine::entries::Change;
+use bulla_engine::entries::Mutation;
 use bulla_engine::{Batch, Error, Flags, Level, Receipt, Store, Token, TokenId};
 
 use bulla_storage::io::Io;
@@ -13,6 +13,7 @@ use bulla_storage::io::Io;
 use super::oracle::{pages, read};
 use super::{Map, World};
 use crate::model::Violation;
+use crate::times::{at_ms, ms};
 
 /// Seconds since 1970 at which the simulated clock is about: tokens may be as old.
 const OLD: u64 = 1_000;
@@ -109,7 +110,7 @@ impl World {
     fn token(&mut self, id: u32) -> Token {
         let persistent = self.rng.one_in(8);
         Token::builder(TokenId(id))
-            .flags(if persistent { Flags::PERSISTENT } else { Flags::NONE })
+            .flags(if persistent { Flags::PERSISTENT } else { Flags::empty() })
             .weight(self.rng.below(100) as f32)
             .timestamp(self.rng.below(OLD) as u32)
             .build()
@@ -117,19 +118,19 @@ impl World {
     }
 
     /// What changes do to the map.
-    fn after(&self, changes: &[Change]) -> Map {
+    fn after(&self, changes: &[Mutation]) -> Map {
         let mut map = self.map.clone();
         for change in changes {
             match change {
-                Change::Put(token) => {
+                Mutation::Put(token) => {
                     map.insert(token.id().0, (*token, 0));
                 }
-                Change::Delete(id) => {
+                Mutation::Delete(id) => {
                     map.remove(&id.0);
                 }
-                Change::Expire(id, at) => {
+                Mutation::Expire(id, at) => {
                     if let Some((_, expiry)) = map.get_mut(&id.0) {
-                        *expiry = *at;
+                        *expiry = ms(*at);
                     }
                 }
             }
@@ -140,7 +141,7 @@ impl World {
     /// An operation that should have made these changes ended like this.
     fn ended(
         &mut self,
-        changes: &[Change],
+        changes: &[Mutation],
         result: Result<Option<Receipt>, Error>,
     ) -> Result<(), Violation> {
         self.note(format_args!("{}: {result:?}", In(changes)));
@@ -178,36 +179,39 @@ impl World {
         let token = self.token(id);
         if self.rng.one_in(3) {
             let exists = self.map.contains_key(&id);
-            return match store.create_async(&token, level) {
+            return match store.at(level).begin().create(&token) {
                 Err(Error::Exists { .. }) if exists => Ok(()),
                 Ok(_) if exists => Err(format!("I32: {id} was created, and was there")),
-                result => self.ended(&[Change::Put(token)], result.map(Some)),
+                result => self.ended(&[Mutation::Put(token)], result.map(Some)),
             };
         }
         if self.rng.one_in(2) {
-            let result = store.put_async(&token, level);
-            return self.ended(&[Change::Put(token)], result.map(Some));
+            let result = store.at(level).begin().put(&token);
+            return self.ended(&[Mutation::Put(token)], result.map(Some));
         }
         let (ttl, before) = (Duration::from_millis(self.rng.within(1, 500)), self.now_ms());
-        let result = store.put_for_async(&token, ttl, level);
-        let at = read(store.expires_at(token.id()))?.unwrap_or(0);
+        let result = store.at(level).begin().put_for(&token, ttl);
+        let at = ms(read(store.expires_at(token.id()))?);
         // Where records are reclaimed, it may have made way at once.
         let is_there = !self.reclaims || read(store.get(token.id()))?.is_some();
         if result.is_ok() && is_there {
             self.is_from_now(before, ttl, at)?;
         }
-        self.ended(&[Change::Put(token), Change::Expire(token.id(), at)], result.map(Some))
+        self.ended(
+            &[Mutation::Put(token), Mutation::Expire(token.id(), at_ms(at))],
+            result.map(Some),
+        )
     }
 
     fn expire(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
         let id = TokenId(self.id());
         let ttl = self.rng.one_in(2).then(|| Duration::from_millis(self.rng.within(1, 500)));
         let before = self.now_ms();
-        let result = store.expire_in_async(id, ttl, level);
+        let result = store.at(level).begin().expire_in(id, ttl);
         if matches!(result, Ok(made) if made.is_some() != self.map.contains_key(&id.0)) {
             return Err(format!("I32: {id} was told when to expire: {result:?}"));
         }
-        let at = read(store.expires_at(id))?.unwrap_or(0);
+        let at = ms(read(store.expires_at(id))?);
         // Where records are reclaimed, it may have made way at once.
         let is_there = !self.reclaims || read(store.get(id))?.is_some();
         match ttl {
@@ -218,7 +222,7 @@ impl World {
             None => {}
             Some(ttl) => self.is_from_now(before, ttl, at)?,
         }
-        self.ended(&[Change::Expire(id, at)], result)
+        self.ended(&[Mutation::Expire(id, at_ms(at))], result)
     }
 
     /// Is it `ttl` from a moment of the operation that began at `before`, in ms since 1970?
@@ -234,7 +238,7 @@ impl World {
     fn update(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
         let id = self.id();
         let Some(&(_, expiry)) = self.map.get(&id) else {
-            return match store.update_async(TokenId(id), level, Ok) {
+            return match store.at(level).begin().update(TokenId(id), Ok) {
                 Ok(None) => Ok(()),
                 other => Err(format!("I32: {id} is not there and was updated: {other:?}")),
             };
@@ -242,7 +246,7 @@ impl World {
         if self.rng.one_in(4) {
             // Without the hook: under a fuzzer it would end the process.
             let panics = |_| resume_unwind(Box::new("on purpose"));
-            let update = || store.update_async(TokenId(id), level, panics);
+            let update = || store.at(level).begin().update(TokenId(id), panics);
             self.note(format_args!("an update of {id} panics"));
             self.tally.updates_that_panicked += 1;
             return match catch_unwind(AssertUnwindSafe(update)) {
@@ -252,18 +256,19 @@ impl World {
         }
         if self.rng.one_in(8) {
             let result =
-                store.update_async(TokenId(id), level, |_| Err(Box::from("no, on purpose")));
+                store.at(level).begin().update(TokenId(id), |_| Err(Box::from("no, on purpose")));
             return match result {
                 Err(Error::Update(_)) => Ok(()),
                 other => Err(format!("I32: a refusal went unseen: {other:?}")),
             };
         }
         let weight = self.rng.below(100) as f32;
-        let result = store.update_async(TokenId(id), level, |token| {
-            Ok(token.to_builder().weight(weight).build()?)
-        });
+        let result = store
+            .at(level)
+            .begin()
+            .update(TokenId(id), |token| Ok(token.to_builder().weight(weight).build()?));
         let next = self.map[&id].0.to_builder().weight(weight).build().expect("in range");
-        let changes = [Change::Put(next), Change::Expire(TokenId(id), expiry)];
+        let changes = [Mutation::Put(next), Mutation::Expire(TokenId(id), at_ms(expiry))];
         self.ended(&changes, result.map(|updated| updated.map(|(_, receipt)| receipt)))
     }
 
@@ -277,8 +282,8 @@ impl World {
         };
         let fits = there.is_some_and(|(token, _)| token == expected);
         let expiry = there.map_or(0, |(_, expiry)| expiry);
-        let changes = [Change::Put(next), Change::Expire(TokenId(id), expiry)];
-        match store.compare_and_swap_async(&expected, &next, level) {
+        let changes = [Mutation::Put(next), Mutation::Expire(TokenId(id), at_ms(expiry))];
+        match store.at(level).begin().compare_and_swap(&expected, &next) {
             Ok(None) if !fits => {
                 self.note(format_args!("a swap of {id} is refused"));
                 self.tally.swaps_refused += 1;
@@ -294,11 +299,11 @@ impl World {
 
     fn delete(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
         let id = self.id();
-        let result = store.delete_async(TokenId(id), level);
+        let result = store.at(level).begin().delete(TokenId(id));
         if matches!(result, Ok(made) if made.is_some() != self.map.contains_key(&id)) {
             return Err(format!("I32: {id} was deleted: {result:?}"));
         }
-        self.ended(&[Change::Delete(TokenId(id))], result)
+        self.ended(&[Mutation::Delete(TokenId(id))], result)
     }
 
     fn batch(&mut self, store: &Store, level: Level) -> Result<(), Violation> {
@@ -307,15 +312,15 @@ impl World {
         for _ in 0..self.rng.within(1, most) {
             let id = self.id();
             changes.push(match self.rng.below(5) {
-                0 => Change::Delete(TokenId(id)),
-                1 => Change::Expire(TokenId(id), self.rng.below(3) * 1_000_000),
-                _ => Change::Put(self.token(id)),
+                0 => Mutation::Delete(TokenId(id)),
+                1 => Mutation::Expire(TokenId(id), at_ms(self.rng.below(3) * 1_000_000)),
+                _ => Mutation::Put(self.token(id)),
             });
         }
         let mut batch = Batch::new();
         batch.extend(changes.iter().copied());
         self.tally.batches += 1;
-        let result = store.apply_async(&batch, level);
+        let result = store.at(level).begin().apply(&batch);
         self.ended(&changes, result.map(Some))?;
         if self.reclaims || self.disk.is_crashed() {
             return Ok(());
@@ -366,21 +371,21 @@ impl World {
 }
 
 /// Changes in a trace, without the times of tokens.
-struct In<'a>(&'a [Change]);
+struct In<'a>(&'a [Mutation]);
 
 impl fmt::Display for In<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, change) in self.0.iter().enumerate() {
             f.write_str(if at > 0 { ", " } else { "" })?;
             match change {
-                Change::Put(token) => {
+                Mutation::Put(token) => {
                     write!(f, "put {} of weight {}", token.id(), token.weight())?;
                     if token.flags().contains(Flags::PERSISTENT) {
                         f.write_str(", persistent")?;
                     }
                 }
-                Change::Delete(id) => write!(f, "delete {id}")?,
-                Change::Expire(id, at) => write!(f, "expire {id} at {at}")?,
+                Mutation::Delete(id) => write!(f, "delete {id}")?,
+                Mutation::Expire(id, at) => write!(f, "expire {id} at {}", ms(*at))?,
             }
         }
         Ok(())

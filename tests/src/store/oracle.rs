@@ -10,6 +10,7 @@ use bulla_wal::Options;
 
 use super::{DIR, Map, Moment, UNBOUNDED, World, recovered};
 use crate::model::Violation;
+use crate::times::ms;
 
 impl World {
     pub(super) fn open_at_last(&mut self) -> Result<Store, Violation> {
@@ -82,7 +83,7 @@ impl World {
             return Err(format!("I32: the store has {shown:?}, the map {:?}", self.map));
         }
         for (id, (token, expiry)) in &self.map {
-            let expires_at = read(store.expires_at(TokenId(*id)))?.unwrap_or(0);
+            let expires_at = ms(read(store.expires_at(TokenId(*id)))?);
             let found = (read(store.get(TokenId(*id)))?, expires_at);
             if found != (Some(*token), *expiry) {
                 return Err(format!("I32: {id} is {found:?}, not {:?}", (token, expiry)));
@@ -93,7 +94,7 @@ impl World {
 
     fn compare_quota(&mut self, store: &Store) -> Result<(), Violation> {
         let (stats, pages) = (store.stats().quota, pages(&self.map));
-        let bytes = stats.bytes - stats.kept_bytes;
+        let bytes = stats.bytes - stats.retained_bytes;
         if (stats.records, bytes) != (self.map.len() as u64, pages * 4096) {
             return Err(format!(
                 "I31: {stats:?}, but there are {} in {pages} pages",
@@ -143,7 +144,7 @@ impl World {
                 Err(error) => return Err(format!("I20h: no snapshot: {error:?}")),
             }
         } else if !snapshots.is_empty() && self.rng.one_in(20) {
-            self.tally.pages_kept += store.stats().quota.kept_bytes / 4096;
+            self.tally.pages_kept += store.stats().quota.retained_bytes / 4096;
             let at = self.rng.below(snapshots.len() as u64) as usize;
             let (snapshot, map) = snapshots.swap_remove(at);
             self.note(format_args!("a snapshot is read, and ends"));
@@ -154,7 +155,7 @@ impl World {
                 other => return Err(format!("I35: the snapshot shows {other:?}, not {map:?}")),
             }
         }
-        match store.stats().quota.kept_bytes {
+        match store.stats().quota.retained_bytes {
             0 => Ok(()),
             kept if snapshots.is_empty() => Err(format!("I36: {kept} bytes are kept for nothing")),
             _ => Ok(()),
@@ -190,7 +191,7 @@ fn contents(snapshot: &Snapshot<'_>) -> Result<Map, Expired> {
     for token in snapshot {
         let token = token?;
         if snapshot.get(token.id())? == Some(token) {
-            map.insert(token.id().0, (token, snapshot.expires_at(token.id())?.unwrap_or(0)));
+            map.insert(token.id().0, (token, ms(snapshot.expires_at(token.id())?)));
         }
     }
     Ok(map)

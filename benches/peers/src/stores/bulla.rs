@@ -53,7 +53,7 @@ impl<const WRITTEN: bool> Store for Bulla<WRITTEN> {
     }
 
     fn put(&mut self, _id: u32, record: &Bytes) -> Result<()> {
-        Ok(self.store.put_with(&Plain(*record), Self::LEVEL)?)
+        Ok(self.store.at(Self::LEVEL).put(&Plain(*record))?)
     }
 
     fn put_batch(&mut self, _first: u32, records: &[Bytes]) -> Result<()> {
@@ -61,7 +61,7 @@ impl<const WRITTEN: bool> Store for Bulla<WRITTEN> {
         for record in records {
             self.batch.put(&Plain(*record));
         }
-        Ok(self.store.apply_with(&self.batch, Self::LEVEL)?)
+        Ok(self.store.at(Self::LEVEL).apply(&self.batch)?)
     }
 
     fn sync(&mut self) -> Result<()> {

@@ -169,7 +169,7 @@ impl<'a> Loader<'a> {
         else {
             return Ok(());
         };
-        self.pending.push(store.apply_async(&self.batch, self.args.level.level())?);
+        self.pending.push(store.at(self.args.level.level()).begin().apply(&self.batch)?);
         self.batch.clear();
         if self.pending.len() < MAX_PENDING { Ok(()) } else { self.drain() }
     }

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let pipe = File::from(pipe);
     let store = open(&args.dir, &args.log, quota_for(&work))?;
     work.run(|thread, share| {
-        let put = |token: &Token| Ok(store.put_async(token, level)?);
+        let put = |token: &Token| Ok(store.at(level).begin().put(token)?);
         let tell = |count: u64| {
             let message: [u8; MESSAGE_LEN] =
                 (thread as u128 | u128::from(count) << 64).to_le_bytes();

@@ -202,7 +202,7 @@ mod tests {
         let store = Store::open(&dir, &StoreOptions::new()).expect("made");
         for number in [0, 1, 2, 3, 4, 5, 6, 8, 9] {
             let token = if number == 5 { other.token(number) } else { work.token(number) };
-            store.put_with(&token.expect("a token"), Level::Relaxed).expect("put");
+            store.at(Level::Relaxed).put(&token.expect("a token")).expect("put");
         }
         let unchecked = Crash {
             level: LevelArg::Balanced,

@@ -105,7 +105,7 @@ fn quota(work: &Work, log: &LogArgs, dir: &Path, watch: Watch<'_>) -> Result<Mea
     store.put(&work.token(0)?)?;
     let (_, time) = work.run(|_, share| {
         for number in share {
-            match store.put_async(&work.token(number)?, Level::Relaxed) {
+            match store.at(Level::Relaxed).begin().put(&work.token(number)?) {
                 Err(bulla_engine::Error::Quota(_)) => {}
                 // The one that is there may be put again.
                 Ok(_) if number == 0 => {}
@@ -152,12 +152,12 @@ fn put(work: &Work, log: &LogArgs, level: Level, dir: &Path, watch: Watch<'_>) -
     let store = open(dir, log, quota_for(work))?;
     // One token over and over: all of the ring is touched, and hardly any of the table.
     for _ in 0..=log.ring_size.unwrap_or(RING_LEN) / ENTRY_LEN {
-        store.put_async(&work.token(0)?, Level::Relaxed)?;
+        store.at(Level::Relaxed).begin().put(&work.token(0)?)?;
     }
     store.sync()?;
     let (before, syncs) = (resident()?, store.stats().log.durable_operations());
     let (_, time) = work.run(|_, share| {
-        let put = |token: &Token| Ok(store.put_async(token, level)?);
+        let put = |token: &Token| Ok(store.at(level).begin().put(token)?);
         window(work, share, put, |receipt| Ok(store.wait(receipt)?), |count| watch.done(count))
     })?;
     let syncs = Some(store.stats().log.durable_operations() - syncs);
