@@ -277,6 +277,64 @@ fn any_record_of_64_bytes_is_stored_but_for_id_0() {
     assert!(of_record, "{refused}");
 }
 
+#[test]
+fn store_that_is_shut_down_refuses_writes_and_still_reads() {
+    let dir = Dir::new("shut-down");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    store.at(Level::Relaxed).put(&token(1, 1.0)).expect("put");
+    let syncs = store.stats().log.durable_operations();
+    store.shut_down().expect("shut down");
+    assert!(store.stats().log.durable_operations() > syncs, "the put is durable");
+    store.shut_down().expect("again");
+    let mut batch = Batch::new();
+    batch.put(&token(2, 1.0));
+    for refused in [
+        store.put(&token(2, 1.0)),
+        store.create(&token(2, 1.0)),
+        store.apply(&batch),
+        store.delete(TokenId(1)).map(drop),
+        store.expire_in(TokenId(1), None).map(drop),
+        store.update(TokenId(1), Ok).map(drop),
+    ] {
+        assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+    }
+    assert_eq!(store.get(TokenId(1)).expect("read"), Some(token(1, 1.0)));
+    store.close().expect("closed");
+    let store = Store::open(&dir.0, &options()).expect("opened");
+    assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), [token(1, 1.0)]);
+}
+
+#[test]
+fn every_write_is_there_at_a_level_and_waits_for_it() {
+    let dir = Dir::new("level");
+    let store = Store::open(&dir.0, &options()).expect("created");
+    let strict = store.at(Level::Strict);
+    let mut syncs = store.stats().log.durable_operations();
+    let mut is_durable = || {
+        let before = std::mem::replace(&mut syncs, store.stats().log.durable_operations());
+        assert!(syncs > before, "it returned before it was durable");
+    };
+    strict.create(&token(1, 1.0)).expect("created");
+    is_durable();
+    assert!(matches!(strict.create(&token(1, 2.0)), Err(Error::Exists { id: 1 })));
+    strict.put_for(&token(2, 1.0), Duration::from_secs(60)).expect("put");
+    is_durable();
+    assert!(store.expires_at(TokenId(2)).expect("read").is_some());
+    assert!(strict.expire_in(TokenId(2), None).expect("set"));
+    is_durable();
+    assert_eq!(store.expires_at(TokenId(2)).expect("read"), None);
+    assert!(!strict.expire_in(TokenId(3), None).expect("nothing there"));
+    let updated = strict.update(TokenId(1), |was| Ok(was.to_builder().weight(3.0).build()?));
+    assert_eq!(updated.expect("updated"), Some(token(1, 3.0)));
+    is_durable();
+    assert!(strict.compare_and_swap(&token(1, 3.0), &token(1, 4.0)).expect("swapped"));
+    is_durable();
+    assert!(!strict.compare_and_swap(&token(1, 3.0), &token(1, 5.0)).expect("another is there"));
+    assert!(strict.delete(TokenId(1)).expect("deleted"));
+    is_durable();
+    assert!(!strict.delete(TokenId(1)).expect("nothing there"));
+}
+
 /// What an executor does that runs a task where it is woken.
 struct Inline<F>(F);
 

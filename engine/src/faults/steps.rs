@@ -1,51 +1,51 @@
-//! Named steps of the store's operations, at which a test can have it panic, to show that
-//! nothing is left locked, reserved or half done.
+//! Named steps of the store's operations. A test can raise a panic at any of them, to show that
+//! nothing stays locked, reserved or half done.
 //!
-//! With feature `steps` only; in an ordinary build nothing is left of them.
+//! Only with feature `steps`; an ordinary build has none of it.
 
-/// A step of an operation: what has just been done.
+/// A step of an operation, named after what has just been done.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
 pub enum Step {
-    /// Code of the user was called: a method of the record type or of its id, a closure.
+    /// The user's code was called: a method of the record type or of its id, a closure.
     User,
-    /// A slab was made.
+    /// A slab was allocated.
     SlabMade,
     /// A page was locked.
     Locked,
-    /// What a change adds is known.
+    /// A write has computed what it adds.
     Planned,
-    /// It was reserved.
+    /// The write has reserved it.
     Reserved,
-    /// The change was logged.
+    /// The write was logged.
     Logged,
     /// A page was copied for snapshots.
     PageCopied,
-    /// The copy was kept for a snapshot.
+    /// A snapshot has retained the copy.
     PageKept,
     /// Pages are about to change, and readers wait.
     Begun,
-    /// One edit was made.
+    /// One change was applied.
     Edited,
-    /// All were made.
+    /// All changes were applied.
     Made,
     /// The pages were unlocked.
     Unlocked,
-    /// What is no more in use was given back to the quota.
+    /// The quota was told what is no longer in use.
     GivenBack,
     /// Pages that share memory, all of which looked empty, were locked.
     SharedLocked,
-    /// Records that may go were chosen.
+    /// Records to evict were chosen.
     Chosen,
-    /// When the next record expires was forgotten, to be found out.
+    /// The time of the next expiry was reset, before it is computed anew.
     DueForgotten,
-    /// Writers know that a snapshot is being taken.
+    /// Writers were told that a snapshot is being taken.
     Announced,
     /// The log was cut.
     Cut,
-    /// A snapshot was taken out of those that live.
+    /// A snapshot was removed from the live ones.
     Ended,
-    /// A snapshot expired, so that its pages make way.
+    /// A snapshot expired, to free its pages.
     Expired,
 }
 
@@ -75,7 +75,7 @@ impl Step {
     ];
 }
 
-/// A step is done.
+/// Passes a step.
 #[cfg(not(feature = "steps"))]
 #[inline]
 pub const fn pass(_step: Step) {}
@@ -90,30 +90,30 @@ mod armed {
     use super::Step;
 
     thread_local! {
-        /// Steps to the panic, 0 for none.
+        /// Steps until the panic, 0 for none.
         static LEFT: Cell<usize> = const { Cell::new(0) };
-        /// Nothing where nobody counts.
+        /// `None` where no test counts.
         static PASSED: RefCell<Option<Vec<Step>>> = const { RefCell::new(None) };
     }
 
-    /// From now on the steps of this thread are counted, and `at` is the number of the one
-    /// that panics, from 1; 0 for none.
+    /// Counts the steps of this thread from here on, and panics at step number `at`, from 1; 0
+    /// for none.
     pub fn arm(at: usize) {
         LEFT.set(at);
         PASSED.set(Some(Vec::new()));
     }
 
-    /// The steps since [`arm`]; no later one panics or is counted.
+    /// Returns the steps since [`arm`]; later ones neither panic nor count.
     #[must_use]
     pub fn passed() -> Vec<Step> {
         LEFT.set(0);
         PASSED.take().unwrap_or_default()
     }
 
-    /// A step is done.
+    /// Passes a step.
     ///
     /// # Panics
-    /// If it was armed.
+    /// If [`arm`] chose this step.
     pub fn pass(step: Step) {
         if std::thread::panicking() {
             return;
