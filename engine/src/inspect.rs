@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bulla_recovery::{Bound, Inspection, Range, Report};
 use bulla_wal::{Options, Seq};
 
-use crate::checkpoint::fault_in::CheckpointSource;
-use crate::checkpoint::{Candidates, CheckpointDir, CheckpointError, Choice, OpenReport};
+use crate::checkpoint::{
+    Candidates, CheckpointDir, CheckpointError, CheckpointSource, Choice, OpenReport,
+};
 use crate::error::{Error, Result};
 use crate::quota::Quota;
 use crate::record::Record;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use bulla_recovery::{EntryView, ReplayStats};
 
-use crate::checkpoint::fault_in::{CheckpointSource, Unloaded};
+use crate::checkpoint::fault_in::Unloaded;
+use crate::checkpoint::source::CheckpointSource;
 use crate::entries::{self, EntryError, PUT};
 use crate::error::{Error, Result};
 use crate::faults::{Bug, planted};

@@ -4,18 +4,17 @@
 //! whole, so readers without a lock see all of it or none. A damaged one is rebuilt
 //! (`rebuild.rs`), or the access is an error: no record is ever silently missing.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bulla_storage::io::Io;
 use crossbeam::queue::ArrayQueue;
 
 use super::error::CheckpointError;
-use super::files::{Checkpoint, SlabBuffer};
+use super::files::SlabBuffer;
 use super::format::Place;
 use super::rebuild::rebuild;
 use super::restore::{Failure, restore};
+use super::source::CheckpointSource;
 use crate::error::{Error, Result};
 use crate::faults::{Bug, planted};
 use crate::record::Record;
@@ -24,26 +23,6 @@ use crate::table::{PageId, Table};
 
 /// Buffers that are retained for the next slabs.
 const MAX_BUFFERS: usize = 8;
-
-/// The checkpoint that a store opens from.
-#[derive(Debug)]
-pub(crate) struct CheckpointSource {
-    pub(crate) newest: Checkpoint,
-    pub(crate) fallback: Fallback,
-    pub(crate) io: Arc<dyn Io>,
-    /// The store's directory, with the log.
-    pub(crate) store: PathBuf,
-}
-
-/// What a damaged slab can be rebuilt from, together with the log.
-#[derive(Debug)]
-pub(crate) enum Fallback {
-    Checkpoint(Box<Checkpoint>),
-    /// The log from its first entry.
-    Log,
-    /// Nothing: the log begins too late.
-    Nothing,
-}
 
 /// The slabs that are not in the table yet.
 #[derive(Debug)]

@@ -17,9 +17,10 @@ use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use quickcheck::{QuickCheck, quickcheck};
 use zerocopy::IntoBytes;
 
-use super::fault_in::{CheckpointSource, Fallback, Unloaded};
+use super::fault_in::Unloaded;
 use super::files::{Checkpoint, CheckpointDir};
 use super::format::{BLOCK, CheckpointDamage, Head, SlabView, decode_index};
+use super::source::{CheckpointSource, Fallback};
 use super::write::Writer;
 use super::{CheckpointError, CheckpointFault};
 use crate::error::Error;

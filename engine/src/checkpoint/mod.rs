@@ -11,7 +11,7 @@
 //! write     pages into a temporary file      reserve     space for one on a full disk
 //! open      which one a store opens from     fault_in    slabs on first access
 //! restore   slabs from bytes                 rebuild     damaged slabs from older ones and the log
-//! inspect   each of them, read-only
+//! source    what a store reads from          inspect     each checkpoint, read-only
 //! ```
 
 mod background;
@@ -26,6 +26,7 @@ mod open;
 mod rebuild;
 mod reserve;
 mod restore;
+pub(crate) mod source;
 mod take;
 mod write;
 
@@ -38,5 +39,6 @@ pub use inspect::{
 };
 pub(crate) use open::{Candidates, Choice};
 pub use open::{CheckpointInfo, OpenReport};
+pub(crate) use source::CheckpointSource;
 pub use take::CheckpointStats;
 pub(crate) use take::{Checkpoints, Found};

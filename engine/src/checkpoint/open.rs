@@ -11,9 +11,9 @@ use bulla_storage::frames::anchor::Landmark;
 use bulla_wal::{Epoch, Error as LogError, Lsn, Result};
 
 use super::error::{CheckpointError, Refusal, RefusedCheckpoint};
-use super::fault_in::Fallback;
 use super::files::{Checkpoint, CheckpointDir};
 use super::format::Head;
+use super::source::Fallback;
 use crate::faults::{Point, skip};
 use crate::time::from_ns;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bulla_wal::{Lsn, ReadFrom, Reader, Visibility};
 
 use super::error::CheckpointError;
-use super::fault_in::{CheckpointSource, Fallback};
 use super::files::{Checkpoint, SlabBuffer};
 use super::format::Place;
 use super::restore::{Failure, restore};
+use super::source::{CheckpointSource, Fallback};
 use crate::entries::{self, EntryError};
 use crate::error::{Error, Result};
 use crate::faults::{Bug, planted};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bulla_recovery::{Bound, Range, Recovery, Report};
 use bulla_wal::{Log, Options, Seq};
 
-use crate::checkpoint::fault_in::CheckpointSource;
-use crate::checkpoint::{Candidates, CheckpointDir, CheckpointError, Choice, Found, OpenReport};
+use crate::checkpoint::{
+    Candidates, CheckpointDir, CheckpointError, CheckpointSource, Choice, Found, OpenReport,
+};
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::state::State;
