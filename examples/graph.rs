@@ -214,10 +214,9 @@ mod tests {
 
     #[test]
     fn flights_are_found_again_as_ways_after_reopening() {
-        let dir = std::env::temp_dir().join(format!("bulla-graph-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
+        let dir = tempfile::tempdir().expect("a temporary directory");
         let csv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/flights-sample.csv");
-        let mut graph = Graph::open(&dir).expect("made");
+        let mut graph = Graph::open(dir.path()).expect("made");
         let flights = load(&mut graph, &csv).expect("loaded");
         let count = |graph: &Graph| -> u64 {
             let edges = graph.by_name.values().flat_map(|node| graph.edges(*node));
@@ -232,10 +231,8 @@ mod tests {
         assert_eq!(find(&graph), Some(3), "by way of Newark");
         let items: Vec<_> = graph.items.iter().unwrap().collect();
         graph.items.close().expect("closed");
-        let graph = Graph::open(&dir).expect("opened");
+        let graph = Graph::open(dir.path()).expect("opened");
         assert_eq!((&graph.by_name, find(&graph)), (&nodes, Some(3)));
         assert_eq!(graph.items.iter().unwrap().collect::<Vec<_>>(), items);
-        drop(graph);
-        std::fs::remove_dir_all(&dir).expect("removed");
     }
 }

@@ -156,34 +156,26 @@ fn work(ledger: &Ledger) -> Result<u32, Refused> {
 mod tests {
     use super::*;
 
-    fn dir(name: &str) -> std::path::PathBuf {
-        let dir = std::env::temp_dir().join(format!("bulla-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        dir
-    }
-
     #[test]
     fn money_is_neither_made_nor_lost_by_threads_and_reopening() {
-        let dir = dir("ledger");
-        let ledger = Ledger::open(&dir).expect("made");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ledger = Ledger::open(dir.path()).expect("made");
         (1..=ACCOUNTS).try_for_each(|id| ledger.account(id, OPENING_CENTS)).expect("accounts");
         let refused = work(&ledger).expect("transfers");
         assert!(refused < THREADS * TRANSFERS);
         assert_eq!(ledger.total().unwrap(), u64::from(ACCOUNTS) * OPENING_CENTS);
         let accounts: Vec<_> = ledger.accounts.iter().unwrap().collect();
         ledger.accounts.close().expect("closed");
-        let ledger = Ledger::open(&dir).expect("opened");
+        let ledger = Ledger::open(dir.path()).expect("opened");
         assert_eq!(ledger.accounts.iter().unwrap().collect::<Vec<_>>(), accounts);
         let made: u64 = accounts.iter().map(|account| account.transfers.get()).sum();
         assert_eq!(made, 2 * u64::from(THREADS * TRANSFERS - refused));
-        drop(ledger);
-        std::fs::remove_dir_all(&dir).expect("removed");
     }
 
     #[test]
     fn refused_transfer_changes_nothing() {
-        let dir = dir("ledger-refused");
-        let ledger = Ledger::open(&dir).expect("made");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ledger = Ledger::open(dir.path()).expect("made");
         ledger.account(1, 10).expect("an account");
         ledger.account(2, u64::MAX).expect("an account");
         let before: Vec<_> = ledger.accounts.iter().unwrap().collect();
@@ -192,7 +184,5 @@ mod tests {
         }
         assert!(ledger.account(1, 99).is_err(), "it is there");
         assert_eq!(ledger.accounts.iter().unwrap().collect::<Vec<_>>(), before);
-        drop(ledger);
-        std::fs::remove_dir_all(&dir).expect("removed");
     }
 }

@@ -88,9 +88,8 @@ fn timed_appends(log: &Log, count: u64) -> Result<Duration, Box<dyn Error>> {
 }
 
 fn append(c: &mut Criterion) {
-    let dir = std::env::temp_dir().join(format!("bulla-parts-{}", std::process::id()));
-    let log =
-        Log::create(&dir, &Options::new().manual()).expect("a log in the temporary directory");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = Log::create(dir.path(), &Options::new().manual()).expect("a log in it");
     // The ring goes round first, so that no append is the first to touch its memory.
     timed_appends(&log, 1_000_000).expect("append");
     let mut group = c.benchmark_group("append");
@@ -101,7 +100,6 @@ fn append(c: &mut Criterion) {
     });
     group.finish();
     log.close().expect("close");
-    std::fs::remove_dir_all(&dir).expect("clean up");
 }
 
 fn main() {

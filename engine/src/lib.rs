@@ -7,8 +7,8 @@
 //!
 //! # Examples
 //! ```
-//! # let dir = std::env::temp_dir().join(format!("bulla-engine-doc-{}", std::process::id()));
-//! # let _ = std::fs::remove_dir_all(&dir);
+//! # let temp = tempfile::tempdir().unwrap();
+//! # let dir = temp.path().join("store");
 //! use bulla_engine::{EntityType, Level, Space, Store, StoreOptions, Token, TokenId};
 //!
 //! let store = Store::open(&dir, &StoreOptions::new())?;
@@ -20,7 +20,6 @@
 //! store.at(Level::Strict).put(&token)?; // from here on no crash loses it
 //! assert_eq!(store.get(id)?, Some(token));
 //! store.close()?;
-//! # std::fs::remove_dir_all(&dir).unwrap();
 //! # Ok::<(), bulla_engine::Error>(())
 //! ```
 

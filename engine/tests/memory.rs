@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, SystemTime};
 
 use bulla_engine::{Batch, Level, Store, TokenId};
-use common::{Dir, options, token};
+use common::{options, temp_dir, token};
 
 /// Bytes of this process that are in memory.
 fn resident() -> u64 {
@@ -21,8 +21,8 @@ fn sparse_ids_cost_the_pages_that_they_touch_and_give_their_records_back() {
     const PAGE: u64 = 4096;
     /// What the log needs while it makes a segment, which can be at any time, and as much again.
     const LOG: u64 = (2 << 20) / IDS as u64;
-    let dir = Dir::new("memory");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("memory");
+    let store = Store::open(dir.path(), &options()).expect("created");
     // All of the ring is touched, and little of the table.
     for _ in 0..50_000 {
         store.at(Level::Relaxed).put(&token(1, 1.0)).expect("put");

@@ -1,20 +1,18 @@
 //! The quota: never exceeded, exact under threads, and what is reclaimed to keep it.
 
-mod common;
-#[path = "common/numbers.rs"]
-mod numbers;
-
 use std::time::Duration;
 
 use bulla_engine::{
     Batch, Error, Flags, Level, OnExceed, Pressure, Quota, RECORD_LEN, Resource, Store, Token,
     TokenId,
 };
-use common::{Dir, options, token};
-use numbers::Numbers;
+use tempfile::TempDir;
 
-fn open(dir: &Dir, quota: Quota) -> Store {
-    Store::open(&dir.0, &options().quota(quota)).expect("opened")
+use crate::common::{options, temp_dir, token};
+use crate::numbers::Numbers;
+
+fn open(dir: &TempDir, quota: Quota) -> Store {
+    Store::open(dir.path(), &options().quota(quota)).expect("opened")
 }
 
 fn put(store: &Store, token: &Token) -> Result<(), Error> {
@@ -27,7 +25,7 @@ fn ids(store: &Store) -> Vec<u32> {
 
 #[test]
 fn write_that_exceeds_the_quota_is_refused_by_name_and_changes_nothing() {
-    let dir = Dir::new("quota-reject");
+    let dir = temp_dir("quota-reject");
     let store = open(&dir, Quota::new().max_records(3).max_bytes(2 * 4096 + 4095));
     for id in [1, 2] {
         put(&store, &token(id, 1.0)).expect("fits");
@@ -54,7 +52,7 @@ fn write_that_exceeds_the_quota_is_refused_by_name_and_changes_nothing() {
 
 #[test]
 fn store_that_holds_more_than_its_quota_opens_and_takes_no_more() {
-    let dir = Dir::new("quota-lowered");
+    let dir = temp_dir("quota-lowered");
     let store = open(&dir, Quota::new());
     for id in 1..=10 {
         put(&store, &token(id, 1.0)).expect("fits");
@@ -68,7 +66,7 @@ fn store_that_holds_more_than_its_quota_opens_and_takes_no_more() {
 
 #[test]
 fn store_above_its_quota_makes_way_in_one_write_without_recursion() {
-    let dir = Dir::new("quota-lowered-reclaims");
+    let dir = temp_dir("quota-lowered-reclaims");
     let many = 20_000;
     let store = open(&dir, Quota::new());
     for id in 1..=many {
@@ -87,7 +85,7 @@ fn store_above_its_quota_makes_way_in_one_write_without_recursion() {
 
 #[test]
 fn expiring_deletes_no_more_than_it_was_told_to_in_a_full_store() {
-    let dir = Dir::new("quota-lowered-expires");
+    let dir = temp_dir("quota-lowered-expires");
     let store = open(&dir, Quota::new());
     for id in 1..=1_000 {
         store.put_for(&token(id, 1.0), Duration::ZERO).expect("fits");
@@ -102,7 +100,7 @@ fn expiring_deletes_no_more_than_it_was_told_to_in_a_full_store() {
 
 #[test]
 fn pressure_follows_the_thresholds() {
-    let dir = Dir::new("quota-pressure");
+    let dir = temp_dir("quota-pressure");
     let store = open(&dir, Quota::new().max_records(10).warn_at(0.5).clean_at(0.8));
     let mut seen = Vec::new();
     for id in 1..=10 {
@@ -117,7 +115,7 @@ fn pressure_follows_the_thresholds() {
 
 #[test]
 fn quota_is_never_exceeded_and_fully_used_by_many_threads() {
-    let dir = Dir::new("quota-threads");
+    let dir = temp_dir("quota-threads");
     let quota = Quota::new().max_records(1_000).max_bytes(40 * 4096);
     let store = open(&dir, quota);
     let made: usize = std::thread::scope(|scope| {
@@ -149,7 +147,7 @@ fn quota_is_never_exceeded_and_fully_used_by_many_threads() {
 
 #[test]
 fn expired_go_first_then_the_lightest_then_the_oldest_and_never_the_persistent() {
-    let dir = Dir::new("quota-order");
+    let dir = temp_dir("quota-order");
     let quota = Quota::new().max_records(4).clean_at(1.0).on_exceed(OnExceed::Evict);
     let store = open(&dir, quota);
     let at = |id, weight: f32, flags, seconds| {
@@ -181,7 +179,7 @@ fn expired_go_first_then_the_lightest_then_the_oldest_and_never_the_persistent()
 
 #[test]
 fn reclaiming_for_bytes_frees_whole_pages() {
-    let dir = Dir::new("quota-bytes");
+    let dir = temp_dir("quota-bytes");
     let quota = Quota::new().max_bytes(4 * 4096).clean_at(1.0).on_exceed(OnExceed::Evict);
     let store = open(&dir, quota);
     // Pages 0 to 3, of 10 records each; of those without a persistent one page 2 is worth least.
@@ -200,7 +198,7 @@ fn reclaiming_for_bytes_frees_whole_pages() {
 
 #[test]
 fn store_that_found_nothing_to_reclaim_looks_again_after_a_while() {
-    let dir = Dir::new("quota-rest");
+    let dir = temp_dir("quota-rest");
     let quota = Quota::new().max_records(10).clean_at(0.5).on_exceed(OnExceed::Evict);
     let store = open(&dir, quota);
     for id in 1..=6 {
@@ -221,9 +219,10 @@ fn store_that_found_nothing_to_reclaim_looks_again_after_a_while() {
 
 #[test]
 fn records_that_say_nothing_of_their_worth_may_all_go() {
-    let dir = Dir::new("quota-plain");
+    let dir = temp_dir("quota-plain");
     let quota = Quota::new().max_records(2).clean_at(1.0).on_exceed(OnExceed::Evict);
-    let store = Store::<Numbers>::open_records(&dir.0, &options().quota(quota)).expect("opened");
+    let store =
+        Store::<Numbers>::open_records(dir.path(), &options().quota(quota)).expect("opened");
     for id in 1_u8..=9 {
         store.at(Level::Relaxed).put(&Numbers([id; RECORD_LEN])).expect("another makes way");
     }
@@ -233,9 +232,9 @@ fn records_that_say_nothing_of_their_worth_may_all_go() {
 
 #[test]
 fn no_write_is_refused_while_anything_may_go_whichever_thread_takes_it() {
-    let dir = Dir::new("reclaim-threads");
+    let dir = temp_dir("reclaim-threads");
     let quota = Quota::new().max_records(16).on_exceed(OnExceed::Evict);
-    let store = Store::open(&dir.0, &options().quota(quota)).expect("created");
+    let store = Store::open(dir.path(), &options().quota(quota)).expect("created");
     let writers = 4;
     std::thread::scope(|scope| {
         for client in 0..writers {

@@ -1,9 +1,5 @@
 //! Snapshots: each is what the log below its position says, whatever goes on meanwhile.
 
-mod common;
-#[path = "common/times.rs"]
-mod times;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,8 +12,10 @@ use bulla_engine::{
 };
 use bulla_recovery::{Inspection, Range};
 use bulla_wal::{Lsn, Options};
-use common::{Dir, options, token};
-use times::{at_ms, ms};
+use tempfile::TempDir;
+
+use crate::common::{options, temp_dir, token};
+use crate::times::{at_ms, ms};
 
 const RELAXED: Level = Level::Relaxed;
 const PAGE: u64 = 4096;
@@ -25,8 +23,8 @@ const PAGE: u64 = 4096;
 /// Records with the times at which they expire (0: never).
 type Model = BTreeMap<u32, (Token, u64)>;
 
-fn open(dir: &Dir, quota: Quota) -> Store {
-    Store::open(&dir.0, &options().quota(quota)).expect("opened")
+fn open(dir: &TempDir, quota: Quota) -> Store {
+    Store::open(dir.path(), &options().quota(quota)).expect("opened")
 }
 
 fn put(store: &Store, id: u32, weight: f32) {
@@ -151,7 +149,7 @@ fn while_working<T>(work: impl Fn(u32, u32) + Sync, look: impl FnOnce() -> T) ->
 
 #[test]
 fn snapshot_is_what_the_log_below_it_says() {
-    let dir = Dir::new("snapshot-log");
+    let dir = temp_dir("snapshot-log");
     let store = open(&dir, Quota::new());
     let work = |client, step| change_something(&store, client, step);
     let seen = while_working(work, || {
@@ -179,12 +177,12 @@ fn snapshot_is_what_the_log_below_it_says() {
     let mut seen = seen;
     seen.sort_by_key(|(lsn, _)| *lsn);
     assert!(seen.len() > 100 && seen[0].0 < seen[99].0);
-    replay(&dir.0, &seen);
+    replay(dir.path(), &seen);
 }
 
 #[test]
 fn snapshot_has_a_batch_whole_or_not_at_all() {
-    let dir = Dir::new("snapshot-batch");
+    let dir = temp_dir("snapshot-batch");
     let store = open(&dir, Quota::new());
     // On three pages of two slabs.
     let ids = [1, 100, 40_000];
@@ -212,7 +210,7 @@ fn snapshot_has_a_batch_whole_or_not_at_all() {
 
 #[test]
 fn snapshot_shows_pages_that_were_emptied_and_not_those_that_were_filled() {
-    let dir = Dir::new("snapshot-pages");
+    let dir = temp_dir("snapshot-pages");
     let store = open(&dir, Quota::new());
     let empty = store.snapshot().expect("one");
     [1, 2, 70, 1_000_000].into_iter().for_each(|id| put(&store, id, 1.0));
@@ -240,7 +238,7 @@ fn snapshot_shows_pages_that_were_emptied_and_not_those_that_were_filled() {
 
 #[test]
 fn page_is_kept_once_and_given_back_with_the_last_snapshot_that_shows_it() {
-    let dir = Dir::new("snapshot-memory");
+    let dir = temp_dir("snapshot-memory");
     let store = open(&dir, Quota::new());
     for id in 0..10 {
         put(&store, id * 64 + 1, 1.0);
@@ -271,7 +269,7 @@ fn page_is_kept_once_and_given_back_with_the_last_snapshot_that_shows_it() {
 
 #[test]
 fn snapshot_expires_where_a_copy_does_not_fit_and_no_write_fails() {
-    let dir = Dir::new("snapshot-full");
+    let dir = temp_dir("snapshot-full");
     let store = open(&dir, Quota::new().max_bytes(4 * PAGE));
     [1, 65, 129].into_iter().for_each(|id| put(&store, id, 1.0));
     let first = store.snapshot().expect("one");
@@ -293,7 +291,7 @@ fn snapshot_expires_where_a_copy_does_not_fit_and_no_write_fails() {
 
 #[test]
 fn copies_for_snapshots_are_no_pressure_and_let_no_record_go() {
-    let dir = Dir::new("snapshot-pressure");
+    let dir = temp_dir("snapshot-pressure");
     let store = open(&dir, Quota::new().max_bytes(10 * PAGE).on_exceed(OnExceed::Evict));
     let ids = || (0..5).map(|number| number * 64 + 1);
     ids().for_each(|id| put(&store, id, 1.0));
@@ -307,7 +305,7 @@ fn copies_for_snapshots_are_no_pressure_and_let_no_record_go() {
 
 #[test]
 fn copies_make_way_for_records_the_oldest_snapshot_first() {
-    let dir = Dir::new("snapshot-way");
+    let dir = temp_dir("snapshot-way");
     let reclaim = Quota::new().max_bytes(4 * PAGE).clean_at(1.0).on_exceed(OnExceed::Evict);
     let store = open(&dir, reclaim);
     [1, 65].into_iter().for_each(|id| put(&store, id, 1.0));
@@ -335,7 +333,7 @@ fn copies_make_way_for_records_the_oldest_snapshot_first() {
 
 #[test]
 fn any_number_of_copies_make_way() {
-    let dir = Dir::new("snapshot-ways");
+    let dir = temp_dir("snapshot-ways");
     let pages = 400;
     let store = open(&dir, Quota::new().max_bytes(2 * u64::from(pages) * PAGE));
     let ids = || (0..pages).map(|number| number * 64 + 1);
@@ -352,7 +350,7 @@ fn any_number_of_copies_make_way() {
 fn no_write_fails_in_a_full_store_while_snapshots_come_and_go() {
     /// Far more than there are until both ends were often met.
     const MAX_LOOKS: u32 = 100_000;
-    let dir = Dir::new("snapshot-writes");
+    let dir = temp_dir("snapshot-writes");
     // Each of three threads has three pages, which it fills and empties: all that fits.
     let store = open(&dir, Quota::new().max_bytes(9 * PAGE));
     let work = |client: u32, step: u32| {
@@ -393,7 +391,7 @@ fn no_write_fails_in_a_full_store_while_snapshots_come_and_go() {
 
 #[test]
 fn one_snapshot_too_many_is_refused_by_name() {
-    let dir = Dir::new("snapshot-many");
+    let dir = temp_dir("snapshot-many");
     let store = open(&dir, Quota::new());
     let mut live: Vec<_> = (0..16).map(|_| store.snapshot().expect("16 may live")).collect();
     assert!(matches!(store.snapshot(), Err(Error::TooManySnapshots { max: 16 })));
@@ -403,7 +401,7 @@ fn one_snapshot_too_many_is_refused_by_name() {
 
 #[test]
 fn snapshot_is_as_long_as_it_lives_a_view_of_a_store_that_was_opened_again() {
-    let dir = Dir::new("snapshot-reopen");
+    let dir = temp_dir("snapshot-reopen");
     let store = open(&dir, Quota::new());
     [1, 65].into_iter().for_each(|id| put(&store, id, 1.0));
     store.close().expect("closed");

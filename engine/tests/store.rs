@@ -1,9 +1,5 @@
 //! The store on real files: what was acknowledged is there after reopening.
 
-mod common;
-#[path = "common/numbers.rs"]
-mod numbers;
-
 use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
@@ -15,13 +11,14 @@ use bulla_engine::{
     Batch, Error, Level, RECORD_LEN, Store, StoreInspection, StoreOptions, TokenId,
 };
 use bulla_wal::{Log, Lsn, Options, Overflow};
-use common::{Dir, options, token};
-use numbers::Numbers;
+
+use crate::common::{options, temp_dir, token};
+use crate::numbers::Numbers;
 
 #[test]
 fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
-    let dir = Dir::new("reopen");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("reopen");
+    let store = Store::open(dir.path(), &options()).expect("created");
     assert!(store.recovered().is_none());
     store.put(&token(1, 1.0)).expect("put");
     store.at(Level::Strict).put(&token(2, 2.0)).expect("put");
@@ -31,10 +28,10 @@ fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
     assert!(!store.delete(TokenId(2)).expect("nothing there"));
     store.close().expect("closed");
 
-    let inspection = StoreInspection::read(&dir.0, &Options::new()).expect("readable");
+    let inspection = StoreInspection::read(dir.path(), &Options::new()).expect("readable");
     assert_eq!(inspection.iter().collect::<Vec<_>>(), [token(1, 1.5)]);
     assert_eq!((inspection.len(), inspection.is_empty()), (1, false));
-    let store = Store::open(&dir.0, &options()).expect("opened");
+    let store = Store::open(dir.path(), &options()).expect("opened");
     assert_eq!(store.recovered().expect("recovered").entries, 4);
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), [token(1, 1.5)]);
     assert_eq!(store.get(TokenId(2)).expect("read"), None);
@@ -42,8 +39,8 @@ fn reopened_store_holds_what_was_put_and_not_what_was_deleted() {
 
 #[test]
 fn batch_is_applied_in_order_and_survives_whole() {
-    let dir = Dir::new("batch");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("batch");
+    let store = Store::open(dir.path(), &options()).expect("created");
     let mut batch = Batch::new();
     batch.put(&token(1, 1.0)).put(&token(2, 2.0));
     batch.delete(TokenId(1)).expect("id").put(&token(3, 3.0));
@@ -61,14 +58,14 @@ fn batch_is_applied_in_order_and_survives_whole() {
     store.at(Level::Strict).apply(&batch).expect("nothing of before");
     assert_eq!(store.stats().log.entries, entries + 1);
     drop(store);
-    let store = Store::open(&dir.0, &options()).expect("opened");
+    let store = Store::open(dir.path(), &options()).expect("opened");
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), expected);
 }
 
 #[test]
 fn log_order_is_the_order_of_the_table() {
-    let dir = Dir::new("order");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("order");
+    let store = Store::open(dir.path(), &options()).expect("created");
     std::thread::scope(|scope| {
         for client in 0_u8..4 {
             let store = &store;
@@ -85,14 +82,14 @@ fn log_order_is_the_order_of_the_table() {
     });
     let before: Vec<_> = store.iter().expect("read").collect();
     store.close().expect("closed");
-    let store = Store::open(&dir.0, &options()).expect("opened");
+    let store = Store::open(dir.path(), &options()).expect("opened");
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), before);
 }
 
 #[test]
 fn iteration_goes_through_all_pages() {
-    let dir = Dir::new("pages");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("pages");
+    let store = Store::open(dir.path(), &options()).expect("created");
     for id in 1..=200 {
         store.at(Level::Relaxed).put(&token(id, 0.0)).expect("put");
     }
@@ -103,21 +100,21 @@ fn iteration_goes_through_all_pages() {
 
 #[test]
 fn log_of_something_else_is_refused_by_name() {
-    let dir = Dir::new("foreign");
-    let log = Log::create(&dir.0, &Options::new().segment_len(1 << 20)).expect("created");
+    let dir = temp_dir("foreign");
+    let log = Log::create(dir.path(), &Options::new().segment_len(1 << 20)).expect("created");
     log.append(b"a line").expect("appended");
     log.close().expect("closed");
-    let refused = Store::open(&dir.0, &options()).expect_err("no tokens");
+    let refused = Store::open(dir.path(), &options()).expect_err("no tokens");
     assert!(matches!(refused, Error::Entry { source: EntryError::Kind(0), .. }), "{refused}");
-    let refused = Store::open(&dir.0.join("none"), &options().create(false));
+    let refused = Store::open(&dir.path().join("none"), &options().create(false));
     assert!(matches!(refused, Err(Error::Recovery(_))));
 }
 
 #[test]
 fn record_too_far_ahead_of_the_clock_is_refused_and_changes_nothing() {
-    let dir = Dir::new("ahead");
+    let dir = temp_dir("ahead");
     let store =
-        Store::open(&dir.0, &options().max_ahead(Duration::from_secs(60))).expect("created");
+        Store::open(dir.path(), &options().max_ahead(Duration::from_secs(60))).expect("created");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after");
     let now = u32::try_from(now.as_secs()).expect("before 2106");
     let at = |seconds| token(1, 1.0).to_builder().timestamp(seconds).build().expect("valid");
@@ -129,15 +126,15 @@ fn record_too_far_ahead_of_the_clock_is_refused_and_changes_nothing() {
     store.put(&at(now + 30)).expect("near enough");
     drop(store);
     let hour = 60 * 60;
-    let store = Store::open(&dir.0, &options()).expect("opened");
+    let store = Store::open(dir.path(), &options()).expect("opened");
     store.put(&at(now + 23 * hour)).expect("within the day that is the default");
     assert!(matches!(store.put(&at(now + 25 * hour)), Err(Error::TooFarAhead { .. })));
 }
 
 #[test]
 fn each_operation_changes_only_what_it_expects_to_find() {
-    let dir = Dir::new("operations");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("operations");
+    let store = Store::open(dir.path(), &options()).expect("created");
     let id = TokenId(7);
     store.create(&token(7, 1.0)).expect("created");
     assert!(matches!(store.create(&token(7, 2.0)), Err(Error::Exists { id: 7 })));
@@ -158,8 +155,8 @@ fn each_operation_changes_only_what_it_expects_to_find() {
 
 #[test]
 fn update_that_panics_changes_nothing_and_locks_nothing() {
-    let dir = Dir::new("panic");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("panic");
+    let store = Store::open(dir.path(), &options()).expect("created");
     store.put(&token(1, 1.0)).expect("put");
     let update = || store.update(TokenId(1), |_| panic!("on purpose"));
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(update)).is_err());
@@ -169,10 +166,10 @@ fn update_that_panics_changes_nothing_and_locks_nothing() {
 
 #[test]
 fn write_that_finds_no_room_in_the_ring_changes_nothing_and_leaves_its_page_free() {
-    let dir = Dir::new("no-room");
+    let dir = temp_dir("no-room");
     // Nobody writes the ring out, and no append waits for it.
     let log = Options::new().ring_len(1 << 16).overflow(Overflow::Full).manual();
-    let store = Store::open(&dir.0, &options().log(log)).expect("created");
+    let store = Store::open(dir.path(), &options().log(log)).expect("created");
     let mut last = 0_u16;
     let refused = loop {
         match store.at(Level::Relaxed).put(&token(1, f32::from(last + 1) / 100.0)) {
@@ -198,8 +195,8 @@ fn write_that_finds_no_room_in_the_ring_changes_nothing_and_leaves_its_page_free
 
 #[test]
 fn record_stays_until_it_is_due_and_its_deletion_is_logged() {
-    let dir = Dir::new("ttl");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("ttl");
+    let store = Store::open(dir.path(), &options()).expect("created");
     let hour = Duration::from_secs(3_600);
     store.put_for(&token(1, 1.0), Duration::ZERO).expect("put");
     store.put_for(&token(2, 1.0), Duration::ZERO).expect("put");
@@ -223,7 +220,7 @@ fn record_stays_until_it_is_due_and_its_deletion_is_logged() {
     let kept = [token(2, 2.0), token(3, 1.0), token(4, 1.0)];
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), kept);
     store.close().expect("closed");
-    let store = Store::open(&dir.0, &options()).expect("opened");
+    let store = Store::open(dir.path(), &options()).expect("opened");
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), kept);
     assert_eq!(store.expires_at(TokenId(3)).expect("read"), expiry);
     assert_eq!(store.expire_due(10).expect("none is due"), 0);
@@ -231,8 +228,8 @@ fn record_stays_until_it_is_due_and_its_deletion_is_logged() {
 
 #[test]
 fn read_names_the_position_after_which_it_is_durable() {
-    let dir = Dir::new("lsn");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("lsn");
+    let store = Store::open(dir.path(), &options()).expect("created");
     assert_eq!(store.get_with_lsn(TokenId(1)).expect("read"), (None, Lsn::ZERO));
     store.wait_for(Lsn::ZERO, Level::Strict).expect("nothing to wait for");
     let receipt = store.at(Level::Relaxed).begin().put(&token(1, 1.0)).expect("put");
@@ -244,8 +241,8 @@ fn read_names_the_position_after_which_it_is_durable() {
 
 #[test]
 fn scan_finds_in_order_what_fits_by_any_number_of_threads() {
-    let dir = Dir::new("scan");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("scan");
+    let store = Store::open(dir.path(), &options()).expect("created");
     let ids: Vec<u32> = (0..40).map(|slab| slab * 100_000 + 1 + slab % 3).collect();
     for id in &ids {
         store.at(Level::Relaxed).put(&token(*id, (id % 2) as f32)).expect("put");
@@ -263,16 +260,16 @@ fn scan_finds_in_order_what_fits_by_any_number_of_threads() {
 
 #[test]
 fn any_record_of_64_bytes_is_stored_but_for_id_0() {
-    let dir = Dir::new("records");
-    let store = Store::<Numbers>::open_records(&dir.0, &options()).expect("created");
+    let dir = temp_dir("records");
+    let store = Store::<Numbers>::open_records(dir.path(), &options()).expect("created");
     let record = Numbers([0xFF; RECORD_LEN]);
     store.put(&record).expect("put: the highest id");
     assert!(matches!(store.put(&Numbers([0; RECORD_LEN])), Err(Error::ZeroId)));
     store.close().expect("closed");
-    let inspection = StoreInspection::<Numbers>::read_records(&dir.0, &Options::new());
+    let inspection = StoreInspection::<Numbers>::read_records(dir.path(), &Options::new());
     assert_eq!(inspection.expect("readable").get(u32::MAX), Some(record));
     // Its weight is NaN: it is no token.
-    let refused = Store::open(&dir.0, &options()).expect_err("no tokens");
+    let refused = Store::open(dir.path(), &options()).expect_err("no tokens");
     let of_record = matches!(refused, Error::Entry { source: EntryError::Record { .. }, .. });
     assert!(of_record, "{refused}");
 }
@@ -346,10 +343,10 @@ impl<F: Fn() + Send + Sync> Wake for Inline<F> {
 
 #[test]
 fn waker_may_read_the_store() {
-    let dir = Dir::new("waker");
+    let dir = temp_dir("waker");
     // A small ring: who puts waits for room, and so finds tasks ready.
     let log = Options::new().segment_len(1 << 20).ring_len(16 * 1024);
-    let store = Arc::new(Store::open(&dir.0, &StoreOptions::new().log(log)).expect("created"));
+    let store = Arc::new(Store::open(dir.path(), &StoreOptions::new().log(log)).expect("created"));
     let (done, ended) = mpsc::channel();
     thread::spawn(move || {
         for round in 0..100 {

@@ -1,12 +1,6 @@
 //! The store with many threads: whole records, whole batches, no lost update, slabs that are read
 //! once, checkpoints that are the log's prefix, and a log whose order is the table's.
 
-mod common;
-#[path = "common/numbers.rs"]
-mod numbers;
-#[path = "common/times.rs"]
-mod times;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -19,9 +13,11 @@ use bulla_engine::{
 };
 use bulla_recovery::{Bound, Inspection, Range, RepairPlan, repair};
 use bulla_wal::{Lsn, Options};
-use common::{Dir, options, token};
-use numbers::Numbers;
-use times::{at_ms, ms};
+use tempfile::TempDir;
+
+use crate::common::{options, temp_dir, token};
+use crate::numbers::Numbers;
+use crate::times::{at_ms, ms};
 
 /// A record that shows when it is torn: an id, and fifteen times the same number.
 fn striped(id: u32, number: u32) -> Numbers {
@@ -36,8 +32,8 @@ fn number_of(record: &Numbers) -> u32 {
     u32::from_le_bytes(words[0])
 }
 
-fn stripes(dir: &Dir, options: &StoreOptions) -> Store<Numbers> {
-    Store::open_records(&dir.0, options).expect("opened")
+fn stripes(dir: &TempDir, options: &StoreOptions) -> Store<Numbers> {
+    Store::open_records(dir.path(), options).expect("opened")
 }
 
 /// Runs `write` to its end while `read` runs over and over.
@@ -58,7 +54,7 @@ fn while_writing(write: impl FnOnce() + Send, read: impl Fn() + Sync) {
 
 #[test]
 fn reader_never_sees_a_torn_record() {
-    let dir = Dir::new("torn");
+    let dir = temp_dir("torn");
     let store = stripes(&dir, &options());
     let write = || {
         for number in 0..100_000 {
@@ -81,7 +77,7 @@ fn reader_never_sees_a_torn_record() {
 
 #[test]
 fn batch_is_seen_whole_or_not_at_all() {
-    let dir = Dir::new("whole");
+    let dir = temp_dir("whole");
     let store = stripes(&dir, &options());
     // On three pages of two slabs.
     let ids = [1, 100, 40_000];
@@ -106,7 +102,7 @@ fn batch_is_seen_whole_or_not_at_all() {
 
 #[test]
 fn no_update_is_lost_and_the_log_tells_the_same() {
-    let dir = Dir::new("updates");
+    let dir = temp_dir("updates");
     let store = stripes(&dir, &options());
     store.create(&striped(9, 0)).expect("created");
     std::thread::scope(|scope| {
@@ -131,8 +127,8 @@ fn no_update_is_lost_and_the_log_tells_the_same() {
 
 #[test]
 fn one_thread_of_many_creates_a_record() {
-    let dir = Dir::new("create");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("create");
+    let store = Store::open(dir.path(), &options()).expect("created");
     for id in 1..500 {
         let created: usize = std::thread::scope(|scope| {
             let create =
@@ -148,8 +144,8 @@ fn one_thread_of_many_creates_a_record() {
 
 #[test]
 fn expiry_stays_while_that_of_a_page_beside_it_is_given_back() {
-    let dir = Dir::new("beside");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("beside");
+    let store = Store::open(dir.path(), &options()).expect("created");
     std::thread::scope(|scope| {
         // Two and two of them share the memory of their expiries.
         for page in [0, 1, 8, 9] {
@@ -169,8 +165,8 @@ fn expiry_stays_while_that_of_a_page_beside_it_is_given_back() {
 
 #[test]
 fn log_order_is_the_order_of_the_table_for_every_operation() {
-    let dir = Dir::new("mixed-order");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("mixed-order");
+    let store = Store::open(dir.path(), &options()).expect("created");
     std::thread::scope(|scope| {
         for client in 0_u32..4 {
             let store = &store;
@@ -212,7 +208,7 @@ fn log_order_is_the_order_of_the_table_for_every_operation() {
     let before = with_expiry(&store);
     let quota = store.stats().quota;
     store.close().expect("closed");
-    let store = Store::open(&dir.0, &options()).expect("opened");
+    let store = Store::open(dir.path(), &options()).expect("opened");
     assert_eq!(with_expiry(&store), before);
     assert_eq!(
         (store.stats().quota.records, store.stats().quota.bytes),
@@ -229,7 +225,7 @@ fn id_in(slab: u32, number: u32) -> u32 {
 }
 
 /// A store in which every slab has records, all of them in a checkpoint and none behind it.
-fn in_a_checkpoint(dir: &Dir, options: &StoreOptions) {
+fn in_a_checkpoint(dir: &TempDir, options: &StoreOptions) {
     let store = stripes(dir, options);
     for slab in 0..SLABS {
         let mut batch = Batch::new();
@@ -254,8 +250,8 @@ fn check_slab(store: &Store<Numbers>, slab: u32) {
 }
 
 /// Changes a byte of a record in the newest checkpoint.
-fn damage_first_slab(dir: &Dir) {
-    let files = std::fs::read_dir(dir.0.join("checkpoints")).expect("listed");
+fn damage_first_slab(dir: &TempDir) {
+    let files = std::fs::read_dir(dir.path().join("checkpoints")).expect("listed");
     let newest = files.map(|file| file.expect("a file").path()).max().expect("one");
     let file = std::fs::File::options().write(true).open(newest).expect("opened");
     // Behind the header and the slab's words.
@@ -264,7 +260,7 @@ fn damage_first_slab(dir: &Dir) {
 
 #[test]
 fn slabs_that_many_threads_touch_first_are_read_right_and_counted_once() {
-    let dir = Dir::new("lazy-threads");
+    let dir = temp_dir("lazy-threads");
     let options = options().checkpoint_close_bytes(None);
     in_a_checkpoint(&dir, &options);
     let all = (SLABS * SLAB_RECORDS) as usize;
@@ -345,20 +341,20 @@ fn by_the_log(dir: &Path, lsn: Lsn) -> BTreeMap<u32, (Numbers, u64)> {
 
 /// What a store shows that is opened from this checkpoint and nothing else: a copy, with the
 /// log cut at the checkpoint's position.
-fn by_the_checkpoint(dir: &Path, taken: &Taken, to: &Dir) -> BTreeMap<u32, (Numbers, u64)> {
-    std::fs::create_dir_all(to.0.join("checkpoints")).expect("made");
+fn by_the_checkpoint(dir: &Path, taken: &Taken, to: &TempDir) -> BTreeMap<u32, (Numbers, u64)> {
+    std::fs::create_dir_all(to.path().join("checkpoints")).expect("made");
     for entry in std::fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry")) {
         if entry.path().is_file() {
-            std::fs::copy(entry.path(), to.0.join(entry.file_name())).expect("copied");
+            std::fs::copy(entry.path(), to.path().join(entry.file_name())).expect("copied");
         }
     }
     std::fs::copy(
         &taken.file,
-        to.0.join("checkpoints").join(taken.file.file_name().expect("named")),
+        to.path().join("checkpoints").join(taken.file.file_name().expect("named")),
     )
     .expect("copied");
     let cut_at = taken.info.lsn;
-    repair(&to.0, &Options::new(), RepairPlan { cut_at }).expect("cut");
+    repair(to.path(), &Options::new(), RepairPlan { cut_at }).expect("cut");
     let store = stripes(to, &options());
     let opened = store.opened_from();
     assert_eq!((opened.checkpoint, opened.replayed), (Some(taken.info), 0));
@@ -387,9 +383,9 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn checkpoint_beside_threads_that_write_is_the_log_below_its_position() {
-    let dir = Dir::new("beside-writers");
-    let files = Dir::new("beside-writers-files");
-    std::fs::create_dir_all(&files.0).expect("made");
+    let dir = temp_dir("beside-writers");
+    let files = temp_dir("beside-writers-files");
+    std::fs::create_dir_all(files.path()).expect("made");
     let by_hand = options().checkpoint_bytes(None).checkpoint_interval(None);
     let store = stripes(&dir, &by_hand.keep_log(true).checkpoint_close_bytes(None));
     let done = AtomicBool::new(false);
@@ -435,17 +431,17 @@ fn checkpoint_beside_threads_that_write_is_the_log_below_its_position() {
                 }
             };
             let name = format!("{:020}.ckpt", info.number);
-            let file = files.0.join(&name);
-            std::fs::copy(dir.0.join("checkpoints").join(name), &file).expect("copied");
+            let file = files.path().join(&name);
+            std::fs::copy(dir.path().join("checkpoints").join(name), &file).expect("copied");
             Taken { info, file }
         });
         taken.collect()
     });
     store.close().expect("closed");
     for taken in &taken {
-        let copy = Dir::new("beside-writers-copy");
-        let expected = by_the_log(&dir.0, taken.info.lsn);
+        let copy = temp_dir("beside-writers-copy");
+        let expected = by_the_log(dir.path(), taken.info.lsn);
         assert!(!expected.is_empty());
-        assert_eq!(by_the_checkpoint(&dir.0, taken, &copy), expected, "{:?}", taken.info);
+        assert_eq!(by_the_checkpoint(dir.path(), taken, &copy), expected, "{:?}", taken.info);
     }
 }

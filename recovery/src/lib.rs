@@ -20,8 +20,8 @@
 //!
 //! # Examples
 //! ```
-//! # let dir = std::env::temp_dir().join(format!("bulla-recovery-doc-{}", std::process::id()));
-//! # let _ = std::fs::remove_dir_all(&dir);
+//! # let temp = tempfile::tempdir().unwrap();
+//! # let dir = temp.path().join("log");
 //! use std::ops::ControlFlow;
 //! use bulla_recovery::{Inspection, Range, storage::Options};
 //!
@@ -35,7 +35,6 @@
 //!     ControlFlow::Continue(())
 //! })?;
 //! assert_eq!(stats.entries, 0);
-//! # std::fs::remove_dir_all(&dir).unwrap();
 //! # Ok::<(), bulla_recovery::Error>(())
 //! ```
 

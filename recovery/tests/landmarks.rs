@@ -16,6 +16,8 @@ use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::sim::{CrashKind, FaultOp, SimDisk};
 use bulla_storage::{Level, Lsn, Method, Options};
 use bulla_wal::Log;
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 const DIR: &str = "/log";
 
@@ -32,11 +34,8 @@ fn options(disk: &SimDisk, seed: u64) -> Options {
         .manual()
 }
 
-/// Steele, Lea and Flood's `SplitMix64`.
-fn random(state: &mut u64, below: u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let bits = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    (bits ^ (bits >> 27)) % below
+fn below(end: u64, rng: &mut SplitMix64) -> u64 {
+    rng.next_u64() % end
 }
 
 fn above(disk: &SimDisk, seed: u64, landmarks: Vec<Landmark>) -> Recovery {
@@ -56,18 +55,18 @@ fn entries(recovery: &Recovery, from: Lsn) -> Entries {
 }
 
 /// Appends at random; gives the landmarks that it took, the newest first.
-fn live(log: &Log, state: &mut u64) -> Vec<Landmark> {
+fn live(log: &Log, rng: &mut SplitMix64) -> Vec<Landmark> {
     let mut landmarks = Vec::new();
-    for _ in 0..random(state, 60) {
-        let payload = vec![random(state, 256) as u8; random(state, 1500) as usize];
-        let level = Level::ALL[random(state, 3) as usize];
+    for _ in 0..below(60, rng) {
+        let payload = vec![below(256, rng) as u8; below(1500, rng) as usize];
+        let level = Level::ALL[below(3, rng) as usize];
         let Ok(receipt) = log.append_with(1, &payload, level) else { break };
-        if random(state, 2) == 0 && log.wait(receipt).is_err() {
+        if below(2, rng) == 0 && log.wait(receipt).is_err() {
             break;
         }
-        if random(state, 8) == 0 {
+        if below(8, rng) == 0 {
             // At the end, or inside the last frame.
-            let upto = if random(state, 2) == 0 { log.end() } else { receipt.lsn };
+            let upto = if below(2, rng) == 0 { log.end() } else { receipt.lsn };
             let Ok(secured) = log.secure(upto) else { break };
             if secured < upto {
                 // The segment is full to its last sector: there is no room for a promise.
@@ -90,7 +89,7 @@ fn live(log: &Log, state: &mut u64) -> Vec<Landmark> {
 fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
     let mut used = [0; 3];
     for seed in 0..300 {
-        let mut state = seed;
+        let mut rng = SplitMix64::seed_from_u64(seed);
         let disk = SimDisk::new(seed);
         let mut kept: Vec<Landmark> = Vec::new();
         for life in 0..4 {
@@ -131,13 +130,13 @@ fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
                 Log::start(recovery.into_recovered()).expect("start")
             };
             let kind = if seed % 3 == 0 { CrashKind::Kill } else { CrashKind::PowerLoss };
-            if random(&mut state, 3) > 0 {
-                disk.crash_after(random(&mut state, 150), kind);
+            if below(3, &mut rng) > 0 {
+                disk.crash_after(below(150, &mut rng), kind);
             }
-            let mut taken = live(&log, &mut state);
+            let mut taken = live(&log, &mut rng);
             taken.append(&mut kept);
             kept = taken;
-            let closes = random(&mut state, 2) == 0;
+            let closes = below(2, &mut rng) == 0;
             let closed = closes && log.close().is_ok();
             disk.disarm();
             if !closed {

@@ -149,12 +149,8 @@ fn wall_time_of_the_log_never_goes_back_with_the_clock() {
 #[test]
 fn inspection_of_a_running_log_finds_no_damage() {
     for method in [Method::Direct, Method::Buffered] {
-        let dir = std::env::temp_dir().join(format!(
-            "bulla-running-{}-{}",
-            std::process::id(),
-            method.name()
-        ));
-        let _ = std::fs::remove_dir_all(&dir);
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let dir = temp.path();
         let options = Options::new().method(method).segment_len(64 * 1024).ring_len(64 * 1024);
         let (recovered, _) = open(&dir, &options).expect("open");
         let log = Log::start(recovered).expect("start");

@@ -1,7 +1,7 @@
 //! The format is pinned: golden files hold the bytes, and no damaged bit passes.
 //!
 //! A change of the format bumps its version and these files together:
-//! `BULLA_BLESS=1 cargo test -p bulla-wal --test format_golden`.
+//! `BULLA_BLESS=1 cargo test -p bulla-wal --test main format_golden::`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -2,14 +2,10 @@
 //! folder under the temporary directory), with and without `io_uring`, and against the simulated
 //! disk, buffered and direct. What that models beyond it is in `sim_disk.rs`.
 
-mod common;
-
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulla_storage::io::sim::{SimConfig, SimDisk};
 use bulla_storage::io::std::StdIo;
@@ -17,14 +13,17 @@ use bulla_storage::io::uring::UringIo;
 use bulla_storage::io::{
     Access, AlignedBuf, File, FileKind, Io, Request, Ticket, read_full, write_full,
 };
-use common::{BLOCK, pattern, reap, write_request};
+use tempfile::TempDir;
+
+use crate::common::{BLOCK, pattern, reap, write_request};
 
 /// A backend, an empty directory in it, and how files are opened.
 struct Bench {
     io: Arc<dyn Io>,
     dir: PathBuf,
     direct: bool,
-    on_disk: bool,
+    /// What it is in, unless that is the simulated disk.
+    on_disk: Option<TempDir>,
 }
 
 impl Bench {
@@ -42,12 +41,8 @@ impl Bench {
     }
 
     fn on_disk(io: Arc<dyn Io>, direct: bool) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bulla-io-{}-{number}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir(&dir).expect("a folder of our own");
-        Self { io, dir, direct, on_disk: true }
+        let temp = tempfile::tempdir().expect("a folder of our own");
+        Self { io, dir: temp.path().to_owned(), direct, on_disk: Some(temp) }
     }
 
     fn sim(direct: bool) -> Self {
@@ -55,7 +50,7 @@ impl Bench {
             SimConfig { short_read_ppm: 300_000, short_write_ppm: 300_000, ..SimConfig::default() };
         let io = SimDisk::with_config(1, config).process();
         io.create_dir(Path::new("/dir")).expect("create");
-        Self { io, dir: PathBuf::from("/dir"), direct, on_disk: false }
+        Self { io, dir: PathBuf::from("/dir"), direct, on_disk: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -74,15 +69,6 @@ impl Bench {
     fn open_error(&self, name: &str, write: bool) -> ErrorKind {
         let access = Access { write, direct: self.direct };
         self.io.open(&self.path(name), access).expect_err("open").kind()
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        if self.on_disk {
-            // What is left in a temporary directory harms no other test.
-            let _ = fs::remove_dir_all(&self.dir);
-        }
     }
 }
 
@@ -126,7 +112,7 @@ fn only_regular_files_are_opened(bench: &Bench) {
 }
 
 fn links_and_fifos_are_refused(bench: &Bench) {
-    if !bench.on_disk {
+    if bench.on_disk.is_none() {
         return;
     }
     drop(bench.create("target"));

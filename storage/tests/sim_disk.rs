@@ -1,8 +1,6 @@
 //! What the simulated disk models beyond what every backend promises (`io_conformance.rs`): each
 //! of its faults happens, and stays within its rule.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,7 +8,8 @@ use std::sync::Arc;
 
 use bulla_storage::io::sim::{CrashKind, FaultOp, Lie, SimConfig, SimDisk};
 use bulla_storage::io::{Access, AlignedBuf, File, Io, Queue, Request, Ticket, write_full};
-use common::{BLOCK, pattern, reap, write_request};
+
+use crate::common::{BLOCK, pattern, reap, write_request};
 
 const SECTOR: usize = 512;
 const SEEDS: u64 = 1000;

@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::wrap::TempDir;
+use tempfile::TempDir;
+
+use crate::temp_dir;
 
 /// `FS_IOC_SHUTDOWN` of `linux/fs.h`, `_IOR('X', 125, __u32)`.
 const SHUTDOWN: libc::c_ulong = 0x8004_587D;
@@ -44,7 +46,7 @@ impl Image {
     /// # Errors
     /// Why this machine can't: tests skip then.
     pub fn new(name: &str, len: u64) -> Result<Self, String> {
-        let dir = TempDir::new(name);
+        let dir = temp_dir(name);
         let file = dir.path().join("image");
         File::create(&file)
             .and_then(|image| image.set_len(len))

@@ -36,6 +36,16 @@ use std::fmt::Display;
 use std::io::Write;
 
 pub use rng::{LEFT_OUT, Rng};
+use tempfile::TempDir;
+
+/// Creates a directory below the system's temporary one. It is removed when it is dropped.
+///
+/// # Panics
+/// If it can't be created.
+#[must_use]
+pub fn temp_dir(name: &str) -> TempDir {
+    TempDir::with_prefix(format!("bulla-{name}-")).expect("a new temporary directory")
+}
 
 /// Says that a test, or a part of one, can't run on this machine. It goes past the test harness,
 /// which shows what is printed only when the test fails.

@@ -19,8 +19,10 @@ use bulla_storage::io::Io;
 use bulla_storage::io::std::StdIo;
 use bulla_storage::io::uring::UringIo;
 use bulla_wal::{Error, Level, Log, Method, Options};
+use tempfile::TempDir;
 
-use crate::wrap::{Knobs, TempDir, WrapIo};
+use crate::temp_dir;
+use crate::wrap::{Knobs, WrapIo};
 
 /// Far beyond anything that a healthy log needs, on any machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,7 +38,7 @@ pub fn small() -> Options {
 /// When it can't be created.
 #[must_use]
 pub fn wrapped_on(io: &Arc<dyn Io>, name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
-    let dir = TempDir::new(name);
+    let dir = temp_dir(name);
     let (io, knobs) = WrapIo::over(Arc::clone(io));
     let log = Log::create(&dir.path().join("log"), &options.io(io)).unwrap();
     (dir, log, knobs)

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng};
+
 /// On a tape, in the place of a part that is left out.
 pub const LEFT_OUT: u64 = u64::MAX;
 
-/// Steele, Lea and Flood's `SplitMix64`, or a script of bytes or a tape of numbers in its place.
+/// `SplitMix64`, or a script of bytes or a tape of numbers in its place.
 #[derive(Clone, Debug)]
 pub struct Rng {
     source: Source,
@@ -35,7 +38,7 @@ impl Tape {
 
 #[derive(Clone, Debug)]
 enum Source {
-    Seed(u64),
+    Seed(SplitMix64),
     Script(VecDeque<u8>),
     Tape(VecDeque<u64>),
 }
@@ -43,8 +46,8 @@ enum Source {
 impl Rng {
     /// A generator for a seed.
     #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self { source: Source::Seed(seed), taken: None }
+    pub fn new(seed: u64) -> Self {
+        Self { source: Source::Seed(SplitMix64::seed_from_u64(seed)), taken: None }
     }
 
     /// Numbers that are read from a script, and zeros after its end. A number takes no
@@ -99,7 +102,7 @@ impl Rng {
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
         let bits = match &mut self.source {
-            Source::Seed(state) => split_mix(state),
+            Source::Seed(generator) => generator.next_u64(),
             Source::Script(script) => little_endian(script, 8),
             Source::Tape(tape) => next(tape),
         };
@@ -109,7 +112,7 @@ impl Rng {
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         let bits = match &mut self.source {
-            Source::Seed(state) => split_mix(state),
+            Source::Seed(generator) => generator.next_u64(),
             Source::Script(script) => little_endian(script, bytes_for(end)),
             Source::Tape(tape) => next(tape),
         };
@@ -157,14 +160,6 @@ impl Rng {
             Source::Tape(tape) => tape.is_empty(),
         }
     }
-}
-
-const fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut bits = *state;
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    bits ^ (bits >> 31)
 }
 
 /// The next number of a tape. Marks of what is left out, where nothing could be, are passed over.

@@ -15,7 +15,7 @@ use bulla_wal::RingBytes;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
-use crate::wrap::TempDir;
+use crate::temp_dir;
 
 /// Long enough to be put into the ring at once, and longer than a pipe takes.
 const LONG: usize = 1 << 20;
@@ -69,7 +69,7 @@ fn eager_queue() -> Option<Box<dyn Queue>> {
 /// # Panics
 /// When that does not hold.
 pub fn ring_holds_the_lock_until_it_is_gone() {
-    let dir = TempDir::new("lock");
+    let dir = temp_dir("lock");
     let Some(mut queue) = eager_queue() else { return };
     let io = StdIo::new();
     let path = dir.path().join("LOCK");

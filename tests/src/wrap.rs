@@ -339,35 +339,3 @@ unsafe impl Queue for WrapQueue {
         self.ready.pop().or_else(|| self.inner.complete(wait))
     }
 }
-
-/// A directory of its own under the system's temporary one; removed when dropped.
-#[derive(Debug)]
-pub struct TempDir(std::path::PathBuf);
-
-impl TempDir {
-    /// Makes one; `name` and the process tell it from others.
-    ///
-    /// # Panics
-    /// When it can't be made.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = format!("bulla-{name}-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(dir);
-        std::fs::create_dir(&path).expect("a new temporary directory");
-        Self(path)
-    }
-
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}

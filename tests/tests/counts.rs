@@ -21,7 +21,8 @@ use bulla_storage::io::{File, Io};
 use bulla_tests::instructions::Instructions;
 use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::seccomp;
-use bulla_tests::wrap::{TempDir, WrapIo};
+use bulla_tests::temp_dir;
+use bulla_tests::wrap::WrapIo;
 use bulla_wal::{Level, Log, Method, Options};
 
 const METHODS: [Method; 2] = [Method::Direct, Method::Buffered];
@@ -58,7 +59,7 @@ fn allocations(run: impl FnOnce()) -> u64 {
 
 #[test]
 fn append_allocates_nothing() {
-    let dir = TempDir::new("allocations");
+    let dir = temp_dir("allocations");
     let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
     for level in Level::ALL {
         log.append_with(1, &[1; 64], level).unwrap();
@@ -84,7 +85,7 @@ fn append_takes_few_instructions() {
             return;
         }
     };
-    let dir = TempDir::new("instructions");
+    let dir = temp_dir("instructions");
     let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
     let before = instructions.so_far().unwrap();
     for _ in 0..APPENDS {
@@ -96,7 +97,7 @@ fn append_takes_few_instructions() {
 
 #[test]
 fn waiting_alone_allocates_nothing() {
-    let dir = TempDir::new("wait-allocations");
+    let dir = temp_dir("wait-allocations");
     // Stays within the opening segment: making spares is not what is counted.
     let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
     let commit = || {
@@ -113,7 +114,7 @@ fn lone_strict_writer_syncs_exactly_once_per_commit() {
     let backends: [fn() -> Arc<dyn Io>; 2] =
         [|| Arc::new(StdIo::new()), || Arc::new(UringIo::new())];
     for (backend, method) in backends.iter().flat_map(|io| METHODS.map(|method| (io, method))) {
-        let dir = TempDir::new("lone");
+        let dir = temp_dir("lone");
         let options = Options::new()
             .io(backend())
             .method(method)
@@ -182,7 +183,7 @@ const GROUPS: [u64; 4] = [1, 8, 32, 128];
 #[test]
 fn commit_is_one_write_of_what_the_format_takes_however_many_share_it() {
     for (io, method) in backends().iter().flat_map(|io| METHODS.map(|method| (io, method))) {
-        let dir = TempDir::new("bytes");
+        let dir = temp_dir("bytes");
         let log = still_log(&dir.path().join("log"), Arc::clone(io), method);
         for (entries, payload) in GROUPS.into_iter().flat_map(|group| [(group, 64), (group, 1024)])
         {
@@ -212,7 +213,7 @@ fn disk_is_given_no_byte_that_the_log_does_not_count() {
 #[test]
 fn writers_side_by_side_allocate_nothing_in_an_append_and_next_to_nothing_in_a_wait() {
     for (io, writers) in backends().iter().flat_map(|io| [1, 8, 32].map(|many| (io, many))) {
-        let dir = TempDir::new("writers");
+        let dir = temp_dir("writers");
         let options = Options::new().io(Arc::clone(io)).idle_promise(Duration::from_secs(3600));
         let log = Log::create(&dir.path().join("log"), &options).unwrap();
         let (in_appends, in_waits) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -257,7 +258,7 @@ impl Layer for Noting {
 #[test]
 fn entry_is_copied_once_and_written_from_there() {
     const RING: usize = 64 * 1024;
-    let dir = TempDir::new("copies");
+    let dir = temp_dir("copies");
     let (io, knobs) = WrapIo::new(StdIo::new());
     let noted = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&noted);
@@ -278,7 +279,7 @@ fn entry_is_copied_once_and_written_from_there() {
 
 #[test]
 fn many_strict_writers_share_syncs() {
-    let dir = TempDir::new("many");
+    let dir = temp_dir("many");
     let (io, knobs) = WrapIo::new(StdIo::new());
     let log = Log::create(&dir.path().join("log"), &Options::new().io(io)).unwrap();
     // As slow as a slow disk, so that grouping does not depend on this machine's.
@@ -360,7 +361,7 @@ fn commit_under_seccomp(way: &str) -> ! {
     if way == "ring" && UringIo::refusal().is_some() {
         std::process::exit(77);
     }
-    let dir = TempDir::new("seccomp-commit");
+    let dir = temp_dir("seccomp-commit");
     let log = still_log(&dir.path().join("log"), io, method);
     let before = log.stats();
     let (mut reader, mut writer) = std::io::pipe().unwrap();
@@ -412,7 +413,7 @@ fn relaxed_append_makes_no_system_call() {
 }
 
 fn append_under_seccomp() -> ! {
-    let dir = TempDir::new("seccomp");
+    let dir = temp_dir("seccomp");
     // No other thread: a contended lock would be a system call, and is not what this is
     // about.
     let log = Log::create(&dir.path().join("log"), &Options::new().manual()).unwrap();
@@ -503,7 +504,7 @@ fn look_and_replay_in_one_pass_read_each_byte_of_a_closed_log_once() {
 
 #[test]
 fn log_keeps_few_files_open_however_many_segments_it_fills() {
-    let temp = TempDir::new("descriptors");
+    let temp = temp_dir("descriptors");
     let dir = temp.path().join("log");
     let log = Log::create(&dir, &Options::new().segment_len(16 * 1024).sector(4096)).unwrap();
     let open = || {

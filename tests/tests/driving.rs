@@ -13,8 +13,10 @@ use bulla_storage::io::File;
 use bulla_storage::io::std::StdIo;
 use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::real_threads::{PATIENCE, recovered, small};
-use bulla_tests::wrap::{Knobs, TempDir, WrapIo};
+use bulla_tests::temp_dir;
+use bulla_tests::wrap::{Knobs, WrapIo};
 use bulla_wal::{Error, Level, Log, Method, Options, Overflow};
+use tempfile::TempDir;
 
 /// Long enough for a thread to come to where it sleeps; one that does not makes no test fail.
 const A_WHILE: Duration = Duration::from_millis(200);
@@ -118,7 +120,7 @@ fn manual() -> Options {
 }
 
 fn gated(options: Options, is_direct: bool) -> (TempDir, Log, Arc<Gate>, Arc<Knobs>) {
-    let dir = TempDir::new("driving");
+    let dir = temp_dir("driving");
     let (io, knobs) = WrapIo::new(StdIo::new());
     let gate = Arc::new(Gate::default());
     let its_gate = Arc::clone(&gate);

@@ -9,19 +9,17 @@ fn store_keeps_what_it_acknowledged_when_it_is_killed_in_checkpoint_purge_and_re
     let kills = std::env::var("BULLA_STORE_KILLS").ok().and_then(|text| text.parse().ok());
     let kills = kills.unwrap_or(6);
     for amid in Amid::ALL {
-        let name = format!("bulla-kills-{}-{}", amid.name(), std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&dir);
+        let dir = bulla_tests::temp_dir(amid.name());
         let child = || {
             let mut command = Command::new(env!("CARGO_BIN_EXE_kills"));
             command.arg("child");
             command
         };
-        let killed = kills::run(&dir, amid, kills, 7, child).unwrap_or_else(|broken| {
-            panic!("{} in {}: {broken}", amid.name(), dir.display());
+        let killed = kills::run(dir.path(), amid, kills, 7, child).unwrap_or_else(|broken| {
+            // Kept, to be looked into.
+            panic!("{} in {}: {broken}", amid.name(), dir.keep().display());
         });
         assert_eq!(killed.kills, kills);
         assert!(killed.acknowledged > 0 && killed.opened_from_checkpoints > 0, "{killed:?}");
-        std::fs::remove_dir_all(&dir).expect("clean up");
     }
 }

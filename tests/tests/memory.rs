@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bulla_recovery::{EntryView, Inspection, Range, replay};
-use bulla_tests::wrap::TempDir;
+use bulla_tests::temp_dir;
 use bulla_wal::{Level, Log, Options};
 
 struct Counting;
@@ -44,7 +44,7 @@ type Visitor<'a> = dyn FnMut(&EntryView<'_>) -> ControlFlow<()> + 'a;
 
 #[test]
 fn look_and_replay_hold_no_more_than_their_bound_however_long_the_frames() {
-    let dir = TempDir::new("memory");
+    let dir = temp_dir("memory");
     let path = dir.path().join("log");
     let options = Options::new().ring_len(64 * MIB as u64).segment_len(33 * MIB as u64);
     let log = Log::create(&path, &options).unwrap();

@@ -14,9 +14,9 @@ fn root() -> PathBuf {
 /// Every source file of the workspace, by its path from the root.
 fn sources() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    for package in [
-        "storage", "recovery", "wal", "engine", "cli", "examples", "tests", "benches", "fuzz",
-    ] {
+    for package in
+        ["storage", "recovery", "wal", "engine", "cli", "examples", "tests", "benches", "fuzz"]
+    {
         collect(&root().join(package), &mut found);
     }
     found
@@ -199,4 +199,74 @@ fn every_test_that_a_document_names_exists() {
             check(line, &sources).unwrap_or_else(|error| panic!("{name}:{}: {error}", number + 1));
         }
     }
+}
+
+/// The test programs of a package, by its manifest, and the modules of its `main`.
+fn programs(package: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let read = |file: &str| fs::read_to_string(root().join(package).join(file)).expect("a file");
+    let manifest = read("Cargo.toml");
+    let targets = manifest.split("\n[[test]]\nname = \"").skip(1);
+    let names = targets.filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect();
+    let main = read("tests/main.rs");
+    let modules = main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    (names, modules.map(str::to_owned).collect())
+}
+
+/// Those whose tests are modules of one program.
+const MERGED: [&str; 4] = ["wal", "recovery", "engine", "tests"];
+
+#[test]
+fn every_file_of_tests_is_in_a_program() {
+    for package in MERGED {
+        let (programs, modules) = programs(package);
+        let there: BTreeSet<String> = fs::read_dir(root().join(package).join("tests"))
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| {
+                path.extension().is_some_and(|rs| rs == "rs") || path.join("mod.rs").exists()
+            })
+            .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+            .collect();
+        let named: BTreeSet<String> = programs.union(&modules).cloned().collect();
+        assert_eq!(there, named, "{package}");
+    }
+}
+
+/// Checks the test program that a command starts, and the modules that it picks of it.
+fn check_command(package: &str, rest: &str) -> Result<(), String> {
+    let (programs, modules) = programs(package);
+    let mut words = rest.split_whitespace().map(|word| word.trim_end_matches([',', ';', '.']));
+    let program = words.next().unwrap_or_default();
+    if !programs.contains(program) {
+        return Err(format!("{package} has no test program {program}"));
+    }
+    let picked = words.filter_map(|word| word.split_once("::")).map(|(module, _)| module);
+    match picked.into_iter().find(|module| !modules.contains(*module)) {
+        Some(module) => Err(format!("{program} of {package} has no module {module}")),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn every_test_program_that_a_document_starts_exists() {
+    let mut started = 0;
+    for name in ["CONTRIBUTING.md", "docs/TESTING.md", "fuzz/README.md", ".ci/run"] {
+        let text = fs::read_to_string(root().join(name)).expect("the document");
+        // Lines that are continued are one.
+        for line in text.replace("\\\n", " ").lines() {
+            for command in line.split("-p bulla-").skip(1) {
+                let command = command.split('`').next().unwrap_or_default();
+                let package = command.split_whitespace().next().unwrap_or_default();
+                if !MERGED.contains(&package) {
+                    continue;
+                }
+                for rest in command.split("--test").skip(1) {
+                    check_command(package, rest.trim_start_matches('='))
+                        .unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
+                    started += 1;
+                }
+            }
+        }
+    }
+    assert!(started > 20, "{started} commands are found");
 }

@@ -3,17 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::{Arc, Once, mpsc};
 use std::time::Duration;
+use std::time::SystemTime;
 
 use bulla_engine::faults::steps::{Step, arm, pass, passed};
 use bulla_engine::{
     Batch, Level, OnExceed, Quota, RECORD_LEN, Record, Snapshot, Store, StoreInspection,
     StoreOptions,
 };
+use bulla_tests::temp_dir;
 use bulla_tests::times::at_ms;
 use bulla_wal::Options;
+use tempfile::TempDir;
 
 const RELAXED: Level = Level::Relaxed;
 const PAGE: u64 = 4096;
@@ -92,25 +94,9 @@ impl Record for Touchy {
     }
 }
 
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("bulla-panics-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Self(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn open(dir: &Dir, quota: Quota) -> Store<Touchy> {
+fn open(dir: &TempDir, quota: Quota) -> Store<Touchy> {
     let log = Options::new().segment_len(1 << 17).ring_len(1 << 16);
-    Store::open_records(&dir.0, &StoreOptions::new().log(log).quota(quota)).expect("opened")
+    Store::open_records(dir.path(), &StoreOptions::new().log(log).quota(quota)).expect("opened")
 }
 
 fn put(store: &Store<Touchy>, id: u32, weight: f32) {
@@ -118,7 +104,7 @@ fn put(store: &Store<Touchy>, id: u32, weight: f32) {
 }
 
 /// Records in order of their ids, with the times at which they expire.
-type Contents = Vec<(u32, Vec<u8>, Option<u64>)>;
+type Contents = Vec<(u32, Vec<u8>, Option<SystemTime>)>;
 
 fn contents(store: &Store<Touchy>) -> Contents {
     let with_expiry = |record: Touchy| {
@@ -317,7 +303,7 @@ fn check_usage(store: &Store<Touchy>, what: &str) {
 }
 
 impl Case {
-    fn begin(&self, dir: &Dir) -> Arc<Store<Touchy>> {
+    fn begin(&self, dir: &TempDir) -> Arc<Store<Touchy>> {
         let store = open(dir, self.quota);
         fill(&store);
         // So that what was to expire at once has.
@@ -328,7 +314,7 @@ impl Case {
     /// Runs it with a panic at a step, and checks what is left; gives the steps.
     fn panic_at(&self, at: usize, before: &Contents, after: &Contents) {
         let what = format!("{} at {at}", self.name);
-        let dir = Dir::new(&format!("{}-{at}", self.name));
+        let dir = temp_dir(&format!("{}-{at}", self.name));
         let store = self.begin(&dir);
         let (entries, batch) = (store.stats().log.entries, batch());
         arm(at);
@@ -358,7 +344,7 @@ impl Case {
         assert!(self.is_several || same(&in_memory, after), "{what}, and again: {in_memory:?}");
         let store = Arc::into_inner(store).expect("nobody else has it");
         store.close().expect("closed");
-        let logged = StoreInspection::<Touchy>::read_records(&dir.0, &Options::new());
+        let logged = StoreInspection::<Touchy>::read_records(dir.path(), &Options::new());
         let logged: Vec<_> = logged.expect("readable").iter().collect();
         let in_memory: Vec<_> = in_memory.into_iter().map(|(_, record, _)| record).collect();
         assert_eq!(logged.iter().map(|r| r.0.to_vec()).collect::<Vec<_>>(), in_memory, "{what}");
@@ -367,7 +353,8 @@ impl Case {
 
 /// The same records, of which the same ones expire: when, is the clock's business.
 fn same(some: &Contents, others: &Contents) -> bool {
-    let of = |(id, bytes, at): &(u32, Vec<u8>, Option<u64>)| (*id, bytes.clone(), at.is_some());
+    let of =
+        |(id, bytes, at): &(u32, Vec<u8>, Option<SystemTime>)| (*id, bytes.clone(), at.is_some());
     some.iter().map(of).eq(others.iter().map(of))
 }
 
@@ -377,7 +364,7 @@ fn panic_at_any_step_leaves_nothing_locked_reserved_or_half_done() {
     let mut all: BTreeSet<Step> = BTreeSet::new();
     let mut wrong = Vec::new();
     for case in cases() {
-        let dir = Dir::new(case.name);
+        let dir = temp_dir(case.name);
         let store = case.begin(&dir);
         let before = contents(&store);
         let batch = batch();
@@ -402,7 +389,7 @@ fn snapshot_beside_a_write_that_panics_is_right_or_has_expired() {
     quietly();
     let (mut right, mut expired) = (0, 0);
     for at in 1.. {
-        let dir = Dir::new(&format!("beside-{at}"));
+        let dir = temp_dir(&format!("beside-{at}"));
         let store = open(&dir, Quota::unlimited());
         fill(&store);
         let before = contents(&store);
@@ -429,7 +416,7 @@ fn snapshot_beside_a_write_that_panics_is_right_or_has_expired() {
 #[test]
 fn open_that_panics_leaves_a_store_that_opens() {
     quietly();
-    let dir = Dir::new("open");
+    let dir = temp_dir("open");
     let store = open(&dir, Quota::unlimited());
     fill(&store);
     let before = contents(&store);
@@ -450,7 +437,7 @@ fn open_that_panics_leaves_a_store_that_opens() {
 #[test]
 fn panic_while_a_checkpoint_is_read_leaves_its_records_to_the_next_touch() {
     quietly();
-    let dir = Dir::new("touch");
+    let dir = temp_dir("touch");
     let store = open(&dir, Quota::unlimited());
     fill(&store);
     let before = contents(&store);

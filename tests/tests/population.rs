@@ -4,7 +4,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bulla_tests::wrap::TempDir;
+use bulla_tests::temp_dir;
 use bulla_wal::{Level, Log, Options};
 
 /// Pages that this thread had to wait for the system to find.
@@ -33,7 +33,7 @@ fn append_finds_the_ring_populated() {
         let statm = std::fs::read_to_string("/proc/self/statm").expect("the kernel's account");
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number")
     };
-    let dir = TempDir::new("populated");
+    let dir = temp_dir("populated");
     let before = resident();
     let log = Log::create(&dir.path().join("log"), &Options::new().ring_len(RING)).unwrap();
     // A log that nobody appends to needs no memory.

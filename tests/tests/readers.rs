@@ -11,7 +11,8 @@ use bulla_recovery::{Evidence, Range, Recovery, RepairPlan};
 use bulla_storage::io::sim::{FaultOp, SimDisk};
 use bulla_storage::io::std::StdIo;
 use bulla_tests::reading::{self, Tally};
-use bulla_tests::wrap::{TempDir, WrapIo};
+use bulla_tests::temp_dir;
+use bulla_tests::wrap::WrapIo;
 use bulla_wal::{
     CorruptionKind, Epoch, Error, Level, Log, Lsn, Method, Options, ReadFrom, Reader, Seq,
     Visibility,
@@ -412,7 +413,7 @@ fn reader_that_lives_through_a_repair_diverges_when_it_is_past_the_cut() {
 fn readers_follow_concurrent_appends_through_rotations_and_purges() {
     const ENTRIES: u64 = 20_000;
     for method in [Method::Direct, Method::Buffered] {
-        let dir = TempDir::new("follow");
+        let dir = temp_dir("follow");
         let path = dir.path().join("log");
         let options = Options::new().segment_len(256 * 1024).ring_len(64 * 1024).method(method);
         let log = Log::create(&path, &options).unwrap();
@@ -463,7 +464,7 @@ fn readers_follow_concurrent_appends_through_rotations_and_purges() {
 #[test]
 fn waiting_reader_is_woken_by_an_entry_by_poison_and_by_the_end() {
     for end in ["poison", "close"] {
-        let dir = TempDir::new("woken");
+        let dir = temp_dir("woken");
         let (io, knobs) = WrapIo::new(StdIo::new());
         let options = Options::new().segment_len(256 * 1024).ring_len(64 * 1024).io(io);
         let log = Log::create(&dir.path().join("log"), &options).unwrap();
@@ -498,7 +499,7 @@ fn waiting_reader_is_woken_by_an_entry_by_poison_and_by_the_end() {
 
 #[test]
 fn reader_that_waits_in_vain_comes_back_in_time() {
-    let dir = TempDir::new("in-vain");
+    let dir = temp_dir("in-vain");
     let path = dir.path().join("log");
     let log = Log::create(&path, &Options::new().segment_len(256 * 1024)).unwrap();
     let io = Arc::new(StdIo::new());

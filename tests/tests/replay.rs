@@ -12,7 +12,8 @@ use bulla_recovery::{Bound, Error, Inspection, Range, Recovery};
 use bulla_storage::files::dir::segment_path;
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::io::std::StdIo;
-use bulla_tests::wrap::{TempDir, WrapIo};
+use bulla_tests::temp_dir;
+use bulla_tests::wrap::WrapIo;
 use bulla_wal::{CorruptionKind, Level, Log, Method, Options, Receipt, SegmentNumber, Seq};
 
 fn options() -> Options {
@@ -55,7 +56,7 @@ fn replayed(inspection: &Inspection, range: Range, first: u64) -> (u64, Result<(
 
 #[test]
 fn every_entry_is_given_in_order_and_no_further_than_asked() {
-    let temp = TempDir::new("replay");
+    let temp = temp_dir("replay");
     let dir = temp.path().join("log");
     let count = filled(&dir);
     for method in [Method::Direct, Method::Buffered] {
@@ -83,7 +84,7 @@ fn every_entry_is_given_in_order_and_no_further_than_asked() {
 
 #[test]
 fn damage_comes_after_all_entries_before_it_and_says_where_it_is() {
-    let temp = TempDir::new("replay");
+    let temp = temp_dir("replay");
     let dir = temp.path().join("log");
     let count = filled(&dir);
     let inspection = Inspection::read(&dir, &options()).unwrap();
@@ -122,7 +123,7 @@ fn damage_comes_after_all_entries_before_it_and_says_where_it_is() {
 
 #[test]
 fn visitor_that_panics_ends_the_replay() {
-    let temp = TempDir::new("replay");
+    let temp = temp_dir("replay");
     let dir = temp.path().join("log");
     filled(&dir);
     let inspection = Inspection::read(&dir, &options()).unwrap();
@@ -238,7 +239,7 @@ fn end_of_a_log_is_read_from_the_disk() {
 
 #[test]
 fn look_at_a_log_that_is_purged_meanwhile_is_not_disturbed() {
-    let temp = TempDir::new("purged-meanwhile");
+    let temp = temp_dir("purged-meanwhile");
     let dir = temp.path().join("log");
     let log = Log::create(&dir, &options().segment_len(64 << 10).ring_len(64 << 10)).unwrap();
     let append = |_| log.append_with(1, &[7; 4_000], Level::Relaxed).unwrap();

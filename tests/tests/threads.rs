@@ -11,8 +11,10 @@ use bulla_recovery::Recovery;
 use bulla_storage::files::dir::segment_path;
 use bulla_storage::io::std::StdIo;
 use bulla_tests::real_threads::{self, PATIENCE, backends, block_on, recovered, small, wrapped_on};
-use bulla_tests::wrap::{Knobs, TempDir};
+use bulla_tests::temp_dir;
+use bulla_tests::wrap::Knobs;
 use bulla_wal::{Error, Level, Log, Lsn, Options, Overflow, Receipt, SegmentNumber};
+use tempfile::TempDir;
 
 fn wrapped(name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
     wrapped_on(&(Arc::new(StdIo::new()) as _), name, options)
@@ -28,7 +30,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn append_that_must_not_wait_says_full_and_fits_once_there_is_room() {
-    let dir = TempDir::new("try");
+    let dir = temp_dir("try");
     let log = Log::create(&dir.path().join("log"), &small().manual()).unwrap();
     let payload = [7; 4096];
     let mut appended = 0;

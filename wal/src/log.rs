@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bulla_recovery::Report;
 use crate::commit::core::{Config, Core};
 use crate::commit::driver::{Driver, Parts, SpareMaker};
 use crate::commit::shared::{Deadline, Shared};
@@ -18,6 +17,7 @@ use crate::reader::Reader;
 use crate::ring::{Refused, Ring, Start};
 use crate::stats::{Counters, Stats};
 use crate::sync::{Mutex, lock, park, thread};
+use bulla_recovery::Report;
 use bulla_storage::faults::failpoints::Point;
 use bulla_storage::faults::mutants::{Bug, either, planted};
 use bulla_storage::files::control::ControlFile;
@@ -37,15 +37,14 @@ use bulla_storage::{ReadFrom, Visibility};
 ///
 /// # Examples
 /// ```
-/// # let dir = std::env::temp_dir().join(format!("bulla-doc-{}", std::process::id()));
-/// # let _ = std::fs::remove_dir_all(&dir);
+/// # let temp = tempfile::tempdir().unwrap();
+/// # let dir = temp.path().join("log");
 /// use bulla_wal::{Level, Log, Options};
 ///
 /// let log = Log::create(&dir, &Options::new().segment_len(1 << 20))?;
 /// let receipt = log.append_with(7, b"a fact", Level::Strict)?;
 /// log.wait(receipt)?; // from here on no crash loses it
 /// log.close()?;
-/// # std::fs::remove_dir_all(&dir).unwrap();
 /// # Ok::<(), bulla_wal::Error>(())
 /// ```
 pub struct Log {

@@ -36,7 +36,7 @@ pub fn checkpoints(
     options: &Options,
     all: bool,
 ) -> Result<Vec<CheckpointFile>> {
-    let dir = CheckpointDir::of(options.io, dir.as_ref());
+    let dir = CheckpointDir::of(&options.io, dir.as_ref());
     let listing = dir.list().map_err(LogError::io("list", &dir.path))?;
     let files = listing.numbers.into_iter().map(|number| inspect(&dir, number, all));
     Ok(files.flatten().collect())

@@ -1,24 +1,11 @@
 //! What the store's tests share: a directory that goes away, small options, plain tokens.
 
-use std::path::PathBuf;
-
 use bulla_engine::{StoreOptions, Token, TokenId};
 use bulla_wal::Options;
+use tempfile::TempDir;
 
-pub(crate) struct Dir(pub(crate) PathBuf);
-
-impl Dir {
-    pub(crate) fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("bulla-store-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        Self(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+pub(crate) fn temp_dir(name: &str) -> TempDir {
+    TempDir::with_prefix(format!("bulla-store-{name}-")).expect("a temporary directory")
 }
 
 pub(crate) fn options() -> StoreOptions {

@@ -9,7 +9,7 @@ use bulla_storage::io::sim::{CrashKind, SimDisk};
 use bulla_storage::{Level, Lsn};
 use bulla_wal::Log;
 
-use crate::image::{DIR, Image, options, segment};
+use super::image::{DIR, Image, options, segment};
 
 /// Promised frames, a re-homed tail, a torn frame behind it, a spare, a dead segment
 /// and a leftover.

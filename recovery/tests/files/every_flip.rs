@@ -11,7 +11,7 @@ use bulla_storage::format::{FRAME_HEADER_LEN, FrameKind};
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{CorruptionKind, Lsn};
 
-use crate::image::{At, DIR, Image, contents, options, segment};
+use super::image::{At, DIR, Image, contents, options, segment};
 
 /// What damage left of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

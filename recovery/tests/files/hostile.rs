@@ -8,7 +8,7 @@ use bulla_storage::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Hea
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber};
 
-use crate::image::{DIR, Image, SEGMENT_LEN, contents, options, segment};
+use super::image::{DIR, Image, SEGMENT_LEN, contents, options, segment};
 
 /// Three segments of one epoch, all but the last sealed.
 pub(crate) fn three() -> Image {
@@ -608,12 +608,11 @@ fn directory_without_a_log_is_told_from_one() {
 #[test]
 fn links_and_fifos_are_never_followed() {
     use std::os::unix::fs::symlink;
-    let dir = std::env::temp_dir().join(format!("bulla-hostile-{}", std::process::id()));
     let image = three();
     let options = Options::new().segment_len(SEGMENT_LEN).ring_len(16 * 1024);
     for what in ["link", "fifo", "directory"] {
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir(&dir).expect("mkdir");
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let dir = temp.path();
         std::fs::write(dir.join("CONTROL"), image.control()).expect("write");
         for (number, bytes) in &image.files {
             let name = segment(*number);
@@ -630,7 +629,7 @@ fn links_and_fifos_are_never_followed() {
             }
             _ => std::fs::create_dir(&second).expect("mkdir"),
         }
-        let error = Recovery::run(&dir, &options).map(drop).expect_err("refused");
+        let error = Recovery::run(dir, &options).map(drop).expect_err("refused");
         // A device with larger sectors refuses this log's before it is looked at.
         if !matches!(error, Error::Log(LogError::SectorTooSmall { .. })) {
             assert_eq!(
@@ -639,10 +638,9 @@ fn links_and_fifos_are_never_followed() {
                 "{what}"
             );
         }
-        let inspection = Inspection::read(&dir, &options).expect("inspect");
+        let inspection = Inspection::read(dir, &options).expect("inspect");
         let Status::Corrupt(found) = &inspection.report().status else { panic!("{what}") };
         assert_eq!(found.kind, CorruptionKind::NotAFile);
         assert_eq!(found.segment, Some(SegmentNumber(2)));
     }
-    std::fs::remove_dir_all(&dir).expect("clean up");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use bulla_recovery::{Inspection, Seal, SegmentBytes};
 use bulla_storage::io::sim::SimDisk;
 
-use crate::image::{DIR, Image, contents, options, segment};
+use super::image::{DIR, Image, contents, options, segment};
 
 const SECTOR: u64 = 512;
 

@@ -10,7 +10,7 @@ use bulla_recovery::{
 use bulla_storage::Lsn;
 use bulla_storage::io::sim::{CrashKind, SimDisk};
 
-use crate::image::{DIR, Image, contents, options, segment};
+use super::image::{DIR, Image, contents, options, segment};
 
 fn three() -> Image {
     let mut image = Image::new(512);

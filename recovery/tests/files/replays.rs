@@ -9,7 +9,7 @@ use bulla_storage::frames::read_buffer::Window;
 use bulla_storage::frames::reader::{Batch, Cursor, End, Start, Walk};
 use bulla_storage::{Lsn, Seq};
 
-use crate::image::{DIR, Image, options, segment};
+use super::image::{DIR, Image, options, segment};
 
 fn image() -> Image {
     let mut image = Image::new(512);
@@ -247,11 +247,11 @@ fn purged_positions_are_told() {
     for removed in [true, false] {
         let disk = image.disk();
         if removed {
-            disk.remove_file(crate::image::segment(1));
+            disk.remove_file(super::image::segment(1));
         }
         let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
         assert_eq!((recovery.report().first_lsn, recovery.report().entries), (first.lsn, 6));
-        assert!(!disk.paths().contains(&crate::image::segment(1)), "the dead segment is gone");
+        assert!(!disk.paths().contains(&super::image::segment(1)), "the dead segment is gone");
         for from in [Bound::Lsn(Lsn(0)), Bound::Seq(Seq(4))] {
             let range = Range { from, to: Bound::Unbounded };
             let error = recovery.replay(range, |_| ControlFlow::Continue(()));

@@ -48,8 +48,8 @@ use bulla_storage::{Epoch, Lsn, Seq};
 ///
 /// # Examples
 /// ```
-/// # let dir = std::env::temp_dir().join(format!("bulla-reader-{}", std::process::id()));
-/// # let _ = std::fs::remove_dir_all(&dir);
+/// # let temp = tempfile::tempdir().unwrap();
+/// # let dir = temp.path().join("log");
 /// use bulla_wal::{Level, Log, Options, ReadFrom, Visibility};
 ///
 /// let log = Log::create(&dir, &Options::new().segment_len(1 << 20))?;
@@ -60,7 +60,6 @@ use bulla_storage::{Epoch, Lsn, Seq};
 /// let entry = reader.next()?.expect("it is now");
 /// assert_eq!((entry.lsn, entry.payload), (receipt.lsn, &b"a fact"[..]));
 /// log.close()?;
-/// # std::fs::remove_dir_all(&dir).unwrap();
 /// # Ok::<(), bulla_wal::Error>(())
 /// ```
 #[derive(Debug)]

@@ -473,7 +473,8 @@ mod tests {
                 return;
             }
         };
-        let path = std::env::temp_dir().join(format!("bulla-queue-{}", std::process::id()));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("file");
         let file = StdIo::new().create(&path, true).expect("a new file");
         let writer = std::thread::spawn(move || {
             for (index, slot) in (0_u32..).zip(queue.slots.iter_mut()) {
@@ -500,6 +501,5 @@ mod tests {
             assert_eq!(done.result.expect("written"), BLOCK as u64);
         }
         assert!(std::fs::read(&path).expect("our own") == [7; WRITES * BLOCK]);
-        std::fs::remove_file(path).expect("our own");
     }
 }

@@ -1,0 +1,13 @@
+//! The tests of this package in one program, which is linked once. Apart are `memory`, which reads
+//! what the kernel says of the whole process, and the loom models, which need another build of
+//! everything.
+
+mod checkpoint;
+mod common;
+mod numbers;
+mod quota;
+mod snapshot;
+mod store;
+mod threads;
+#[path = "common/times.rs"]
+mod times;

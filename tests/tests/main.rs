@@ -1,0 +1,23 @@
+//! The tests that span the crates, in one program: each program links everything again.
+//!
+//! Programs of their own, in files beside this one, are those that need a process for themselves:
+//! `counts` and `memory` have an allocator that counts, `population` reads what the kernel says of
+//! the whole process, and `panics` sets the process's panic hook. `names` checks that no file is
+//! left out.
+
+mod checkpoints;
+mod codecs;
+mod corpus;
+mod devices;
+mod driving;
+mod enumeration;
+mod kills;
+mod names;
+mod opening;
+mod readers;
+mod real;
+mod replay;
+mod simulation;
+mod store;
+mod threads;
+mod uring;
