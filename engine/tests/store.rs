@@ -276,8 +276,8 @@ fn any_record_of_64_bytes_is_stored_but_for_id_0() {
 
 #[test]
 fn store_that_is_shut_down_refuses_writes_and_still_reads() {
-    let dir = Dir::new("shut-down");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("shut-down");
+    let store = Store::open(dir.path(), &options()).expect("created");
     store.at(Level::Relaxed).put(&token(1, 1.0)).expect("put");
     let syncs = store.stats().log.durable_operations();
     store.shut_down().expect("shut down");
@@ -297,14 +297,14 @@ fn store_that_is_shut_down_refuses_writes_and_still_reads() {
     }
     assert_eq!(store.get(TokenId(1)).expect("read"), Some(token(1, 1.0)));
     store.close().expect("closed");
-    let store = Store::open(&dir.0, &options()).expect("opened");
+    let store = Store::open(dir.path(), &options()).expect("opened");
     assert_eq!(store.iter().expect("read").collect::<Vec<_>>(), [token(1, 1.0)]);
 }
 
 #[test]
 fn every_write_is_there_at_a_level_and_waits_for_it() {
-    let dir = Dir::new("level");
-    let store = Store::open(&dir.0, &options()).expect("created");
+    let dir = temp_dir("level");
+    let store = Store::open(dir.path(), &options()).expect("created");
     let strict = store.at(Level::Strict);
     let mut syncs = store.stats().log.durable_operations();
     let mut is_durable = || {

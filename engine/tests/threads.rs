@@ -271,7 +271,7 @@ fn slabs_that_many_threads_touch_first_are_read_right_and_counted_once() {
             damage_first_slab(&dir);
         }
         let store = stripes(&dir, &options);
-        assert_eq!(store.stats().checkpoints.waiting_slabs, SLABS.into());
+        assert_eq!(store.stats().checkpoints.waiting_slabs, u64::from(SLABS));
         let quota = store.stats().quota;
         let changed = |slab: u32| striped(id_in(slab, 2), 1_000 + round);
         let threads: &[&(dyn Fn() + Sync)] = &[

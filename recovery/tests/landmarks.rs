@@ -19,19 +19,13 @@ use bulla_wal::Log;
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-const DIR: &str = "/log";
+use crate::files::image::{self, DIR};
 
 type Entries = Vec<(u64, u64, Vec<u8>)>;
 
 fn options(disk: &SimDisk, seed: u64) -> Options {
     let method = if seed.is_multiple_of(2) { Method::Direct } else { Method::Buffered };
-    Options::new()
-        .io(disk.process())
-        .method(method)
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .manual()
+    image::options(disk).method(method)
 }
 
 fn below(end: u64, rng: &mut SplitMix64) -> u64 {

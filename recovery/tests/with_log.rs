@@ -15,16 +15,7 @@ use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{Level, Lsn, Method, Options};
 use bulla_wal::Log;
 
-const DIR: &str = "/log";
-
-fn options(disk: &SimDisk) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .manual()
-}
+use crate::files::image::{DIR, options};
 
 fn entries(replay: impl FnOnce(&mut dyn FnMut(u64, &[u8]))) -> Vec<(u64, Vec<u8>)> {
     let mut found = Vec::new();

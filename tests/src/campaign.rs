@@ -16,66 +16,44 @@ const DIR: &str = "/log";
 /// Recoveries that crash themselves, one inside the other, before one is let through.
 const NESTED_CRASHES: u64 = 3;
 
-/// What a seed did, for the campaign's totals.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Tally {
-    /// Lives of the simulated process.
-    pub lives: u64,
-    /// Power losses and kills that struck.
-    pub crashes: u64,
-    /// Of these, the ones that struck a recovery.
-    pub crashes_in_recovery: u64,
-    /// Opens in which the recovery crashed three times, one inside the other.
-    pub crashes_three_deep: u64,
-    /// Of all crashes, those that struck while several writes of the log were in flight.
-    pub crashes_amid_writes: u64,
-    /// Writes of the log that were submitted while another was in flight.
-    pub overlapping_writes: u64,
-    /// Entries appended.
-    pub entries: u64,
-    /// Strict receipts that were ready.
-    pub strict: u64,
-    /// Balanced receipts that were ready.
-    pub balanced: u64,
-    /// Segments filled.
-    pub rotations: u64,
-    /// Of the crashes, those that struck a log that had rotated into a segment without zeros
-    /// written ahead.
-    pub crashes_after_reserved: u64,
-    /// Purges that removed something.
-    pub purges: u64,
-    /// Logs poisoned by an injected fault.
-    pub poisoned: u64,
-    /// Appends refused because the disk was full.
-    pub no_space: u64,
-    /// Recoveries that cut a torn tail.
-    pub torn: u64,
-    /// Recoveries that copied a tail into a new segment.
-    pub rehomed: u64,
-    /// Damaged logs that were refused as they must be.
-    pub refused: u64,
-}
-
-impl Tally {
-    /// Adds another seed's.
-    pub fn add(&mut self, other: &Self) {
-        self.lives += other.lives;
-        self.crashes += other.crashes;
-        self.crashes_in_recovery += other.crashes_in_recovery;
-        self.crashes_three_deep += other.crashes_three_deep;
-        self.crashes_amid_writes += other.crashes_amid_writes;
-        self.overlapping_writes += other.overlapping_writes;
-        self.entries += other.entries;
-        self.strict += other.strict;
-        self.balanced += other.balanced;
-        self.rotations += other.rotations;
-        self.crashes_after_reserved += other.crashes_after_reserved;
-        self.purges += other.purges;
-        self.poisoned += other.poisoned;
-        self.no_space += other.no_space;
-        self.torn += other.torn;
-        self.rehomed += other.rehomed;
-        self.refused += other.refused;
+tally! {
+    /// What a seed did, for the campaign's totals.
+    pub struct Tally {
+        /// Lives of the simulated process.
+        pub lives: u64,
+        /// Power losses and kills that struck.
+        pub crashes: u64,
+        /// Of these, the ones that struck a recovery.
+        pub crashes_in_recovery: u64,
+        /// Opens in which the recovery crashed three times, one inside the other.
+        pub crashes_three_deep: u64,
+        /// Of all crashes, those that struck while several writes of the log were in flight.
+        pub crashes_amid_writes: u64,
+        /// Writes of the log that were submitted while another was in flight.
+        pub overlapping_writes: u64,
+        /// Entries appended.
+        pub entries: u64,
+        /// Strict receipts that were ready.
+        pub strict: u64,
+        /// Balanced receipts that were ready.
+        pub balanced: u64,
+        /// Segments filled.
+        pub rotations: u64,
+        /// Of the crashes, those that struck a log that had rotated into a segment without zeros
+        /// written ahead.
+        pub crashes_after_reserved: u64,
+        /// Purges that removed something.
+        pub purges: u64,
+        /// Logs poisoned by an injected fault.
+        pub poisoned: u64,
+        /// Appends refused because the disk was full.
+        pub no_space: u64,
+        /// Recoveries that cut a torn tail.
+        pub torn: u64,
+        /// Recoveries that copied a tail into a new segment.
+        pub rehomed: u64,
+        /// Damaged logs that were refused as they must be.
+        pub refused: u64,
     }
 }
 

@@ -21,40 +21,29 @@ use crate::seeds::{self, Campaign, Failure, Trace};
 
 const DIR: &str = "/log";
 
-/// What a seed did, for the campaign's totals.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Tally {
-    /// Entries that readers showed.
-    pub shown: u64,
-    /// Of these, to readers in another process.
-    pub shown_elsewhere: u64,
-    /// Readers that went on after the log was opened again, without being made anew.
-    pub followed_on: u64,
-    /// Readers that went on from the position that they kept.
-    pub resumed: u64,
-    /// Readers that were told that they went past a loss.
-    pub diverged: u64,
-    /// Readers that were told that their next entry was purged.
-    pub purged: u64,
-    /// Readers that were told of the poison.
-    pub poisoned: u64,
-    /// Entries read by their position.
-    pub random: u64,
+tally! {
+    /// What a seed did, for the campaign's totals.
+    pub struct Tally {
+        /// Entries that readers showed.
+        pub shown: u64,
+        /// Of these, to readers in another process.
+        pub shown_elsewhere: u64,
+        /// Readers that went on after the log was opened again, without being made anew.
+        pub followed_on: u64,
+        /// Readers that went on from the position that they kept.
+        pub resumed: u64,
+        /// Readers that were told that they went past a loss.
+        pub diverged: u64,
+        /// Readers that were told that their next entry was purged.
+        pub purged: u64,
+        /// Readers that were told of the poison.
+        pub poisoned: u64,
+        /// Entries read by their position.
+        pub random: u64,
+    }
 }
 
 impl Tally {
-    /// Adds another seed's.
-    pub fn add(&mut self, other: &Self) {
-        self.shown += other.shown;
-        self.shown_elsewhere += other.shown_elsewhere;
-        self.followed_on += other.followed_on;
-        self.resumed += other.resumed;
-        self.diverged += other.diverged;
-        self.purged += other.purged;
-        self.poisoned += other.poisoned;
-        self.random += other.random;
-    }
-
     /// How often the rarest of these happened.
     #[must_use]
     pub fn rarest(&self) -> u64 {

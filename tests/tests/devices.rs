@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
 
 use bulla_engine::{Error as StoreError, Store, StoreOptions, Token, TokenId};
 use bulla_recovery::{Range, Recovery};
 use bulla_storage::io::sim::{Lie, SimConfig, SimDisk};
+use bulla_tests::small;
 use bulla_wal::{Error, Level, Log, Method, Options};
 
 const DIR: &str = "/log";
@@ -18,14 +18,7 @@ const SEGMENT: &str = "00000000000000000001.seg";
 const ENTRIES: u8 = 12;
 
 fn options(disk: &SimDisk, method: Method) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .method(method)
-        .lock_timeout(Duration::ZERO)
-        .manual()
+    small(disk).method(method)
 }
 
 /// A log with durable entries; the device lies about one of the operations after its creation.

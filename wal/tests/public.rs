@@ -12,16 +12,7 @@ use bulla_wal::{
     Visibility,
 };
 
-const DIR: &str = "/log";
-
-fn options(disk: &SimDisk) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .manual()
-}
+use crate::common::{DIR, options};
 
 #[test]
 fn option_out_of_its_range_is_refused_by_its_name() {

@@ -9,20 +9,15 @@ use bulla_storage::format::{Frame, FrameKind, Header};
 use bulla_storage::io::sim::{FaultOp, SimDisk};
 use bulla_wal::{Level, Log, Lsn, Method, Options, ReadFrom, Reader, SegmentNumber, Visibility};
 
-const DIR: &str = "/log";
+use crate::common::{self, DIR};
+
 const SECTOR: u32 = 512;
 const SEGMENT: usize = 16 * 1024;
 /// An entry of it makes a frame of one sector.
 const PAYLOAD: [u8; 100] = [5; 100];
 
 fn options(disk: &SimDisk) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(SECTOR)
-        .segment_len(SEGMENT as u64)
-        .ring_len(16 * 1024)
-        .idle_promise(Duration::from_secs(3600))
-        .manual()
+    common::options(disk).idle_promise(Duration::from_secs(3600))
 }
 
 fn create(disk: &SimDisk) -> Log {

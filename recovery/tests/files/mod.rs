@@ -6,7 +6,7 @@ mod cases;
 mod crashes;
 mod every_flip;
 mod hostile;
-mod image;
+pub(crate) mod image;
 mod maps;
 mod repairs;
 mod replays;

@@ -2,14 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use bulla_engine::{Level, Store, StoreOptions, Token, TokenId};
 use bulla_storage::io::sim::SimDisk;
-use bulla_wal::Options;
 
 use super::{logs, repair};
-use crate::Rng;
+use crate::{Rng, small};
 
 const DIR: &str = "/store";
 const CHECKPOINTS: &str = "/store/checkpoints";
@@ -123,12 +121,5 @@ fn store() -> &'static (Files, Vec<Token>) {
 }
 
 fn options(disk: &SimDisk) -> StoreOptions {
-    let log = Options::new()
-        .io(disk.process())
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .lock_timeout(Duration::ZERO)
-        .manual();
-    StoreOptions::new().log(log).checkpoint_reserve_bytes(None)
+    StoreOptions::new().log(small(disk)).checkpoint_reserve_bytes(None)
 }

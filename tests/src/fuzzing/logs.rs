@@ -3,13 +3,14 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use bulla_recovery::{Error, Range, Recovery};
 use bulla_storage::files::dir;
 use bulla_storage::format::Control;
 use bulla_storage::io::sim::SimDisk;
-use bulla_wal::{Level, Log, Options, Seq};
+use bulla_wal::{Level, Log, Seq};
+
+use crate::small;
 
 /// Where the log is on the simulated disk.
 pub(super) const DIR: &str = "/log";
@@ -56,7 +57,7 @@ pub(super) fn small() -> &'static [Files] {
                 append(&reopen(disk), Level::Balanced, 1);
             }),
             ("idle", idle),
-            ("created", |disk| drop(Log::create(Path::new(DIR), &options(disk)))),
+            ("created", |disk| drop(Log::create(Path::new(DIR), &small(disk)))),
         ])
     })
 }
@@ -76,7 +77,7 @@ fn killed(disk: &SimDisk) {
 }
 
 fn killed_after(disk: &SimDisk, rounds: usize) {
-    let log = Log::create(Path::new(DIR), &options(disk)).expect("a fresh disk");
+    let log = Log::create(Path::new(DIR), &small(disk)).expect("a fresh disk");
     fill(&log, rounds);
     append(&log, Level::Balanced, rounds.min(5));
     disk.kill();
@@ -87,7 +88,7 @@ fn closed(disk: &SimDisk) {
 }
 
 fn closed_after(disk: &SimDisk, rounds: usize) {
-    let log = Log::create(Path::new(DIR), &options(disk)).expect("a fresh disk");
+    let log = Log::create(Path::new(DIR), &small(disk)).expect("a fresh disk");
     fill(&log, rounds);
     log.close().expect("no faults");
 }
@@ -112,7 +113,7 @@ fn purged(disk: &SimDisk) {
 }
 
 fn idle(disk: &SimDisk) {
-    let log = Log::create(Path::new(DIR), &options(disk)).expect("a fresh disk");
+    let log = Log::create(Path::new(DIR), &small(disk)).expect("a fresh disk");
     fill(&log, 8);
     disk.advance(60_000_000);
     for _ in 0..IDLE_STEPS {
@@ -122,7 +123,7 @@ fn idle(disk: &SimDisk) {
 }
 
 fn reopen(disk: &SimDisk) -> Log {
-    let recovery = Recovery::run(Path::new(DIR), &options(disk)).expect("it is intact");
+    let recovery = Recovery::run(Path::new(DIR), &small(disk)).expect("it is intact");
     Log::start(recovery.into_recovered()).expect("no faults")
 }
 
@@ -145,17 +146,6 @@ fn append(log: &Log, level: Level, count: usize) {
         let receipt = log.append_with(5, &[0xA5; 700][..100 + at * 150], level);
         log.wait(receipt.expect("there is room")).expect("no faults");
     }
-}
-
-/// How the logs are written and opened.
-pub(super) fn options(disk: &SimDisk) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(SECTOR as u32)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .lock_timeout(Duration::ZERO)
-        .manual()
 }
 
 /// A disk with these files and nothing else.
@@ -204,6 +194,6 @@ pub(super) fn replayed(recovery: &Recovery) -> Result<Vec<Entry>, Error> {
 /// The entries that a log holds that can be opened.
 #[cfg(test)]
 pub(super) fn entries(disk: &SimDisk) -> Vec<Entry> {
-    let recovery = Recovery::run(Path::new(DIR), &options(disk)).expect("it opens");
+    let recovery = Recovery::run(Path::new(DIR), &small(disk)).expect("it opens");
     replayed(&recovery).expect("it can be read")
 }

@@ -51,73 +51,39 @@ const RESERVE_BYTES: u64 = 256 * 1024;
 /// A record and when it expires (0: never).
 type Map = BTreeMap<u32, (Token, u64)>;
 
-/// What a seed did, for the campaign's totals.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Tally {
-    pub crashes: u64,
-    pub lost_operations: u64,
-    pub acknowledged: u64,
-    pub changes: u64,
-    pub batches: u64,
-    pub swaps: u64,
-    pub swaps_refused: u64,
-    pub updates_that_panicked: u64,
-    pub expired: u64,
-    pub refused_for_records: u64,
-    pub refused_for_bytes: u64,
-    pub reclaimed: u64,
-    pub refused_by_the_ring: u64,
-    pub crashes_in_opens: u64,
-    pub checkpoints: u64,
-    pub opened_from_checkpoints: u64,
-    pub opened_from_older_ones: u64,
-    pub slabs_built_again: u64,
-    pub opened_on_purged_logs: u64,
-    pub snapshots: u64,
-    pub pages_kept: u64,
-    pub changes_amid_checkpoints: u64,
-    pub clock_jumps_back: u64,
-    pub opened_above_quotas: u64,
-    pub poisoned: u64,
-    pub no_space: u64,
-    pub checkpoints_failed: u64,
-    pub reserves_used: u64,
-    pub opens_failed: u64,
-}
-
-impl Tally {
-    /// Adds another seed's.
-    pub fn add(&mut self, other: &Self) {
-        self.crashes += other.crashes;
-        self.lost_operations += other.lost_operations;
-        self.acknowledged += other.acknowledged;
-        self.changes += other.changes;
-        self.batches += other.batches;
-        self.swaps += other.swaps;
-        self.swaps_refused += other.swaps_refused;
-        self.updates_that_panicked += other.updates_that_panicked;
-        self.expired += other.expired;
-        self.refused_for_records += other.refused_for_records;
-        self.refused_for_bytes += other.refused_for_bytes;
-        self.reclaimed += other.reclaimed;
-        self.refused_by_the_ring += other.refused_by_the_ring;
-        self.crashes_in_opens += other.crashes_in_opens;
-        self.checkpoints += other.checkpoints;
-        self.opened_from_checkpoints += other.opened_from_checkpoints;
-        self.opened_from_older_ones += other.opened_from_older_ones;
-        self.slabs_built_again += other.slabs_built_again;
-        self.opened_on_purged_logs += other.opened_on_purged_logs;
-        self.snapshots += other.snapshots;
-        self.pages_kept += other.pages_kept;
-        self.changes_amid_checkpoints += other.changes_amid_checkpoints;
-        self.clock_jumps_back += other.clock_jumps_back;
-        self.opened_above_quotas += other.opened_above_quotas;
-        self.poisoned += other.poisoned;
-        self.no_space += other.no_space;
-        self.checkpoints_failed += other.checkpoints_failed;
-        self.reserves_used += other.reserves_used;
-        self.opens_failed += other.opens_failed;
+tally! {
+    /// What a seed did, for the campaign's totals.
+    #[expect(missing_docs, reason = "the names say it")]
+    pub struct Tally {
+        pub crashes: u64,
+        pub lost_operations: u64,
+        pub acknowledged: u64,
+        pub changes: u64,
+        pub batches: u64,
+        pub swaps: u64,
+        pub swaps_refused: u64,
+        pub updates_that_panicked: u64,
+        pub expired: u64,
+        pub refused_for_records: u64,
+        pub refused_for_bytes: u64,
+        pub reclaimed: u64,
+        pub refused_by_the_ring: u64,
+        pub crashes_in_opens: u64,
+        pub checkpoints: u64,
+        pub opened_from_checkpoints: u64,
+        pub opened_from_older_ones: u64,
+        pub slabs_built_again: u64,
+        pub opened_on_purged_logs: u64,
+        pub snapshots: u64,
+        pub pages_kept: u64,
+        pub changes_amid_checkpoints: u64,
+        pub clock_jumps_back: u64,
+        pub opened_above_quotas: u64,
+        pub poisoned: u64,
+        pub no_space: u64,
+        pub checkpoints_failed: u64,
+        pub reserves_used: u64,
+        pub opens_failed: u64,
     }
 }
 
