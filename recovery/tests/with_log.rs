@@ -143,7 +143,7 @@ fn inspection_of_a_running_log_finds_no_damage() {
         let temp = tempfile::tempdir().expect("a temporary directory");
         let dir = temp.path();
         let options = Options::new().method(method).segment_len(64 * 1024).ring_len(64 * 1024);
-        let (recovered, _) = open(&dir, &options).expect("open");
+        let (recovered, _) = open(dir, &options).expect("open");
         let log = Log::start(recovered).expect("start");
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -160,11 +160,11 @@ fn inspection_of_a_running_log_finds_no_damage() {
                 }
             });
             // Judged only when the writer has ended: a panic here would leave it running.
-            let looks: Vec<_> = (0..60).map(|_| Inspection::read(&dir, &options)).collect();
+            let looks: Vec<_> = (0..60).map(|_| Inspection::read(dir, &options)).collect();
             let passes: Vec<_> = (0..60)
                 .map(|_| {
                     let mut seqs = Vec::new();
-                    let stats = replay(&dir, &options, Range::ALL, |entry| {
+                    let stats = replay(dir, &options, Range::ALL, |entry| {
                         seqs.push(entry.seq.0);
                         ControlFlow::Continue(())
                     });
@@ -188,10 +188,9 @@ fn inspection_of_a_running_log_finds_no_damage() {
         });
         log.close().expect("close");
         assert_eq!(
-            Inspection::read(&dir, &options).expect("inspect").report().status,
+            Inspection::read(dir, &options).expect("inspect").report().status,
             Status::Clean
         );
-        std::fs::remove_dir_all(&dir).expect("clean up");
     }
 }
 

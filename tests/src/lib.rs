@@ -47,7 +47,7 @@ use tempfile::TempDir;
 /// Returns the options of a log on a simulated disk that has several segments after a few entries,
 /// and that starts no thread.
 #[must_use]
-pub fn small(disk: &SimDisk) -> Options {
+pub fn small_options(disk: &SimDisk) -> Options {
     Options::new()
         .io(disk.process())
         .sector(512)

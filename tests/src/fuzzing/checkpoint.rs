@@ -7,7 +7,7 @@ use bulla_engine::{Level, Store, StoreOptions, Token, TokenId};
 use bulla_storage::io::sim::SimDisk;
 
 use super::{logs, repair};
-use crate::{Rng, small};
+use crate::{Rng, small_options};
 
 const DIR: &str = "/store";
 const CHECKPOINTS: &str = "/store/checkpoints";
@@ -121,5 +121,5 @@ fn store() -> &'static (Files, Vec<Token>) {
 }
 
 fn options(disk: &SimDisk) -> StoreOptions {
-    StoreOptions::new().log(small(disk)).checkpoint_reserve_bytes(None)
+    StoreOptions::new().log(small_options(disk)).checkpoint_reserve_bytes(None)
 }
