@@ -9,8 +9,8 @@ use bulla_storage::format::Header;
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{Lsn, SegmentNumber};
 
-use crate::hostile::{change_last_header, three};
-use crate::image::{DIR, Image, options, segment};
+use super::hostile::{change_last_header, three};
+use super::image::{DIR, Image, options, segment};
 
 /// Frames of one entry each in one segment, with no durable mark.
 fn unmarked(frames: usize) -> Image {
