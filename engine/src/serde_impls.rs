@@ -80,8 +80,6 @@ macro_rules! as_number {
             use bulla_wal::$type;
             use serde::{Deserialize, Deserializer, Serializer};
 
-            // The signature that `serde(with)` asks for.
-            #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
             pub(crate) fn serialize<S: Serializer>(
                 position: &$type,
                 serializer: S,
