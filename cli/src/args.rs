@@ -1,4 +1,4 @@
-//! Options that several commands share, and how their values are read.
+//! Options that several commands share, and how their values are parsed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,28 +7,32 @@ use bulla_recovery::{Bound, Range};
 use bulla_storage::io::uring::UringIo;
 use bulla_wal::{Level, Lsn, Method, Options, Seq};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::terminal;
+use crate::times::nanoseconds;
 
 /// How a log is opened.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Log")]
 pub(crate) struct LogArgs {
-    /// How data reach the disk.
+    /// How data reaches the disk.
     #[arg(long, value_enum, default_value_t, value_name = "NAME")]
     pub(crate) backend: Backend,
     /// Length of new segment files, such as 64MiB (the default) or 1MiB.
     #[arg(long, value_parser = size, value_name = "SIZE")]
     pub(crate) segment_size: Option<u64>,
-    /// Sector size of a log that is created: 512 to 16KiB. A log keeps its own.
+    /// Sector size of a new log: 512 to 16KiB. An existing log keeps its own.
     #[arg(long, value_parser = size, value_name = "SIZE")]
     pub(crate) sector: Option<u64>,
-    /// Memory of the append ring, such as 32MiB (the default): what a crash of the
-    /// process can take from relaxed entries at most.
+    /// Memory of the append ring, such as 32MiB (the default): the most that a crash of the
+    /// process can take of relaxed entries.
     #[arg(long, value_parser = size, value_name = "SIZE")]
     pub(crate) ring_size: Option<u64>,
 }
 
 impl LogArgs {
-    /// The command line that says the same, for a child process.
+    /// Returns the same options as words of a command line, for a child process.
     pub(crate) fn words(&self) -> Vec<String> {
         let lens = [
             ("segment-size", self.segment_size),
@@ -39,7 +43,7 @@ impl LogArgs {
         std::iter::once(format!("--backend={}", self.backend)).chain(lens).collect()
     }
 
-    /// The log's options.
+    /// Returns the log's options.
     pub(crate) fn options(&self) -> Options {
         let mut options = Options::new().method(self.backend.method());
         if self.backend == Backend::Uring {
@@ -49,7 +53,7 @@ impl LogArgs {
             options = options.segment_len(len);
         }
         if let Some(len) = self.sector {
-            // A length that does not fit is refused, as it is no sector size either.
+            // A length that does not fit is refused like any other that is not a sector size.
             options = options.sector(u32::try_from(len).unwrap_or(u32::MAX));
         }
         if let Some(len) = self.ring_size {
@@ -60,22 +64,23 @@ impl LogArgs {
 }
 
 /// A way to the disk.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(ValueEnum, Serialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Backend {
-    /// Direct, or buffered where the file system has no direct I/O.
+    /// Direct, or buffered where the file system does not support direct I/O.
     #[default]
     Auto,
-    /// Past the page cache (`O_DIRECT`), synced writes.
+    /// Bypass the page cache (`O_DIRECT`), with synced writes.
     #[value(alias = "std")]
     Direct,
     /// Through the page cache, with fdatasync.
     Buffered,
-    /// As direct, several writes in flight by `io_uring`.
+    /// Like direct, with several writes in flight through `io_uring`.
     Uring,
 }
 
 impl Backend {
-    /// Those that can be told apart.
+    /// Returns those that differ from each other.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         Self::value_variants().iter().copied().filter(|backend| *backend != Self::Auto)
     }
@@ -87,13 +92,19 @@ impl Backend {
         }
     }
 
-    /// Says on standard error when what was asked for by name can't be had.
+    /// Warns when the backend that was asked for by name is not available; with --verbose,
+    /// prints the one in use.
     pub(crate) fn warn_of_fallback(self, stats: &bulla_wal::Stats) {
+        let (backend, method) = (stats.backend, stats.method);
         if let (Self::Direct | Self::Uring, Some(reason)) = (self, &stats.fallback) {
-            eprintln!(
-                "bulla: no --backend {self} here ({reason}): using {} I/O, {}",
-                stats.backend, stats.method
-            );
+            terminal::warn(format_args!(
+                "--backend {self} is not available here ({reason}): using {backend} I/O, {method}"
+            ));
+        } else {
+            let depth = stats.depth;
+            terminal::detail(format_args!(
+                "using {backend} I/O, {method}, up to {depth} writes in flight"
+            ));
         }
     }
 }
@@ -110,9 +121,10 @@ impl fmt::Display for Backend {
 }
 
 /// A durability level.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(ValueEnum, Serialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LevelArg {
-    /// Acknowledged when in memory.
+    /// Acknowledged when in memory: a crash can lose it.
     Relaxed,
     /// Acknowledged when the kernel has it: survives kill -9.
     #[default]
@@ -122,7 +134,7 @@ pub(crate) enum LevelArg {
 }
 
 impl LevelArg {
-    /// As it is given on a command line.
+    /// Returns the name on the command line.
     pub(crate) const fn name(self) -> &'static str {
         self.level().name()
     }
@@ -136,7 +148,13 @@ impl LevelArg {
     }
 }
 
-/// Which entries.
+impl fmt::Display for LevelArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The range of entries.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct RangeArgs {
     /// First entry: a position (LSN) such as 8192, a number such as seq:17, or a time
@@ -150,12 +168,12 @@ pub(crate) struct RangeArgs {
     #[arg(long, value_parser = position, value_name = "LSN", group = "end")]
     pub(crate) to_lsn: Option<u64>,
     /// Only entries with lower numbers.
-    #[arg(long, value_parser = position, value_name = "N", group = "end")]
+    #[arg(long, value_parser = seq, value_name = "N", group = "end")]
     pub(crate) to_seq: Option<u64>,
     /// Only entries written before this time: as in RFC 3339, such as
     /// 2026-11-21T06:00:00.5+01:00, or nanoseconds since 1970. The writer's clock counts;
-    /// entries of one frame have one time.
-    #[arg(long, value_parser = time, value_name = "TIME", group = "end")]
+    /// all entries of a frame have the same time.
+    #[arg(long, value_parser = nanoseconds, value_name = "TIME", group = "end")]
     pub(crate) to_time: Option<u64>,
 }
 
@@ -172,7 +190,9 @@ impl RangeArgs {
     }
 }
 
-/// A length in bytes, with or without a unit.
+/// Parses a length in bytes, with or without a unit.
+///
+/// A single letter is binary, unlike in `bytesize`: lengths here are multiples of a sector.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let (number, unit) = (digits.trim_end(), &text[digits.len()..]);
@@ -184,22 +204,23 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         "kB" | "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
-        _ => return Err(format!("{unit:?} is no unit: use B, KiB, MiB, GiB, kB, MB or GB")),
+        _ => return Err(format!("{unit:?} is not a unit: use B, KiB, MiB, GiB, kB, MB or GB")),
     };
-    let number: u64 =
-        number.parse().map_err(|_| format!("{number:?} is no whole number, such as in 64MiB"))?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("{number:?} is not a whole number, such as the 64 of 64MiB"))?;
     number.checked_mul(factor).ok_or_else(|| format!("{text} does not fit into 64 bits"))
 }
 
 fn bound(text: &str) -> Result<Bound, String> {
     if text.contains('-') {
-        return time(text).map(Bound::Time);
+        return nanoseconds(text).map(Bound::Time);
     }
-    let (number, bound): (_, fn(u64) -> Bound) = match text.strip_prefix("seq:") {
-        Some(number) => (number, |seq| Bound::Seq(Seq(seq))),
-        None => (text.strip_prefix("lsn:").unwrap_or(text), |lsn| Bound::Lsn(Lsn(lsn))),
-    };
-    position(number).map(bound).map_err(|_| {
+    if let Some(number) = text.strip_prefix("seq:") {
+        return seq(number).map(|seq| Bound::Seq(Seq(seq)));
+    }
+    let lsn = position(text.strip_prefix("lsn:").unwrap_or(text));
+    lsn.map(|lsn| Bound::Lsn(Lsn(lsn))).map_err(|_| {
         format!(
             "{text:?} is neither a position such as 8192, nor a number such as seq:17, nor a \
              time such as 2026-11-21T06:00:00Z"
@@ -207,31 +228,22 @@ fn bound(text: &str) -> Result<Bound, String> {
     })
 }
 
-/// Nanoseconds below this are in 1973 or before: somebody meant seconds, or milliseconds.
-const EARLIEST_NS: u64 = 100_000_000_000_000_000;
-
-/// A time in ns since 1970: such a number, or as in RFC 3339, or as `stat` shows it.
-pub(crate) fn time(text: &str) -> Result<u64, String> {
-    if let Ok(ns) = text.parse::<u64>() {
-        return if ns >= EARLIEST_NS {
-            Ok(ns)
-        } else {
-            Err(format!("{text} nanoseconds after the beginning of 1970 is no time of a log"))
-        };
+/// Parses the number of an entry.
+pub(crate) fn seq(text: &str) -> Result<u64, String> {
+    match number(text) {
+        Some(0) => Err("the numbers of entries start at 1".to_owned()),
+        Some(seq) => Ok(seq),
+        None => Err(format!("{text:?} is not the number of an entry, such as 17")),
     }
-    let zoned = text.strip_suffix(" UTC").map(|rest| format!("{rest}Z"));
-    let time: jiff::Timestamp = zoned.as_deref().unwrap_or(text).parse().map_err(|_| {
-        format!(
-            "{text:?} is no time: write one as in RFC 3339, with its offset from UTC, such as \
-             2026-11-21T06:00:00Z, or nanoseconds since 1970"
-        )
-    })?;
-    u64::try_from(time.as_nanosecond()).map_err(|_| format!("{text} is before 1970"))
 }
 
-/// A number, also one grouped as in a table: 1,323,008.
+/// Parses a position, also one grouped as in a table: 1,323,008.
 pub(crate) fn position(text: &str) -> Result<u64, String> {
-    text.replace(',', "").parse().map_err(|_| format!("{text:?} is no position such as 8192"))
+    number(text).ok_or_else(|| format!("{text:?} is not a position such as 8192"))
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.replace(',', "").parse().ok()
 }
 
 #[cfg(test)]
@@ -254,23 +266,10 @@ mod tests {
         assert_eq!(bound("8192"), Ok(Bound::Lsn(Lsn(8192))));
         assert_eq!(bound("seq:17"), Ok(Bound::Seq(Seq(17))));
         assert_eq!(bound("1,323,008"), Ok(Bound::Lsn(Lsn(1_323_008))));
-        assert!(bound("seq:").is_err());
-    }
-
-    #[test]
-    fn times_have_an_offset_or_are_nanoseconds() {
-        let seven = 1_795_244_400_500_000_000;
-        for text in [
-            "2026-11-21T07:00:00.5Z",
-            "2026-11-21T08:00:00.5+01:00",
-            "2026-11-21 07:00:00.500 UTC",
-            "1795244400500000000",
-        ] {
-            assert_eq!(time(text), Ok(seven), "{text}");
-        }
-        assert_eq!(bound("2026-11-21T07:00:00.5Z"), Ok(Bound::Time(seven)));
-        for wrong in ["2026-11-21T07:00:00", "07:00", "1795244400", "1960-01-01T00:00:00Z", "-5"] {
-            assert!(time(wrong).is_err(), "{wrong}");
+        let seven = Ok(Bound::Time(1_795_244_400_500_000_000));
+        assert_eq!(bound("2026-11-21T07:00:00.5Z"), seven);
+        for wrong in ["seq:", "seq:0", "lsn:", "noon"] {
+            assert!(bound(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -1,13 +1,12 @@
-//! What ends a command, with the exit code and what the user may do about it.
+//! Why a command ended before its work was done, as plain data. `failure` prints it.
 
-use std::error::Error as _;
 use std::io;
 use std::path::PathBuf;
 
-use bulla_engine::{CheckpointError, TokenError};
-use bulla_wal::CorruptionKind;
+use bulla_engine::TokenError;
 
-use crate::mapping::MappingError;
+use crate::mapping::{MappingError, RowError};
+use crate::numbers::size;
 
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -19,26 +18,26 @@ pub(crate) enum Error {
     Recovery(#[from] bulla_recovery::Error),
     #[error(transparent)]
     Store(#[from] bulla_engine::Error),
-    #[error("{what} {}", path.display())]
+    #[error("could not {what} {}", path.display())]
     File {
         what: &'static str,
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("no log can be made in {}: the directory above it does not exist", .0.display())]
+    #[error("can't create a log in {}: its parent directory does not exist", .0.display())]
     NoParent(PathBuf),
-    #[error("there is no log in {}, but something else ({name})", path.display())]
+    #[error("{} holds no log, but other files ({name})", path.display())]
     NotEmpty { path: PathBuf, name: String },
     #[error("{}: {reason}", path.display())]
     Input { path: PathBuf, reason: &'static str },
-    #[error("read {}", path.display())]
+    #[error("could not read {}", path.display())]
     Zip {
         path: PathBuf,
         #[source]
         source: zip::result::ZipError,
     },
-    #[error("read {}", path.display())]
+    #[error("could not read {}", path.display())]
     Csv {
         path: PathBuf,
         #[source]
@@ -57,101 +56,52 @@ pub(crate) enum Error {
         #[source]
         source: MappingError,
     },
-    #[error("{option} is for CSV files: a legacy log holds whole tokens")]
+    #[error("{option} is for CSV files: a legacy log holds complete tokens")]
     NotForLegacy { option: &'static str },
     #[error(
-        "{} is damaged in {places} places that can have held tokens, first at byte {at}; nothing \
-         was loaded",
+        "{} is damaged in {places} places that may have held tokens, the first at byte {at}; \
+         nothing was loaded",
         path.display()
     )]
     LegacyDamaged { path: PathBuf, places: u64, at: u64 },
-    #[error("{} changed while it was read", path.display())]
+    #[error("{} changed while it was being read", path.display())]
     Changed { path: PathBuf },
     #[error("there is no command {0:?}")]
     NoCommand(String),
-    #[error("no token has id {0}")]
-    NoToken(u32),
-    #[error("write to standard output")]
+    #[error("no token has id {id}")]
+    NoToken {
+        id: u32,
+        /// The id was typed as all 32 bits of it.
+        is_full: bool,
+    },
+    #[error("could not write to standard output")]
     Output(#[source] io::Error),
-    #[error("read from standard input")]
+    #[error("could not read from standard input")]
     Stdin(#[source] io::Error),
-    #[error("{what}")]
+    #[error("could not {what}")]
     System {
         what: &'static str,
         #[source]
         source: io::Error,
     },
-    #[error("the child process ended by itself ({status}); what it said is above")]
+    #[error("the child process ended by itself ({status}); its messages are above")]
     Child { status: std::process::ExitStatus },
-    #[error("the child process did not get to work within {seconds} s")]
+    #[error("the child process did not open its log within {seconds} s")]
     ChildStuck { seconds: u64 },
-    #[error("{} is on {kind}, which is memory: nothing there is on a disk", path.display())]
+    #[error("{} is on {kind}, a file system in memory: no disk is involved", path.display())]
     InMemory { path: PathBuf, kind: String },
-    #[error("{what}: {needed} bytes are needed, {free} are free")]
+    #[error("not enough {what}: {} needed, {} free", size(*.needed), size(*.free))]
     TooLittle { what: &'static str, needed: u64, free: u64 },
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("--set names the same part more than once")]
+    SetTwice,
     #[error("interrupted")]
     Interrupted,
 }
 
-/// Why a row of the input is no token.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RowError {
-    #[error("column {column}: {value:?} is neither a number nor a time like 2013-01-01T10:00:00Z")]
-    Value { column: String, value: String },
-    #[error("the id {0} is no whole number from 1 to 16777215")]
-    Id(f64),
-    #[error("the timestamp {0} is not within 1970 and 2106")]
-    Timestamp(f64),
-    #[error(transparent)]
-    Token(#[from] TokenError),
-}
-
-const NO_SPACE: &str = "free some space, then run the command again";
-
-/// What can be done about a corrupt log.
-pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
-    match kind {
-        CorruptionKind::Control(_) | CorruptionKind::ControlMissing => {
-            "nothing was changed. Without CONTROL the log can't be read, nor repaired: restore \
-             a copy of it, or of the directory"
-        }
-        _ => {
-            "nothing was changed. Restore a copy, or give up what is damaged and what follows \
-             it with `bulla repair DIR` (it says what would be lost, asks for --yes, keeps copies)"
-        }
-    }
-}
-
-fn of_io(kind: io::ErrorKind) -> Option<&'static str> {
-    match kind {
-        io::ErrorKind::PermissionDenied => Some("run it as the user who owns the log"),
-        io::ErrorKind::ReadOnlyFilesystem => Some("mount the file system for writing"),
-        io::ErrorKind::StorageFull => Some(NO_SPACE),
-        io::ErrorKind::NotADirectory => Some("name a log's directory, not a file"),
-        _ => None,
-    }
-}
-
-fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
-    match error {
-        CheckpointError::Io { source, .. } => of_io(source.kind()),
-        CheckpointError::NotPromised { .. } => Some("change something, then retry"),
-        CheckpointError::Missing { .. } => Some(
-            "restore a copy of the directory: what was before the start of the log is in no other \
-             place. `bulla verify DIR` looks at every checkpoint",
-        ),
-        CheckpointError::Slab { .. } => Some(
-            "restore a copy of the directory. All other records can be read by a program that \
-             opens the store",
-        ),
-        CheckpointError::WithoutLog { .. } => {
-            Some("restore the log, or move the checkpoints away and begin anew")
-        }
-        _ => None,
-    }
-}
-
 impl Error {
+    /// Wraps a system error: "could not `what` PATH".
     pub(crate) fn file(
         what: &'static str,
         path: impl Into<PathBuf>,
@@ -160,25 +110,8 @@ impl Error {
         move |source| Self::File { what, path, source }
     }
 
-    /// The exit code.
-    pub(crate) fn code(&self) -> u8 {
-        match (self.log(), self) {
-            (Some(bulla_wal::Error::Corrupt(_)), _)
-            | (
-                _,
-                Self::LegacyDamaged { .. }
-                | Self::Store(bulla_engine::Error::Checkpoint(
-                    CheckpointError::Missing { .. } | CheckpointError::Slab { .. },
-                )),
-            ) => 4,
-            (Some(bulla_wal::Error::Options { .. }), _)
-            | (_, Self::Mapping { .. } | Self::NotForLegacy { .. } | Self::NoCommand(_)) => 2,
-            _ => 1,
-        }
-    }
-
-    /// The log's error, if it is one.
-    fn log(&self) -> Option<&bulla_wal::Error> {
+    /// Returns the log's error, if it is one.
+    pub(crate) fn log(&self) -> Option<&bulla_wal::Error> {
         match self {
             Self::Log(error)
             | Self::Recovery(bulla_recovery::Error::Log(error))
@@ -186,94 +119,6 @@ impl Error {
                 bulla_engine::Error::Log(error)
                 | bulla_engine::Error::Recovery(bulla_recovery::Error::Log(error)),
             ) => Some(error),
-            _ => None,
-        }
-    }
-
-    /// Prints it, its sources, and what to do.
-    pub(crate) fn report(&self) {
-        eprintln!("bulla: {self}");
-        let mut source = self.source();
-        while let Some(cause) = source {
-            eprintln!("  because: {cause}");
-            source = cause.source();
-        }
-        if let Some(hint) = self.hint() {
-            eprintln!("  do: {hint}");
-        }
-    }
-
-    fn hint(&self) -> Option<&'static str> {
-        use bulla_wal::Error as Log;
-        if let Some(log) = self.log() {
-            return match log {
-                Log::Corrupt(corruption) => Some(of_corruption(corruption.kind)),
-                Log::NotALog { .. } => {
-                    Some("name a log's directory, or make one with `bulla load` or `bulla append`")
-                }
-                Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
-                Log::NoSpace(_) => Some(NO_SPACE),
-                Log::Poisoned { .. } => {
-                    Some("check the device (dmesg), then `bulla replay DIR` to recover the log")
-                }
-                Log::Purged { .. } => {
-                    Some("ask for a later position; `bulla stat DIR` shows the first")
-                }
-                Log::Diverged { .. } => Some(
-                    "what was shown last is not in the log any more: read it again from before",
-                ),
-                Log::TooLarge { .. } => Some(
-                    "use smaller entries or batches, or a larger --ring-size and --segment-size",
-                ),
-                Log::SectorTooSmall { .. } => {
-                    Some("make the log anew with a larger --sector and load it again")
-                }
-                Log::Io { source, .. } => of_io(source.kind()),
-                _ => None,
-            };
-        }
-        match self {
-            Self::Store(bulla_engine::Error::Checkpoint(error)) => of_checkpoint(error),
-            Self::Store(bulla_engine::Error::Entry { .. }) => {
-                Some("this log is none of tokens; `bulla dump DIR` shows its entries")
-            }
-            Self::Store(bulla_engine::Error::TooFarAhead { .. }) => Some(
-                "a time is seconds since 1970: map another column to the timestamp, give it a \
-                 factor, or set the clock",
-            ),
-            Self::Recovery(bulla_recovery::Error::Cut { .. }) => {
-                Some("`bulla verify DIR` shows the last position that can be kept, as last lsn")
-            }
-            Self::Recovery(bulla_recovery::Error::Purged { .. }) => {
-                Some("ask for a later position; `bulla stat DIR` shows the first")
-            }
-            Self::Row { source: RowError::Token(_), .. } => Some(
-                "give the column a smaller factor (--map 4.x=dep_delay:0.0001), or cut values \
-                 to their range with --clamp",
-            ),
-            Self::Row { source: RowError::Value { .. }, .. } => {
-                Some("map another column, or make the value empty or NA if it is missing")
-            }
-            Self::Mapping { .. } => Some("`bulla load --help` shows how columns are mapped"),
-            Self::NotForLegacy { .. } => Some("leave the option out, or --from legacy"),
-            Self::LegacyDamaged { .. } => Some(
-                "load a copy that is whole if there is one. `bulla load --from legacy FILE \
-                 --dry-run` shows what is missing; --skip-damaged loads the rest",
-            ),
-            Self::Changed { .. } => Some(
-                "stop the program that writes to it, then run the command again: what was \
-                 loaded is replaced",
-            ),
-            Self::NoParent(_) => Some("check the path, or make the directory above it first"),
-            Self::NotEmpty { .. } => {
-                Some("a log needs a directory of its own: name one that is empty or not there yet")
-            }
-            Self::InMemory { .. } => {
-                Some("name a directory on a disk, or measure without one with --allow-tmpfs")
-            }
-            Self::TooLittle { .. } => Some("free some, or use fewer --records"),
-            Self::NoCommand(_) => Some("`bulla --help` shows the commands"),
-            Self::NoToken(_) => Some("`bulla scan DIR` shows the ids that there are"),
             _ => None,
         }
     }

@@ -1,13 +1,14 @@
-//! What a directory lies on: its file system, and the disk's own words about itself.
+//! What a directory lies on: its file system, and what the disk says about itself.
 //!
-//! Reads `/proc/self/mountinfo` and `/sys`; what is not there is not known. Judges nothing.
+//! Reads `/proc/self/mountinfo` and `/sys`; what is missing there is unknown. Judges nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use procfs::process::MountInfo;
+use serde::Serialize;
+
 use crate::error::{Error, Result};
-use crate::fields;
-use crate::output::Fields;
 
 /// A directory and what is below it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,7 +18,7 @@ pub(crate) struct Facts {
     pub(crate) device: Option<Device>,
 }
 
-/// A line of mountinfo.
+/// A mounted file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mount {
     pub(crate) point: PathBuf,
@@ -36,7 +37,7 @@ pub(crate) struct Device {
     pub(crate) rotational: Option<bool>,
     /// `write back` or `write through`.
     pub(crate) write_cache: Option<String>,
-    /// Can it make a single write durable?
+    /// Whether it can make a single write durable.
     pub(crate) fua: Option<bool>,
     pub(crate) physical_sector: Option<u64>,
 }
@@ -45,7 +46,7 @@ const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
 impl Facts {
     pub(crate) fn read(dir: &Path) -> Result<Self> {
-        let dir = dir.canonicalize().map_err(Error::file("look at", dir))?;
+        let dir = dir.canonicalize().map_err(Error::file("find", dir))?;
         // Without /proc nothing of this is known, and the measurement still counts.
         let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mount = mount_of(&mountinfo, &dir);
@@ -53,30 +54,44 @@ impl Facts {
         Ok(Self { dir, mount, device })
     }
 
-    /// Is it on a file system that goes with the power?
+    /// Returns whether it is on a file system that a power loss erases.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.mount.as_ref().is_some_and(|mount| IN_MEMORY.contains(&mount.kind.as_str()))
     }
 
-    pub(crate) fn fields(&self) -> Fields {
-        let mount = self.mount.as_ref();
-        let device = self.device.as_ref();
-        fields! {
-            "directory": self.dir.display().to_string(),
-            "file_system": mount.map(|mount| mount.kind.clone()),
-            "mounted_at": mount.map(|mount| mount.point.display().to_string()),
-            "source": mount.map(|mount| mount.source.clone()),
-            "device": device.map(|device| device.name.clone()),
-            "model": device.and_then(|device| device.model.clone()),
-            "rotational": device.and_then(|device| device.rotational),
-            "write_cache": device.and_then(|device| device.write_cache.clone()),
-            "fua": device.and_then(|device| device.fua),
-            "physical_sector": device.and_then(|device| device.physical_sector),
+    pub(crate) fn report(&self) -> FactsReport<'_> {
+        let (mount, device) = (self.mount.as_ref(), self.device.as_ref());
+        FactsReport {
+            directory: self.dir.display().to_string(),
+            file_system: mount.map(|mount| mount.kind.as_str()),
+            mounted_at: mount.map(|mount| mount.point.display().to_string()),
+            source: mount.map(|mount| mount.source.as_str()),
+            device: device.map(|device| device.name.as_str()),
+            model: device.and_then(|device| device.model.as_deref()),
+            rotational: device.and_then(|device| device.rotational),
+            write_cache: device.and_then(|device| device.write_cache.as_deref()),
+            fua: device.and_then(|device| device.fua),
+            physical_sector: device.and_then(|device| device.physical_sector),
         }
     }
 }
 
-/// The mount that a directory is on: the longest mount point above it, and of several
+/// The facts as a flat report.
+#[derive(Serialize)]
+pub(crate) struct FactsReport<'a> {
+    directory: String,
+    file_system: Option<&'a str>,
+    mounted_at: Option<String>,
+    source: Option<&'a str>,
+    device: Option<&'a str>,
+    model: Option<&'a str>,
+    rotational: Option<bool>,
+    write_cache: Option<&'a str>,
+    fua: Option<bool>,
+    physical_sector: Option<u64>,
+}
+
+/// Returns the mount that a directory is on: the longest mount point above it, and of several
 /// there the last, which hides the others.
 fn mount_of(mountinfo: &str, dir: &Path) -> Option<Mount> {
     mountinfo
@@ -86,21 +101,19 @@ fn mount_of(mountinfo: &str, dir: &Path) -> Option<Mount> {
         .max_by_key(|mount| mount.point.components().count())
 }
 
-/// See `proc_pid_mountinfo(5)`: ID, parent, device, root, mount point, options, optional
-/// fields, a hyphen, type, source, options.
+/// Parses a line of mountinfo; `None` of one that is not.
 pub(crate) fn parse(line: &str) -> Option<Mount> {
-    let (place, file_system) = line.split_once(" - ")?;
-    let mut place = place.split(' ').skip(2);
-    let (number, point) = (place.next()?, place.nth(1)?);
-    let mut file_system = file_system.split(' ');
+    let mount = MountInfo::from_line(line).ok()?;
     Some(Mount {
-        point: PathBuf::from(unescaped(point)),
-        kind: file_system.next()?.to_owned(),
-        source: unescaped(file_system.next()?),
-        number: number.to_owned(),
+        point: PathBuf::from(unescaped(mount.mount_point.to_str()?)),
+        kind: mount.fs_type,
+        source: unescaped(mount.mount_source.as_deref().unwrap_or("none")),
+        number: mount.majmin,
     })
 }
 
+/// Resolves the escapes of mountinfo, which `procfs` leaves as they are.
+///
 /// Spaces, tabs, newlines and backslashes are written as three octal digits.
 fn unescaped(text: &str) -> String {
     const ESCAPES: [(&str, &str); 4] =
@@ -111,13 +124,13 @@ fn unescaped(text: &str) -> String {
 fn device_of(mount: &Mount, sys: &Path) -> Option<Device> {
     let by_number = sys.join("dev/block").join(&mount.number);
     let block = by_number.canonicalize().or_else(|error| {
-        // Such as btrfs, whose numbers are none of a device.
+        // On btrfs, for one, the number is not that of a device.
         let source = Path::new(&mount.source).canonicalize()?;
         let name = source.file_name().filter(|_| source.starts_with("/dev")).ok_or(error)?;
         sys.join("class/block").join(name).canonicalize()
     });
     let block = block.ok()?;
-    // A partition has no queue of its own: its disk, the folder above, has.
+    // A partition has no queue of its own: its disk, the directory above, has.
     let disk = [block.as_path(), block.parent()?]
         .into_iter()
         .find(|block| block.join("queue").is_dir())?
@@ -166,8 +179,8 @@ mod tests {
 
     #[test]
     fn partition_is_described_by_its_disk() {
-        let sys = std::env::temp_dir().join(format!("bulla-facts-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&sys);
+        let dir = tempfile::tempdir().expect("made");
+        let sys = dir.path().to_owned();
         let disk = sys.join("devices/vda");
         fs::create_dir_all(disk.join("queue")).expect("made");
         fs::create_dir_all(disk.join("vda1")).expect("made");
@@ -184,7 +197,6 @@ mod tests {
         std::os::unix::fs::symlink(disk.join("vda1"), link).expect("linked");
         let mount = mount_of(MOUNTINFO, Path::new("/")).expect("the root is there");
         let device = device_of(&mount, &sys).expect("a device");
-        fs::remove_dir_all(&sys).expect("removed");
         let expected = Device {
             name: "vda1".to_owned(),
             model: None,

@@ -1,17 +1,17 @@
 //! Rows from a CSV file, plain or in a zip archive, with progress.
 
 use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::Path;
 
 use bulla_engine::Token;
 use csv::StringRecord;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::{Error, Result};
 use crate::mapping::MappingArgs;
+use crate::progress;
 
-/// Reads the file and gives every row's token to `each`, with its number from 0.
+/// Reads the file and passes every row's token to `each`, with its number from 0.
 pub(crate) fn tokens(
     path: &Path,
     mapping: &MappingArgs,
@@ -20,25 +20,25 @@ pub(crate) fn tokens(
     let file = File::open(path).map_err(Error::file("open", path))?;
     let is_zip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
     if !is_zip {
-        let len = file.metadata().map_err(Error::file("look at", path))?.len();
+        let len = file.metadata().map_err(Error::file("inspect", path))?.len();
         return read(file, len, path, mapping, &mut each);
     }
     let zip_error = |source| Error::Zip { path: path.to_owned(), source };
     let mut archive = zip::ZipArchive::new(file).map_err(zip_error)?;
     let name = archive
         .file_names()
+        .filter_map(|name| Some(name.ok()?.into_owned()))
         .find(|name| name.to_ascii_lowercase().ends_with(".csv") && !name.starts_with("__MACOSX"))
-        .map(str::to_owned)
         .ok_or_else(|| Error::Input {
             path: path.to_owned(),
-            reason: "there is no .csv file in this archive",
+            reason: "the archive contains no .csv file",
         })?;
     let member = archive.by_name(&name).map_err(zip_error)?;
     let len = member.size();
     read(member, len, path, mapping, &mut each)
 }
 
-/// The same for bytes that are no file.
+/// Does the same with the contents of a file.
 pub(crate) fn tokens_of(
     csv: &[u8],
     mapping: &MappingArgs,
@@ -58,7 +58,7 @@ fn read(
     mapping: &MappingArgs,
     each: &mut dyn FnMut(Token, u64) -> Result<()>,
 ) -> Result<u64> {
-    let bar = progress(len, "bytes");
+    let bar = progress::bytes(len);
     let csv_error = |source| Error::Csv { path: path.to_owned(), source };
     let mut reader = csv::Reader::from_reader(bar.wrap_read(from));
     let headers = reader.headers().map_err(csv_error)?;
@@ -76,22 +76,5 @@ fn read(
         each(token, rows)?;
         rows += 1;
     }
-    bar.finish_and_clear();
     Ok(rows)
-}
-
-/// A progress bar on standard error, if that is a terminal.
-pub(crate) fn progress(len: u64, unit: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let template = match unit {
-        "bytes" => "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-        _ => "{bar:30} {pos} of {len} {msg}, {eta} left",
-    };
-    let style = ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ");
-    let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
-    bar.with_style(style).with_message(unit.to_owned())
 }

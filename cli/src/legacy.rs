@@ -1,9 +1,9 @@
 //! The write-ahead log of the token store that Bulla replaces, read only.
 //!
-//! Owns its format and what is made of its defects: it has no magic, no positions and no
-//! lock, and its writer went on behind what a crash had cut. So nothing in a file is
-//! believed before its CRC fits, a length sizes no allocation, and where no record begins
-//! the next one is searched for. Tested below, and as a program in `cli/tests/`.
+//! Owns its format, and the treatment of its defects: it has no magic, no positions and no
+//! lock, and its writer appended after what a crash had cut short. So the reader trusts
+//! nothing before the CRC matches, no length sizes an allocation, and where no record begins
+//! it searches for the next one. Tested below, and as a program in `cli/tests/`.
 //!
 //! | bytes of a record | what, little-endian |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | 4 | bytes of the payload |
 //! | 11 | reserved |
 //! | n | payload: of kind 1 a token |
-//! | 4 | CRC-32 (IEEE) of all before it |
+//! | 4 | CRC-32 (IEEE) of everything before it |
 
 use std::fs::File;
 use std::io;
@@ -33,27 +33,27 @@ const _: () = assert!(TOKEN_RECORD_LEN == 92);
 
 /// The kind of a token.
 const TOKEN_CREATED: u8 = 1;
-/// The highest kind that was ever written.
+/// The highest kind that any version wrote.
 const LAST_KIND: u8 = 4;
 
-/// Bytes of the file in memory.
+/// The most bytes of the file in memory.
 const WINDOW_LEN: usize = 1 << 20;
-/// The longest payload that is looked for where no record begins.
+/// The longest payload that a search considers.
 const MAX_SEARCHED_LEN: u64 = 4096;
-/// Longer payloads are read for their CRC while what was read in vain is at most so many
-/// times the file: a file of lies must not take forever.
+/// Longer payloads are read for their CRC as long as the bytes read in vain are at most this
+/// many times the file: a file with false lengths must not take forever.
 const MAX_VAIN: u64 = 16;
 
-/// What a part of the file is.
+/// A part of the file.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Part {
     /// An intact record.
     Record(Record),
-    /// Bytes that are no record.
+    /// Bytes that are not a record.
     Gap { len: u64, why: Gap },
 }
 
-/// A record whose CRC fits.
+/// A record whose CRC matches.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Record {
     pub(crate) time_us: u64,
@@ -64,31 +64,31 @@ pub(crate) struct Record {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Body {
     Token(Token),
-    /// 64 bytes that can be no token.
+    /// 64 bytes that are not a valid token.
     Refused(TokenError),
-    /// Something else than a token.
+    /// Something other than a token.
     Other {
         kind: u8,
         len: u64,
     },
 }
 
-/// Why bytes are no record.
+/// Why bytes are not a record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Gap {
-    /// Fewer than a token needs, with a record behind them: a crash, or a second writer,
-    /// cut one short. No token that was ever whole can be missing there.
+    /// Fewer bytes than a token needs, followed by a record: a crash or a second writer cut a
+    /// record short. No complete token can be missing there.
     CutShort,
-    /// A token can have been there, and is lost.
+    /// A token may have been there, and is lost.
     Damaged,
     /// No record follows.
     TornTail,
-    /// No record follows, nor anything else than zeros.
+    /// No record follows, and all bytes are zeros.
     Zeros,
 }
 
 impl Part {
-    /// Bytes of it.
+    /// Returns its length in bytes.
     pub(crate) const fn len(&self) -> u64 {
         match self {
             Self::Gap { len, .. } => *len,
@@ -100,12 +100,12 @@ impl Part {
     }
 }
 
-/// Bytes that are read from any position.
+/// Bytes that can be read at any position.
 pub(crate) trait Source {
     /// Fills `bytes` from `at` on.
     ///
     /// # Errors
-    /// Those of reading; [`io::ErrorKind::UnexpectedEof`] when there are fewer.
+    /// Those of reading; [`io::ErrorKind::UnexpectedEof`] when there are fewer bytes.
     fn read_exact_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
 }
 
@@ -124,7 +124,7 @@ impl Source for &[u8] {
     }
 }
 
-/// Reads a file from its first byte to the last that was there when it was opened.
+/// Reads a file from its first byte to the last one that it had when it was opened.
 #[derive(Debug)]
 pub(crate) struct Reader<S = File> {
     source: S,
@@ -133,9 +133,9 @@ pub(crate) struct Reader<S = File> {
     /// Bytes of the file from `window_at` on.
     window: Vec<u8>,
     window_at: u64,
-    /// Bytes of long payloads that were read, and whose CRC did not fit.
+    /// Bytes of long payloads that were read, and whose CRC did not match.
     vain: u64,
-    /// A record that was found behind a gap.
+    /// A record that was found after a gap.
     next: Option<(Record, u64)>,
 }
 
@@ -152,15 +152,15 @@ impl<S: Source> Reader<S> {
         Self { source, len, at: 0, window: Vec::new(), window_at: 0, vain: 0, next: None }
     }
 
-    /// Bytes of the file when it was opened.
+    /// Returns the length of the file when it was opened.
     pub(crate) const fn len(&self) -> u64 {
         self.len
     }
 
-    /// The next part and where it begins; `None` at the end.
+    /// Returns the next part and where it begins; `None` at the end.
     ///
     /// # Errors
-    /// Those of reading; [`io::ErrorKind::UnexpectedEof`] when the file got shorter.
+    /// Those of reading; [`io::ErrorKind::UnexpectedEof`] when the file has become shorter.
     pub(crate) fn next(&mut self) -> io::Result<Option<(u64, Part)>> {
         let at = self.at;
         if at == self.len {
@@ -185,8 +185,8 @@ impl<S: Source> Reader<S> {
         Ok(Some((at, Part::Gap { len, why })))
     }
 
-    /// Searches for a record after `at`, where none is, and keeps it. Gives how many bytes
-    /// are no record, and whether all of them are zeros.
+    /// Searches for a record after `at`, where none begins, and keeps it. Returns how many
+    /// bytes precede it, and whether all of them are zeros.
     fn search(&mut self, at: u64) -> io::Result<(u64, bool)> {
         let mut all_zeros = true;
         for candidate in at..self.len {
@@ -201,8 +201,8 @@ impl<S: Source> Reader<S> {
         Ok((self.len - at, all_zeros))
     }
 
-    /// The record at `at` and its length, if its CRC fits. With a bound for its payload
-    /// only the kinds that were ever written count.
+    /// Returns the record at `at` and its length, if its CRC matches. With a bound for its
+    /// payload only the kinds that any version wrote count.
     fn record(&mut self, at: u64, max_payload: u64) -> io::Result<Option<(Record, u64)>> {
         let left = self.len - at;
         if left < (HEADER_LEN + CRC_LEN) as u64 {
@@ -233,7 +233,7 @@ impl<S: Source> Reader<S> {
         Ok(Some((Record { time_us, body }, len)))
     }
 
-    /// Are `len` bytes from `at` on followed by their CRC?
+    /// Returns whether the `len` bytes from `at` on are followed by their CRC.
     fn has_crc(&mut self, at: u64, len: u64) -> io::Result<bool> {
         let mut crc = crc32fast::Hasher::new();
         let (mut from, end) = (at, at + len);
@@ -247,7 +247,7 @@ impl<S: Source> Reader<S> {
         Ok(crc.finalize() == u32::from_le_bytes(array(self.loaded(end, CRC_LEN)?)))
     }
 
-    /// What is in memory from `at` on: at least `len` bytes, which the file must have.
+    /// Returns the bytes in memory from `at` on: at least `len`, which the file must have.
     fn loaded(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
         let start = at.checked_sub(self.window_at).and_then(|start| usize::try_from(start).ok());
         let is_there = start.is_some_and(|start| start.saturating_add(len) <= self.window.len());
@@ -262,7 +262,7 @@ impl<S: Source> Reader<S> {
     }
 }
 
-/// The first bytes of some that are enough.
+/// Returns the first bytes of a slice that is long enough.
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.first_chunk().copied().unwrap_or([0; N])
 }
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn records_behind_every_torn_one_are_found() {
+    fn records_after_every_torn_one_are_found() {
         for torn in 1..92 {
             let bytes = [created(1), created(2)[..torn].to_vec(), created(3)].concat();
             let found = parts(&bytes);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn length_that_the_file_has_not_is_not_believed() {
+    fn length_beyond_the_file_is_not_trusted() {
         for len in [u32::MAX, 1 << 30, 200] {
             let mut lie = created(2);
             lie[PAYLOAD_LEN..RESERVED].copy_from_slice(&len.to_le_bytes());
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_known_or_not_and_of_any_length_are_passed_over_whole() {
+    fn other_kinds_known_or_not_and_of_any_length_are_skipped_whole() {
         let long = vec![7; 3 * WINDOW_LEN];
         for (kind, payload) in [(2, &b"experience"[..]), (4, &[]), (200, b"?"), (4, &long)] {
             let found = parts(&[created(1), record(kind, payload), created(2)].concat());
@@ -384,8 +384,8 @@ mod tests {
     }
 
     #[test]
-    fn file_of_lies_takes_time_in_proportion_to_its_length() {
-        // Each header says that its payload is all that follows.
+    fn file_with_false_lengths_takes_time_in_proportion_to_its_length() {
+        // Each header claims everything that follows as its payload.
         let len = 4_u32 << 20;
         let mut bytes = Vec::new();
         while bytes.len() < len as usize {
@@ -405,13 +405,13 @@ mod tests {
     }
 
     #[test]
-    fn file_that_gets_shorter_is_an_error_and_not_its_end() {
-        let path = std::env::temp_dir().join(format!("bulla-shorter-{}", std::process::id()));
+    fn file_that_becomes_shorter_is_an_error_and_not_its_end() {
+        let dir = tempfile::tempdir().expect("made");
+        let path = dir.path().join("shorter");
         std::fs::write(&path, created(1)).expect("written");
         let mut reader = Reader::new(File::open(&path).expect("opened")).expect("its length");
         std::fs::write(&path, b"").expect("written");
         let error = reader.next().expect_err("nothing is there");
-        std::fs::remove_file(&path).expect("removed");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -1,6 +1,6 @@
-//! The command `bulla`: load, look at, verify, repair and drill Bulla logs.
+//! The command `bulla`: load, inspect, verify, repair and drill Bulla logs.
 //!
-//! Owns words and exit codes. Data go to standard output, everything else to standard
+//! Owns words and exit codes. Data goes to standard output, everything else to standard
 //! error. It knows files and formats of the outside world (CSV, zip, JSON); what a log
 //! is, it leaves to the crates below. One file per command in `commands/`, tested as a
 //! program in `cli/tests/`.
@@ -11,41 +11,73 @@ mod args;
 mod commands;
 mod error;
 mod facts;
+mod failure;
 mod input;
 mod legacy;
 mod mapping;
+mod numbers;
+mod outcome;
 mod output;
+mod parts;
 mod place;
+mod progress;
 mod random;
 mod signals;
+mod terminal;
+mod times;
 mod tokens;
+mod version;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use bulla_engine::Token;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, Result};
+use crate::outcome::Outcome;
 use crate::output::{Format, Out};
+use crate::terminal::TerminalArgs;
 
-/// Load, look at, verify, repair and drill crash-safe logs of 64-byte tokens.
+/// Load, inspect, verify, repair and drill crash-safe logs of 64-byte tokens.
 ///
 /// Exit codes: 0 clean, 1 error, 2 wrong usage, 3 torn tail (bytes at the end that were
-/// never promised to be durable; `verify` and dry runs), 4 corruption (damage to what was).
+/// never acknowledged as durable; `verify` and dry runs), 4 corruption (damage to data that
+/// had been durable).
 #[derive(Parser, Debug)]
-#[command(name = "bulla", version, max_term_width = 100)]
+#[command(
+    name = "bulla",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 struct Cli {
-    /// How data are printed: tables for people, JSON for programs.
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How data is printed: tables for people, JSON for programs.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Output"
+    )]
     format: Format,
+    #[command(flatten)]
+    terminal: TerminalArgs,
+    /// Print the version; with --verbose also the commit, the format version, features, target.
+    #[arg(short = 'V', long, action = ArgAction::SetTrue)]
+    version: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
     Load(commands::load::Args),
     Append(commands::append::Args),
+    Put(commands::put::Args),
+    Delete(commands::delete::Args),
     Get(commands::get::Args),
     Scan(commands::scan::Args),
     Checkpoint(commands::checkpoint::Args),
@@ -66,49 +98,41 @@ enum Command {
     StressChild(commands::stress::child::Args),
 }
 
-/// What a command that did its work says about the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Outcome {
-    Clean,
-    /// It worked, but not everything is as it must be; the output says what.
-    Failed,
-    TornTail,
-    Corrupt,
-}
-
-impl Outcome {
-    const fn code(self) -> u8 {
-        match self {
-            Self::Clean => 0,
-            Self::Failed => 1,
-            Self::TornTail => 3,
-            Self::Corrupt => 4,
-        }
-    }
-}
-
-/// Does what the command line says, and gives the exit code.
+/// Does what the command line says, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    cli.terminal.apply();
     let mut out = Out::new(cli.format);
-    let result = run(cli.command, &mut out).and_then(|outcome| {
+    let start = Instant::now();
+    let result = match cli.command {
+        _ if cli.version => version::print(&mut out).map(|()| Outcome::Clean),
+        Some(command) => run(command, &mut out),
+        None => {
+            let words = "a command is required: `bulla --help` lists them";
+            Cli::command().error(ErrorKind::MissingSubcommand, words).exit()
+        }
+    };
+    let result = result.and_then(|outcome| {
         out.flush()?;
         Ok(outcome)
     });
     match result {
-        Ok(outcome) => ExitCode::from(outcome.code()),
+        Ok(outcome) => {
+            terminal::detail(format_args!("took {:.3} s", start.elapsed().as_secs_f64()));
+            ExitCode::from(outcome.code())
+        }
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             signals::die_of_broken_pipe()
         }
         Err(error) => {
             // What was printed before the error counts; that it can't be printed does not.
             let _ = out.flush();
-            error.report();
+            failure::report(&error);
             if matches!(error, Error::Interrupted) {
                 signals::die_of_interrupt();
             }
-            ExitCode::from(error.code())
+            ExitCode::from(failure::code(&error))
         }
     }
 }
@@ -117,6 +141,8 @@ fn run(command: Command, out: &mut Out) -> Result<Outcome> {
     match command {
         Command::Load(args) => commands::load::run(&args, out),
         Command::Append(args) => commands::append::run(&args, out),
+        Command::Put(args) => commands::put::run(&args, out),
+        Command::Delete(args) => commands::delete::run(&args, out),
         Command::Get(args) => commands::get::run(&args, out),
         Command::Scan(args) => commands::scan::run(&args, out),
         Command::Checkpoint(args) => commands::checkpoint::run(&args, out),
@@ -129,19 +155,19 @@ fn run(command: Command, out: &mut Out) -> Result<Outcome> {
         Command::Doctor(args) => commands::doctor::run(&args, out),
         Command::Drill(args) => commands::drill::run(&args, out),
         Command::Stress(args) => commands::stress::run(&args, out),
-        Command::Completions(args) => commands::completions::run(&args, out),
-        Command::Man(args) => commands::completions::man(&args, out),
+        Command::Completions(args) => commands::completions::run(&args, Cli::command(), out),
+        Command::Man(args) => commands::completions::man(&args, Cli::command(), out),
         Command::DrillChild(args) => commands::drill::child::run(&args),
         Command::StressChild(args) => commands::stress::child::run(&args),
     }
 }
 
-/// The tokens that `bulla load` makes of a CSV file with these contents, under these
+/// Returns the tokens that `bulla load` makes of a CSV file with these contents, under these
 /// options of its column mapping (`--map`, `--clamp` and so on).
 ///
 /// # Errors
-/// What `bulla load` says of options that are wrong or do not fit the file's columns, and of
-/// the first row that makes no token.
+/// The errors of `bulla load`: wrong options, a mapping that does not fit the file's columns, a
+/// row that does not make a token.
 pub fn tokens_of_csv(
     options: &[String],
     csv: &[u8],
@@ -161,20 +187,20 @@ pub fn tokens_of_csv(
 /// A part of a file, as `bulla load --from legacy` reads it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LegacyPart {
-    /// Where it begins.
+    /// Offset of its first byte in the file.
     pub at: u64,
-    /// Bytes of it.
+    /// Its length in bytes.
     pub len: u64,
-    /// Is it an intact record? Else no record begins in it.
+    /// Whether it is an intact record. Otherwise no record begins in it.
     pub is_record: bool,
-    /// The token of a record that has a valid one.
+    /// The token of the record, if that holds a valid one.
     pub token: Option<Token>,
 }
 
-/// What `bulla load --from legacy` makes of a file with these contents, part by part.
+/// Returns what `bulla load --from legacy` makes of a file with these contents, part by part.
 ///
 /// # Errors
-/// None for any bytes; those of reading a file are what its reader is made for.
+/// None: bytes in memory can always be read.
 pub fn parts_of_legacy(file: &[u8]) -> std::io::Result<Vec<LegacyPart>> {
     use crate::legacy::{Body, Part, Reader, Record};
     let mut reader = Reader::over(file, file.len() as u64);
@@ -192,8 +218,6 @@ pub fn parts_of_legacy(file: &[u8]) -> std::io::Result<Vec<LegacyPart>> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -208,7 +232,7 @@ mod tests {
                 text.lines().filter_map(|line| line.split_once("bulla ")).collect();
             assert!(!examples.is_empty(), "{name}");
             for (_, example) in examples {
-                // What follows is the shell's, as are quotes, of which there are none before.
+                // The rest is for the shell.
                 let own = example.split(['>', '|', '<', '#']).next().unwrap_or_default();
                 let words = std::iter::once("bulla").chain(own.split_whitespace());
                 let parsed = Cli::try_parse_from(words);

@@ -1,4 +1,4 @@
-//! Where a log is made: in a directory of its own, never in the midst of other files.
+//! Where a log is created: in a directory of its own, never among other files.
 
 use std::path::Path;
 
@@ -6,22 +6,23 @@ use bulla_storage::files::dir;
 use bulla_wal::Options;
 
 use crate::error::{Error, Result};
+use crate::terminal;
 
-/// Names that may be in a directory in which a log is made: what a creation that was cut
-/// short leaves, and what file systems put into their root.
+/// Names that may be in a directory in which a log is created: what an interrupted creation
+/// leaves, and what file systems put into their root.
 const HARMLESS: [&str; 3] = [dir::LOCK, "CONTROL.tmp", "lost+found"];
 
-/// Is there no log in `dir` yet, so that opening it makes one?
+/// Returns whether `dir` holds no log yet, so that opening it creates one.
 ///
 /// Refuses a directory that holds other files: that is a mistyped path far more often
-/// than a wish. Whatever is wrong with a log that is there, its opening tells.
+/// than intended. Opening a damaged log reports the damage; this does not.
 pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
     let io = options.io.as_ref();
     let listing = match dir::list(io, dir) {
         Err(bulla_wal::Error::Io { source, .. })
             if source.kind() == std::io::ErrorKind::NotFound =>
         {
-            // Only the last level is made: more would hide a mistyped path.
+            // Only the last level is created: more would hide a mistyped path.
             let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
             return match parent {
                 Some(parent) if !parent.is_dir() => Err(Error::NoParent(dir.to_owned())),
@@ -40,7 +41,7 @@ pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
     }
 }
 
-/// Says on standard error that a log was made.
+/// Tells the user that a log was created.
 pub(crate) fn announce(dir: &Path) {
-    eprintln!("bulla: a new log was made in {}", dir.display());
+    terminal::note(format_args!("bulla: created a new log in {}", dir.display()));
 }

@@ -7,7 +7,7 @@ use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
 
 use crate::error::{Error, Result};
 
-/// Dies of SIGPIPE, as a program that did not ignore it would have.
+/// Dies of SIGPIPE, as a program that does not ignore it would.
 pub(crate) fn die_of_broken_pipe() -> ! {
     die_of(SIGPIPE)
 }
@@ -22,12 +22,12 @@ fn die_of(signal: i32) -> ! {
     std::process::exit(128 + signal)
 }
 
-/// Set once the user asks for an end; the second Ctrl-C ends at once.
+/// Set once the user asks the program to end; a second Ctrl-C ends it at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on Ctrl-C and SIGTERM are asked for here.
+    /// Catches Ctrl-C and SIGTERM from now on.
     pub(crate) fn catch() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {

@@ -1,4 +1,4 @@
-//! `bulla append`: lines from standard input, acknowledged one by one.
+//! `bulla append`: appends lines from standard input, and acknowledges each.
 
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
@@ -9,23 +9,25 @@ use std::time::Duration;
 
 use bulla_recovery::Status;
 use bulla_wal::{Level, Log, Receipt};
+use serde::Serialize;
 
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
-use crate::output::{Format, Out};
+use crate::outcome::Outcome;
+use crate::output::Out;
+use crate::place;
 use crate::signals::Interrupt;
-use crate::{Outcome, fields, place};
+use crate::terminal;
 
 /// Append each line of standard input as an entry, and print `ack SEQ LSN` once it is as
-/// durable as asked for.
+/// durable as its level says.
 ///
-/// Lines are pipelined: acknowledgements come in order, and are flushed whenever the next
-/// one must be waited for. An entry is the line without its newline. Ctrl-C stops reading,
+/// Lines are pipelined: acknowledgements come in order, and are flushed before each wait. An entry is the line without its newline. Ctrl-C stops reading,
 /// acknowledges what was appended and closes the log.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  seq 1000 | bulla append /var/lib/lines --level strict")]
 pub(crate) struct Args {
-    /// The log's directory; made if there is none, in a directory that is there.
+    /// The log's directory; created if there is none, in an existing directory.
     dir: PathBuf,
     /// How durable an entry must be before it is acknowledged.
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
@@ -37,10 +39,10 @@ pub(crate) struct Args {
     log: LogArgs,
 }
 
-/// Entries appended and not acknowledged yet.
+/// The most entries that are appended and not acknowledged yet.
 const MAX_PENDING: usize = 65_536;
-/// How soon Ctrl-C is seen.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often Ctrl-C is checked for.
+const POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let interrupt = Interrupt::catch()?;
@@ -51,7 +53,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         place::announce(&args.dir);
     }
     if report.status == Status::TornTail {
-        eprintln!("bulla: a torn tail was cut at LSN {}; a copy is kept", report.last_lsn);
+        terminal::warn(format_args!("cut a torn tail at LSN {}; a copy is kept", report.last_lsn));
     }
     let log = Arc::new(Log::start(recovered)?);
     args.log.backend.warn_of_fallback(&log.stats());
@@ -65,7 +67,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         level: args.level.level(),
         to,
     };
-    // Not joined: it may be waiting for a line that never comes.
+    // Not joined: it may wait for a line that never comes.
     std::thread::Builder::new()
         .name("bulla-reader".to_owned())
         .spawn(move || reader.run())
@@ -80,7 +82,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
             Ok(log) => break log,
             Err(shared) => {
                 log = shared;
-                // It may be waiting for room in the channel.
+                // It may wait for room in the channel.
                 while from.try_recv().is_ok() {}
                 std::thread::sleep(Duration::from_millis(1));
             }
@@ -92,8 +94,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     if interrupt.is_set() { Err(Error::Interrupted) } else { Ok(Outcome::Clean) }
 }
 
-/// Prints an acknowledgement for every receipt, until there are no more or the user
-/// interrupts; then for those that are there already.
+/// Prints an acknowledgement for every receipt until there are no more. After an interrupt,
+/// only for entries that were appended before it.
 fn acknowledge(
     log: &Log,
     from: &Receiver<Result<Receipt>>,
@@ -110,7 +112,7 @@ fn acknowledge(
             Err(TryRecvError::Disconnected) => return out.flush(),
             Err(TryRecvError::Empty) => {
                 out.flush()?;
-                match from.recv_timeout(LOOK) {
+                match from.recv_timeout(POLL) {
                     Ok(receipt) => receipt?,
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                     Err(RecvTimeoutError::Timeout) if interrupt.is_set() => return Ok(()),
@@ -122,19 +124,25 @@ fn acknowledge(
             out.flush()?;
             log.wait(receipt)?;
         }
-        if out.format() == Format::Table {
+        if out.is_table() {
             out.line(format_args!("ack {} {}", receipt.seq, receipt.lsn))?;
         } else {
-            let fields = fields! { "seq": receipt.seq.0, "lsn": receipt.lsn.0 };
-            out.line(serde_json::Value::from(fields))?;
+            out.compact(&Ack { seq: receipt.seq.0, lsn: receipt.lsn.0 })?;
         }
     }
 }
 
+/// An acknowledgement, for programs.
+#[derive(Serialize)]
+struct Ack {
+    seq: u64,
+    lsn: u64,
+}
+
 /// Appends lines as they come.
 struct Reader {
-    /// Bytes read of a line at most, in one piece: the longest entry and its newline. The
-    /// log refuses what has none there.
+    /// The most bytes that are read of a line: the longest entry and its newline. The log
+    /// refuses a longer one.
     max_line: u64,
     log: Weak<Log>,
     stop: Arc<AtomicBool>,

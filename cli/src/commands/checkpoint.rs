@@ -1,20 +1,21 @@
-//! `bulla checkpoint`: take one of a store now.
+//! `bulla checkpoint`: takes a checkpoint of a store now.
 
 use std::path::PathBuf;
 
 use bulla_engine::{Quota, Store, StoreOptions};
 use bulla_storage::files::control;
+use serde::Serialize;
 
-use super::report;
 use crate::args::LogArgs;
 use crate::error::Result;
-use crate::output::{Format, Out, bytes};
-use crate::{Outcome, fields};
+use crate::outcome::Outcome;
+use crate::output::Out;
+use crate::{progress, terminal, times};
 
 /// Take a checkpoint of a store, and purge the log before the last two.
 ///
 /// Opens the store, which recovers its log. The next open reads the checkpoint, and replays
-/// only what came after it. With nothing changed since the newest checkpoint none is taken.
+/// only what came after it. Takes no checkpoint when nothing has changed since the newest one.
 ///
 /// Shows the checkpoint, and where the log starts now.
 #[derive(clap::Args, Debug)]
@@ -29,9 +30,20 @@ pub(crate) struct Args {
     log: LogArgs,
 }
 
-const TAKEN: &str = "Taken, and durable: the next open reads it, and replays what comes after it.";
-const NOTHING_NEW: &str =
-    "None was taken: nothing was changed since the newest one, which this is.";
+const TAKEN: &str =
+    "The checkpoint is durable: the next open reads it, and replays what came after it.";
+const NOTHING_NEW: &str = "No new checkpoint: nothing has changed since the newest one (above).";
+
+#[derive(Serialize)]
+struct CheckpointReport {
+    number: u64,
+    new: bool,
+    lsn: u64,
+    tokens: u64,
+    taken: Option<String>,
+    file_bytes: u64,
+    first_lsn: u64,
+}
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let options = StoreOptions::new()
@@ -39,29 +51,32 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         .quota(Quota::unlimited())
         .keep_log(args.keep_log)
         .create(false);
+    let opening = progress::reading("opening the store");
     let store = Store::open(&args.dir, &options)?;
+    drop(opening);
+    args.log.backend.warn_of_fallback(&store.stats().log);
+    terminal::detail(format_args!("opened from: {}", store.opened_from()));
     for refused in &store.opened_from().refused {
-        eprintln!("bulla: not used: {refused}");
+        terminal::warn(format_args!("not used: {refused}"));
     }
+    let taking = progress::reading("taking the checkpoint");
     let taken = store.checkpoint()?;
-    let is_new = store.stats().checkpoints.taken > 0;
+    let new = store.stats().checkpoints.taken > 0;
     store.close()?;
+    drop(taking);
     let log = control::read(args.log.options().io.as_ref(), &args.dir)?;
-    let people = out.format() == Format::Table;
-    let len = if people { bytes(taken.file_len).into() } else { taken.file_len.into() };
-    let mut fields = fields! {
-        "number": taken.number,
-        "new": is_new,
-        "lsn": taken.lsn.0,
-        "tokens": taken.records,
-        "taken": report::wall_time(report::ns(taken.taken_at)),
-    };
-    fields.insert(if people { "size" } else { "file_bytes" }.to_owned(), len);
-    fields.insert("first_lsn".to_owned(), log.low_water.lsn.0.into());
-    out.report(&fields)?;
-    if people {
+    out.report(&CheckpointReport {
+        number: taken.number,
+        new,
+        lsn: taken.lsn.0,
+        tokens: taken.records,
+        taken: times::of_system_time(taken.taken_at),
+        file_bytes: taken.file_len,
+        first_lsn: log.low_water.lsn.0,
+    })?;
+    if out.is_table() {
         out.flush()?;
-        eprintln!("{}", if is_new { TAKEN } else { NOTHING_NEW });
+        terminal::note(if new { TAKEN } else { NOTHING_NEW });
     }
     Ok(Outcome::Clean)
 }

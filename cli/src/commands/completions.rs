@@ -1,13 +1,13 @@
 //! `bulla completions` and `bulla man`: files for shells and for `man`.
 
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
 use crate::error::{Error, Result};
+use crate::outcome::Outcome;
 use crate::output::Out;
-use crate::{Cli, Outcome};
 
-/// Print what makes a shell complete the words of a `bulla` command line.
+/// Print a shell completion script.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla completions bash > ~/.local/share/bash-completion/completions/bulla\n  bulla completions zsh > \"${fpath[1]}/_bulla\"\n  bulla completions fish > ~/.config/fish/completions/bulla.fish"
@@ -18,9 +18,9 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+pub(crate) fn run(args: &Args, mut program: Command, out: &mut Out) -> Result<Outcome> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "bulla", &mut text);
+    clap_complete::generate(args.shell, &mut program, "bulla", &mut text);
     out.bytes(&text)?;
     Ok(Outcome::Clean)
 }
@@ -31,13 +31,12 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     after_help = "Examples:\n  bulla man > ~/.local/share/man/man1/bulla.1\n  bulla man repair | man -l -"
 )]
 pub(crate) struct ManArgs {
-    /// The command; without it, of the whole program.
+    /// The command; without it, the page of the whole program.
     command: Option<String>,
 }
 
-pub(crate) fn man(args: &ManArgs, out: &mut Out) -> Result<Outcome> {
-    let mut program = Cli::command();
-    // Gives the commands their full names, and the options that all share.
+pub(crate) fn man(args: &ManArgs, mut program: Command, out: &mut Out) -> Result<Outcome> {
+    // Gives the commands their full names, and the global options.
     program.build();
     let command = match &args.command {
         None => program,

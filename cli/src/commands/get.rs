@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use bulla_engine::{EntityType, StoreInspection, TokenId};
+use bulla_engine::StoreInspection;
 use bulla_recovery::Status;
 use bulla_wal::Options;
 
-use crate::Outcome;
 use crate::error::{Error, Result};
-use crate::mapping::entity_type;
+use crate::outcome::Outcome;
 use crate::output::Out;
-use crate::tokens;
+use crate::tokens::{IdArgs, TokenReport};
+use crate::{progress, terminal};
 
 /// Show one token by its id.
 ///
@@ -22,38 +22,33 @@ use crate::tokens;
 pub(crate) struct Args {
     /// The store's directory.
     dir: PathBuf,
-    /// The id: all 32 bits of it, or the local id when --type is given.
-    id: u32,
-    /// The id is a local one, of this entity type.
-    #[arg(long = "type", value_parser = entity_type, value_name = "TYPE")]
-    entity_type: Option<EntityType>,
-    /// The domain of a local id.
-    #[arg(long, requires = "entity_type", default_value_t = 0, value_name = "N")]
-    domain: u8,
+    #[command(flatten)]
+    id: IdArgs,
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let id = match args.entity_type {
-        Some(entity_type) => {
-            TokenId::new(args.id, entity_type, args.domain).map_err(bulla_engine::Error::from)?
-        }
-        None => TokenId(args.id),
-    };
-    let token = snapshot(&args.dir)?.get(id).ok_or(Error::NoToken(args.id))?;
-    out.report(&tokens::all(&token, out.format()))?;
+    let IdArgs { id: number, kind } = args.id;
+    let id = kind.id(number)?;
+    let token = snapshot(&args.dir)?
+        .get(id)
+        .ok_or(Error::NoToken { id: number, is_full: kind.entity_type.is_none() })?;
+    out.report(&TokenReport::new(&token))?;
     Ok(Outcome::Clean)
 }
 
-/// The tokens in a directory. Those of a corrupt log would be of some earlier time:
-/// it is refused.
+/// Reads the tokens in a directory. Refuses a corrupt log, which would show those of some
+/// earlier time.
 pub(super) fn snapshot(dir: &Path) -> Result<StoreInspection> {
+    let reading = progress::reading("reading the store");
     let snapshot = StoreInspection::read(dir, &Options::new())?;
+    drop(reading);
+    terminal::detail(format_args!("read from: {}", snapshot.opened_from()));
     match &snapshot.report().status {
         Status::Corrupt(corruption) => {
             Err(bulla_wal::Error::from(Box::new(corruption.clone())).into())
         }
         Status::TornTail => {
-            eprintln!("bulla: torn tail: shown is what recovery would keep");
+            terminal::warn("the end is torn; this is what recovery would keep");
             Ok(snapshot)
         }
         Status::Clean => Ok(snapshot),

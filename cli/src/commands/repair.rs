@@ -1,29 +1,34 @@
-//! `bulla repair`: give up what is damaged, keep a copy of it, and the rest.
+//! `bulla repair`: gives up what is damaged, and keeps the rest and a copy.
 
 use std::path::PathBuf;
 
 use bulla_engine::usable_checkpoints_after;
-use bulla_recovery::{RepairPlan, RepairPreview, Report, Status, preview_repair, repair};
+use bulla_recovery::{
+    CutFile, RepairPlan, RepairPreview, Report, Seal, Status, preview_repair, repair,
+};
 use bulla_storage::files::dir;
 use bulla_wal::{Lsn, Options};
-use serde_json::Value;
+use serde::Serialize;
 
-use super::kept::{self, Kept};
-use super::report;
+use super::inspection::{CheckpointRow, Checkpoints, inspect, opens};
+use super::report::{self, LogDetails, LogReport};
 use crate::args::{LogArgs, position};
 use crate::error::Result;
-use crate::output::{Fields, Format, Out, bytes, grouped};
-use crate::{Outcome, fields};
+use crate::numbers::{grouped, size};
+use crate::outcome::Outcome;
+use crate::output::Out;
+use crate::terminal;
 
 /// Cut a log that recovery refuses: keep everything before the damage, give up the rest.
 ///
-/// Without --yes it only says what would be cut and lost, changes nothing, and exits as
-/// `bulla verify` does. What is cut is lost to the log, also what was durable; copies of
-/// all files that are changed stay in `quarantine/`. A log that is not corrupt needs no
-/// repair, and is left alone unless --cut-at is given.
+/// Without --yes it only shows what would be cut and lost, changes nothing, and exits as
+/// `bulla verify` does. The log loses what is cut, even what was durable; copies of all
+/// changed files stay in `quarantine/`. A log that is not corrupt needs no repair, and is
+/// left alone unless --cut-at is given.
 ///
-/// A cut below a store's checkpoint makes that unusable: the store opens from the older one,
-/// or from the log alone, or, when that was purged, not at all. It says so before.
+/// A cut below a store's checkpoint makes that checkpoint unusable: the store then opens from
+/// the older one, or from the log alone, or, when that was purged, not at all. The plan shows
+/// it.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla repair /var/lib/flights\n  bulla repair /var/lib/flights --yes\n  bulla repair /var/lib/flights --cut-at 8192 --yes"
@@ -31,35 +36,41 @@ use crate::{Outcome, fields};
 pub(crate) struct Args {
     /// The log's directory.
     dir: PathBuf,
-    /// Give up everything from this position on; a frame's start or end. Without it,
-    /// everything is kept that can be read in order.
+    /// Give up everything from this position on; it must be the start or end of a frame.
+    /// Without it, everything is kept that can be read in order.
     #[arg(long, value_parser = position, value_name = "LSN")]
     cut_at: Option<u64>,
-    /// Do it.
+    /// Cut the log.
     #[arg(long)]
     yes: bool,
-    /// Only say what would be done, as without --yes.
+    /// Only show what would be done, as without --yes.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
     #[command(flatten)]
     log: LogArgs,
 }
 
+/// A log that was left alone.
+#[derive(Serialize)]
+struct Unneeded {
+    #[serde(flatten)]
+    log: LogReport,
+    repaired: bool,
+}
+
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let options = args.log.options();
-    let (inspection, kept) = kept::look(&args.dir, &options, false)?;
+    let (inspection, checkpoints) = inspect(&args.dir, &options, false)?;
     let found = inspection.report();
     let plan = args
         .cut_at
         .map_or_else(|| RepairPlan::keep_readable(found), |lsn| RepairPlan { cut_at: Lsn(lsn) });
     if !matches!(found.status, Status::Corrupt(_)) && args.cut_at.is_none() {
-        let mut fields = report::fields(found);
-        fields.extend(fields! { "repaired": false });
-        out.report(&fields)?;
-        if out.format() == Format::Table {
+        out.report(&Unneeded { log: LogReport::new(found), repaired: false })?;
+        if out.is_table() {
             out.flush()?;
-            eprintln!("This log needs no repair: opening it, or `bulla replay`, is enough.");
-            kept.advise(found);
+            terminal::note("This log needs no repair: opening it, or `bulla replay`, is enough.");
+            checkpoints.advise(found);
         }
         return Ok(Outcome::Clean);
     }
@@ -67,17 +78,18 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         return cut(args, &options, plan, out);
     }
     let preview = preview_repair(&args.dir, &options, plan)?;
-    let left = usable_checkpoints_after(&preview, &inspection, &kept.files)?;
-    let mut fields = planned(&preview, out.format());
-    fields.extend(checkpoints(&kept, &left, found, out.format()));
-    out.report(&fields)?;
-    if out.format() == Format::Table {
+    let left = usable_checkpoints_after(&preview, &inspection, &checkpoints.files)?;
+    let after = AfterCut::new(&checkpoints, &left, found, out);
+    if out.is_table() {
+        out.report(&Plan::new(&preview, after))?;
         out.flush()?;
-        kept.advise(found);
-        if kept::opens(&kept.usable, found) && !kept::opens(&left, found) {
-            eprintln!("{NO_STORE_THEN}");
+        checkpoints.advise(found);
+        if opens(&checkpoints.usable, found) && !opens(&left, found) {
+            terminal::warn(NO_STORE_THEN);
         }
-        eprintln!("Nothing was changed. To do this, add --yes.");
+        terminal::note("Nothing was changed. To cut the log as shown, add --yes.");
+    } else {
+        out.report(&ExactPlan::new(&preview, after))?;
     }
     Ok(report::outcome(&preview.before.status))
 }
@@ -85,106 +97,213 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 const NO_STORE_THEN: &str = "a store can't be opened here after this cut: no checkpoint can be \
                              used then, and the log does not begin with its first entry";
 
-/// Repairs, and says what was done.
+/// What a repair did.
+#[derive(Serialize)]
+struct Repaired {
+    repaired: bool,
+    status_before: &'static str,
+    cut_at: u64,
+    epoch_begun: u32,
+    copies: Vec<String>,
+    removed_segments: Vec<u64>,
+    #[serde(flatten)]
+    before: LogDetails,
+    #[serde(flatten)]
+    after: Option<AfterCut>,
+}
+
+/// Repairs, and reports what was done.
 fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Result<Outcome> {
     let done = repair(&args.dir, options, plan)?;
-    // It is done, whatever comes of this look.
-    let looked = kept::look(&args.dir, options, false);
-    let copies: Vec<_> = done.copies.iter().map(|path| path.display().to_string()).collect();
-    let removed: Vec<_> = done.removed.iter().map(|number| number.0).collect();
-    let mut fields = report::fields(&done.before);
-    let before = fields.shift_remove("status");
-    let mut all = fields! {
-        "repaired": true,
-        "status_before": before,
-        "cut_at": done.cut_at.0,
-        "epoch_begun": done.epoch.0,
-        "copies": copies,
-        "removed_segments": removed,
-    };
-    all.extend(fields);
-    if let Ok((inspection, kept)) = &looked {
-        all.extend(checkpoints(kept, &kept.usable, inspection.report(), out.format()));
-    }
-    out.report(&all)?;
-    if out.format() == Format::Table {
+    // The repair is done, even if this inspection fails.
+    let inspected = inspect(&args.dir, options, false);
+    let after = inspected.as_ref().ok().and_then(|(inspection, checkpoints)| {
+        AfterCut::new(checkpoints, &checkpoints.usable, inspection.report(), out)
+    });
+    out.report(&Repaired {
+        repaired: true,
+        status_before: done.before.status.name(),
+        cut_at: done.cut_at.0,
+        epoch_begun: done.epoch.0,
+        copies: done.copies.iter().map(|path| path.display().to_string()).collect(),
+        removed_segments: done.removed.iter().map(|number| number.0).collect(),
+        before: LogDetails::new(&done.before),
+        after,
+    })?;
+    if out.is_table() {
         out.flush()?;
-        eprintln!(
+        terminal::note(format_args!(
             "Repaired: the log ends at LSN {} and can be opened. Copies of what was cut are kept.",
             done.cut_at
-        );
+        ));
     }
-    match looked {
-        Ok((inspection, kept)) if out.format() == Format::Table => {
-            kept.advise(inspection.report());
+    match inspected {
+        Ok((inspection, checkpoints)) if out.is_table() => {
+            checkpoints.advise(inspection.report());
         }
         Ok(_) => {}
-        Err(error) => eprintln!("the checkpoints could not be looked at: {error}"),
+        Err(error) => terminal::warn(format_args!("could not inspect the checkpoints: {error}")),
     }
     Ok(Outcome::Clean)
 }
 
-/// Which checkpoints can be used after the cut: `left`. Nothing where there are none.
-fn checkpoints(kept: &Kept, left: &[u64], found: &Report, format: Format) -> Fields {
-    if kept.files.is_empty() {
-        return Fields::new();
-    }
-    let opens = kept::opens(left, found);
-    if format == Format::Table {
-        return fields! { "checkpoints": kept.lines_of_cut(left), "store_opens_after": opens };
-    }
-    let rows = kept.files.iter().zip(kept.rows()).map(|(file, mut row)| {
-        row.insert("usable_after".to_owned(), left.contains(&file.number).into());
-        Value::from(row)
-    });
-    fields! { "checkpoint_list": rows.collect::<Vec<_>>(), "store_opens_after": opens }
+/// The checkpoints after a cut. People get lines, programs rows.
+#[derive(Serialize)]
+struct AfterCut {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checkpoints: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checkpoint_list: Vec<RowAfterCut>,
+    store_opens_after: bool,
 }
 
-/// What would be kept, cut and lost.
-fn planned(preview: &RepairPreview, format: Format) -> Fields {
-    let files = preview.cut.iter().map(|file| {
-        if format == Format::Table {
-            let (from, to) = (bytes(file.from_len), bytes(file.to_len));
-            return Value::from(format!("segment {} from {from} to {to}", file.number));
+#[derive(Serialize)]
+struct RowAfterCut {
+    #[serde(flatten)]
+    row: CheckpointRow,
+    usable_after: bool,
+}
+
+impl AfterCut {
+    /// Returns which checkpoints can be used after the cut: `left`. `None` where there are none.
+    fn new(checkpoints: &Checkpoints, left: &[u64], found: &Report, out: &Out) -> Option<Self> {
+        if checkpoints.files.is_empty() {
+            return None;
         }
-        let (number, from, to) = (file.number.0, file.from_len, file.to_len);
-        fields! { "segment": number, "from_bytes": from, "to_bytes": to }.into()
-    });
-    let removed = preview.removed.iter().map(|number| {
-        if format == Format::Table {
-            Value::from(format!("segment {number}"))
-        } else {
-            Value::from(number.0)
+        let store_opens_after = opens(left, found);
+        if out.is_table() {
+            let checkpoints = checkpoints.lines_after_cut(left);
+            return Some(Self { checkpoints, checkpoint_list: Vec::new(), store_opens_after });
         }
-    });
-    let lost_to = preview.lost_to;
-    let mut fields = fields! { "repaired": false };
-    let evidence = report::fields(&preview.before);
-    fields.extend(evidence);
-    fields.extend(fields! {
-        "cut_at": preview.cut_at.0,
-        "would_keep": preview.kept_entries,
-        "would_lose": preview.lost_entries,
-        "first_lost_seq": preview.first_lost.0,
-    });
-    if format == Format::Table {
-        let (lost, at) = (preview.lost_entries, preview.cut_at);
-        let durable = lost_to.distance_from(at);
-        let mut words = vec![format!("{} entries that can be read", grouped(lost))];
-        if preview.before.last_lsn < lost_to {
-            let unread = bytes(lost_to.distance_from(preview.before.last_lsn.max(at)));
-            words.push(format!("all entries in {unread} that were durable and can't be read"));
-        }
-        words.push(format!("LSN {at} to {lost_to} at least, {}", bytes(durable)));
-        let kept = format!("{} entries, up to LSN {at}", grouped(preview.kept_entries));
-        fields.extend(fields! { "would_keep": kept, "would_lose": words });
-    } else {
-        fields.extend(fields! { "lost_to_lsn": lost_to.0 });
+        let rows = checkpoints.files.iter().zip(checkpoints.rows());
+        let checkpoint_list = rows
+            .map(|(file, row)| RowAfterCut { row, usable_after: left.contains(&file.number) })
+            .collect();
+        Some(Self { checkpoints: Vec::new(), checkpoint_list, store_opens_after })
     }
-    fields.extend(fields! {
-        "would_cut": files.collect::<Vec<_>>(),
-        "would_replace_or_remove": removed.collect::<Vec<_>>(),
-        "copies_in": format!("{}/", dir::QUARANTINE),
-    });
-    fields
+}
+
+/// What would be kept, cut and lost, in words.
+#[derive(Serialize)]
+struct Plan {
+    repaired: bool,
+    #[serde(flatten)]
+    log: LogReport,
+    cut_at: u64,
+    would_keep: String,
+    would_lose: Vec<String>,
+    would_cut: Vec<String>,
+    would_replace_or_remove: Vec<String>,
+    copies_in: String,
+    #[serde(flatten)]
+    after: Option<AfterCut>,
+}
+
+/// The same, for programs.
+#[derive(Serialize)]
+struct ExactPlan {
+    repaired: bool,
+    #[serde(flatten)]
+    log: LogReport,
+    cut_at: u64,
+    would_keep: u64,
+    would_lose: u64,
+    first_lost_seq: u64,
+    lost_to_lsn: u64,
+    would_cut: Vec<CutRow>,
+    would_replace_or_remove: Vec<u64>,
+    copies_in: String,
+    #[serde(flatten)]
+    after: Option<AfterCut>,
+}
+
+#[derive(Serialize)]
+struct CutRow {
+    segment: u64,
+    from_bytes: u64,
+    to_bytes: u64,
+}
+
+impl ExactPlan {
+    fn new(preview: &RepairPreview, after: Option<AfterCut>) -> Self {
+        let cut = preview.cut.iter().map(|file| CutRow {
+            segment: file.number.0,
+            from_bytes: file.from_len,
+            to_bytes: file.to_len,
+        });
+        Self {
+            repaired: false,
+            log: LogReport::new(&preview.before),
+            cut_at: preview.cut_at.0,
+            would_keep: preview.kept_entries,
+            would_lose: preview.lost_entries,
+            first_lost_seq: preview.first_lost.0,
+            lost_to_lsn: preview.lost_to.0,
+            would_cut: cut.collect(),
+            would_replace_or_remove: preview.removed.iter().map(|number| number.0).collect(),
+            copies_in: copies_in(),
+            after,
+        }
+    }
+}
+
+impl Plan {
+    fn new(preview: &RepairPreview, after: Option<AfterCut>) -> Self {
+        let at = preview.cut_at;
+        Self {
+            repaired: false,
+            log: LogReport::new(&preview.before),
+            cut_at: at.0,
+            would_keep: format!("{} entries, up to LSN {at}", grouped(preview.kept_entries)),
+            would_lose: lost(preview),
+            would_cut: cuts(preview),
+            would_replace_or_remove: (preview.removed.iter())
+                .map(|number| format!("segment {number}"))
+                .collect(),
+            copies_in: copies_in(),
+            after,
+        }
+    }
+}
+
+fn copies_in() -> String {
+    format!("{}/", dir::QUARANTINE)
+}
+
+/// Returns a line for everything that a cut would lose.
+fn lost(preview: &RepairPreview) -> Vec<String> {
+    let (at, to) = (preview.cut_at, preview.lost_to);
+    let mut lines = vec![format!("{} entries that can be read", grouped(preview.lost_entries))];
+    let readable = preview.before.last_lsn;
+    if readable < to {
+        let unread = size(to.distance_from(readable.max(at)));
+        lines.push(format!("all entries in {unread} that were durable and can't be read"));
+    }
+    let durable = to.distance_from(at);
+    if durable > 0 {
+        lines.push(format!("LSN {at} to {to} at least, {}", size(durable)));
+    }
+    lines
+}
+
+/// Returns a line for every segment file that a cut would shorten. A segment that ends below
+/// the cut loses the mark that ended it, and no data.
+fn cuts(preview: &RepairPreview) -> Vec<String> {
+    let segments = &preview.before.segments;
+    let loses_only_its_end_mark = |number| {
+        segments.iter().any(|segment| {
+            segment.number == number
+                && segment.seal == Some(Seal::Rotated)
+                && segment.live.is_some_and(|(_, end)| end <= preview.cut_at)
+        })
+    };
+    let line = |file: &CutFile| {
+        let (number, from, to) = (file.number, size(file.from_len), size(file.to_len));
+        if loses_only_its_end_mark(number) {
+            format!("the end mark of segment {number} (no data)")
+        } else {
+            format!("segment {number} from {from} to {to}")
+        }
+    };
+    preview.cut.iter().map(line).collect()
 }

@@ -1,28 +1,32 @@
-//! `bulla replay`: recover a log after a crash, and say what survived.
+//! `bulla replay`: recovers a log after a crash, and reports what survived.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use bulla_recovery::{EntryView, Inspection, Range, Recovery, ReplayStats, Report};
-use serde_json::Value;
+use serde::Serialize;
 
-use super::report;
+use super::report::{self, LogReport};
 use crate::args::{LogArgs, RangeArgs};
 use crate::error::Result;
-use crate::output::{Format, Out, bytes};
-use crate::{Outcome, fields};
+use crate::numbers::size;
+use crate::outcome::Outcome;
+use crate::output::Out;
+use crate::{progress, terminal, times};
 
 /// Recover a log after a crash: cut its torn tail (a copy is kept), make the rest durable,
 /// read every entry, and report what survived.
 ///
 /// The whole log is recovered, whatever range is given: a range only says which entries
 /// are read and counted, and nothing is cut at its ends. To go back to a point in time,
-/// look with --to-time and --dry-run, then cut with `bulla repair DIR --cut-at LSN` at the
-/// LSN that it shows as `replayed end`.
+/// show it with --to-time and --dry-run, then cut with `bulla repair DIR --cut-at LSN` at the
+/// LSN that it reports as `replayed end`.
 ///
-/// Exits with 0 when the log is whole again, with 4 (and nothing changed) when something
-/// that was durable is damaged. With --dry-run nothing is changed, and a torn tail exits
-/// with 3.
+/// A recovery begins a new epoch. It copies the last part of the log, as far as that was not
+/// known to be durable, into a new segment; the report calls that part `rewritten`.
+///
+/// Exits with 0 when the log is whole again, with 4 (and nothing changed) when data that had
+/// been durable is damaged. With --dry-run nothing is changed, and a torn tail exits with 3.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla replay /var/lib/flights\n  bulla replay /var/lib/flights --dry-run --from seq:1000 --format json\n  bulla replay /var/lib/flights --dry-run --to-time 2026-11-21T06:00:00Z"
@@ -30,7 +34,7 @@ use crate::{Outcome, fields};
 pub(crate) struct Args {
     /// The log's directory.
     dir: PathBuf,
-    /// Only look: change nothing.
+    /// Only report; change nothing.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -41,80 +45,118 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let (options, range) = (args.log.options(), args.range.range());
+    let reading = progress::reading(if args.dry_run { "inspecting" } else { "recovering" });
     if args.dry_run {
         let inspection = Inspection::read(&args.dir, &options)?;
-        let (stats, first) = replayed(range, |range, visitor| inspection.replay(range, visitor))?;
-        print(inspection.report(), &stats, first, false, out)?;
-        return Ok(report::outcome(&inspection.report().status));
+        drop(reading);
+        let found = inspection.report();
+        let replayed = replay(range, found, |visitor| inspection.replay(range, visitor))?;
+        print(found, &replayed, false, out)?;
+        return Ok(report::outcome(&found.status));
     }
     let recovery = Recovery::run(&args.dir, &options)?;
-    let (stats, first) = replayed(range, |range, visitor| recovery.replay(range, visitor))?;
-    print(recovery.report(), &stats, first, true, out)?;
+    drop(reading);
+    let found = recovery.report();
+    let replayed = replay(range, found, |visitor| recovery.replay(range, visitor))?;
+    print(found, &replayed, true, out)?;
     Ok(Outcome::Clean)
 }
 
-/// Goes through the range; gives the first entry's position and number too.
-fn replayed(
-    range: Range,
-    replay: impl FnOnce(
-        Range,
-        &mut dyn FnMut(&EntryView<'_>) -> ControlFlow<()>,
-    ) -> bulla_recovery::Result<ReplayStats>,
-) -> Result<(ReplayStats, Option<(u64, u64)>)> {
-    let mut first = None;
-    let stats = replay(range, &mut |entry| {
-        first.get_or_insert((entry.lsn.0, entry.seq.0));
-        ControlFlow::Continue(())
-    })?;
-    Ok((stats, first))
+/// What was read of a range, with its first entry.
+struct Replayed {
+    stats: ReplayStats,
+    first: Option<Position>,
 }
 
-fn print(
+/// Where an entry is.
+#[derive(Serialize, Clone, Copy)]
+struct Position {
+    lsn: u64,
+    seq: u64,
+}
+
+/// Entries between two updates of the progress.
+const STEP: u64 = 4096;
+
+/// Reads the range, with progress.
+fn replay(
+    range: Range,
     found: &Report,
-    stats: &ReplayStats,
-    first: Option<(u64, u64)>,
-    changed: bool,
-    out: &mut Out,
-) -> Result<()> {
-    let position = |(lsn, seq): (u64, u64)| -> Value {
-        if out.format() == Format::Table {
-            format!("entry {seq} at LSN {lsn}").into()
-        } else {
-            fields! { "lsn": lsn, "seq": seq }.into()
-        }
+    replay: impl FnOnce(
+        &mut dyn FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    ) -> bulla_recovery::Result<ReplayStats>,
+) -> Result<Replayed> {
+    let bar = if range == Range::ALL {
+        progress::count(found.entries, "entries")
+    } else {
+        progress::reading("replaying")
     };
-    let mut fields = report::fields(found);
-    fields.extend(fields! {
-        "replayed_entries": stats.entries,
-        "replayed_frames": stats.frames,
-        "replayed_bytes": stats.payload_bytes,
-        "replayed_first": first.map(position),
-        "replayed_last": stats.last.map(|(lsn, seq)| position((lsn.0, seq.0))),
-        "replayed_end": stats.last_frame.map(|(end, _)| end.0),
-        "replayed_time": stats.last_frame.and_then(|(_, ns)| report::exact_time(ns)),
-        "changed": changed,
-        "rehomed": found.rehomed.map(|(from, to)| format!("LSN {from} to {to}")),
-        "quarantine": found.quarantine.as_ref().map(|path| path.display().to_string()),
-    });
-    out.report(&fields)?;
-    if out.format() == Format::Table {
-        out.flush()?;
-        match (changed, found.bytes_cut) {
-            (true, 0) => eprintln!("Recovered: nothing was lost, all of it is durable."),
-            (true, cut) => eprintln!(
-                "Recovered: {} that were never promised to be durable were cut; a copy is in {}.",
-                bytes(cut),
-                found
-                    .quarantine
-                    .as_ref()
-                    .map_or("quarantine/".into(), |path| path.display().to_string()),
-            ),
-            (false, _) => {
-                if let Some(advice) = report::advice(&found.status) {
-                    eprintln!("{advice}");
-                }
-            }
+    let (mut first, mut entries) = (None, 0);
+    let stats = replay(&mut |entry| {
+        first.get_or_insert(Position { lsn: entry.lsn.0, seq: entry.seq.0 });
+        entries += 1;
+        if entries % STEP == 0 {
+            bar.inc(STEP);
         }
+        ControlFlow::Continue(())
+    })?;
+    Ok(Replayed { stats, first })
+}
+
+#[derive(Serialize)]
+struct ReplayReport {
+    #[serde(flatten)]
+    log: LogReport,
+    replayed_entries: u64,
+    replayed_frames: u64,
+    replayed_bytes: u64,
+    replayed_first: Option<Position>,
+    replayed_last: Option<Position>,
+    replayed_end: Option<u64>,
+    replayed_time: Option<String>,
+    changed: bool,
+    rewritten: Option<String>,
+    quarantine: Option<String>,
+}
+
+fn print(found: &Report, replayed: &Replayed, changed: bool, out: &mut Out) -> Result<()> {
+    let stats = &replayed.stats;
+    out.report(&ReplayReport {
+        log: LogReport::new(found),
+        replayed_entries: stats.entries,
+        replayed_frames: stats.frames,
+        replayed_bytes: stats.payload_bytes,
+        replayed_first: replayed.first,
+        replayed_last: stats.last.map(|(lsn, seq)| Position { lsn: lsn.0, seq: seq.0 }),
+        replayed_end: stats.last_frame.map(|(end, _)| end.0),
+        replayed_time: stats.last_frame.and_then(|(_, ns)| times::of_nanoseconds(ns)),
+        changed,
+        rewritten: found
+            .rehomed
+            .map(|(from, to)| format!("LSN {from} to {to}, under the new epoch")),
+        quarantine: found.quarantine.as_ref().map(|path| path.display().to_string()),
+    })?;
+    if !changed {
+        return report::tell(&found.status, out);
+    }
+    if out.is_table() {
+        out.flush()?;
+        terminal::note(summary(found));
     }
     Ok(())
+}
+
+/// Returns what a recovery did, in a sentence.
+fn summary(found: &Report) -> String {
+    if found.bytes_cut == 0 {
+        return "Recovered: nothing was lost, and everything is durable.".to_owned();
+    }
+    let copy = match &found.quarantine {
+        Some(path) => path.display().to_string(),
+        None => "quarantine/".to_owned(),
+    };
+    let cut = size(found.bytes_cut);
+    format!(
+        "Recovered: {cut} were cut that had not been acknowledged as durable; a copy is in {copy}."
+    )
 }

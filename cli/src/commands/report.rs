@@ -1,16 +1,15 @@
-//! What was found of a log, as fields, and as the outcome of a command.
+//! What was found of a log, as a report, and as the outcome of a command.
 
-use std::time::SystemTime;
+use bulla_recovery::{Evidence, Report, SegmentReport, Status};
+use serde::Serialize;
 
-use bulla_recovery::{Report, SegmentReport, Status};
+use crate::failure::{lines_of_corruption, of_corruption};
+use crate::outcome::Outcome;
+use crate::output::Out;
+use crate::terminal;
+use crate::times;
 
-use crate::Outcome;
-use crate::error::of_corruption;
-use crate::fields;
-use crate::output::Fields;
-use crate::tokens::time;
-
-/// The outcome that a log's state means.
+/// Returns the outcome that a log's state means.
 pub(crate) const fn outcome(status: &Status) -> Outcome {
     match status {
         Status::Clean => Outcome::Clean,
@@ -19,68 +18,121 @@ pub(crate) const fn outcome(status: &Status) -> Outcome {
     }
 }
 
-/// The report in the order in which it is read.
-pub(crate) fn fields(report: &Report) -> Fields {
-    let evidence: Vec<_> = report.evidence.iter().map(ToString::to_string).collect();
-    fields! {
-        "status": report.status.name(),
-        "first_lsn": report.first_lsn.0,
-        "last_lsn": report.last_lsn.0,
-        "durable_lsn": report.durable_lsn.0,
-        "entries": report.entries,
-        "first_seq": report.first_seq.0,
-        "next_seq": report.next_seq.0,
-        "segments": report.segments.len(),
-        "bytes_cut": report.bytes_cut,
-        "epoch": report.epoch.0,
-        "log_id": report.log_id.to_string(),
-        "sector": report.sector,
-        "last_write": wall_time(report.wall_ns),
-        "evidence": evidence,
+/// A log, in the order in which people read it.
+#[derive(Serialize)]
+pub(crate) struct LogReport {
+    status: &'static str,
+    #[serde(flatten)]
+    pub(crate) rest: LogDetails,
+}
+
+/// A log, without its state.
+#[derive(Serialize)]
+pub(crate) struct LogDetails {
+    first_lsn: u64,
+    last_lsn: u64,
+    proved_durable_lsn: u64,
+    entries: u64,
+    first_seq: u64,
+    next_seq: u64,
+    segments: usize,
+    cut_bytes: u64,
+    epoch: u32,
+    log_id: String,
+    sector_bytes: u32,
+    last_write: Option<String>,
+    evidence: Vec<String>,
+}
+
+impl LogReport {
+    pub(crate) fn new(found: &Report) -> Self {
+        Self { status: found.status.name(), rest: LogDetails::new(found) }
     }
 }
 
-/// One segment of a report.
-pub(crate) fn segment(segment: &SegmentReport) -> Fields {
-    fields! {
-        "segment": segment.number.0,
-        "state": segment.state.name(),
-        "epoch": segment.epoch.map(|epoch| epoch.0),
-        "base_lsn": segment.base.map(|base| base.0),
-        "live_from": segment.live.map(|(from, _)| from.0),
-        "live_to": segment.live.map(|(_, to)| to.0),
-        "frames": segment.frames,
-        "entries": segment.entries,
-        "file_bytes": segment.file_len,
+impl LogDetails {
+    pub(crate) fn new(found: &Report) -> Self {
+        Self {
+            first_lsn: found.first_lsn.0,
+            last_lsn: found.last_lsn.0,
+            proved_durable_lsn: found.durable_lsn.0,
+            entries: found.entries,
+            first_seq: found.first_seq.0,
+            next_seq: found.next_seq.0,
+            segments: found.segments.len(),
+            cut_bytes: found.bytes_cut,
+            epoch: found.epoch.0,
+            log_id: found.log_id.to_string(),
+            sector_bytes: found.sector,
+            last_write: times::of_nanoseconds(found.wall_ns),
+            evidence: found.evidence.iter().flat_map(lines_of_evidence).collect(),
+        }
     }
 }
 
-/// Wall time of a frame, to the second; `None` when there is none.
-pub(crate) fn wall_time(wall_ns: u64) -> Option<String> {
-    let seconds = u32::try_from(wall_ns / 1_000_000_000).ok()?;
-    (seconds > 0).then(|| format!("{} UTC", time(seconds)))
+fn lines_of_evidence(evidence: &Evidence) -> Vec<String> {
+    match evidence {
+        Evidence::Fault(corruption) => lines_of_corruption(corruption),
+        Evidence::Closed { at } => vec![format!("closed cleanly at LSN {at}")],
+        evidence => vec![evidence.to_string()],
+    }
 }
 
-/// Returns a time in ns since 1970.
-pub(crate) fn ns(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+/// One segment of a log.
+#[derive(Serialize)]
+pub(crate) struct SegmentRow {
+    segment: u64,
+    state: &'static str,
+    epoch: Option<u32>,
+    base_lsn: Option<u64>,
+    live_from: Option<u64>,
+    live_to: Option<u64>,
+    frames: u64,
+    entries: u64,
+    file_bytes: u64,
 }
 
-/// Wall time of a frame as in RFC 3339, to the nanosecond.
-pub(crate) fn exact_time(wall_ns: u64) -> Option<String> {
-    let time = jiff::Timestamp::from_nanosecond(i128::from(wall_ns)).ok()?;
-    Some(time.to_string())
+impl SegmentRow {
+    pub(crate) fn new(segment: &SegmentReport) -> Self {
+        Self {
+            segment: segment.number.0,
+            state: segment.state.name(),
+            epoch: segment.epoch.map(|epoch| epoch.0),
+            base_lsn: segment.base.map(|base| base.0),
+            live_from: segment.live.map(|(from, _)| from.0),
+            live_to: segment.live.map(|(_, to)| to.0),
+            frames: segment.frames,
+            entries: segment.entries,
+            file_bytes: segment.file_len,
+        }
+    }
 }
 
-/// What the state means for the one who looks.
-pub(crate) fn advice(status: &Status) -> Option<&'static str> {
+/// Returns a state in words for a note: of a corrupt log what is damaged.
+pub(crate) fn words_of_status(status: &Status) -> String {
     match status {
-        Status::Clean => None,
-        Status::TornTail => Some(
-            "the end was never promised to be durable: a crash took it. The next open, or \
-             `bulla replay DIR`, cuts it and keeps a copy",
-        ),
-        Status::Corrupt(corruption) => Some(of_corruption(corruption.kind)),
+        Status::Corrupt(corruption) => lines_of_corruption(corruption).join("; "),
+        status => status.to_string(),
     }
+}
+
+/// Tells people what the state means and what to do, after the report.
+pub(crate) fn tell(status: &Status, out: &mut Out) -> crate::error::Result<()> {
+    if !out.is_table() {
+        return Ok(());
+    }
+    out.flush()?;
+    match status {
+        Status::Clean => {}
+        Status::TornTail => {
+            terminal::note(
+                "A crash tore the end of the log; nothing there was acknowledged as durable.",
+            );
+            terminal::advise(
+                "nothing is needed: the next open, or `bulla replay DIR`, cuts it and keeps a copy",
+            );
+        }
+        Status::Corrupt(corruption) => terminal::advise(of_corruption(corruption.kind)),
+    }
+    Ok(())
 }

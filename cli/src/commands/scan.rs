@@ -1,18 +1,22 @@
-//! `bulla scan`: the tokens that fit. Read-only.
+//! `bulla scan`: the tokens that match. Read-only.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use bulla_engine::{Axis, EntityType, Flags, Space, Token};
+use indicatif::ProgressBar;
 
 use super::get::snapshot;
-use crate::Outcome;
 use crate::error::Result;
-use crate::mapping::{entity_type, utc_seconds};
-use crate::output::{Format, Out, grouped};
-use crate::tokens;
+use crate::numbers::grouped;
+use crate::outcome::Outcome;
+use crate::output::Out;
+use crate::parts::{coordinate, entity_type, flag};
+use crate::times::seconds;
+use crate::{progress, terminal, tokens};
 
-/// Show the tokens that fit all filters, in order of their ids.
+/// Show the tokens that match all filters, in the order of their ids.
 ///
 /// Changes nothing.
 #[derive(clap::Args, Debug)]
@@ -22,57 +26,64 @@ use crate::tokens;
 pub(crate) struct Args {
     /// The store's directory.
     dir: PathBuf,
-    /// Only this entity type.
+    /// Only tokens of this entity type.
     #[arg(long = "type", value_parser = entity_type, value_name = "TYPE")]
     entity_type: Option<EntityType>,
-    /// Only this domain.
+    /// Only tokens of this domain.
     #[arg(long, value_name = "N")]
     domain: Option<u8>,
-    /// Only with this flag set, such as ACTIVE; more than one: all of them.
+    /// Only tokens with this flag, such as ACTIVE. Given several times: with all of them.
     #[arg(long = "flag", value_parser = flag, value_name = "NAME")]
     flags: Vec<Flags>,
-    /// Only from this weight on.
+    /// Only tokens of at least this weight.
     #[arg(long, value_name = "WEIGHT")]
     min_weight: Option<f32>,
-    /// Only up to this weight.
+    /// Only tokens of at most this weight.
     #[arg(long, value_name = "WEIGHT")]
     max_weight: Option<f32>,
-    /// Only from this time on: seconds since 1970, or 2013-01-02 or 2013-01-02T10:00:00Z.
+    /// Only tokens of this time or later: seconds since 1970, 2013-01-02 or 2013-01-02T10:00:00Z.
     #[arg(long, value_parser = seconds, value_name = "TIME")]
     since: Option<i64>,
-    /// Only before this time.
+    /// Only tokens from before this time.
     #[arg(long, value_parser = seconds, value_name = "TIME")]
     until: Option<i64>,
-    /// Only with a coordinate in a range: SPACE.AXIS=MIN..MAX, either end may be left out.
+    /// Only tokens with a coordinate in a range: SPACE.AXIS=MIN..MAX; either end may be left out.
     #[arg(long, value_name = "1.x=MIN..MAX", allow_hyphen_values = true)]
     within: Vec<Within>,
-    /// At most so many tokens.
+    /// Show at most this many tokens.
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     limit: u64,
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let snapshot = snapshot(&args.dir)?;
-    let format = out.format();
+    let tokens = snapshot.len() as u64;
+    // Drawn only where the rows go elsewhere: both would write over each other.
+    let bar = if std::io::stdout().is_terminal() {
+        ProgressBar::hidden()
+    } else {
+        progress::count(tokens, "tokens")
+    };
     let mut rows = out.rows();
     let mut shown = 0;
-    for token in snapshot.iter().filter(|token| args.fits(token)) {
+    for token in bar.wrap_iter(snapshot.iter()).filter(|token| args.matches(token)) {
         if shown == args.limit {
             break;
         }
-        rows.push(tokens::row(&token, format))?;
+        tokens::push(&mut rows, &token)?;
         shown += 1;
     }
     rows.end()?;
-    if format == Format::Table {
+    drop(bar);
+    if out.is_table() {
         out.flush()?;
-        eprintln!("{} of {} tokens", grouped(shown), grouped(snapshot.len() as u64));
+        terminal::note(format_args!("{} of {} tokens", grouped(shown), grouped(tokens)));
     }
     Ok(Outcome::Clean)
 }
 
 impl Args {
-    fn fits(&self, token: &Token) -> bool {
+    fn matches(&self, token: &Token) -> bool {
         let time = i64::from(token.timestamp());
         self.entity_type.is_none_or(|wanted| token.id().entity_type() == wanted)
             && self.domain.is_none_or(|wanted| token.id().domain() == wanted)
@@ -85,7 +96,7 @@ impl Args {
     }
 }
 
-/// A range of one coordinate, both ends inclusive.
+/// A range of one coordinate, with both ends.
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Within {
     space: Space,
@@ -107,34 +118,17 @@ impl FromStr for Within {
     fn from_str(text: &str) -> Result<Self, String> {
         let parse = || {
             let (at, range) = text.split_once('=')?;
-            let (space, axis) = at.split_once('.')?;
+            let (space, axis) = coordinate(at)?;
             let (min, max) = range.split_once("..")?;
             let end =
                 |text: &str, open| if text.is_empty() { Some(open) } else { text.parse().ok() };
             Some(Self {
-                space: Space::ALL
-                    .into_iter()
-                    .find(|s| s.name() == space || s.level().to_string() == space)?,
-                axis: Axis::ALL.into_iter().find(|a| a.name() == axis)?,
+                space,
+                axis,
                 min: end(min, f64::NEG_INFINITY)?,
                 max: end(max, f64::INFINITY)?,
             })
         };
         parse().ok_or_else(|| format!("{text:?} is not like 1.x=40..45 or temporal.y=..3"))
     }
-}
-
-fn flag(text: &str) -> Result<Flags, String> {
-    let found = Flags::from_name(&text.to_ascii_uppercase());
-    found.ok_or_else(|| {
-        let names: Vec<_> = Flags::all().names().collect();
-        format!("use one of {}", names.join(", "))
-    })
-}
-
-fn seconds(text: &str) -> Result<i64, String> {
-    text.parse()
-        .ok()
-        .or_else(|| utc_seconds(text))
-        .ok_or_else(|| format!("{text:?} is neither seconds nor a time like 2013-01-02T10:00:00Z"))
 }

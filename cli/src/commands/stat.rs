@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
-use bulla_recovery::Range;
+use bulla_recovery::{Inspection, Range};
 use bulla_wal::Options;
-use serde_json::Value;
+use serde::Serialize;
 
-use super::{kept, report};
+use super::inspection::{CheckpointRow, inspect};
+use super::report::{self, LogReport, SegmentRow};
 use crate::error::{Error, Result};
-use crate::output::{Format, Out, bytes, grouped};
-use crate::{Outcome, fields};
+use crate::outcome::Outcome;
+use crate::output::Out;
+use crate::progress;
 
 /// Show what a log holds: positions, entries by kind, segments, checkpoints, bytes on disk.
 ///
@@ -23,8 +26,58 @@ pub(crate) struct Args {
     dir: PathBuf,
 }
 
+#[derive(Serialize)]
+struct StatReport {
+    #[serde(flatten)]
+    log: LogReport,
+    disk_bytes: u64,
+    kinds: Vec<Kind>,
+    /// For programs: people see tables of their own.
+    #[serde(flatten)]
+    lists: Option<Lists>,
+}
+
+/// The entries of one kind.
+#[derive(Serialize)]
+struct Kind {
+    kind: u16,
+    entries: u64,
+    payload_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Lists {
+    segment_list: Vec<SegmentRow>,
+    checkpoint_list: Vec<CheckpointRow>,
+}
+
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let (inspection, kept) = kept::look(&args.dir, &Options::new(), false)?;
+    let (inspection, checkpoints) = inspect(&args.dir, &Options::new(), false)?;
+    let found = inspection.report();
+    let lists = Lists {
+        segment_list: found.segments.iter().map(SegmentRow::new).collect(),
+        checkpoint_list: checkpoints.rows().collect(),
+    };
+    let mut report = StatReport {
+        log: LogReport::new(found),
+        disk_bytes: disk_bytes(&args.dir)?,
+        kinds: kinds(&inspection)?,
+        lists: None,
+    };
+    if out.is_table() {
+        out.report(&report)?;
+        table(&lists.segment_list, out)?;
+        table(&lists.checkpoint_list, out)?;
+    } else {
+        report.lists = Some(lists);
+        out.report(&report)?;
+    }
+    Ok(report::outcome(&found.status).of_display())
+}
+
+/// Counts the entries of each kind.
+fn kinds(inspection: &Inspection) -> Result<Vec<Kind>> {
+    let _progress = progress::reading("counting");
     let mut kinds = BTreeMap::<u16, (u64, u64)>::new();
     inspection.replay(Range::ALL, |entry| {
         let (count, len) = kinds.entry(entry.kind).or_default();
@@ -32,55 +85,32 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         *len += entry.payload.len() as u64;
         ControlFlow::Continue(())
     })?;
-    let found = inspection.report();
-    let disk = disk_bytes(&args.dir)?;
-    let mut fields = report::fields(found);
-    if out.format() == Format::Table {
-        fields.insert("disk".to_owned(), bytes(disk).into());
-        let kinds = kinds.iter().map(|(kind, (count, len))| {
-            format!("{} of kind {kind} with {}", grouped(*count), bytes(*len))
-        });
-        fields.insert("kinds".to_owned(), kinds.collect::<Vec<_>>().into());
-        out.report(&fields)?;
-        out.line("")?;
-        let mut rows = out.rows();
-        found.segments.iter().try_for_each(|segment| rows.push(report::segment(segment)))?;
-        rows.end()?;
-        if !kept.files.is_empty() {
-            out.line("")?;
-            let mut rows = out.rows();
-            kept.rows().try_for_each(|row| rows.push(row))?;
-            rows.end()?;
-        }
-    } else {
-        let kinds = kinds.iter().map(|(kind, (count, len))| {
-            Value::from(fields! { "kind": kind, "entries": count, "payload_bytes": len })
-        });
-        fields.insert("disk_bytes".to_owned(), disk.into());
-        fields.insert("kinds".to_owned(), kinds.collect());
-        let segments = found.segments.iter().map(report::segment);
-        fields.insert("segment_list".to_owned(), segments.map(Value::from).collect());
-        fields.insert("checkpoint_list".to_owned(), kept.rows().map(Value::from).collect());
-        out.report(&fields)?;
-    }
-    Ok(match report::outcome(&found.status) {
-        Outcome::TornTail => Outcome::Clean,
-        outcome => outcome,
-    })
+    let kind = |(kind, (entries, payload_bytes))| Kind { kind, entries, payload_bytes };
+    Ok(kinds.into_iter().map(kind).collect())
 }
 
-/// Bytes of all files of the log, quarantine included.
-fn disk_bytes(dir: &std::path::Path) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt;
+/// Prints rows after an empty line; nothing for none.
+fn table(rows: &[impl Serialize], out: &mut Out) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    out.line("")?;
+    let mut list = out.rows();
+    rows.iter().try_for_each(|row| list.push(row))?;
+    list.end().map(drop)
+}
+
+/// Returns the disk space of all files of the log, including the quarantine.
+fn disk_bytes(dir: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in std::fs::read_dir(dir).map_err(Error::file("list", dir))? {
         let entry = entry.map_err(Error::file("list", dir))?;
-        // Not through links. A file that has gone meanwhile takes no space.
+        // Links are not followed. A file that was removed meanwhile takes no space.
         match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => sum += disk_bytes(&entry.path())?,
             Ok(metadata) => sum += metadata.blocks() * 512,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::file("look at", entry.path())(error)),
+            Err(error) => return Err(Error::file("inspect", entry.path())(error)),
         }
     }
     Ok(sum)

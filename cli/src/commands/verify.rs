@@ -1,23 +1,25 @@
-//! `bulla verify`: is the log whole? Read-only.
+//! `bulla verify`: checks a log and its checkpoints. Read-only.
 
 use std::path::PathBuf;
 
 use bulla_recovery::Status;
 use bulla_wal::Options;
-use serde_json::Value;
+use serde::Serialize;
 
-use super::{kept, report};
+use super::inspection::{CheckpointRow, inspect};
+use super::report::{self, LogReport, SegmentRow};
 use crate::error::{Error, Result};
-use crate::output::{Format, Out};
-use crate::{Outcome, fields};
+use crate::failure::lines_of_corruption;
+use crate::outcome::Outcome;
+use crate::output::Out;
 
 /// Check a log and a store's checkpoints, every byte of them, and change nothing.
 ///
-/// Exits with 0 when it is clean (only zeros follow the last frame), with 3 when its tail
-/// is torn, with 4 when something that was durable is damaged. A log that is open for
-/// writing may look torn: what is being written is not whole yet. With 1 when the log is
-/// clean and a checkpoint is damaged: a store opens from the older one. With 4 when none of
-/// the checkpoints can be used, and what is before the log's start is in no other place.
+/// Exits with 0 when the log is clean (only zeros follow the last frame), with 3 when its end
+/// is torn, with 4 when data that had been durable is damaged. A log that is open for writing
+/// may look torn: the last write is not complete yet. Exits with 1 when the log is clean and a
+/// checkpoint is damaged: the store opens from the older one. Exits with 4 when no checkpoint
+/// can be used and the log was purged: the purged part of the log can't be replaced.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  bulla verify /var/lib/flights --format json")]
 pub(crate) struct Args {
@@ -25,57 +27,78 @@ pub(crate) struct Args {
     dir: PathBuf,
 }
 
+#[derive(Serialize)]
+struct Verified {
+    #[serde(flatten)]
+    log: LogReport,
+    /// For people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    checkpoints: Vec<String>,
+    #[serde(flatten)]
+    lists: Option<Lists>,
+}
+
+/// For programs.
+#[derive(Serialize)]
+struct Lists {
+    segment_list: Vec<SegmentRow>,
+    checkpoint_list: Vec<CheckpointRow>,
+}
+
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let (inspection, kept) = match kept::look(&args.dir, &Options::new(), true) {
+    let (inspection, checkpoints) = match inspect(&args.dir, &Options::new(), true) {
         Err(Error::Recovery(error)) => return verify_control(error, out),
-        looked => looked?,
+        inspected => inspected?,
     };
     let found = inspection.report();
-    let mut fields = report::fields(found);
-    if out.format() != Format::Table {
-        let segments = found.segments.iter().map(report::segment);
-        fields.insert("segment_list".to_owned(), segments.map(Value::from).collect());
-        fields.insert("checkpoint_list".to_owned(), kept.rows().map(Value::from).collect());
-    } else if !kept.files.is_empty() {
-        fields.insert("checkpoints".to_owned(), kept.lines().into());
-    }
-    out.report(&fields)?;
+    out.report(&Verified {
+        log: LogReport::new(found),
+        checkpoints: if out.is_table() { checkpoints.lines() } else { Vec::new() },
+        lists: (!out.is_table()).then(|| Lists {
+            segment_list: found.segments.iter().map(SegmentRow::new).collect(),
+            checkpoint_list: checkpoints.rows().collect(),
+        }),
+    })?;
     let outcome = match report::outcome(&found.status) {
-        _ if kept.is_missing(found) => Outcome::Corrupt,
-        Outcome::Clean if kept.is_damaged() => Outcome::Failed,
+        _ if checkpoints.is_missing(found) => Outcome::Corrupt,
+        Outcome::Clean if checkpoints.is_damaged() => Outcome::Failed,
         outcome => outcome,
     };
-    if out.format() == Format::Table {
-        tell(&found.status, out)?;
-        kept.advise(found);
+    if out.is_table() {
+        out.flush()?;
+        // Advice for a store includes that for its log.
+        if !checkpoints.advise(found) {
+            report::tell(&found.status, out)?;
+        }
     }
     Ok(outcome)
 }
 
-/// Of a log whose CONTROL is damaged nothing else can be read.
-fn verify_control(error: bulla_recovery::Error, out: &mut Out) -> Result<Outcome> {
-    let Some(corruption) = error.corruption().cloned() else { return Err(error.into()) };
-    let status = Status::Corrupt(corruption);
-    out.report(&fields! {
-        "status": status.name(),
-        "first_lsn": Value::Null,
-        "last_lsn": Value::Null,
-        "durable_lsn": Value::Null,
-        "entries": Value::Null,
-        "segments": Value::Null,
-        "evidence": [status.to_string()],
-    })?;
-    if out.format() == Format::Table {
-        tell(&status, out)?;
-    }
-    Ok(report::outcome(&status))
+/// A log whose CONTROL is damaged: nothing else of it can be read.
+#[derive(Serialize)]
+struct Unreadable {
+    status: &'static str,
+    first_lsn: Option<u64>,
+    last_lsn: Option<u64>,
+    proved_durable_lsn: Option<u64>,
+    entries: Option<u64>,
+    segments: Option<u64>,
+    evidence: Vec<String>,
 }
 
-/// Tells people what it means.
-fn tell(status: &Status, out: &mut Out) -> Result<()> {
-    out.flush()?;
-    if let Some(advice) = report::advice(status) {
-        eprintln!("{advice}");
-    }
-    Ok(())
+fn verify_control(error: bulla_recovery::Error, out: &mut Out) -> Result<Outcome> {
+    let Some(corruption) = error.corruption().cloned() else { return Err(error.into()) };
+    let evidence = lines_of_corruption(&corruption);
+    let status = Status::Corrupt(corruption);
+    out.report(&Unreadable {
+        status: status.name(),
+        first_lsn: None,
+        last_lsn: None,
+        proved_durable_lsn: None,
+        entries: None,
+        segments: None,
+        evidence,
+    })?;
+    report::tell(&status, out)?;
+    Ok(report::outcome(&status))
 }

@@ -82,12 +82,12 @@ fn checkpoint_says_which_it_took_and_what_is_left_of_the_log() {
     assert_eq!((&again["number"], &again["new"]), (&1.into(), &false.into()));
     let words = run("checkpoint DIR", &store);
     assert_eq!(code(&words), 0);
-    assert!(stderr(&words).contains("nothing was changed since"), "{}", stderr(&words));
+    assert!(stderr(&words).contains("nothing has changed since"), "{}", stderr(&words));
     assert!(stdout(&words).contains("first lsn"), "{}", stdout(&words));
 
     load(&dir, &store, ROWS);
     let words = run(&format!("checkpoint DIR {SMALL}"), &store);
-    assert!(stderr(&words).contains("Taken, and durable"), "{}", stderr(&words));
+    assert!(stderr(&words).contains("The checkpoint is durable"), "{}", stderr(&words));
     // The second one lets go what the first does not need.
     let log_from = |store: &Path| number(&json("stat DIR", store).0, "first_lsn");
     let from = log_from(&store);
@@ -115,7 +115,7 @@ fn checkpoint_is_refused_with_a_reason_and_something_to_do() {
         (dir.join("none"), "holds no log"),
         (dir.join("empty"), "holds no log"),
         (file, "Not a directory"),
-        (lines, "is not a record change"),
+        (lines, "not a record change"),
     ];
     for (path, why) in cases {
         let refused = run("checkpoint DIR", &path);
@@ -368,7 +368,7 @@ fn damage_below_the_newest_checkpoint_is_no_reason_to_cut_a_store() {
 
     let verify = run("verify DIR", &store);
     assert_eq!(code(&verify), 4);
-    let advice = "a store needs no repair here: it is opened from checkpoint 3";
+    let advice = "do NOT repair if this is a store: it opens from checkpoint 3";
     assert!(stderr(&verify).contains(advice), "{}", stderr(&verify));
     let plan = run("repair DIR", &store);
     assert_eq!(code(&plan), 4);
@@ -399,7 +399,7 @@ fn damage_above_the_newest_checkpoint_is_cut_and_the_store_opens_from_it() {
     });
     write(&segment_file(&store, number(above.expect("one above"), "segment")), b"X", 4096 + 80);
 
-    let advice = "damaged after checkpoint 3: cut there by `bulla repair`";
+    let advice = "damaged after checkpoint 3. Cut it there with `bulla repair DIR --yes`";
     for line in ["verify DIR", "repair DIR"] {
         let told = run(line, &store);
         assert_eq!(code(&told), 4);

@@ -27,7 +27,7 @@ fn loaded_flights_are_found_by_id_and_by_filter() {
     let (token, exit) = json("get DIR 1 --type event", &store);
     assert_eq!(exit, 0);
     assert_eq!(token["weight"], 28.0);
-    assert_eq!(token["timestamp"], 1_357_034_400 + 15 * 60);
+    assert_eq!(token["timestamp"], "2013-01-01T10:15:00Z");
     assert_eq!(token["physical"][0], 29.98);
     let missing = run("get DIR 501 --type event", &store);
     assert_eq!(code(&missing), 1);
@@ -63,7 +63,7 @@ fn flights_load_from_a_zip_archive_and_with_a_mapping_of_ones_own() {
     let loaded = bulla().arg("load").arg(&path).arg(&store).args(mapping).output().expect("runs");
     assert_eq!(code(&loaded), 0, "{}", stderr(&loaded));
     let (token, _) = json("get DIR 2 --type event --domain 2", &store);
-    assert!((token["weight"].as_f64().expect("number") - 14.16).abs() < 1e-5);
+    assert_eq!(token["weight"].to_string(), "14.16", "the shortest form of the f32");
     assert_eq!(token["temporal"][0], 4.0);
 }
 
@@ -135,7 +135,7 @@ fn log_is_made_in_a_directory_of_its_own_and_nowhere_else() {
     for (to, line) in [("empty", "append DIR"), ("new", "append DIR --level strict")] {
         let made = run(line, &dir.join(to));
         assert_eq!(code(&made), 0, "{}", stderr(&made));
-        assert!(stderr(&made).contains("a new log was made in"), "{}", stderr(&made));
+        assert!(stderr(&made).contains("created a new log in"), "{}", stderr(&made));
         let opened = run(line, &dir.join(to));
         assert_eq!((code(&opened), stderr(&opened).as_str()), (0, ""));
     }
@@ -192,7 +192,7 @@ fn backend_that_can_not_be_had_is_told_and_stood_in_for() {
         Ok(output) => {
             assert_eq!(code(&output), 0, "{}", stderr(&output));
             let said = stderr(&output);
-            assert_eq!(said.matches("no --backend uring").count(), 1, "{said}");
+            assert_eq!(said.matches("--backend uring is not available").count(), 1, "{said}");
             assert!(said.contains("using std"), "{said}");
             assert!(stdout(&output).contains("ack 1 "), "{}", stdout(&output));
         }
@@ -314,7 +314,7 @@ fn line_that_is_too_long_is_refused_after_the_lines_before_it() {
     endless.join().expect("writes until nobody reads");
     assert_eq!(code(&output), 1);
     assert!(stdout(&output).starts_with("ack 1 "), "{output:?}");
-    assert!(stderr(&output).contains("do not fit"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("entry too large"), "{}", stderr(&output));
     assert_eq!(json("verify DIR", &log).0["entries"], 1);
 }
 

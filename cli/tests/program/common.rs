@@ -11,26 +11,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use signal_hook::consts::SIGINT;
+use tempfile::TempDir;
 
-/// A directory that goes with the test.
-pub(crate) struct Dir(PathBuf);
+/// A directory that is removed with the test.
+pub(crate) struct Dir(TempDir);
 
 impl Dir {
     pub(crate) fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("bulla-cli-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).expect("temporary directory");
-        Self(dir)
+        let made = tempfile::Builder::new().prefix(&format!("bulla-cli-{name}-")).tempdir();
+        Self(made.expect("temporary directory"))
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        self.0.path().join(name)
     }
 }
 

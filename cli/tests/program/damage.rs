@@ -51,7 +51,7 @@ fn garbage_behind_the_end_is_a_torn_tail_and_replay_cuts_it() {
 
     let (report, exit) = json("replay DIR", &log);
     assert_eq!((exit, &report["replayed_entries"]), (0, &3.into()));
-    assert!(report["bytes_cut"].as_u64() >= Some(12), "{report}");
+    assert!(report["cut_bytes"].as_u64() >= Some(12), "{report}");
     let kept = image(&log.join("quarantine"));
     assert!(kept.values().any(|bytes| bytes.windows(12).any(|part| part == b"half a frame")));
     let (report, exit) = json("verify DIR", &log);

@@ -7,5 +7,7 @@ mod damage;
 mod doctor;
 mod drill;
 mod follow;
+mod habits;
 mod legacy;
+mod put;
 mod stress;

@@ -1,50 +1,52 @@
-//! What the facts and the measurements mean. Pure.
+//! Judges the facts and the measurements. Pure.
 
 use std::time::Duration;
+
+use serde::Serialize;
 
 use super::measure::{Blocks, Measured, Test};
 use crate::args::{Backend, LevelArg};
 use crate::facts::Facts;
-use crate::output::grouped;
+use crate::numbers::grouped;
 
-/// A test, and what came of it.
+/// A test and its result.
 pub(super) type Outcome = (Test, Result<Measured, String>);
 
-/// What is concluded.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// The conclusion.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Verdict {
     /// Reasons not to trust an acknowledgement here.
     pub(super) warnings: Vec<String>,
-    /// What is good to know.
+    /// Facts worth knowing.
     pub(super) notes: Vec<String>,
     pub(super) recommended: Option<Recommended>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Recommended {
     pub(super) backend: Backend,
     pub(super) level: LevelArg,
     pub(super) reason: String,
 }
 
-/// A disk turns 250 times a second at most (15,000 a minute), and a synced write waits
-/// until its sector has come round. Four times as many can't have reached it.
+/// A disk turns at most 250 times per second (15,000 per minute), and a synced write waits
+/// until its sector comes round. Four times as many writes can't have reached it.
 const MOST_SYNCS_OF_A_DISK: u64 = 1_000;
-/// A write that a device confirms goes over its bus and through its controller. The
-/// quickest drives, whose memory is protected against power loss, take 10 us for that.
-const QUICKEST_SYNC: Duration = Duration::from_micros(8);
-/// A lone writer that waits for each of its commits gets at least a thousand a second:
-/// Strict costs little enough to be the rule.
+/// A write that a device confirms passes its bus and its controller. The fastest drives,
+/// whose memory is protected against power loss, take 10 us for that.
+const FASTEST_SYNC: Duration = Duration::from_micros(8);
+/// A single writer that waits for each commit gets at least a thousand per second: Strict
+/// is cheap enough to be the rule.
 const STRICT_AS_A_RULE: Duration = Duration::from_millis(1);
-/// The default backend stays recommended unless another is quicker by this.
-const CLEARLY_QUICKER: f64 = 1.1;
+/// The default backend stays recommended unless another is faster by this factor.
+const CLEARLY_FASTER: f64 = 1.1;
 
-/// Where one sync in a hundred takes so many times the median, the disk did other work.
+/// If one sync in a hundred takes this many times the median, the disk did other work.
 const NOISY: u64 = 20;
 
 const LAYERED: [&str; 3] = ["overlay", "overlayfs", "aufs"];
 const COPY_ON_WRITE: [&str; 4] = ["btrfs", "zfs", "bcachefs", "nilfs2"];
-/// Served by something else than this kernel: another machine, a host, a program.
+/// Served by another machine, the host of this one, or a program.
 const REMOTE: [&str; 12] = [
     "nfs",
     "nfs4",
@@ -72,7 +74,7 @@ pub(super) fn judge(facts: &Facts, outcomes: &[Outcome]) -> Verdict {
 
 fn judge_file_system(facts: &Facts, verdict: &mut Verdict) {
     let Some(mount) = &facts.mount else {
-        verdict.notes.push("the file system could not be found out".to_owned());
+        verdict.notes.push("the file system is unknown".to_owned());
         return;
     };
     let kind = mount.kind.as_str();
@@ -81,49 +83,49 @@ fn judge_file_system(facts: &Facts, verdict: &mut Verdict) {
         warnings.push(format!("{kind} is memory: nothing on it survives a power loss or reboot"));
     } else if LAYERED.contains(&kind) {
         warnings.push(format!(
-            "{kind} is a layer over another file system, often thrown away with its container: \
-             put a log on a volume"
+            "{kind} is a layer over another file system, often deleted with its container: put \
+             a log on a volume"
         ));
     } else if REMOTE.contains(&kind) || kind.starts_with("fuse.") {
         warnings.push(format!(
-            "{kind} is served from elsewhere: what a sync or a lock is worth there is the \
-             server's word, and Bulla was not tested on one"
+            "{kind} is served from elsewhere: whether syncs and locks hold depends on the server, \
+             and Bulla was not tested on it"
         ));
     } else if COPY_ON_WRITE.contains(&kind) {
         verdict.notes.push(format!(
-            "{kind} copies on write: written blocks are no quicker than new ones, and a full \
-             disk can fail the write of an accepted entry (the log is then poisoned)"
+            "{kind} copies on write: written blocks are not faster than new ones, and on a full \
+             disk the write of an accepted entry can fail (the log is then poisoned)"
         ));
     }
 }
 
 fn judge_speed(facts: &Facts, outcomes: &[Outcome], verdict: &mut Verdict) {
-    let Some(quickest) = quickest_sync(outcomes) else { return };
+    let Some(fastest) = fastest_sync(outcomes) else { return };
     if facts.is_in_memory() {
         return;
     }
-    if Duration::from_nanos(quickest.p50_ns) < QUICKEST_SYNC {
+    if Duration::from_nanos(fastest.p50_ns) < FASTEST_SYNC {
         verdict.warnings.push(format!(
             "a synced 4 KiB write took {}: no device confirms one in less than {} us, so a cache, \
-             an emulated disk or a hypervisor answers before the data are durable",
-            micros(quickest.p50_ns),
-            QUICKEST_SYNC.as_micros(),
+             an emulated disk or a hypervisor answers before the data is durable",
+            micros(fastest.p50_ns),
+            FASTEST_SYNC.as_micros(),
         ));
     }
     let rotational = facts.device.as_ref().and_then(|device| device.rotational) == Some(true);
-    if rotational && quickest.per_second > MOST_SYNCS_OF_A_DISK {
+    if rotational && fastest.per_second > MOST_SYNCS_OF_A_DISK {
         verdict.warnings.push(format!(
-            "the device says that it rotates, and made {} synced 4 KiB writes a second; a disk \
-             can't make {}. Either it is none (virtual disks often say so wrongly: ask its \
-             host), or its cache answers before the data are durable",
-            grouped(quickest.per_second),
+            "the device says that it rotates, and made {} synced 4 KiB writes per second; a \
+             rotating disk can't make {}. Either it does not rotate (virtual disks are often \
+             described wrongly: ask the host), or its cache answers before the data is durable",
+            grouped(fastest.per_second),
             grouped(MOST_SYNCS_OF_A_DISK),
         ));
     }
 }
 
-/// The synced 4 KiB writes into written blocks that were the quickest.
-fn quickest_sync(outcomes: &[Outcome]) -> Option<&Measured> {
+/// Returns the fastest synced 4 KiB writes into written blocks.
+fn fastest_sync(outcomes: &[Outcome]) -> Option<&Measured> {
     outcomes
         .iter()
         .filter(|(test, _)| matches!(test, Test::Raw { blocks: Blocks::Written, len: 4096, .. }))
@@ -136,18 +138,18 @@ fn note_device(facts: &Facts, verdict: &mut Verdict) {
         return;
     }
     let Some(device) = &facts.device else {
-        verdict.notes.push("what the device says of its cache could not be found out".to_owned());
+        verdict.notes.push("what the device says about its cache is unknown".to_owned());
         return;
     };
     match device.write_cache.as_deref() {
         Some("write back") => verdict.notes.push(
             "the device has a volatile cache, which the kernel flushes at every sync: durable, \
-             if the device obeys"
+             provided the device honours flushes"
                 .to_owned(),
         ),
         Some("write through") => verdict.notes.push(
             "the device says that it has no volatile cache, so the kernel never flushes one: \
-             durable, if that is true (of a virtual disk it is the host's word)"
+             durable, provided that is true (a virtual disk repeats what its host says)"
                 .to_owned(),
         ),
         _ => {}
@@ -169,12 +171,13 @@ fn note_noise(outcomes: &[Outcome], verdict: &mut Verdict) {
     if outcomes.iter().any(is_noisy) {
         verdict.notes.push(format!(
             "one sync in a hundred took more than {NOISY} times the median: the disk did other \
-             work meanwhile, so measure again when it is quiet, or with a longer --seconds"
+             work meanwhile, so measure again when it is idle, or with a longer --seconds"
         ));
     }
 }
 
-/// The quickest backend for a lone Strict writer, by the median, and what Strict costs there.
+/// Returns the fastest backend for a single Strict writer, by the median, and what Strict
+/// costs there.
 fn recommend(outcomes: &[Outcome], trusted: bool) -> Option<Recommended> {
     let of = |wanted: Backend, many: bool| {
         outcomes.iter().find_map(|(test, measured)| match test {
@@ -185,13 +188,13 @@ fn recommend(outcomes: &[Outcome], trusted: bool) -> Option<Recommended> {
         })
     };
     let p50 = |backend| of(backend, false).map(|measured| measured.p50_ns);
-    let quickest = Backend::all()
+    let fastest = Backend::all()
         .filter_map(|backend| Some((p50(backend)?, backend)))
         .min_by_key(|(p50_ns, _)| *p50_ns);
-    let (best, quickest) = quickest?;
+    let (best, fastest) = fastest?;
     let backend = match p50(Backend::Direct) {
-        Some(direct) if direct as f64 <= best as f64 * CLEARLY_QUICKER => Backend::Direct,
-        _ => quickest,
+        Some(direct) if direct as f64 <= best as f64 * CLEARLY_FASTER => Backend::Direct,
+        _ => fastest,
     };
     let (lone, many) = (of(backend, false)?, of(backend, true));
     let level = if Duration::from_nanos(lone.p50_ns) <= STRICT_AS_A_RULE {
@@ -200,14 +203,17 @@ fn recommend(outcomes: &[Outcome], trusted: bool) -> Option<Recommended> {
         LevelArg::Balanced
     };
     let many = many.map_or_else(String::new, |many| {
-        format!(", and writers that share syncs make {} commits/s", grouped(many.per_second))
+        format!(
+            ", and writers that share syncs make {} commits per second",
+            grouped(many.per_second)
+        )
     });
-    let cost = format!("a lone strict commit takes {}{many}", micros(lone.p50_ns));
+    let cost = format!("a single strict commit takes {}{many}", micros(lone.p50_ns));
     let reason = match (trusted, level) {
-        (false, _) => format!("{cost}; but see the warnings: that may not survive a power loss"),
+        (false, _) => format!("{cost}; but see the warnings: it may not survive a power loss"),
         (true, LevelArg::Strict) => cost,
         (true, _) => {
-            format!("{cost}: ask for strict only where an entry must survive a power loss")
+            format!("{cost}: use strict only where an entry must survive a power loss")
         }
     };
     Some(Recommended { backend, level, reason })
@@ -244,7 +250,8 @@ mod tests {
         })
     }
 
-    /// Both methods take so long for a sync, and logs of each backend so long for a commit.
+    /// Returns results in which both methods take `sync_us` for a sync, and logs of each backend
+    /// the given time for a commit.
     fn outcomes(sync_us: u64, direct_us: u64, buffered_us: u64) -> Vec<Outcome> {
         let of = |test| match test {
             Test::Raw { .. } => measured(sync_us),
@@ -255,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn file_systems_that_keep_no_promise_are_warned_of() {
+    fn file_systems_that_do_not_keep_data_are_warned_of() {
         for (kind, warned) in [
             ("ext4", false),
             ("xfs", false),
@@ -274,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn syncs_that_are_too_quick_to_be_true_are_warned_of() {
+    fn syncs_that_are_too_fast_to_be_true_are_warned_of() {
         for (rotational, us, warned) in [
             (false, 9, false),
             (false, 7, true),
@@ -288,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn quickest_backend_is_recommended_and_the_default_when_it_is_close() {
+    fn fastest_backend_is_recommended_and_the_default_when_it_is_close() {
         for (direct, buffered, backend, level) in [
             (100, 95, Backend::Direct, LevelArg::Strict),
             (100, 80, Backend::Buffered, LevelArg::Strict),
@@ -302,7 +309,7 @@ mod tests {
         let mut only_buffered = outcomes(100, 100, 200);
         for (test, measured) in &mut only_buffered {
             if matches!(test, Test::Log { backend: Backend::Direct, .. }) {
-                *measured = Err("no O_DIRECT here".to_owned());
+                *measured = Err("O_DIRECT is not supported here".to_owned());
             }
         }
         let verdict = judge(&facts("ext4", false), &only_buffered);

@@ -1,7 +1,7 @@
 //! The measurements: bare loops of synced writes, and Bulla logs, each for a while.
 //!
-//! All disk access goes through the log's I/O trait, so what is measured is what a log
-//! does. A test that can't be had here says why; nothing else stops the others.
+//! All disk access goes through the log's I/O trait, so that a test measures what a log
+//! does. A test that is impossible here says why, and the others go on.
 
 use std::fs;
 use std::io;
@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use bulla_storage::io::{AlignedBuf, File, Io, write_full};
 use bulla_wal::{Level, Log};
+use tempfile::TempDir;
 
 use crate::args::{Backend, LogArgs};
 use crate::error::{Error, Result};
 use crate::signals::Interrupt;
 
-/// One thing that is measured.
+/// One measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Test {
     /// One synced write after the other, of `len` bytes.
@@ -32,7 +33,7 @@ pub(super) enum Blocks {
     Written,
     /// Reserved, and never written.
     Reserved,
-    /// None: the file grows.
+    /// Neither: the file grows.
     Growing,
 }
 
@@ -40,22 +41,22 @@ pub(super) enum Blocks {
 const LENS: [usize; 3] = [4 << 10, 16 << 10, 1 << 20];
 /// Writers of a log that share syncs.
 const MANY_WRITERS: usize = 8;
-/// Length of the file that is written before.
+/// Length of the file that is written before the test.
 const WRITTEN_LEN: u64 = 32 << 20;
-/// A file that is not written again ends here at the latest, and so does its test.
+/// Greatest length of a file that is written once; its test ends there.
 const MAX_LEN: u64 = 128 << 20;
 /// Length of the logs' segments.
 const SEGMENT_LEN: u64 = 16 << 20;
 /// Bytes of an entry.
 const ENTRY: [u8; 64] = [7; 64];
-/// A log's first commits, which compete with the making of its next segment.
+/// The time of a log's first commits, which compete with the creation of its next segment.
 const WARM_UP: Duration = Duration::from_millis(100);
-/// Operations of one writer that are counted at most.
+/// The most operations of one writer that are counted.
 const MAX_SAMPLES: usize = 1 << 20;
 const CHUNK: usize = 1 << 20;
 
 impl Test {
-    /// All tests, in the order in which they are shown.
+    /// Returns all tests, in the order in which they are shown.
     pub(super) fn all() -> Vec<Self> {
         let raw = [
             (true, Blocks::Written),
@@ -88,7 +89,7 @@ impl Test {
         }
     }
 
-    /// Bytes of one write, or of one entry.
+    /// Returns the bytes of one write, or of one entry.
     pub(super) const fn len(self) -> usize {
         match self {
             Self::Raw { len, .. } => len,
@@ -108,7 +109,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Of latencies in ns, of operations that took `time` together; `None` of none.
+    /// Summarizes latencies in ns of operations that took `time` together; `None` for none.
     fn new(mut samples: Vec<u64>, time: Duration) -> Option<Self> {
         samples.sort_unstable();
         let last = samples.len().checked_sub(1)?;
@@ -124,27 +125,24 @@ impl Measured {
     }
 }
 
-/// A folder for the tests' files, removed with all that is in it when dropped.
+/// A directory for the tests' files, removed with everything in it when dropped.
 #[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
+pub(super) struct Scratch(TempDir);
 
 impl Scratch {
-    pub(super) fn make(dir: &Path, io: &dyn Io) -> Result<Self> {
-        let path = dir.join(format!("bulla-doctor-{}", std::process::id()));
-        io.create_dir(&path).map_err(Error::file("create", &path))?;
-        Ok(Self(path))
+    pub(super) fn make(dir: &Path) -> Result<Self> {
+        let made = tempfile::Builder::new().prefix("bulla-doctor-").tempdir_in(dir);
+        made.map(Self).map_err(Error::file("create a directory in", dir))
     }
 
-    /// Removes it, and says so if it can't.
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Removes the directory, and reports a failure.
     pub(super) fn remove(self) -> Result<()> {
-        let path = self.0.clone();
-        fs::remove_dir_all(&path).map_err(Error::file("remove", path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let path = self.0.path().to_owned();
+        self.0.close().map_err(Error::file("remove", path))
     }
 }
 
@@ -157,7 +155,7 @@ pub(super) struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Runs one test. The inner error says why it can't be had here.
+    /// Runs one test. The inner error says why it is impossible here.
     ///
     /// # Errors
     /// [`Error::Interrupted`].
@@ -170,12 +168,12 @@ impl Bench<'_> {
     }
 
     fn raw(&self, direct: bool, blocks: Blocks, len: usize) -> Result<Measured, String> {
-        let path = self.scratch.0.join("file");
+        let path = self.scratch.join("file");
         let measured = self.raw_at(&path, direct, blocks, len);
         let removed = self.io.unlink(&path);
         let measured = measured?;
         removed.map_err(|error| error.to_string())?;
-        measured.ok_or_else(|| "no write ended in time".to_owned())
+        measured.ok_or_else(|| "no write completed in time".to_owned())
     }
 
     fn raw_at(
@@ -188,7 +186,7 @@ impl Bench<'_> {
         let words = |error: io::Error| error.to_string();
         let file = self.io.create(path, direct).map_err(words)?;
         if direct && !file.is_direct() {
-            return Err("no O_DIRECT here".to_owned());
+            return Err("O_DIRECT is not supported here".to_owned());
         }
         self.make(file.as_ref(), blocks).map_err(words)?;
         let bytes = AlignedBuf::copy_of(&vec![7; len]);
@@ -232,7 +230,7 @@ impl Bench<'_> {
     }
 
     fn log(&self, backend: Backend, writers: usize) -> Result<Measured, String> {
-        let dir = self.scratch.0.join("log");
+        let dir = self.scratch.join("log");
         let measured = self.log_at(&dir, backend, writers);
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
@@ -272,7 +270,7 @@ impl Bench<'_> {
                 let samples = writer.join().unwrap_or_else(|panic| {
                     std::panic::resume_unwind(panic);
                 });
-                // The others need not go on for a result that there will not be.
+                // The others need not go on: there will be no result.
                 stop.fetch_or(samples.is_err(), Ordering::Relaxed);
                 samples
             });
@@ -281,7 +279,8 @@ impl Bench<'_> {
         let time = begin.elapsed();
         let samples: Vec<_> = samples.into_iter().collect::<Result<_, _>>().map_err(words)?;
         log.close().map_err(words)?;
-        Measured::new(samples.concat(), time).ok_or_else(|| "no commit ended in time".to_owned())
+        Measured::new(samples.concat(), time)
+            .ok_or_else(|| "no commit completed in time".to_owned())
     }
 }
 
@@ -291,7 +290,7 @@ fn synced_write(file: &dyn File, bytes: &[u8], offset: u64, dsync: bool) -> io::
         return file.sync();
     }
     let count = file.write_pieces_at([bytes, &[]], offset, true)?;
-    if count == bytes.len() { Ok(()) } else { Err(io::Error::other("a write came out short")) }
+    if count == bytes.len() { Ok(()) } else { Err(io::Error::other("a write was short")) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The drill's victim: opens the log, appends from several threads, says on standard
+//! The drill's victim: opens the log, appends from several threads, reports on standard
 //! output what was acknowledged, and runs until it is killed.
 
 use std::collections::VecDeque;
@@ -14,9 +14,10 @@ use bulla_wal::{Level, Log, Lsn, Receipt};
 
 use super::feed::Feed;
 use super::wire::{Ack, LEN, Message};
-use crate::Outcome;
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
+use crate::failure;
+use crate::outcome::Outcome;
 use crate::random::Random;
 
 /// The drill's child.
@@ -45,9 +46,9 @@ pub(crate) struct Args {
     pub(super) log: LogArgs,
 }
 
-/// The most records of a client under way.
+/// The most records of a client in flight.
 const MAX_WINDOW: u64 = 256;
-/// How often watermarks are told.
+/// How often watermarks are reported.
 const TELL: Duration = Duration::from_millis(2);
 
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
                 failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
             {
                 // The other threads run on until the process ends.
-                error.report();
+                failure::report(&error);
                 std::process::exit(1);
             }
             let durable = log.durable();
@@ -103,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
                     |()| purge(&log, &pipe, durable.min(report.last_lsn), &mut low, args.keep),
                 );
             if let Err(error) = step {
-                error.report();
+                failure::report(&error);
                 std::process::exit(1);
             }
             std::thread::sleep(TELL);
@@ -111,8 +112,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
     })
 }
 
-/// Keeps the log's length within bounds. Only what was there when it was opened goes:
-/// the parent has seen it.
+/// Keeps the log's length within bounds. Only entries that were there when the log was opened
+/// are purged: the parent has seen them.
 fn purge(log: &Log, pipe: &Pipe, seen: Lsn, low: &mut Lsn, keep: u64) -> Result<()> {
     if seen.distance_from(*low) > keep {
         let keep_from = Lsn(seen.0 - keep / 2);
@@ -125,7 +126,7 @@ fn purge(log: &Log, pipe: &Pipe, seen: Lsn, low: &mut Lsn, keep: u64) -> Result<
 
 /// The pipe to the parent.
 ///
-/// Each telling is one write of at most 4096 bytes, which a pipe takes whole (POSIX:
+/// Each report is one write of at most 4096 bytes, which a pipe takes whole (POSIX:
 /// `PIPE_BUF`), so that threads need no lock and a kill cuts nothing in two.
 #[derive(Debug)]
 struct Pipe(File);
@@ -142,10 +143,10 @@ impl Pipe {
     }
 }
 
-/// Messages told at once at most: they fit into the atomic write of a pipe.
+/// The most messages of one report: they fit into an atomic write to a pipe.
 const MAX_TOLD: usize = 4096 / LEN;
 
-/// A thread that appends its records in order, several of them under way.
+/// A thread that appends its records in order, several of them in flight.
 struct Client<'a> {
     log: &'a Log,
     pipe: &'a Pipe,
@@ -161,7 +162,7 @@ struct Client<'a> {
 impl Client<'_> {
     fn run(mut self) -> Result<()> {
         loop {
-            // Now deep, now a lone record: both ways of committing are hit.
+            // Many records or a single one: both ways of committing are hit.
             let deepest = 1 + self.random.below(MAX_WINDOW);
             let window = 1 + self.random.below(deepest);
             for _ in 0..window {

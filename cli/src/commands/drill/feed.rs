@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 
 /// The most clients: their number is the domain of an id.
 pub(super) const MAX_CLIENTS: u8 = 16;
-/// Of every so many records of a client ...
+/// Of each group of this many records of a client ...
 pub(super) const GROUP: u64 = 16;
-/// ... the last few are sent as one batch.
+/// ... this many, the last ones, are sent as one batch.
 pub(super) const BATCH: u64 = 4;
 
 /// The records of the input.
@@ -35,7 +35,7 @@ impl Feed {
         self.records.len()
     }
 
-    /// What a client sends as its record number `index`, from 0.
+    /// Returns what a client sends as its record number `index`, from 0.
     pub(super) fn token(&self, client: u8, index: u64) -> Token {
         let number =
             (index * u64::from(self.clients) + u64::from(client)) % self.records.len() as u64;
@@ -43,12 +43,12 @@ impl Feed {
         record.with_id(id(client, index)).expect("an event's id is not 0")
     }
 
-    /// How many records from `index` on go into one append: 1, or a whole batch.
+    /// Returns how many records from `index` on go into one append: 1, or a whole batch.
     pub(super) const fn batch_len(index: u64) -> u64 {
         if index % GROUP == GROUP - BATCH { BATCH } else { 1 }
     }
 
-    /// Would a log that ends with `count` records of a client hold part of a batch?
+    /// Returns whether a log with `count` records of a client holds part of a batch.
     pub(super) const fn splits_batch(count: u64) -> bool {
         count % GROUP > GROUP - BATCH
     }
@@ -70,13 +70,16 @@ impl Feed {
         let records: Vec<_> =
             records.iter().filter_map(|bytes| Token::from_bytes(bytes).ok()).collect();
         if records.is_empty() {
-            return Err(Error::Input { path: path.to_owned(), reason: "there are no records" });
+            return Err(Error::Input {
+                path: path.to_owned(),
+                reason: "the file holds no records",
+            });
         }
         Ok(Self::new(records, clients))
     }
 }
 
-/// The id under which a client's record is stored: unique among its latest 16 million.
+/// Returns the id under which a client's record is stored: unique among its latest 16 million.
 fn id(client: u8, index: u64) -> TokenId {
     #[expect(clippy::cast_possible_truncation, reason = "24 bits")]
     let local = (index & u64::from(TokenId::MAX_LOCAL)) as u32;

@@ -1,4 +1,4 @@
-//! What was promised, and whether it was kept. Pure: no file, no clock, no process.
+//! What was acknowledged, and whether it is there. Pure: no file, no clock, no process.
 //!
 //! Owns the drill's truth: every entry that a recovery has shown, every acknowledgement
 //! since, and the rules that a recovered log must obey. The tests below show that each
@@ -23,9 +23,9 @@ struct Known {
     lsn: Lsn,
 }
 
-/// What a life of the child said before it was killed.
+/// What the child reported in a run before it was killed.
 #[derive(Debug, Default)]
-pub(super) struct Life {
+pub(super) struct Run {
     pub(super) acks: Vec<Ack>,
     pub(super) opened: Option<(Seq, Lsn)>,
     pub(super) written: Lsn,
@@ -33,33 +33,33 @@ pub(super) struct Life {
     pub(super) keep_from: Lsn,
 }
 
-/// What a recovery found, but for its entries.
+/// What a recovery found, without the entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recovered {
     pub(super) first_seq: Seq,
     pub(super) next_seq: Seq,
-    /// The end of the recovered log, X.
+    /// The end of the recovered log.
     pub(super) end: Lsn,
 }
 
 /// What was found wrong, and what was lost.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Findings {
-    /// Entries that were not there before this life.
+    /// Entries that were not there before this run.
     pub(super) new: u64,
-    /// Acknowledged, relaxed, lost: within what the ring held.
+    /// Relaxed entries that were acknowledged and lost, within what the ring held.
     pub(super) lost_allowed: u64,
-    /// Acknowledged or shown before, and lost.
+    /// Entries that were acknowledged or shown before, and must not have been lost.
     pub(super) lost_forbidden: u64,
-    /// Breaks of the rule that a recovered log is a prefix of what was sent.
+    /// Violations of the rule that a recovered log is a prefix of what was sent.
     pub(super) prefix_violations: u64,
-    /// How far behind the end the last lost entry reached, in bytes.
+    /// The distance from the end of the log to the end of the last lost entry, in bytes.
     pub(super) lost_bytes: u64,
-    /// The first few of what is wrong, in words.
+    /// The first few problems, in words.
     pub(super) words: Vec<String>,
 }
 
-/// Findings told in words.
+/// The most problems that are told in words.
 const MAX_WORDS: usize = 8;
 
 impl Findings {
@@ -81,12 +81,12 @@ impl Findings {
         }
     }
 
-    /// Recovery refused the log.
+    /// Records that recovery refused the log.
     pub(super) fn corrupt(&mut self, corruption: &bulla_wal::Corruption) {
         self.violation(|| format!("recovery refused the log: {corruption}"));
     }
 
-    /// The store of the log holds other tokens than its entries say.
+    /// Records that the store holds other tokens than the entries of the log say.
     pub(super) fn store(&mut self, expected: usize, found: usize) {
         self.violation(|| format!("the store holds other tokens: {found}, not {expected}"));
     }
@@ -104,9 +104,9 @@ pub(super) struct Ledger<'a> {
     /// Entries shown by the last recovery, from `first_seq` on.
     known: VecDeque<Known>,
     first_seq: Seq,
-    /// How many records of each client the log has held.
+    /// The number of records of each client that the log has held.
     counts: Vec<u64>,
-    /// Everything below may have been purged.
+    /// Everything below this may have been purged.
     keep_from: Lsn,
 }
 
@@ -122,21 +122,21 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// The number of every client's next record.
+    /// Returns the number of every client's next record.
     pub(super) fn next_indexes(&self) -> &[u64] {
         &self.counts
     }
 
-    /// The tokens that a store of the log must hold.
+    /// Returns the tokens that a store of the log must hold.
     pub(super) fn tokens(&self) -> impl Iterator<Item = bulla_engine::Token> + '_ {
         self.known.iter().map(|known| self.feed.token(known.client, known.index))
     }
 
-    /// Begins to check what a recovery shows after a life.
-    pub(super) fn check(&mut self, life: Life, recovered: Recovered) -> Check<'_, 'a> {
-        self.keep_from = self.keep_from.max(life.keep_from);
+    /// Begins to check what a recovery shows after a run.
+    pub(super) fn check(&mut self, run: Run, recovered: Recovered) -> Check<'_, 'a> {
+        self.keep_from = self.keep_from.max(run.keep_from);
         let findings = Findings::default();
-        Check { next: recovered.first_seq, ledger: self, life, recovered, findings }
+        Check { next: recovered.first_seq, ledger: self, run, recovered, findings }
     }
 
     fn next_seq(&self) -> Seq {
@@ -149,11 +149,11 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// A check under way: takes the recovered entries in order.
+/// A check that takes the recovered entries in order.
 #[derive(Debug)]
 pub(super) struct Check<'l, 'a> {
     ledger: &'l mut Ledger<'a>,
-    life: Life,
+    run: Run,
     recovered: Recovered,
     next: Seq,
     findings: Findings,
@@ -174,10 +174,10 @@ impl Check<'_, '_> {
         }
     }
 
-    /// An entry that an earlier recovery has shown must be the same.
+    /// Checks that an entry is as an earlier recovery has shown it.
     fn seen(&mut self, lsn: Lsn, seq: Seq, kind: u16, payload: &[u8]) {
         let Some(known) = self.ledger.at(seq) else {
-            self.findings.violation(|| format!("entry {seq} was purged, and is there again"));
+            self.findings.violation(|| format!("entry {seq} was purged, and is back"));
             return;
         };
         let token = self.ledger.feed.token(known.client, known.index);
@@ -186,14 +186,14 @@ impl Check<'_, '_> {
         }
     }
 
-    /// A new entry must be the next record of one of the clients.
+    /// Checks that a new entry is the next record of one of the clients.
     fn unseen(&mut self, lsn: Lsn, seq: Seq, kind: u16, payload: &[u8]) {
         self.findings.new += 1;
         let token =
             payload.try_into().ok().and_then(|bytes| bulla_engine::Token::from_bytes(bytes).ok());
         let client = token.map_or(u8::MAX, |token| token.id().domain());
         let Some(count) = self.ledger.counts.get_mut(usize::from(client)) else {
-            self.findings.violation(|| format!("entry {seq} was sent by nobody"));
+            self.findings.violation(|| format!("entry {seq} was sent by no client"));
             return;
         };
         let index = *count;
@@ -212,28 +212,28 @@ impl Check<'_, '_> {
         if next != recovered.next_seq {
             self.findings.violation(|| {
                 format!(
-                    "the log says that its next entry is {}, replay ends before {next}",
+                    "the log reports {} as its next entry, but replay ends before {next}",
                     recovered.next_seq
                 )
             });
         }
         let shown = self.ledger.next_seq();
         self.findings.forbidden(shown.0.saturating_sub(next.0), || {
-            format!("entries {next} to {} are gone that were there before", shown.0 - 1)
+            format!("entries {next} to {}, which were there before, are gone", shown.0 - 1)
         });
-        let opened = self.life.opened.map_or(0, |(next_seq, _)| next_seq.0);
+        let opened = self.run.opened.map_or(0, |(next_seq, _)| next_seq.0);
         self.findings.forbidden(opened.saturating_sub(recovered.next_seq.0), || {
-            format!("entries up to {} were shown by an open, and are gone", opened - 1)
+            format!("entries up to {}, which an open had shown, are gone", opened - 1)
         });
         self.purged();
         for (client, count) in self.ledger.counts.iter().enumerate() {
             if Feed::splits_batch(*count) {
-                self.findings.violation(|| format!("a batch of client {client} is there in part"));
+                self.findings.violation(|| format!("a batch of client {client} is incomplete"));
             }
         }
-        let acks = std::mem::take(&mut self.life.acks);
+        let acks = std::mem::take(&mut self.run.acks);
         acks.iter().for_each(|ack| self.ack(ack));
-        for (name, mark) in [("written", self.life.written), ("durable", self.life.durable)] {
+        for (name, mark) in [("written", self.run.written), ("durable", self.run.durable)] {
             if mark > recovered.end {
                 self.findings.violation(|| {
                     format!("the log was {name} up to LSN {mark}, and ends at {}", recovered.end)
@@ -243,23 +243,26 @@ impl Check<'_, '_> {
         self.findings
     }
 
-    /// Entries may be missing in front only where the child had said so.
+    /// Checks that entries are missing at the start only where the child had announced it.
     fn purged(&mut self) {
         let first = self.recovered.first_seq;
         if first < self.ledger.first_seq {
-            self.findings.violation(|| format!("purged entries are there again, from {first} on"));
+            self.findings.violation(|| format!("purged entries are back, from {first} on"));
         }
         while self.ledger.first_seq < first {
             let Some(known) = self.ledger.known.pop_front() else {
-                // Everything was purged, what was never shown too; LSNs below `keep_from`
-                // were durable, and the counts can't be known: the drill never does that.
-                self.findings.violation(|| format!("entries before {first} are gone unseen"));
+                // Even entries that no recovery has shown were purged. The drill never does
+                // that: the counts of the clients would be lost.
+                self.findings.violation(|| {
+                    format!("entries before {first} were purged before any recovery showed them")
+                });
                 return;
             };
             self.ledger.first_seq.0 += 1;
             if known.lsn >= self.ledger.keep_from {
-                self.findings
-                    .forbidden(1, || format!("the entry at LSN {} was purged unasked", known.lsn));
+                self.findings.forbidden(1, || {
+                    format!("the entry at LSN {} was purged without a request", known.lsn)
+                });
             }
         }
     }
@@ -267,10 +270,13 @@ impl Check<'_, '_> {
     fn ack(&mut self, ack: &Ack) {
         if ack.seq < self.recovered.next_seq {
             let wanted = Known { client: ack.client, index: ack.index, lsn: ack.lsn };
-            // What was purged since was there.
+            // An entry that was purged since was there.
             if ack.seq >= self.ledger.first_seq && self.ledger.at(ack.seq) != Some(wanted) {
                 self.findings.violation(|| {
-                    format!("entry {} is not what was acknowledged under this number", ack.seq)
+                    format!(
+                        "entry {} is not the one that was acknowledged under this number",
+                        ack.seq
+                    )
                 });
             }
             return;
@@ -310,29 +316,29 @@ mod tests {
         Ack { client: 0, level, index: seq - 1, seq: Seq(seq), lsn: lsn(seq) }
     }
 
-    fn life(acks: impl IntoIterator<Item = Ack>) -> Life {
-        Life { acks: acks.into_iter().collect(), ..Life::default() }
+    fn run(acks: impl IntoIterator<Item = Ack>) -> Run {
+        Run { acks: acks.into_iter().collect(), ..Run::default() }
     }
 
     /// Checks a recovery that shows the entries `seqs`, each with the payload of
     /// `index(seq)`.
     fn check_with(
         ledger: &mut Ledger<'_>,
-        life: Life,
+        run: Run,
         seqs: std::ops::RangeInclusive<u64>,
         index: impl Fn(u64) -> u64,
     ) -> Findings {
         let (first_seq, next_seq) = (Seq(*seqs.start()), Seq(seqs.end() + 1));
         let feed = ledger.feed;
-        let mut check = ledger.check(life, Recovered { first_seq, next_seq, end: lsn(next_seq.0) });
+        let mut check = ledger.check(run, Recovered { first_seq, next_seq, end: lsn(next_seq.0) });
         for seq in seqs {
             check.entry(lsn(seq), Seq(seq), PUT, feed.token(0, index(seq)).as_bytes());
         }
         check.finish()
     }
 
-    fn check(ledger: &mut Ledger<'_>, life: Life, seqs: std::ops::RangeInclusive<u64>) -> Findings {
-        check_with(ledger, life, seqs, |seq| seq - 1)
+    fn check(ledger: &mut Ledger<'_>, run: Run, seqs: std::ops::RangeInclusive<u64>) -> Findings {
+        check_with(ledger, run, seqs, |seq| seq - 1)
     }
 
     #[test]
@@ -340,10 +346,10 @@ mod tests {
         let feed = feed();
         let mut ledger = Ledger::new(&feed, 2, RING);
         let acks = (1..=5).map(|seq| ack(seq, Level::Strict));
-        let findings = check(&mut ledger, life(acks), 1..=6);
+        let findings = check(&mut ledger, run(acks), 1..=6);
         assert!(findings.is_good(), "{findings:?}");
         assert_eq!((findings.new, ledger.next_indexes()), (6, &[6, 0][..]));
-        let findings = check(&mut ledger, life([]), 1..=6);
+        let findings = check(&mut ledger, run([]), 1..=6);
         assert!(findings.is_good() && findings.new == 0);
         assert_eq!(ledger.tokens().count(), 6);
     }
@@ -355,7 +361,7 @@ mod tests {
             [(Level::Relaxed, 2, 0), (Level::Balanced, 0, 2), (Level::Strict, 0, 2)]
         {
             let acks = (1..=5).map(|seq| ack(seq, level));
-            let findings = check(&mut Ledger::new(&feed, 2, RING), life(acks), 1..=3);
+            let findings = check(&mut Ledger::new(&feed, 2, RING), run(acks), 1..=3);
             assert_eq!((findings.lost_allowed, findings.lost_forbidden), (allowed, forbidden));
             assert_eq!(findings.lost_bytes, 2 * ENTRY_LEN);
         }
@@ -365,7 +371,7 @@ mod tests {
     fn losing_more_than_the_ring_is_forbidden() {
         let feed = feed();
         let findings =
-            check(&mut Ledger::new(&feed, 2, RING), life([ack(60, Level::Relaxed)]), 1..=3);
+            check(&mut Ledger::new(&feed, 2, RING), run([ack(60, Level::Relaxed)]), 1..=3);
         assert_eq!((findings.lost_allowed, findings.lost_forbidden), (0, 1));
     }
 
@@ -373,15 +379,15 @@ mod tests {
     fn what_was_shown_must_stay() {
         let feed = feed();
         let mut ledger = Ledger::new(&feed, 2, RING);
-        check(&mut ledger, life([]), 1..=6);
-        assert_eq!(check(&mut ledger, life([]), 1..=4).lost_forbidden, 2);
-        assert_eq!(check_with(&mut ledger, life([]), 1..=6, |_| 0).prefix_violations, 5);
+        check(&mut ledger, run([]), 1..=6);
+        assert_eq!(check(&mut ledger, run([]), 1..=4).lost_forbidden, 2);
+        assert_eq!(check_with(&mut ledger, run([]), 1..=6, |_| 0).prefix_violations, 5);
     }
 
     #[test]
     fn what_an_open_has_shown_must_stay() {
         let feed = feed();
-        let told = Life { opened: Some((Seq(6), lsn(6))), ..Life::default() };
+        let told = Run { opened: Some((Seq(6), lsn(6))), ..Run::default() };
         assert_eq!(check(&mut Ledger::new(&feed, 2, RING), told, 1..=3).lost_forbidden, 2);
     }
 
@@ -391,7 +397,7 @@ mod tests {
         let violations = |entries: &[(u64, u64)], next: u64| {
             let mut ledger = Ledger::new(&feed, 2, RING);
             let recovered = Recovered { first_seq: Seq(1), next_seq: Seq(next), end: lsn(next) };
-            let mut check = ledger.check(life([]), recovered);
+            let mut check = ledger.check(run([]), recovered);
             for (seq, index) in entries {
                 check.entry(lsn(*seq), Seq(*seq), PUT, feed.token(0, *index).as_bytes());
             }
@@ -406,7 +412,7 @@ mod tests {
         assert_eq!(violations(&half, 14), 1);
         let mut ledger = Ledger::new(&feed, 2, RING);
         let recovered = Recovered { first_seq: Seq(1), next_seq: Seq(2), end: lsn(2) };
-        let mut check = ledger.check(life([]), recovered);
+        let mut check = ledger.check(run([]), recovered);
         check.entry(lsn(1), Seq(1), PUT, b"what");
         assert_eq!(check.finish().prefix_violations, 1);
     }
@@ -415,14 +421,14 @@ mod tests {
     fn acknowledged_number_must_be_that_entry() {
         let feed = feed();
         let wrong = Ack { index: 2, ..ack(2, Level::Strict) };
-        let findings = check(&mut Ledger::new(&feed, 2, RING), life([wrong]), 1..=3);
+        let findings = check(&mut Ledger::new(&feed, 2, RING), run([wrong]), 1..=3);
         assert_eq!(findings.prefix_violations, 1);
     }
 
     #[test]
     fn watermark_that_was_reported_is_kept() {
         let feed = feed();
-        let told = Life { written: lsn(5), durable: lsn(4), ..Life::default() };
+        let told = Run { written: lsn(5), durable: lsn(4), ..Run::default() };
         assert_eq!(check(&mut Ledger::new(&feed, 2, RING), told, 1..=3).prefix_violations, 1);
     }
 
@@ -431,8 +437,8 @@ mod tests {
         let feed = feed();
         for (keep_from, forbidden) in [(lsn(3), 0), (lsn(2), 1)] {
             let mut ledger = Ledger::new(&feed, 2, RING);
-            check(&mut ledger, life([]), 1..=6);
-            let told = Life { keep_from, ..Life::default() };
+            check(&mut ledger, run([]), 1..=6);
+            let told = Run { keep_from, ..Run::default() };
             assert_eq!(check(&mut ledger, told, 3..=6).lost_forbidden, forbidden);
             assert_eq!(ledger.tokens().count(), 4);
         }

@@ -1,7 +1,7 @@
-//! `bulla drill`: kill the writer again and again, and check what it had promised.
+//! `bulla drill`: kills a writer again and again, and checks what it had acknowledged.
 //!
-//! Owns the course of a drill: lives of the child, kills, recoveries. What is right is
-//! the ledger's to say (`ledger.rs`), what a client sends the feed's (`feed.rs`).
+//! Owns the course of a drill: runs of the child, kills, recoveries. The ledger decides what
+//! is right (`ledger.rs`), the feed what a client sends (`feed.rs`).
 
 pub(crate) mod child;
 mod feed;
@@ -17,31 +17,32 @@ use std::time::{Duration, Instant};
 use bulla_engine::{StoreInspection, Token};
 use bulla_recovery::{Range, Recovery};
 use bulla_wal::{Lsn, Options, Seq};
+use tempfile::TempDir;
 
 use self::feed::{Feed, MAX_CLIENTS};
-use self::ledger::{Findings, Ledger, Life, Recovered};
+use self::ledger::{Findings, Ledger, Recovered, Run};
 use self::report::{Checked, Kill, Totals};
 use self::victim::{Aim, Fall, Victim};
-use crate::Outcome;
 use crate::args::{LevelArg, LogArgs, size};
 use crate::error::{Error, Result};
-use crate::input::{self, progress};
 use crate::mapping::MappingArgs;
+use crate::outcome::Outcome;
 use crate::output::Out;
 use crate::random::Random;
 use crate::signals::Interrupt;
+use crate::{input, progress, terminal};
 
-/// Kill a writer with SIGKILL at random moments, recover, and check every promise.
+/// Kill a writer with SIGKILL at random moments, recover, and check every acknowledgement.
 ///
-/// A child process appends the rows of FILE over and over, from several threads, and tells
+/// A child process appends the rows of FILE over and over, from several threads, and reports
 /// what was acknowledged. It is killed while it appends, while it opens the log, and while
 /// it recovers from an earlier kill. After each recovery the log must be a prefix of what
 /// was sent, byte for byte, and hold every balanced and strict record that was acknowledged;
-/// relaxed ones may be lost, but no more than the ring holds.
+/// relaxed ones may be lost, but not more of them than the ring holds.
 ///
 /// Segments and ring are small unless given: 1MiB each. Exits with 0 only if something was
-/// acknowledged and nothing was lost that must not be. This shows what a crash of the
-/// process does; power loss is the simulator's part.
+/// acknowledged, and nothing was lost that must not be lost. This shows what a crash of the
+/// process does; the simulator of the test suite shows power loss.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla drill --input data/flights-sample.csv --kills 10\n  bulla drill --input flights.csv.zip --kills 100 --level strict --backend direct --seed 7 --format json"
@@ -50,26 +51,26 @@ pub(crate) struct Args {
     /// CSV file (or a .zip of one) whose rows are sent.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// How often the child is killed.
+    /// Number of kills.
     #[arg(long, default_value_t = 10, value_name = "N")]
     kills: u64,
     /// Level of every record.
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     level: LevelArg,
-    /// Determines the moments of the kills and the clients' pace.
+    /// Determines the moments of the kills, and the pace of the clients.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Where the log is; empty or not there yet. Default: a directory below the system's
-    /// one for temporary files, which is removed unless something went wrong.
+    /// Directory for the log; empty, or not there yet. Default: a temporary directory, which
+    /// is removed unless something went wrong.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Threads that append.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_CLIENTS)), value_name = "N")]
     clients: u8,
-    /// The longest that a child may append before it is killed, in milliseconds.
+    /// The longest time for which a child appends before it is killed, in milliseconds.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000), value_name = "MS")]
     max_life_ms: u64,
-    /// Purge the log when it is longer.
+    /// Purge the log when it is longer than this.
     #[arg(long, default_value = "32MiB", value_parser = size, value_name = "SIZE")]
     keep: u64,
     #[command(flatten)]
@@ -78,11 +79,11 @@ pub(crate) struct Args {
     log: LogArgs,
 }
 
-/// Small, so that a life has rotations in it.
+/// Small, so that segments are filled in every run.
 const SEGMENT_LEN: u64 = 1 << 20;
-/// Small, so that losing more than the ring would show.
+/// Small, so that a loss of more than the ring would show.
 const RING_LEN: u64 = 1 << 20;
-/// Kills in a row without a recovery to its end in between.
+/// The most kills in a row without a completed recovery between them.
 const MAX_NESTED: u64 = 3;
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
@@ -93,19 +94,20 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         Ok(())
     })?;
     if records.is_empty() {
-        return Err(Error::Input { path: args.input.clone(), reason: "there are no rows" });
+        return Err(Error::Input { path: args.input.clone(), reason: "the file has no rows" });
     }
     let mut log = args.log.clone();
     let ring_len = *log.ring_size.get_or_insert(RING_LEN);
     log.segment_size.get_or_insert(SEGMENT_LEN);
-    let place = Place::make(args.dir.as_deref())?;
+    let mut place = Place::make(args.dir.as_deref())?;
     let feed = Feed::new(records, args.clients);
     feed.save(&place.records)?;
     let drill = Drill {
         args,
         options: log.options(),
         log,
-        place: &place,
+        log_dir: place.log.clone(),
+        records: place.records.clone(),
         interrupt,
         random: Random::new(args.seed),
         ledger: Ledger::new(&feed, args.clients, ring_len),
@@ -116,8 +118,11 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         Ok(totals) => {
             let outcome = totals.outcome();
             let kept = outcome != Outcome::Clean || args.dir.is_some();
-            report::print(&totals, args, &feed, kept.then_some(place.log.as_path()), out)?;
-            if kept { Ok(()) } else { place.remove() }?;
+            let kept = kept.then(|| place.keep());
+            report::print(&totals, args, &feed, kept.as_deref(), out)?;
+            if kept.is_none() {
+                place.remove()?;
+            }
             Ok(outcome)
         }
         Err(Error::Interrupted) => {
@@ -125,7 +130,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
             Err(Error::Interrupted)
         }
         Err(error) => {
-            eprintln!("bulla: the log is kept in {}", place.log.display());
+            terminal::warn(format_args!("the log is kept in {}", place.keep().display()));
             Err(error)
         }
     }
@@ -134,6 +139,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 /// The drill's files: the log, and the records for the child.
 #[derive(Debug)]
 struct Place {
+    /// Unless the user named a directory.
+    temporary: Option<TempDir>,
     root: PathBuf,
     log: PathBuf,
     records: PathBuf,
@@ -141,14 +148,32 @@ struct Place {
 
 impl Place {
     fn make(dir: Option<&Path>) -> Result<Self> {
-        let own = || std::env::temp_dir().join(format!("bulla-drill-{}", std::process::id()));
-        let root = dir.map_or_else(own, Path::to_path_buf);
+        let (temporary, root) = match dir {
+            Some(dir) => (None, dir.to_owned()),
+            None => {
+                let made = tempfile::Builder::new().prefix("bulla-drill-").tempdir();
+                let made = made.map_err(|source| Error::System {
+                    what: "create a temporary directory",
+                    source,
+                })?;
+                let root = made.path().to_owned();
+                (Some(made), root)
+            }
+        };
         std::fs::create_dir_all(&root).map_err(Error::file("create", &root))?;
         if std::fs::read_dir(&root).map_err(Error::file("list", &root))?.next().is_some() {
             let reason = "a drill needs a directory that is empty, or not there yet";
             return Err(Error::Input { path: root, reason });
         }
-        Ok(Self { log: root.join("log"), records: root.join("records"), root })
+        Ok(Self { temporary, log: root.join("log"), records: root.join("records"), root })
+    }
+
+    /// Leaves the files where they are; returns the path of the log.
+    fn keep(&mut self) -> PathBuf {
+        if let Some(temporary) = self.temporary.take() {
+            let _ = temporary.keep();
+        }
+        self.log.clone()
     }
 
     fn remove(&self) -> Result<()> {
@@ -167,11 +192,12 @@ struct Drill<'a> {
     args: &'a Args,
     log: LogArgs,
     options: Options,
-    place: &'a Place,
+    log_dir: PathBuf,
+    records: PathBuf,
     interrupt: Interrupt,
     random: Random,
     ledger: Ledger<'a>,
-    /// About how long a child takes to open its log.
+    /// Estimate of the time that a child takes to open its log.
     open_time: Duration,
     totals: Totals,
 }
@@ -179,44 +205,44 @@ struct Drill<'a> {
 impl Drill<'_> {
     fn run(mut self) -> Result<Totals> {
         let start = Instant::now();
-        let bar = progress(self.args.kills, "kills");
-        let mut life = Life::default();
+        let bar = progress::count(self.args.kills, "kills");
+        let mut run = Run::default();
         let mut nested = 0;
         for number in 1..=self.args.kills {
             let fall = self.kill(nested > 0)?;
             bar.inc(1);
             self.totals.kills.push(Kill::new(number, &fall));
-            life.merge(fall.life);
+            run.merge(fall.run);
             let again = nested < MAX_NESTED && self.random.below(5) == 0;
             if again && number < self.args.kills {
                 nested += 1;
                 continue;
             }
             nested = 0;
-            if !self.check(std::mem::take(&mut life))? {
+            if !self.check(std::mem::take(&mut run))? {
                 break;
             }
         }
         if self.totals.corruption.is_none() && self.args.kills > 0 {
             self.check_store()?;
         }
-        bar.finish_and_clear();
+        drop(bar);
         self.totals.seconds = start.elapsed().as_secs_f64();
         Ok(self.totals)
     }
 
-    /// Lives and ends one child.
+    /// Runs one child, and kills it.
     fn kill(&mut self, recovering: bool) -> Result<Fall> {
         if self.interrupt.is_set() {
             return Err(Error::Interrupted);
         }
-        // A little longer than it takes: so the first appends are hit too.
+        // A little longer than an open takes, to hit the first appends too.
         let micros = u64::try_from(self.open_time.as_micros()).unwrap_or(u64::MAX);
         let while_opening = Duration::from_micros(self.random.below(1 + micros + micros / 4));
         let aim = if recovering {
             Aim::Recovering(while_opening)
         } else if self.totals.kills.is_empty() {
-            // Long enough that something is acknowledged, or the drill would show nothing.
+            // Long enough for an acknowledgement, or the drill would show nothing.
             Aim::Appending(Duration::from_millis(self.args.max_life_ms))
         } else if self.random.below(4) == 0 {
             Aim::Opening(while_opening)
@@ -225,8 +251,8 @@ impl Drill<'_> {
             Aim::Appending(Duration::from_micros(micros))
         };
         let child = child::Args {
-            dir: self.place.log.clone(),
-            records: self.place.records.clone(),
+            dir: self.log_dir.clone(),
+            records: self.records.clone(),
             level: self.args.level,
             seed: self.random.next(),
             next: self.ledger.next_indexes().to_vec(),
@@ -235,7 +261,7 @@ impl Drill<'_> {
             log: self.log.clone(),
         };
         let fall = match Victim::spawn(&child)?.kill(aim) {
-            // Ctrl-C ends the child too.
+            // Ctrl-C also ends the child.
             Err(Error::Child { .. }) if self.interrupt.is_set() => return Err(Error::Interrupted),
             fall => fall?,
         };
@@ -245,14 +271,14 @@ impl Drill<'_> {
         Ok(fall)
     }
 
-    /// Recovers and checks; `false` when the log is corrupt.
-    fn check(&mut self, life: Life) -> Result<bool> {
-        let opened = match Recovery::run(&self.place.log, &self.options) {
+    /// Recovers and checks; returns `false` when the log is corrupt.
+    fn check(&mut self, run: Run) -> Result<bool> {
+        let opened = match Recovery::run(&self.log_dir, &self.options) {
             Ok(recovery) => Some(recovery),
-            // It was killed before there was one.
+            // The child was killed before it had created one.
             Err(bulla_recovery::Error::Log(
                 bulla_wal::Error::NotALog { .. } | bulla_wal::Error::Io { .. },
-            )) if !self.place.log.join("CONTROL").exists() => None,
+            )) if !self.log_dir.join("CONTROL").exists() => None,
             Err(error) => return self.corrupt(error),
         };
         let recovered = opened.as_ref().map_or(
@@ -266,7 +292,7 @@ impl Drill<'_> {
                 }
             },
         );
-        let mut check = self.ledger.check(life, recovered);
+        let mut check = self.ledger.check(run, recovered);
         if let Some(recovery) = &opened {
             let replayed = recovery.replay(Range::ALL, |entry| {
                 check.entry(entry.lsn, entry.seq, entry.kind, entry.payload);
@@ -291,11 +317,11 @@ impl Drill<'_> {
         Ok(false)
     }
 
-    /// At last, the store must hold exactly the tokens of the log.
+    /// Checks that the store holds exactly the tokens of the log.
     fn check_store(&mut self) -> Result<()> {
         let expected: BTreeMap<_, _> =
             self.ledger.tokens().map(|token| (token.id(), token)).collect();
-        let snapshot = match StoreInspection::<Token>::read_log(&self.place.log, &self.options) {
+        let snapshot = match StoreInspection::<Token>::read_log(&self.log_dir, &self.options) {
             Err(bulla_engine::Error::Recovery(_)) if expected.is_empty() => return Ok(()),
             snapshot => snapshot?,
         };
@@ -309,8 +335,8 @@ impl Drill<'_> {
     }
 }
 
-impl Life {
-    /// Adds the life after this one, which was not checked in between.
+impl Run {
+    /// Adds the run after this one, when nothing was checked between them.
     fn merge(&mut self, next: Self) {
         self.acks.extend(next.acks);
         self.opened = self.opened.max(next.opened);

@@ -1,4 +1,4 @@
-//! A child process: started, listened to, killed.
+//! A child process: starts it, listens to it, kills it.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -7,18 +7,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::child;
-use super::ledger::Life;
+use super::ledger::Run;
 use super::wire::{self, Message};
 use crate::error::{Error, Result};
 
 /// When to kill.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Aim {
-    /// So long after the start: while it opens the log, or begins to append.
+    /// This long after the start: while it opens the log, or begins to append.
     Opening(Duration),
-    /// So long after the start of one that only opens what an earlier kill left.
+    /// This long after the start of a child that only opens what an earlier kill left.
     Recovering(Duration),
-    /// So long after it began to append.
+    /// This long after it began to append.
     Appending(Duration),
 }
 
@@ -38,9 +38,9 @@ pub(super) struct Fall {
     pub(super) aim: Aim,
     /// From its start to the kill.
     pub(super) age: Duration,
-    /// From its start until the log was open, if it got so far.
+    /// From its start until the log was open, if it ever was.
     pub(super) opened_after: Option<Duration>,
-    pub(super) life: Life,
+    pub(super) run: Run,
 }
 
 /// A running child.
@@ -49,7 +49,7 @@ pub(super) struct Victim {
     child: Child,
     start: Instant,
     opened: Receiver<Instant>,
-    listener: JoinHandle<std::io::Result<Life>>,
+    listener: JoinHandle<std::io::Result<Run>>,
 }
 
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -72,26 +72,26 @@ impl Victim {
         let pipe = child.stdout.take();
         let (say_opened, opened) = channel();
         let listener = std::thread::spawn(move || {
-            let mut life = Life::default();
-            let Some(pipe) = pipe else { return Ok(life) };
+            let mut run = Run::default();
+            let Some(pipe) = pipe else { return Ok(run) };
             wire::read(pipe, |message| match message {
                 Message::Opened { next_seq, end } => {
-                    life.opened = Some((next_seq, end));
+                    run.opened = Some((next_seq, end));
                     let _ = say_opened.send(Instant::now());
                 }
-                Message::Ack(ack) => life.acks.push(ack),
+                Message::Ack(ack) => run.acks.push(ack),
                 Message::Watermarks { durable, written } => {
-                    life.durable = life.durable.max(durable);
-                    life.written = life.written.max(written);
+                    run.durable = run.durable.max(durable);
+                    run.written = run.written.max(written);
                 }
-                Message::Purge { keep_from } => life.keep_from = keep_from,
+                Message::Purge { keep_from } => run.keep_from = keep_from,
             })?;
-            Ok(life)
+            Ok(run)
         });
         Ok(Self { child, start, opened, listener })
     }
 
-    /// Kills it at the moment aimed at, and takes down what it said.
+    /// Kills it at the given moment, and returns what it reported.
     pub(super) fn kill(mut self, aim: Aim) -> Result<Fall> {
         let mut opened = None;
         let waited = match aim {
@@ -108,7 +108,7 @@ impl Victim {
                 Err(RecvTimeoutError::Timeout) => {
                     Err(Error::ChildStuck { seconds: OPEN_TIMEOUT.as_secs() })
                 }
-                // It has ended by itself: its status will tell.
+                // It has ended by itself: its status says why.
                 Err(RecvTimeoutError::Disconnected) => Ok(()),
             },
         };
@@ -120,22 +120,22 @@ impl Victim {
         if status.signal() != Some(SIGKILL) {
             return Err(Error::Child { status });
         }
-        let life = match self.listener.join() {
-            Ok(life) => {
-                life.map_err(|source| Error::System { what: "listen to the child", source })?
+        let run = match self.listener.join() {
+            Ok(run) => {
+                run.map_err(|source| Error::System { what: "listen to the child", source })?
             }
             Err(panic) => std::panic::resume_unwind(panic),
         };
         let opened = opened.or_else(|| self.opened.try_recv().ok());
         let opened_after = opened.map(|at| at.duration_since(self.start));
-        Ok(Fall { aim, age, opened_after, life })
+        Ok(Fall { aim, age, opened_after, run })
     }
 }
 
 /// `Child::kill` sends it.
 const SIGKILL: i32 = signal_hook::consts::SIGKILL;
 
-/// The child's command line, but for its paths.
+/// Returns the child's command line, without the paths.
 fn words(args: &child::Args) -> Vec<String> {
     let next: Vec<_> = args.next.iter().map(u64::to_string).collect();
     let mut words = vec![

@@ -1,7 +1,7 @@
-//! What the drill's child tells its parent, over a pipe: messages of 32 bytes.
+//! What the drill's child reports to its parent, over a pipe: messages of 32 bytes.
 //!
-//! A message is written in one piece and is read whole or not at all: what a kill cuts
-//! short was not said.
+//! A message is written in one piece, and is read whole or not at all: the parent ignores
+//! one that a kill cut short.
 
 use std::io::{self, Read};
 
@@ -19,11 +19,11 @@ pub(super) enum Message {
     Ack(Ack),
     /// Watermarks, read from the log in this order.
     Watermarks { durable: Lsn, written: Lsn },
-    /// Everything below is about to be purged.
+    /// Everything below this is about to be purged.
     Purge { keep_from: Lsn },
 }
 
-/// What was acknowledged: `index` is the number of the client's record.
+/// An acknowledgement: `index` is the number of the client's record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ack {
     pub(super) client: u8,
@@ -82,7 +82,7 @@ impl Message {
     }
 }
 
-/// Gives every whole message to `each` until the pipe ends. The last one may be cut.
+/// Passes every whole message to `each` until the pipe ends. The last one may be cut short.
 pub(super) fn read(mut from: impl Read, mut each: impl FnMut(Message)) -> io::Result<()> {
     let mut buffer = vec![0; 2048 * LEN];
     let mut filled = 0;

@@ -1,7 +1,7 @@
-//! `bulla load --from legacy`: what is intact of the old log, into a store.
+//! `bulla load --from legacy`: loads the intact records of the old log into a store.
 //!
-//! Owns what is loaded, what is not and why, and the report of it. The file is read twice:
-//! once to know all of it, and again to load it.
+//! Owns the choice of what is loaded, and the report of it. The file is read twice: once to
+//! survey it, and again to load it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,15 +10,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla_engine::{StoreOptions, Token};
-use serde_json::Value;
+use serde::Serialize;
 
-use super::{Args, Loader};
+use super::{Args, DoneReport, Loader};
 use crate::error::{Error, Result};
-use crate::input::progress;
 use crate::legacy::{Body, Gap, Part, Reader, Record};
-use crate::output::{Fields, Format, Out, grouped};
+use crate::numbers::grouped;
+use crate::outcome::Outcome;
+use crate::output::Out;
 use crate::signals::Interrupt;
-use crate::{Outcome, fields};
+use crate::{progress, times};
 
 pub(super) fn run(
     args: &Args,
@@ -32,13 +33,13 @@ pub(super) fn run(
     let before = Stamp::of(&args.file)?;
     let survey = read(&args.file, interrupt, |_| Ok(()))?;
     if survey.records == 0 && survey.gaps([Gap::TornTail]) > 0 {
-        let reason = "this is no log of the token store before Bulla: no record of it is intact \
-                      (leave --from out if it is CSV)";
+        let reason = "this is not a log of the token store before Bulla: it holds no intact \
+                      record (leave --from out if it is CSV)";
         return Err(Error::Input { path: args.file.clone(), reason });
     }
     let Some(dir) = dir.filter(|_| !args.dry_run) else {
         before.check(&args.file)?;
-        out.report(&survey.fields(out.format()))?;
+        report(&survey, None, out)?;
         return Ok(survey.outcome());
     };
     if let Some(damage) = survey.skipped.get(&Why::Gap(Gap::Damaged)).filter(|_| !args.skip_damaged)
@@ -57,10 +58,8 @@ pub(super) fn run(
         ended => ended,
     };
     let done = loader.finish()?;
-    let mut fields = survey.fields(out.format());
-    fields.insert("loaded".to_owned(), done.loaded().into());
-    fields.extend(done.fields(ended.is_ok()));
-    out.report(&fields)?;
+    let loaded = Loaded { loaded: done.loaded(), done: done.report(ended.is_ok()) };
+    report(&survey, Some(loaded), out)?;
     done.tell(ended, "tokens", out)
 }
 
@@ -68,7 +67,7 @@ fn changed(path: &Path) -> Error {
     Error::Changed { path: path.to_owned() }
 }
 
-/// Reads the file and gives every token to `each`, in order.
+/// Reads the file and passes every token to `each`, in order.
 fn read(
     path: &Path,
     interrupt: &Interrupt,
@@ -80,7 +79,7 @@ fn read(
     };
     let file = File::open(path).map_err(Error::file("open", path))?;
     let mut reader = Reader::new(file).map_err(failed)?;
-    let bar = progress(reader.len(), "bytes");
+    let bar = progress::bytes(reader.len());
     let mut survey = Survey { bytes: reader.len(), ..Survey::default() };
     while let Some((at, part)) = reader.next().map_err(failed)? {
         interrupt.check()?;
@@ -90,11 +89,10 @@ fn read(
         }
         survey.add(at, &part);
     }
-    bar.finish_and_clear();
     Ok(survey)
 }
 
-/// By what a file is known again.
+/// What shows whether a file has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Stamp {
     inode: u64,
@@ -104,13 +102,13 @@ struct Stamp {
 
 impl Stamp {
     fn of(path: &Path) -> Result<Self> {
-        let metadata = std::fs::metadata(path).map_err(Error::file("look at", path))?;
+        let metadata = std::fs::metadata(path).map_err(Error::file("inspect", path))?;
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Ok(Self { inode: metadata.ino(), len: metadata.len(), modified })
     }
 
     /// # Errors
-    /// [`Error::Changed`]: the old store takes no lock, so its writer may be at work.
+    /// [`Error::Changed`]: the old store takes no lock, so its writer may be running.
     fn check(self, path: &Path) -> Result<()> {
         if Self::of(path)? == self { Ok(()) } else { Err(changed(path)) }
     }
@@ -144,7 +142,7 @@ struct Skipped {
     /// Bytes: of records those of their payload.
     bytes: u64,
     first_at: u64,
-    /// What is wrong with the first one, where that differs.
+    /// What is wrong with the first one, where records differ in that.
     first: Option<String>,
 }
 
@@ -193,25 +191,50 @@ impl Survey {
             Outcome::Clean
         }
     }
+}
 
-    fn fields(&self, format: Format) -> Fields {
-        let time = |us: u64| {
-            let time =
-                i64::try_from(us).ok().and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
-            time.map_or_else(|| format!("{us} us since 1970"), |time| time.to_string())
-        };
-        let skipped: Vec<Value> = if format == Format::Table {
-            self.skipped.iter().map(|(why, skipped)| skipped.line(*why).into()).collect()
-        } else {
-            self.skipped.iter().map(|(why, skipped)| skipped.fields(*why).into()).collect()
-        };
-        fields! {
-            "bytes": self.bytes,
-            "records": self.records,
-            "token_records": self.tokens,
-            "first_time": self.times.map(|(first, _)| time(first)),
-            "last_time": self.times.map(|(_, last)| time(last)),
-            "skipped": skipped,
+/// What was found in the file, for people with `Skip` as lines.
+#[derive(Serialize)]
+struct Found<Skip> {
+    bytes: u64,
+    records: u64,
+    token_records: u64,
+    first_time: Option<String>,
+    last_time: Option<String>,
+    skipped: Vec<Skip>,
+    #[serde(flatten)]
+    loaded: Option<Loaded>,
+}
+
+/// What was loaded of it.
+#[derive(Serialize)]
+struct Loaded {
+    loaded: u64,
+    #[serde(flatten)]
+    done: DoneReport,
+}
+
+fn report(survey: &Survey, loaded: Option<Loaded>, out: &mut Out) -> Result<()> {
+    let skipped = survey.skipped.iter();
+    if out.is_table() {
+        let lines = skipped.map(|(why, skipped)| skipped.line(*why)).collect();
+        out.report(&survey.found(lines, loaded))
+    } else {
+        let rows = skipped.map(|(why, skipped)| skipped.row(*why)).collect();
+        out.report(&survey.found(rows, loaded))
+    }
+}
+
+impl Survey {
+    fn found<Skip>(&self, skipped: Vec<Skip>, loaded: Option<Loaded>) -> Found<Skip> {
+        Found {
+            bytes: self.bytes,
+            records: self.records,
+            token_records: self.tokens,
+            first_time: self.times.map(|(first, _)| times::of_microseconds(first)),
+            last_time: self.times.map(|(_, last)| times::of_microseconds(last)),
+            skipped,
+            loaded,
         }
     }
 }
@@ -240,15 +263,26 @@ impl Why {
     }
 }
 
+/// What was skipped for one reason.
+#[derive(Serialize)]
+struct SkippedRow<'a> {
+    why: &'static str,
+    kind: Option<u8>,
+    count: u64,
+    bytes: u64,
+    first_at: u64,
+    first: Option<&'a str>,
+}
+
 impl Skipped {
-    fn fields(&self, why: Why) -> Fields {
-        fields! {
-            "why": why.name(),
-            "kind": why.kind(),
-            "count": self.count,
-            "bytes": self.bytes,
-            "first_at": self.first_at,
-            "first": self.first,
+    fn row(&self, why: Why) -> SkippedRow<'_> {
+        SkippedRow {
+            why: why.name(),
+            kind: why.kind(),
+            count: self.count,
+            bytes: self.bytes,
+            first_at: self.first_at,
+            first: self.first.as_deref(),
         }
     }
 
@@ -256,7 +290,7 @@ impl Skipped {
         let kind = why.kind().map(|kind| format!(" (kind {kind})")).unwrap_or_default();
         let first = self.first.as_ref().map(|first| format!(": {first}")).unwrap_or_default();
         format!(
-            "{} x {}{kind}, {} bytes, first at byte {}{first}",
+            "{} x {}{kind}, {} bytes, the first at byte {}{first}",
             grouped(self.count),
             why.name(),
             grouped(self.bytes),

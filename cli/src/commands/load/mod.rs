@@ -1,4 +1,4 @@
-//! `bulla load`: a CSV file, or the log of the store before Bulla, into a store.
+//! `bulla load`: loads a CSV file, or the log of the store before Bulla, into a store.
 
 mod legacy;
 
@@ -7,26 +7,28 @@ use std::time::{Duration, Instant};
 
 use bulla_engine::{Batch, Level, Quota, Receipt, Store, StoreOptions, StoreStats, Token};
 use clap::ValueEnum;
+use serde::Serialize;
 
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
 use crate::input;
 use crate::mapping::MappingArgs;
-use crate::output::{Fields, Format, Out, grouped};
+use crate::numbers::{grouped, rounded};
+use crate::outcome::Outcome;
+use crate::output::Out;
 use crate::signals::Interrupt;
-use crate::{Outcome, fields, place};
+use crate::{place, terminal};
 
 /// Load the rows of a CSV file (or of the CSV file in a .zip) as tokens.
 ///
 /// Ids are the rows' numbers, so that loading a file again replaces its tokens. Rows are
-/// acknowledged in batches; Ctrl-C stops after what was acknowledged.
+/// acknowledged in batches; Ctrl-C stops after the last acknowledged one.
 ///
-/// With `--from legacy` FILE is a write-ahead log of the token store before Bulla. It is
-/// read whole first, and never changed. What is torn at its end is passed over, and what
-/// was cut short (by a crash or a second writer) though records follow. If a whole token
-/// can be missing before the last record, nothing is loaded (exit code 4) unless
-/// `--skip-damaged` is given. The report says what was loaded, and what was not and why.
-/// Loading it again replaces its tokens.
+/// With `--from legacy` FILE is a write-ahead log of the token store before Bulla. The whole
+/// file is read first, and never changed. A torn end is skipped, and so are records that a
+/// crash or a second writer cut short. If a complete token may be missing before the last
+/// record, nothing is loaded (exit code 4) unless `--skip-damaged` is given. The report shows
+/// what was loaded, and what was skipped and why. Loading the file again replaces its tokens.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla load data/flights-sample.csv /var/lib/flights\n  bulla load flights.csv.zip /var/lib/flights --level strict --batch 500\n  bulla load readings.csv /var/lib/readings --map weight=value:0.1 --map 7.x=seconds:1/3600 --clamp\n  bulla load --from legacy old.wal --dry-run\n  bulla load --from legacy old.wal /var/lib/tokens --level strict"
@@ -34,23 +36,23 @@ use crate::{Outcome, fields, place};
 pub(crate) struct Args {
     /// The file.
     file: PathBuf,
-    /// The store's directory; made if there is none, in a directory that is there.
+    /// The store's directory; created if there is none, in an existing directory.
     #[arg(required_unless_present = "dry_run")]
     dir: Option<PathBuf>,
-    /// What the file is.
+    /// The format of the file.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     from: From,
-    /// Read and check the whole file, say what would be loaded, and open no store. Exits
+    /// Read and check the whole file, show what would be loaded, and open no store. Exits
     /// with 3 if the end of a legacy log is torn, with 4 if it is damaged.
     #[arg(long)]
     dry_run: bool,
-    /// Load what is intact of a legacy log that is damaged.
+    /// Load the intact records of a damaged legacy log.
     #[arg(long)]
     skip_damaged: bool,
     /// How durable a batch must be before it counts as loaded.
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     level: LevelArg,
-    /// Rows that are logged together or not at all.
+    /// Number of rows in a batch, which is logged completely or not at all.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "ROWS")]
     batch: u32,
     #[command(flatten)]
@@ -59,7 +61,7 @@ pub(crate) struct Args {
     log: LogArgs,
 }
 
-/// What a file is.
+/// The format of a file.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum From {
     /// CSV, also in a .zip.
@@ -79,14 +81,29 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 }
 
 fn check_rows(args: &Args, interrupt: &Interrupt, out: &mut Out) -> Result<Outcome> {
-    // What a store refuses by itself, too: a time that is too far ahead.
+    // Also checks what only a store refuses: a time that is too far ahead.
     let options = StoreOptions::new();
     let rows = input::tokens(&args.file, &args.mapping, |token, _| {
         interrupt.check()?;
         Ok(options.check(&token)?)
     })?;
-    out.report(&fields! { "rows": rows, "complete": true })?;
+    out.report(&Checked { rows, complete: true })?;
     Ok(Outcome::Clean)
+}
+
+/// What a dry run found.
+#[derive(Serialize)]
+struct Checked {
+    rows: u64,
+    complete: bool,
+}
+
+/// What a load of rows did.
+#[derive(Serialize)]
+struct LoadedRows {
+    rows: u64,
+    #[serde(flatten)]
+    done: DoneReport,
 }
 
 fn load_rows(args: &Args, dir: &Path, interrupt: &Interrupt, out: &mut Out) -> Result<Outcome> {
@@ -99,15 +116,13 @@ fn load_rows(args: &Args, dir: &Path, interrupt: &Interrupt, out: &mut Out) -> R
         Err(error) if loader.opened.is_none() => return Err(error),
         rows => rows,
     };
-    // What came before an error is loaded too: it is finished, then the error is told.
+    // The rows before an error are loaded too: first they are made durable.
     let done = loader.finish()?;
-    let mut summary = fields! { "rows": done.loaded() };
-    summary.extend(done.fields(rows.is_ok()));
-    out.report(&summary)?;
+    out.report(&LoadedRows { rows: done.loaded(), done: done.report(rows.is_ok()) })?;
     done.tell(rows.map(drop), "rows", out)
 }
 
-/// Batches under way before the oldest is waited for.
+/// Batches in flight before the loader waits for the oldest.
 const MAX_PENDING: usize = 1024;
 
 /// Puts tokens into a store, in batches.
@@ -116,7 +131,7 @@ struct Loader<'a> {
     dir: &'a Path,
     options: StoreOptions,
     start: Instant,
-    /// Opened with the first token, so that a mistyped file or mapping leaves nothing behind.
+    /// Opened with the first token, so that a mistyped file or mapping leaves no store behind.
     opened: Option<Opened>,
     batch: Batch,
     pending: Vec<Receipt>,
@@ -128,7 +143,7 @@ struct Opened {
     before: u64,
 }
 
-/// A load that has ended: all of it is durable.
+/// A load that has ended: everything in it is durable.
 struct Done<'a> {
     dir: &'a Path,
     level: Level,
@@ -174,7 +189,7 @@ impl<'a> Loader<'a> {
         if self.pending.len() < MAX_PENDING { Ok(()) } else { self.drain() }
     }
 
-    /// Waits for all that is under way: the last receipt covers those before it.
+    /// Waits for all batches in flight: the last receipt covers those before it.
     fn drain(&mut self) -> Result<()> {
         let Some((Opened { store, .. }, last)) = self.opened.as_ref().zip(self.pending.last())
         else {
@@ -185,7 +200,7 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// Makes all of it durable and closes the store, which is made also for no token.
+    /// Makes everything durable and closes the store, which is created even without a token.
     fn finish(mut self) -> Result<Done<'a>> {
         let finished = self.submit().and_then(|()| self.drain());
         let Opened { store, before } = match self.opened.take() {
@@ -200,36 +215,52 @@ impl<'a> Loader<'a> {
     }
 }
 
+#[derive(Serialize)]
+struct DoneReport {
+    tokens_before: u64,
+    tokens: u64,
+    level: &'static str,
+    batches: u64,
+    frames: u64,
+    syncs: u64,
+    method: &'static str,
+    seconds: f64,
+    complete: bool,
+}
+
 impl Done<'_> {
-    /// Tokens that were put.
+    /// Returns the number of tokens that were put.
     const fn loaded(&self) -> u64 {
         self.stats.log.payload_bytes / bulla_engine::TOKEN_LEN as u64
     }
 
-    fn fields(&self, complete: bool) -> Fields {
-        fields! {
-            "tokens_before": self.before,
-            "tokens": self.stats.tokens,
-            "level": self.level.name(),
-            "batches": self.stats.log.entries,
-            "frames": self.stats.log.frames,
-            "syncs": self.stats.log.durable_operations(),
-            "method": self.stats.log.method,
-            "seconds": (self.time.as_secs_f64() * 1000.0).round() / 1000.0,
-            "complete": complete,
+    fn report(&self, complete: bool) -> DoneReport {
+        let log = &self.stats.log;
+        DoneReport {
+            tokens_before: self.before,
+            tokens: self.stats.tokens,
+            level: self.level.name(),
+            batches: log.entries,
+            frames: log.frames,
+            syncs: log.durable_operations(),
+            method: log.method,
+            seconds: rounded(self.time.as_secs_f64(), 3),
+            complete,
         }
     }
 
-    /// Says on standard error how it ended.
+    /// Tells the user how the load ended.
     fn tell(&self, ended: Result<()>, unit: &str, out: &mut Out) -> Result<Outcome> {
         out.flush()?;
         if let Err(Error::Interrupted) = ended {
             let loaded = grouped(self.loaded());
-            eprintln!("bulla: stopped: the first {loaded} {unit} are loaded and durable");
+            terminal::warn(format_args!(
+                "stopped: the first {loaded} {unit} are loaded and durable"
+            ));
         }
         ended?;
-        if out.format() == Format::Table {
-            eprintln!("Loaded and durable in {}.", self.dir.display());
+        if out.is_table() {
+            terminal::note(format_args!("Loaded and durable in {}.", self.dir.display()));
         }
         Ok(Outcome::Clean)
     }

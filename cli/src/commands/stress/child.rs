@@ -1,4 +1,4 @@
-//! The process that is killed: puts tokens into a store, says what was acknowledged.
+//! The process that is killed: puts tokens into a store, reports what was acknowledged.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,9 +10,9 @@ use bulla_engine::Token;
 
 use super::parts::{open, quota_for};
 use super::work::{Work, window};
-use crate::Outcome;
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
+use crate::outcome::Outcome;
 use crate::output::is_stdout_closed;
 
 /// The stress's child.
@@ -34,16 +34,16 @@ pub(crate) struct Args {
 }
 
 /// Bytes of a message: the number of a thread, and how many more of its tokens are
-/// acknowledged. One write, which a pipe takes whole.
+/// acknowledged. It is one write, which a pipe takes whole.
 pub(super) const MESSAGE_LEN: usize = 16;
 
-/// The number of the thread, and the count.
+/// Returns the number of the thread, and the count.
 pub(super) fn decode(message: [u8; MESSAGE_LEN]) -> (usize, u64) {
     let both = u128::from_le_bytes(message);
     (usize::try_from(both & u128::from(u64::MAX)).unwrap_or(usize::MAX), (both >> 64) as u64)
 }
 
-/// Never ends by itself while somebody listens.
+/// Never ends by itself while the parent listens.
 pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let work = Work { records: args.records, threads: args.threads, seed: args.seed };
     let level = args.level.level();

@@ -1,4 +1,4 @@
-//! The crash: a process that puts tokens is killed, its store opened and checked.
+//! The crash: kills a process that puts tokens, opens its store, and checks it.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -15,22 +15,22 @@ use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
 use crate::random::Random;
 
-/// What a crash left, against what was acknowledged before it.
+/// What a crash left, compared with what was acknowledged before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Crash {
     pub(super) level: LevelArg,
-    /// Known to be acknowledged when it was killed.
+    /// Tokens known to be acknowledged when it was killed.
     pub(super) acknowledged: u64,
     pub(super) recovered: u64,
-    /// Acknowledged and not there.
+    /// Acknowledged tokens that are missing.
     pub(super) lost: u64,
-    /// What a crash may take of this level.
+    /// The most that a crash may lose at this level.
     pub(super) may_lose: u64,
-    /// There, but not as it was put.
+    /// Tokens that are there, but not as they were put.
     pub(super) wrong: u64,
-    /// There, though one that was put before by the same thread is not.
+    /// Tokens that are there, though an earlier one of the same thread is missing.
     pub(super) out_of_order: u64,
-    /// Until the store was open.
+    /// The time until the store was open.
     pub(super) open: Duration,
 }
 
@@ -67,7 +67,7 @@ impl Crash {
         Ok(crash)
     }
 
-    /// Each thread's tokens must be those that it put first.
+    /// Checks that the tokens of each thread are the first ones that it put.
     fn check(
         &mut self,
         work: &Work,
@@ -98,7 +98,7 @@ impl Crash {
     }
 }
 
-/// A process that is killed in any case.
+/// A process that is killed when dropped.
 struct Victim(Child);
 
 impl Victim {
@@ -116,14 +116,14 @@ impl Victim {
 
 impl Drop for Victim {
     fn drop(&mut self) {
-        // Of one that has ended already both fail.
+        // Both fail if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Kills a child that puts tokens somewhere in the second half; gives how many each of its
-/// threads had acknowledged.
+/// Kills a child in the second half of its work; returns how many tokens of each of its
+/// threads were acknowledged.
 fn kill_midway(
     work: &Work,
     log: &LogArgs,
@@ -174,7 +174,7 @@ fn kill_midway(
     }
     match (killed, interrupt.is_set()) {
         (true, _) => Ok(acknowledged),
-        // Ctrl-C ends the child too.
+        // Ctrl-C also ends the child.
         (false, true) => Err(Error::Interrupted),
         (false, false) => {
             let status = victim.0.wait().map_err(system("wait for the child process"))?;
@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn loss_change_and_hole_are_each_found() {
-        let dir = std::env::temp_dir().join(format!("bulla-stress-check-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
+        let temporary = tempfile::tempdir().expect("made");
+        let dir = temporary.path().join("store");
         let (bar, interrupt) = (ProgressBar::hidden(), Interrupt::catch().expect("signals"));
         let watch = Watch { bar: &bar, interrupt: &interrupt };
         let work = Work { records: 10, threads: 1, seed: 1 };
@@ -227,6 +227,5 @@ mod tests {
         }
         assert!(Crash { lost: 5, may_lose: 5, ..unchecked }.is_ok());
         store.close().expect("closed");
-        std::fs::remove_dir_all(&dir).expect("removed");
     }
 }

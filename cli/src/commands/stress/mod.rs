@@ -1,7 +1,6 @@
-//! `bulla stress`: millions of stored tokens, part by part, then a crash.
+//! `bulla stress`: stores millions of tokens, part by part, then crashes.
 //!
-//! Owns the course: what is looked at first, rounds, order, and what is left behind
-//! (nothing). Parts are in `parts.rs`, the crash in `crash.rs`.
+//! Owns the course: the checks before it, rounds and order, and that nothing is left behind. Parts are in `parts.rs`, the crash in `crash.rs`.
 
 pub(crate) mod child;
 mod crash;
@@ -11,52 +10,54 @@ mod work;
 
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use self::crash::Crash;
 use self::parts::{Measured, Part};
 use self::report::Results;
 use self::work::{Watch, Work};
-use crate::Outcome;
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
-use crate::input::progress;
+use crate::outcome::Outcome;
 use crate::output::Out;
+use crate::progress;
 use crate::signals::Interrupt;
 
 /// Store millions of tokens: in memory alone, by each part of a store, and by all of it;
 /// then kill a process that does so, and check what it left.
 ///
-/// Every token is made from the seed and stored, and every one of them is logged where
-/// there is a log. First, the baseline: a Vec in memory. Then puts that a full store
-/// refuses, appends to a log of each level, and puts into a store (table, quota and log)
-/// of each level. Time runs until every record is acknowledged as its level says; up to
-/// 10,000 of a thread are under way. The ratio is the time to that of the baseline.
+/// Every token is made from the seed and stored, and each one is logged where there is a log.
+/// First comes the baseline: a Vec in memory. Then puts that a full store refuses, appends to
+/// a log of each level, and puts into a store (table, quota and log) of each level. Time runs
+/// until every record is acknowledged as its level says; each thread has up to 10,000 in
+/// flight. The ratio compares the time with that of the baseline.
 ///
-/// Memory is what the process grew by (`VmRSS`), from when all of the log's ring is in use.
+/// Memory is the growth of the process (`VmRSS`) once all of the log's ring is in use.
 /// The crash is a SIGKILL of a child process in the second half of its work: then its
 /// store is opened, and every record that was acknowledged must be there as it was put.
 /// Relaxed ones may be lost, but no more than the ring holds.
 ///
-/// Works in a folder of its own in the directory, which is removed also on Ctrl-C. Exits
-/// with 1 if a record was lost that must not be; the store is then kept.
+/// Works in a temporary directory inside the directory, which is removed also on Ctrl-C.
+/// Exits with 1 if a record was lost that must not be lost; the store is then kept.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla stress /var/lib --records 1000000\n  bulla stress /var/lib --level strict --threads 4 --rounds 5 --format json"
 )]
 pub(crate) struct Args {
-    /// The directory, on the disk that is meant.
+    /// The directory, on the disk to be tested.
     #[arg(default_value = ".")]
     dir: PathBuf,
     /// Tokens that each part stores.
     #[arg(long, default_value_t = 9_500_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000_000), value_name = "N")]
     records: u64,
-    /// Determines the tokens, and when the child is killed.
+    /// Determines the tokens, and the moment of the kill.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
     /// Threads that store them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64), value_name = "N")]
     threads: u64,
-    /// Levels of logs, stores and crashes.
+    /// Levels of the logs, stores and crashes.
     #[arg(
         long,
         value_enum,
@@ -65,7 +66,7 @@ pub(crate) struct Args {
         value_name = "LEVEL"
     )]
     level: Vec<LevelArg>,
-    /// How often each part is run, in turn; medians are shown.
+    /// How often each part is run, in turn; the report shows medians.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
     rounds: u32,
     /// Work also on a file system in memory.
@@ -77,7 +78,7 @@ pub(crate) struct Args {
 
 /// Bytes of disk for a record: its entry, its part of a frame, and two checkpoints.
 const DISK_PER_RECORD: u64 = 96 + 2 * 65;
-/// Bytes of disk beside the records: segments made ahead, and what touches the ring.
+/// Bytes of disk beside the records: segments created ahead, and what fills the ring.
 const DISK_EXTRA: u64 = 512 << 20;
 /// Bytes of memory for a record.
 const MEMORY_PER_RECORD: u64 = 68;
@@ -92,9 +93,9 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let place = Place::make(&facts.dir)?;
     let results = stress(args, &work, &place, &interrupt)?;
     let outcome = results.outcome();
-    let kept = (outcome != Outcome::Clean).then_some(place.0.as_path());
-    report::print(args, &facts, &results, kept, out)?;
-    if kept.is_some() {
+    let is_kept = outcome != Outcome::Clean;
+    report::print(args, &facts, &results, is_kept.then(|| place.0.path()), out)?;
+    if is_kept {
         place.keep();
     } else {
         place.remove()?;
@@ -109,7 +110,7 @@ fn check_place(args: &Args, facts: &Facts) -> Result<()> {
         return Err(Error::InMemory { path: facts.dir.clone(), kind: mount.kind.clone() });
     }
     let stat = rustix::fs::statvfs(&facts.dir)
-        .map_err(|source| Error::file("look at the space of", &facts.dir)(source.into()))?;
+        .map_err(|source| Error::file("find the free space of", &facts.dir)(source.into()))?;
     let disk = stat.f_bavail.saturating_mul(stat.f_frsize);
     check_room(args.records, disk, parts::available()?)
 }
@@ -135,19 +136,21 @@ fn stress(args: &Args, work: &Work, place: &Place, interrupt: &Interrupt) -> Res
     for _ in 0..args.rounds {
         for (part, runs) in &mut measured {
             let level = part.level().map(|level| format!(", {}", level.name()));
-            let bar =
-                progress(args.records, &format!("{}{}", part.name(), level.unwrap_or_default()));
+            let bar = progress::count(
+                args.records,
+                &format!("{}{}", part.name(), level.unwrap_or_default()),
+            );
             let watch = Watch { bar: &bar, interrupt };
             runs.push(place.with_dir(|dir| part.run(work, &args.log, dir, watch))?);
-            bar.finish_and_clear();
+            drop(bar);
         }
     }
     let mut crashes = Vec::new();
     for level in &args.level {
-        let bar = progress(args.records, &format!("put until kill 9, {}", level.name()));
+        let bar = progress::count(args.records, &format!("put until kill -9, {}", level.name()));
         let watch = Watch { bar: &bar, interrupt };
         let crash = Crash::run(work, &args.log, *level, &place.store(), watch)?;
-        bar.finish_and_clear();
+        drop(bar);
         crashes.push(crash);
         if !crash.is_ok() {
             break;
@@ -157,22 +160,21 @@ fn stress(args: &Args, work: &Work, place: &Place, interrupt: &Interrupt) -> Res
     Ok(Results { measured, crashes })
 }
 
-/// A folder for logs and stores, removed with all that is in it when dropped.
+/// A directory for logs and stores, removed with everything in it when dropped.
 #[derive(Debug)]
-struct Place(PathBuf);
+struct Place(TempDir);
 
 impl Place {
     fn make(dir: &Path) -> Result<Self> {
-        let path = dir.join(format!("bulla-stress-{}", std::process::id()));
-        std::fs::create_dir(&path).map_err(Error::file("create", &path))?;
-        Ok(Self(path))
+        let made = tempfile::Builder::new().prefix("bulla-stress-").tempdir_in(dir);
+        made.map(Self).map_err(Error::file("create a directory in", dir))
     }
 
     fn store(&self) -> PathBuf {
-        self.0.join("store")
+        self.0.path().join("store")
     }
 
-    /// Runs something in a directory that it makes, and removes that.
+    /// Runs something in a directory that it creates, and removes that.
     fn with_dir<T>(&self, run: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
         let ran = run(&self.store())?;
         self.clear()?;
@@ -189,18 +191,13 @@ impl Place {
     }
 
     fn keep(self) {
-        std::mem::forget(self);
+        let _ = self.0.keep();
     }
 
-    /// Removes it, and says so if it can't.
+    /// Removes the directory, and reports a failure.
     fn remove(self) -> Result<()> {
-        std::fs::remove_dir_all(&self.0).map_err(Error::file("remove", &self.0))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let path = self.0.path().to_owned();
+        self.0.close().map_err(Error::file("remove", path))
     }
 }
 

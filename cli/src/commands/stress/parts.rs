@@ -1,12 +1,13 @@
 //! The parts that are measured: memory alone, each part of a store by itself, all of it.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use bulla_engine::entries::PUT;
 use bulla_engine::{OnExceed, Quota, Store, StoreOptions, Token};
 use bulla_wal::{Level, Log};
+use procfs::process::Process;
+use procfs::{Current, Meminfo};
 
 use super::work::{Watch, Work, window};
 use crate::args::{LevelArg, LogArgs};
@@ -15,9 +16,9 @@ use crate::error::{Error, Result};
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Part {
-    /// Tokens pushed to a `Vec`, one for each thread: what all else is compared with.
+    /// Tokens pushed to a `Vec`, one for each thread: the baseline.
     Memory,
-    /// Puts that a full store refuses: what a look at the quota costs.
+    /// Puts that a full store refuses: the cost of checking the quota.
     Quota,
     /// Appends to a log.
     Log(LevelArg),
@@ -25,19 +26,19 @@ pub(super) enum Part {
     Store(LevelArg),
 }
 
-/// What a run of a part gave.
+/// The result of a run of a part.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Measured {
     pub(super) time: Duration,
-    /// Memory that each record took.
+    /// Memory taken by each record.
     pub(super) bytes_per_record: Option<f64>,
-    /// Operations in the time that made something durable.
+    /// Operations in that time that made something durable.
     pub(super) syncs: Option<u64>,
 }
 
-/// Entry and its payload in the log.
+/// Bytes of an entry in the log, with its payload.
 pub(super) const ENTRY_LEN: u64 = 72;
-/// Of a log's ring, unless given.
+/// Length of a log's ring, unless given.
 pub(super) const RING_LEN: u64 = 32 << 20;
 
 impl Part {
@@ -63,7 +64,7 @@ impl Part {
         }
     }
 
-    /// Runs it once, in a directory that is not there yet.
+    /// Runs the part once, in a directory that does not exist yet.
     pub(super) fn run(
         self,
         work: &Work,
@@ -98,7 +99,7 @@ fn memory(work: &Work, watch: Watch<'_>) -> Result<Measured> {
     Ok(Measured { time, bytes_per_record, syncs: None })
 }
 
-/// A store that holds the first token, and may hold no more.
+/// Puts tokens into a store that holds the first one, and may hold no more.
 fn quota(work: &Work, log: &LogArgs, dir: &Path, watch: Watch<'_>) -> Result<Measured> {
     let quota = Quota::new().max_records(1).on_exceed(OnExceed::Reject);
     let store = open(dir, log, quota)?;
@@ -107,10 +108,10 @@ fn quota(work: &Work, log: &LogArgs, dir: &Path, watch: Watch<'_>) -> Result<Mea
         for number in share {
             match store.at(Level::Relaxed).begin().put(&work.token(number)?) {
                 Err(bulla_engine::Error::Quota(_)) => {}
-                // The one that is there may be put again.
+                // The one that it holds may be replaced.
                 Ok(_) if number == 0 => {}
                 Ok(_) => {
-                    let what = "put a token into a full store, which took it";
+                    let what = "fill a store: it took a token when it was full";
                     return Err(Error::System { what, source: std::io::Error::other("a defect") });
                 }
                 Err(error) => return Err(error.into()),
@@ -133,7 +134,7 @@ fn append(
     watch: Watch<'_>,
 ) -> Result<Measured> {
     let wal = Log::create(dir, &log.options())?;
-    // All of the ring is touched before the time runs.
+    // All of the ring is touched before the clock starts.
     for _ in 0..=log.ring_size.unwrap_or(RING_LEN) / ENTRY_LEN {
         wal.append_with(PUT, work.token(0)?.as_bytes(), Level::Relaxed)?;
     }
@@ -150,7 +151,7 @@ fn append(
 
 fn put(work: &Work, log: &LogArgs, level: Level, dir: &Path, watch: Watch<'_>) -> Result<Measured> {
     let store = open(dir, log, quota_for(work))?;
-    // One token over and over: all of the ring is touched, and hardly any of the table.
+    // The same token over and over: touches all of the ring, and hardly any of the table.
     for _ in 0..=log.ring_size.unwrap_or(RING_LEN) / ENTRY_LEN {
         store.at(Level::Relaxed).begin().put(&work.token(0)?)?;
     }
@@ -166,7 +167,7 @@ fn put(work: &Work, log: &LogArgs, level: Level, dir: &Path, watch: Watch<'_>) -
     Ok(Measured { time, bytes_per_record, syncs })
 }
 
-/// A limit that holds all records, so that each is counted against one.
+/// Returns a limit that all records fit into, so that each is counted against one.
 pub(super) fn quota_for(work: &Work) -> Quota {
     Quota::new().max_records(work.records).max_bytes(u64::MAX)
 }
@@ -177,26 +178,26 @@ pub(super) fn open(dir: &Path, log: &LogArgs, quota: Quota) -> Result<Store> {
     Ok(store)
 }
 
-/// Memory per record that came since.
+/// Returns the growth of memory per record.
 fn grown(before: u64, work: &Work) -> Result<f64> {
     let grown = resident()?.saturating_sub(before);
     Ok(grown as f64 / work.records as f64)
 }
 
-/// Bytes of this process that are in memory.
+/// Returns the bytes of this process that are in memory.
 fn resident() -> Result<u64> {
-    kib_in("/proc/self/status", "VmRSS:")
+    let status = Process::myself().and_then(|process| process.status()).map_err(unknown)?;
+    let kib = status.vmrss.ok_or_else(|| unknown("no VmRSS"))?;
+    Ok(kib * 1024)
 }
 
-/// Bytes of memory that can be had.
+/// Returns the bytes of memory that are available.
 pub(super) fn available() -> Result<u64> {
-    kib_in("/proc/meminfo", "MemAvailable:")
+    let memory = Meminfo::current().map_err(unknown)?;
+    memory.mem_available.ok_or_else(|| unknown("no MemAvailable"))
 }
 
-fn kib_in(path: &str, name: &str) -> Result<u64> {
-    let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    let kib = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    let missing = || std::io::Error::other(format!("there is no {name}"));
-    kib.map(|kib| kib * 1024).ok_or_else(|| Error::file("read", path)(missing()))
+fn unknown(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let source = std::io::Error::other(error);
+    Error::System { what: "find out the use of memory", source }
 }

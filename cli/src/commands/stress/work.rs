@@ -1,4 +1,4 @@
-//! The tokens of a stress, and the threads that make them.
+//! The tokens of a stress run, and the threads that make them.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::random::Random;
 use crate::signals::Interrupt;
 
-/// Tokens with dense ids, which a seed determines; each thread has a range of them.
+/// Tokens with dense ids, determined by a seed; each thread makes a range of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Work {
     pub(super) records: u64,
@@ -19,13 +19,13 @@ pub(super) struct Work {
     pub(super) seed: u64,
 }
 
-/// The most records of a thread under way.
+/// The most records of a thread in flight.
 const MAX_WINDOW: u64 = 10_000;
-/// Flights of 2013: a time that is past.
+/// A time in 2013: in the past on any clock.
 const TIMESTAMP: u32 = 1_357_034_400;
 
 impl Work {
-    /// The token of a number from 0; its id is one more.
+    /// Returns the token of a number from 0; its id is one more.
     pub(super) fn token(&self, number: u64) -> Result<Token> {
         let mut random = Random::new(self.seed ^ number.wrapping_mul(0x2545_F491_4F6C_DD1D));
         let mut bytes = [0; RECORD_LEN];
@@ -41,19 +41,19 @@ impl Work {
         Token::from_bytes(&bytes).map_err(|error| Error::Store(error.into()))
     }
 
-    /// The numbers of each thread's tokens.
+    /// Returns the numbers of each thread's tokens.
     pub(super) fn shares(&self) -> impl Iterator<Item = Range<u64>> + use<> {
         let (records, threads) = (self.records, self.threads);
         let bound = move |thread| records * thread / threads;
         (0..threads).map(move |thread| bound(thread)..bound(thread + 1))
     }
 
-    /// After so many records a thread waits for those before the last so many.
+    /// Returns after how many records a thread waits for those before them.
     pub(super) fn pause(&self) -> u64 {
         (self.records / self.threads / 20).clamp(1, MAX_WINDOW / 2)
     }
 
-    /// Runs `each` on every share, in a thread of its own; gives the time until all ended.
+    /// Runs `each` on every share, in a thread of its own; returns the time until all ended.
     pub(super) fn run<T: Send>(
         &self,
         each: impl Fn(usize, Range<u64>) -> Result<T> + Sync,
@@ -75,7 +75,7 @@ impl Work {
     }
 }
 
-/// What a user sees and may do while records are made.
+/// What a user sees and can do while records are made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch<'a> {
     pub(super) bar: &'a ProgressBar,
@@ -83,15 +83,15 @@ pub(super) struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// So many more records are done.
+    /// Counts this many more records as done.
     pub(super) fn done(self, records: u64) -> Result<()> {
         self.bar.inc(records);
         self.interrupt.check()
     }
 }
 
-/// Makes the records of a share with a bounded number of them under way. `done` is told
-/// how many are acknowledged.
+/// Makes the records of a share with a bounded number of them in flight. `done` gets the
+/// number of acknowledged ones.
 pub(super) fn window(
     work: &Work,
     share: Range<u64>,

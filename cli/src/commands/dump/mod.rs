@@ -1,5 +1,7 @@
-//! `bulla dump`: the entries of any log, as bytes. Read-only; also follows a log that
-//! another process writes.
+//! `bulla dump`: the entries of any log. Read-only; also follows a log that another process
+//! writes.
+
+mod decode;
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
@@ -10,24 +12,31 @@ use std::time::Duration;
 use bulla_recovery::{Bound, Inspection, Range, Status};
 use bulla_storage::io::std::StdIo;
 use bulla_wal::{EntryView, Lsn, Options, ReadFrom, Reader, Seq, Visibility};
+use serde::Serialize;
 
+use self::decode::Operation;
 use super::report;
-use crate::args::{position, time};
+use crate::args::{position, seq};
 use crate::error::{Error, Result};
-use crate::output::{Fields, Format, Out, Rows, is_stdout_closed};
+use crate::outcome::Outcome;
+use crate::output::{Format, Out, Rows, is_stdout_closed};
 use crate::signals::Interrupt;
-use crate::{Outcome, fields};
+use crate::times::{self, nanoseconds};
+use crate::{progress, terminal};
 
-/// Print the entries of a log: position, number, kind, payload in hex.
+/// Print the entries of a log: position, number, epoch, time, kind, payload in hex.
 ///
-/// Changes nothing. Shows what recovery would: a torn tail is left out (a note on standard
+/// Changes nothing. Shows what recovery would keep: a torn tail is left out (a note on standard
 /// error says so). Of a corrupt log it shows the entries before the damage, and exits with 4.
+///
+/// The time is that of the frame: entries that were written together share it. With --decode
+/// the entries of a store are shown as the operations they are: put, delete, expire.
 ///
 /// With --follow it goes on with entries as they become durable, while another process
 /// writes them, until --to-..., --limit or Ctrl-C.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  bulla dump /var/lib/flights --format jsonl --from-seq 100 --limit 3\n  bulla dump /var/lib/lines --follow --from-time 2026-01-31T12:00:00Z --kind 7"
+    after_help = "Examples:\n  bulla dump /var/lib/flights --format jsonl --from-seq 100 --limit 3\n  bulla dump /var/lib/lines --follow --from-time 2026-01-31T12:00:00Z --kind 7\n  bulla dump /var/lib/flights --decode --limit 3"
 )]
 pub(crate) struct Args {
     /// The log's directory.
@@ -35,50 +44,54 @@ pub(crate) struct Args {
     /// First entry: the first one at or after this position.
     #[arg(long, value_parser = position, group = "from", value_name = "LSN")]
     from_lsn: Option<u64>,
-    /// First entry: the one of this number.
-    #[arg(long, value_parser = position, group = "from", value_name = "SEQ")]
+    /// First entry: the one with this number.
+    #[arg(long, value_parser = seq, group = "from", value_name = "SEQ")]
     from_seq: Option<u64>,
     /// First entry: the first one written at or after this time, such as
     /// 2026-11-21T06:00:00Z, or in nanoseconds since 1970.
-    #[arg(long, value_parser = time, group = "from", value_name = "TIME")]
+    #[arg(long, value_parser = nanoseconds, group = "from", value_name = "TIME")]
     from_time: Option<u64>,
     /// End before this position.
     #[arg(long, value_parser = position, value_name = "LSN")]
     to_lsn: Option<u64>,
-    /// End before the entry of this number.
-    #[arg(long, value_parser = position, value_name = "SEQ")]
+    /// End before the entry with this number.
+    #[arg(long, value_parser = seq, value_name = "SEQ")]
     to_seq: Option<u64>,
     /// End before the first entry written at or after this time.
-    #[arg(long, value_parser = time, value_name = "TIME")]
+    #[arg(long, value_parser = nanoseconds, value_name = "TIME")]
     to_time: Option<u64>,
-    /// Only entries of this kind; more than one: of any of them.
+    /// Only entries of this kind. Given several times: of any of these kinds.
     #[arg(long = "kind", value_name = "N")]
     kinds: Vec<u16>,
-    /// At most so many entries.
+    /// Show at most this many entries.
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     limit: u64,
+    /// Show store operations instead of bytes, where an entry is one.
+    #[arg(long)]
+    decode: bool,
     /// Go on with new entries as they become durable.
     #[arg(long, short)]
     follow: bool,
-    /// With --follow: also entries that are only written, which a power loss can take back.
+    /// With --follow: also show entries that are only written, which a power loss can undo.
     #[arg(long, requires = "follow")]
     written: bool,
 }
 
-/// Bytes of a payload shown in a table.
+/// Bytes of a payload that a table shows.
 const TABLE_BYTES: usize = 16;
-/// How soon Ctrl-C, or that nobody reads any more, is seen.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often Ctrl-C is checked for, and whether anybody still reads.
+const POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     if args.follow { follow(args, out) } else { dump(args, out) }
 }
 
-/// Shows what is there.
+/// Shows the entries that are there.
 fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let reading = progress::reading("inspecting");
     let inspection = Inspection::read(&args.dir, &Options::new())?;
-    let format = out.format();
-    let mut printer = Printer { args, format, rows: out.rows(), left: args.limit };
+    drop(reading);
+    let mut printer = Printer { args, rows: out.rows(), left: args.limit };
     let mut result = Ok(());
     if args.limit > 0 {
         inspection.replay(args.range(), |entry| match printer.show(entry) {
@@ -95,25 +108,22 @@ fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
     let status = &inspection.report().status;
     if *status != Status::Clean {
         out.flush()?;
-        eprintln!(
-            "bulla: {status}: what follows LSN {} is not shown",
+        terminal::warn(format_args!(
+            "{}: what follows LSN {} is not shown",
+            report::words_of_status(status),
             inspection.report().last_lsn
-        );
+        ));
     }
-    Ok(match report::outcome(status) {
-        Outcome::TornTail => Outcome::Clean,
-        outcome => outcome,
-    })
+    Ok(report::outcome(status).of_display())
 }
 
-/// Shows what is there and what comes.
+/// Shows the entries that are there, and new ones as they come.
 fn follow(args: &Args, out: &mut Out) -> Result<Outcome> {
     let interrupt = Interrupt::catch()?;
     let visibility = if args.written { Visibility::Written } else { Visibility::Durable };
     let io = Arc::new(StdIo::new());
     let mut reader = Reader::open(io, &args.dir, args.from(), visibility)?;
-    let format = out.format();
-    let mut printer = Printer { args, format, rows: out.rows(), left: args.limit };
+    let mut printer = Printer { args, rows: out.rows(), left: args.limit };
     let mut more = args.limit > 0;
     while more && !interrupt.is_set() {
         more = match reader.next()? {
@@ -123,7 +133,7 @@ fn follow(args: &Args, out: &mut Out) -> Result<Outcome> {
                 if is_stdout_closed() {
                     return Err(Error::Output(std::io::ErrorKind::BrokenPipe.into()));
                 }
-                match reader.wait_next(LOOK)? {
+                match reader.wait_next(POLL)? {
                     Some(entry) => printer.show(&entry)?,
                     None => true,
                 }
@@ -142,7 +152,7 @@ impl Args {
         lsn.or(seq).or(self.from_time.map(ReadFrom::Time)).unwrap_or_default()
     }
 
-    /// The same for replay.
+    /// Returns the same start for replay.
     fn range(&self) -> Range {
         let lsn = self.from_lsn.map(|lsn| Bound::Lsn(Lsn(lsn)));
         let seq = self.from_seq.map(|seq| Bound::Seq(Seq(seq)));
@@ -159,44 +169,94 @@ impl Args {
 
 struct Printer<'a> {
     args: &'a Args,
-    format: Format,
     rows: Rows<'a>,
     left: u64,
 }
 
 impl Printer<'_> {
-    /// Prints the entry if it is to be shown; gives whether there may be more.
+    /// Prints the entry if it matches; returns whether there may be more.
     fn show(&mut self, entry: &EntryView<'_>) -> Result<bool> {
         if self.args.is_past_end(entry) {
             return Ok(false);
         }
         if self.args.kinds.is_empty() || self.args.kinds.contains(&entry.kind) {
-            self.rows.push(row(self.format, entry))?;
+            self.push(entry)?;
             self.left -= 1;
         }
         Ok(self.left > 0)
     }
+
+    fn push(&mut self, entry: &EntryView<'_>) -> Result<()> {
+        let position = Position {
+            lsn: entry.lsn.0,
+            seq: entry.seq.0,
+            epoch: entry.epoch.0,
+            time: times::of_nanoseconds(entry.wall_ns),
+            kind: entry.kind,
+        };
+        let operations =
+            if self.args.decode { decode::operations(entry.kind, entry.payload) } else { None };
+        match (self.rows.format(), operations) {
+            (Format::Table, Some(operations)) => {
+                let operation = decode::words(&operations);
+                self.rows.push(&DecodedRow { position, operation })
+            }
+            (Format::Table, None) if self.args.decode => {
+                let operation = format!("(not a store's: {} bytes)", entry.payload.len());
+                self.rows.push(&DecodedRow { position, operation })
+            }
+            (Format::Table, None) => self.rows.push(&TableRow::new(position, entry.payload)),
+            (_, operations) => {
+                self.rows.push(&Row { position, payload_hex: hex(entry.payload), operations })
+            }
+        }
+    }
 }
 
-fn row(format: Format, entry: &EntryView<'_>) -> Fields {
-    if format == Format::Table {
-        let shown = entry.payload.get(..TABLE_BYTES).unwrap_or(entry.payload);
-        let more = if shown.len() < entry.payload.len() { "..." } else { "" };
-        return fields! {
-            "lsn": entry.lsn.0,
-            "seq": entry.seq.0,
-            "kind": entry.kind,
-            "bytes": entry.payload.len(),
-            "payload": hex(shown) + more,
-            "text": printable(shown),
-        };
+/// Where an entry is, and what its frame says about it.
+#[derive(Serialize)]
+struct Position {
+    lsn: u64,
+    seq: u64,
+    epoch: u32,
+    time: Option<String>,
+    kind: u16,
+}
+
+/// An entry for programs.
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    position: Position,
+    payload_hex: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operations: Option<Vec<Operation>>,
+}
+
+/// An entry for people.
+#[derive(Serialize)]
+struct TableRow {
+    #[serde(flatten)]
+    position: Position,
+    bytes: usize,
+    payload: String,
+    text: String,
+}
+
+impl TableRow {
+    fn new(position: Position, payload: &[u8]) -> Self {
+        let shown = payload.get(..TABLE_BYTES).unwrap_or(payload);
+        let more = if shown.len() < payload.len() { "..." } else { "" };
+        Self { position, bytes: payload.len(), payload: hex(shown) + more, text: printable(shown) }
     }
-    fields! {
-        "lsn": entry.lsn.0,
-        "seq": entry.seq.0,
-        "kind": entry.kind,
-        "payload_hex": hex(entry.payload),
-    }
+}
+
+/// An entry for people, decoded.
+#[derive(Serialize)]
+struct DecodedRow {
+    #[serde(flatten)]
+    position: Position,
+    operation: String,
 }
 
 fn hex(bytes: &[u8]) -> String {

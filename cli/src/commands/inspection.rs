@@ -1,0 +1,170 @@
+//! The inspection of a log and of the checkpoints beside it, for every command that shows both.
+
+use std::path::Path;
+
+use bulla_engine::{CheckpointFault, CheckpointFile, standing_checkpoints, usable_checkpoints};
+use bulla_recovery::{Inspection, Report, Status};
+use bulla_wal::Options;
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::numbers::grouped;
+use crate::{progress, terminal, times};
+
+/// Checkpoints, the newest first, and the numbers of those from which a store could be opened.
+pub(crate) struct Checkpoints {
+    pub(crate) files: Vec<CheckpointFile>,
+    pub(crate) usable: Vec<u64>,
+    /// Those from which it could be opened if the log were cut where it is damaged.
+    standing: Vec<u64>,
+}
+
+/// Attempts to inspect a store that another process runs, and that takes checkpoints meanwhile.
+const MAX_ATTEMPTS: usize = 4;
+
+/// Inspects a log and the checkpoints beside it; with `all`, every byte of these.
+pub(crate) fn inspect(
+    dir: &Path,
+    options: &Options,
+    all: bool,
+) -> Result<(Inspection, Checkpoints)> {
+    let _progress = progress::reading("inspecting");
+    let mut attempts = 1;
+    loop {
+        // A running store writes the log first, then the checkpoint: read in the other order.
+        let files = bulla_engine::checkpoints(dir, options, all)?;
+        let inspection = Inspection::read(dir, options)?;
+        let usable = usable_checkpoints(dir, options, &inspection, &files)?;
+        let standing = standing_checkpoints(&inspection, &files)?;
+        let checkpoints = Checkpoints { files, usable, standing };
+        // Meanwhile it may have taken others, and purged the log up to what those need.
+        if attempts < MAX_ATTEMPTS && checkpoints.is_missing(inspection.report()) {
+            let now = bulla_engine::checkpoints(dir, options, false)?;
+            let before = checkpoints.files.iter().map(|file| file.number);
+            if !now.iter().map(|file| file.number).eq(before) {
+                attempts += 1;
+                continue;
+            }
+        }
+        terminal::detail(format_args!(
+            "inspected {} segments and {} checkpoints, {attempts} time(s)",
+            inspection.segments().len(),
+            checkpoints.files.len(),
+        ));
+        return Ok((inspection, checkpoints));
+    }
+}
+
+/// One checkpoint.
+#[derive(Serialize)]
+pub(crate) struct CheckpointRow {
+    checkpoint: u64,
+    state: String,
+    usable: bool,
+    lsn: Option<u64>,
+    tokens: Option<u64>,
+    taken: Option<String>,
+    file_bytes: Option<u64>,
+}
+
+impl Checkpoints {
+    /// Returns whether any of them is damaged.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.files.iter().any(|file| file.state.is_err())
+    }
+
+    /// Returns whether the log was purged of something that none of them holds.
+    pub(crate) fn is_missing(&self, found: &Report) -> bool {
+        !self.files.is_empty() && !opens(&self.usable, found)
+    }
+
+    /// Tells what this means for a store, where that is more than the state of its log.
+    /// Returns whether it is.
+    pub(crate) fn advise(&self, found: &Report) -> bool {
+        let advice = self.advice(found);
+        let is_given = advice.is_some();
+        if let Some(advice) = advice {
+            terminal::advise(advice);
+        }
+        is_given
+    }
+
+    /// Returns whether a store opens from them although its log is damaged.
+    pub(crate) fn replaces_damage(&self, found: &Report) -> bool {
+        matches!(found.status, Status::Corrupt(_)) && !self.usable.is_empty()
+    }
+
+    fn advice(&self, found: &Report) -> Option<String> {
+        if let (true, Some(newest)) = (self.is_missing(found), self.standing.first()) {
+            return Some(format!(
+                "if this is a store: the log is damaged after checkpoint {newest}. Cut it there \
+                 with `bulla repair DIR --yes`; the store then opens with everything before the \
+                 damage"
+            ));
+        }
+        if self.is_missing(found) {
+            return Some(format!(
+                "restore a copy of the directory: a store can't be opened here, as no checkpoint \
+                 can be used and the log before LSN {} was purged",
+                found.first_lsn
+            ));
+        }
+        let newest = self.usable.first()?;
+        self.replaces_damage(found).then(|| {
+            format!(
+                "do NOT repair if this is a store: it opens from checkpoint {newest} and loses \
+                 nothing. The damaged part is deleted once two more checkpoints are taken, with \
+                 changes before each (`bulla checkpoint DIR`)"
+            )
+        })
+    }
+
+    /// Returns a row for each.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = CheckpointRow> {
+        self.files.iter().map(|file| {
+            let found = file.state.as_ref().ok();
+            CheckpointRow {
+                checkpoint: file.number,
+                state: self.state(file),
+                usable: self.usable.contains(&file.number),
+                lsn: found.map(|found| found.lsn.0),
+                tokens: found.map(|found| found.records),
+                taken: found.and_then(|found| times::of_system_time(found.taken_at)),
+                file_bytes: found.map(|found| found.file_len),
+            }
+        })
+    }
+
+    /// Returns a line for each.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.files.iter().map(|file| format!("{} {}", file.number, self.state(file))).collect()
+    }
+
+    /// Returns a line for each, for a cut that leaves only `usable` of use.
+    pub(crate) fn lines_after_cut(&self, usable: &[u64]) -> Vec<String> {
+        let line = |file: &CheckpointFile| {
+            let number = file.number;
+            let Ok(found) = &file.state else { return format!("{number} {}", self.state(file)) };
+            let can = if usable.contains(&number) { "can" } else { "can't" };
+            format!("{number} at LSN {} {can} be used after the cut", grouped(found.lsn.0))
+        };
+        self.files.iter().map(line).collect()
+    }
+
+    fn state(&self, file: &CheckpointFile) -> String {
+        match &file.state {
+            Ok(_) if self.usable.contains(&file.number) => "whole".to_owned(),
+            Ok(_) if self.standing.contains(&file.number) => {
+                "whole, but the log after it is damaged".to_owned()
+            }
+            Ok(_) => "unusable: newer than the end of the log, or of another history".to_owned(),
+            Err(CheckpointFault::Io(error)) => format!("can't be read: {error}"),
+            Err(fault) => format!("damaged: {fault}"),
+        }
+    }
+}
+
+/// Returns whether a store can be opened from these checkpoints, or from its log alone.
+pub(crate) fn opens(usable: &[u64], found: &Report) -> bool {
+    !usable.is_empty() || found.first_seq.0 == 1
+}

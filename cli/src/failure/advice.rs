@@ -1,0 +1,177 @@
+//! What the user can do about an error.
+
+use std::io;
+
+use bulla_engine::CheckpointError;
+use bulla_wal::CorruptionKind;
+
+use crate::error::Error;
+use crate::mapping::{MappingError, RowError};
+
+const FREE_SPACE: &str = "free some space, then run the command again";
+const LATER_POSITION: &str = "ask for a later position; `bulla stat DIR` shows the first one";
+
+/// Returns what can be done about a corrupt log.
+pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
+    match kind {
+        CorruptionKind::Control(_) | CorruptionKind::ControlMissing => {
+            "restore a copy of CONTROL or of the whole directory: without CONTROL the log can \
+             neither be read nor repaired. Nothing was changed"
+        }
+        _ => {
+            "restore a copy of the directory, or give up the damaged part and what follows it \
+             with `bulla repair DIR` (it shows what would be lost, asks for --yes, keeps copies). \
+             Nothing was changed"
+        }
+    }
+}
+
+/// Returns what can be done about an error, if anything can.
+pub(super) fn of(error: &Error) -> Option<String> {
+    if let Error::NoToken { id, is_full } = error {
+        return Some(of_missing_token(*id, *is_full));
+    }
+    fixed(error).map(str::to_owned)
+}
+
+fn of_missing_token(id: u32, is_full: bool) -> String {
+    let list = "`bulla scan DIR` lists the ids";
+    if is_full {
+        format!("{list}; {id} was taken as a full 32-bit id, for local id {id} add `--type event`")
+    } else {
+        list.to_owned()
+    }
+}
+
+fn fixed(error: &Error) -> Option<&'static str> {
+    if let Some(log) = error.log() {
+        return of_log(log);
+    }
+    match error {
+        Error::Store(bulla_engine::Error::Checkpoint(error)) => of_checkpoint(error),
+        Error::Store(bulla_engine::Error::Entry { .. }) => {
+            Some("this log does not hold tokens; `bulla dump DIR` shows its entries")
+        }
+        Error::Store(bulla_engine::Error::TooFarAhead { .. }) => Some(
+            "a time is seconds since 1970: map another column to the timestamp, give it a \
+             factor, or set the clock",
+        ),
+        Error::Store(bulla_engine::Error::Quota(_)) => {
+            Some("delete tokens, then run the command again")
+        }
+        Error::Recovery(bulla_recovery::Error::Cut { .. }) => {
+            Some("`bulla verify DIR` shows the last position that can be kept, as last lsn")
+        }
+        Error::Recovery(bulla_recovery::Error::Purged { .. }) => Some(LATER_POSITION),
+        Error::Recovery(bulla_recovery::Error::Changed { .. }) => {
+            Some("run the command again: another process changed the log meanwhile")
+        }
+        Error::File { source, .. } => of_io(source.kind()),
+        _ => of_input(error).or_else(|| of_command(error)),
+    }
+}
+
+fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
+    use bulla_wal::Error as Log;
+    match error {
+        Log::Corrupt(corruption) => Some(of_corruption(corruption.kind)),
+        Log::NotALog { .. } => {
+            Some("name a log's directory, or create one with `bulla load` or `bulla append`")
+        }
+        Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
+        Log::NoSpace(_) => Some(FREE_SPACE),
+        Log::Poisoned { .. } => {
+            Some("check the device (dmesg), then recover the log with `bulla replay DIR`")
+        }
+        Log::Purged { .. } => Some(LATER_POSITION),
+        Log::Diverged { .. } => Some(
+            "read the log again from an earlier position: a crash took the entries that were \
+             shown last",
+        ),
+        Log::TooLarge { .. } => {
+            Some("use smaller entries or batches, or a larger --ring-size and --segment-size")
+        }
+        Log::SectorTooSmall { .. } => {
+            Some("create the log anew with a larger --sector and load it again")
+        }
+        Log::Io { source, .. } => of_io(source.kind()),
+        _ => None,
+    }
+}
+
+fn of_io(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::NotFound => Some("check the path"),
+        io::ErrorKind::PermissionDenied => Some("run the command as the owner of the log"),
+        io::ErrorKind::ReadOnlyFilesystem => Some("mount the file system for writing"),
+        io::ErrorKind::StorageFull => Some(FREE_SPACE),
+        io::ErrorKind::NotADirectory => Some("name a log's directory, not a file"),
+        io::ErrorKind::IsADirectory => Some("name a file, not a directory"),
+        _ => None,
+    }
+}
+
+fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
+    match error {
+        CheckpointError::Io { source, .. } => of_io(source.kind()),
+        CheckpointError::NotPromised { .. } => Some("change something, then retry"),
+        CheckpointError::Missing { .. } => Some(
+            "restore a copy of the directory: the purged part of the log can't be replaced. \
+             `bulla verify DIR` checks every checkpoint",
+        ),
+        CheckpointError::Slab { .. } => Some(
+            "restore a copy of the directory. A program that opens the store can read all other \
+             records",
+        ),
+        CheckpointError::WithoutLog { .. } => {
+            Some("restore the log, or move the checkpoints away and begin anew")
+        }
+        _ => None,
+    }
+}
+
+/// Returns what can be done about an input file.
+fn of_input(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::Row { source: RowError::Token(_), .. } => Some(
+            "give the column a smaller factor (--map 4.x=dep_delay:0.0001), or cut values \
+             to their range with --clamp",
+        ),
+        Error::Row { source: RowError::Value { .. }, .. } => {
+            Some("map another column, or make the value empty or NA if it is missing")
+        }
+        Error::Mapping { source: MappingError::Empty, .. } => {
+            Some("name a CSV file whose first line has the names of the columns")
+        }
+        Error::Mapping { .. } => Some("`bulla load --help` shows how columns are mapped"),
+        Error::NotForLegacy { .. } => Some("leave the option out, or --from legacy"),
+        Error::LegacyDamaged { .. } => Some(
+            "load an intact copy if there is one. `bulla load --from legacy FILE --dry-run` \
+             shows what is missing; --skip-damaged loads the rest",
+        ),
+        Error::Changed { .. } => Some(
+            "stop the program that writes to the file, then run the command again: loading \
+             replaces what was loaded before",
+        ),
+        _ => None,
+    }
+}
+
+/// Returns what can be done about the command line, or the place that it names.
+fn of_command(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::NoParent(_) => Some("check the path, or create the parent directory first"),
+        Error::NotEmpty { .. } => {
+            Some("a log needs a directory of its own: name an empty or a new one")
+        }
+        Error::InMemory { .. } => {
+            Some("name a directory on a disk, or measure without one with --allow-tmpfs")
+        }
+        Error::TooLittle { .. } => Some("free some, or use fewer --records"),
+        Error::NoCommand(_) => Some("`bulla --help` shows the commands"),
+        Error::Token(_) | Error::SetTwice | Error::Store(bulla_engine::Error::Token(_)) => {
+            Some("`bulla put --help` shows ids, parts and their ranges")
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! What is printed of an error, and the exit code.
+//!
+//! `words.rs` has the words for errors of the libraries, in terms of the command line;
+//! `advice.rs` what the user can do.
+
+mod advice;
+mod words;
+
+use std::error::Error as _;
+
+use bulla_engine::CheckpointError;
+
+use crate::error::Error;
+use crate::terminal;
+
+pub(crate) use self::advice::of_corruption;
+pub(crate) use self::words::lines_of_corruption;
+
+/// Prints an error, its causes, and what to do.
+pub(crate) fn report(error: &Error) {
+    let words = words::of(error).unwrap_or_else(|| error.to_string());
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    terminal::error(words, &causes, advice::of(error));
+    terminal::detail(format_args!("{error:?}"));
+}
+
+/// Returns the exit code.
+pub(crate) fn code(error: &Error) -> u8 {
+    match error {
+        _ if matches!(error.log(), Some(bulla_wal::Error::Corrupt(_))) => 4,
+        _ if matches!(error.log(), Some(bulla_wal::Error::Options { .. })) => 2,
+        Error::LegacyDamaged { .. }
+        | Error::Store(bulla_engine::Error::Checkpoint(
+            CheckpointError::Missing { .. } | CheckpointError::Slab { .. },
+        )) => 4,
+        Error::Mapping { .. }
+        | Error::NotForLegacy { .. }
+        | Error::NoCommand(_)
+        | Error::Token(_)
+        | Error::SetTwice => 2,
+        _ => 1,
+    }
+}
