@@ -66,13 +66,6 @@ pub(crate) fn of_system_time(time: SystemTime) -> Option<String> {
     of_nanoseconds(u64::try_from(since.as_nanos()).ok()?)
 }
 
-/// Returns a time in ms since 1970 as in RFC 3339; as the number where that is beyond years of
-/// four digits.
-pub(crate) fn of_milliseconds(ms: u64) -> String {
-    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| format!("{ms} ms since 1970"), |time| time.to_string())
-}
-
 /// Returns a time in us since 1970 as in RFC 3339; as the number where that is beyond years of
 /// four digits.
 pub(crate) fn of_microseconds(us: u64) -> String {
@@ -134,6 +127,5 @@ mod tests {
         let ns = 1_795_244_400_500_000_001;
         assert_eq!(of_nanoseconds(ns).map(|text| nanoseconds(&text)), Some(Ok(ns)));
         assert_eq!(of_nanoseconds(0), None);
-        assert_eq!(of_milliseconds(1_500), "1970-01-01T00:00:01.5Z");
     }
 }
