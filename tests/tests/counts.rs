@@ -20,9 +20,8 @@ use bulla_storage::io::uring::UringIo;
 use bulla_storage::io::{File, Io};
 use bulla_tests::instructions::Instructions;
 use bulla_tests::layer::{Layer, Layered};
-use bulla_tests::seccomp;
-use bulla_tests::temp_dir;
 use bulla_tests::wrap::WrapIo;
+use bulla_tests::{seccomp, temp_dir};
 use bulla_wal::{Level, Log, Method, Options};
 
 const METHODS: [Method; 2] = [Method::Direct, Method::Buffered];

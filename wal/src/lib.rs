@@ -7,14 +7,19 @@
 //! everyone who waits. The log never interprets payloads.
 //!
 //! ```text
-//! log     the public face             commit  the pure core, the driver, the waiters
+//! log     the public face             commit  the pure core, the driver, the leader
 //! ring    positions, frames, room     reader  entries in order, tailed and followed
+//! ready   a receipt as a future       purge   removes segments from the low end
 //! stats   counters and latencies      sync    locks and atomics, or loom's
+//! faults  what a test build changes between the parts
 //! ```
 
 mod commit;
+mod faults;
 mod log;
+mod purge;
 mod reader;
+mod ready;
 mod ring;
 mod stats;
 mod sync;
@@ -25,6 +30,7 @@ pub use bulla_storage::{
     Method, Options, Overflow, PoisonCause, ReadFrom, Receipt, Recovered, Result, RingBytes,
     SegmentNumber, Seq, Visibility, format, io,
 };
-pub use log::{Log, Ready};
+pub use log::Log;
 pub use reader::Reader;
+pub use ready::Ready;
 pub use stats::{Percentiles, Stats};

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bulla_storage::files::dir;
 use bulla_storage::format::LogId;
-use bulla_storage::io::sim::SimDisk;
+use bulla_storage::io::sim::{FaultOp, SimDisk};
 use bulla_wal::{
-    CorruptionKind, Epoch, Error, Level, Log, Lsn, Options, ReadFrom, Reader, SegmentNumber, Seq,
-    Visibility,
+    CorruptionKind, Epoch, Error, Level, Log, Lsn, Method, Options, PoisonCause, ReadFrom, Reader,
+    SegmentNumber, Seq, Visibility,
 };
 
 use crate::common::{DIR, options};
@@ -164,4 +164,38 @@ fn log_says_where_it_is_and_how_far() {
         assert!(words.contains(part), "{words} does not say {part}");
     }
     assert_eq!(log.ring_len(), 16 * 1024);
+}
+
+/// Fills the first segment and begins the second one, whose sync fails. Returns the segment that
+/// the error names, and whether the first one was not durable by then either.
+fn failed_sync_of_the_second_segment(seed: u64) -> (SegmentNumber, bool) {
+    let disk = SimDisk::new(seed);
+    let options = options(&disk).method(Method::Buffered).depth(4);
+    let log = Log::create(Path::new(DIR), &options).expect("a new log");
+    let second = dir::segment_path(Path::new(DIR), SegmentNumber(2));
+    // One frame to each entry; those of the first segment take 15 KiB.
+    let frame = [7; 1500];
+    let append = |level| log.append_with(0, &frame, level).expect("there is room");
+    let mut first = append(Level::Balanced).lsn;
+    (1..9).for_each(|_| first = append(Level::Balanced).lsn);
+    while !disk.paths().contains(&second) {
+        log.step();
+    }
+    disk.fail_next(FaultOp::Sync, std::io::ErrorKind::Other, "2.seg", 0);
+    let last = append(Level::Strict);
+    match log.wait(last) {
+        Err(Error::Poisoned { durable, cause }) => match *cause {
+            PoisonCause::Segment { operation: "sync", segment, .. } => (segment, durable <= first),
+            ref other => panic!("{other}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn failed_sync_names_its_own_segment_though_the_one_before_is_unsynced_too() {
+    let failed: Vec<_> = (0..64).map(failed_sync_of_the_second_segment).collect();
+    assert!(failed.iter().any(|(_, two_unsynced)| *two_unsynced), "the first one was synced");
+    let wrong = failed.iter().position(|(segment, _)| *segment != SegmentNumber(2));
+    assert_eq!(wrong, None, "the seed with which another segment is named");
 }

@@ -6,9 +6,9 @@ use bulla_storage::{Lsn, SegmentNumber, Seq};
 const SECTOR: u64 = 4096;
 const MS: u64 = 1_000_000;
 
-fn config(fua: bool, depth: usize) -> Config {
+fn config(write_through: bool, depth: usize) -> Config {
     Config {
-        fua,
+        write_through,
         depth,
         flush_interval: 10 * MS,
         sync_interval: 1000 * MS,
@@ -213,8 +213,8 @@ impl World {
         assert!(segments.len() <= 2, "unsynced frames in segments {segments:?}");
     }
 
-    fn want(&mut self, synced: Lsn) {
-        self.core.want(Lsn(0), synced.plus(1));
+    fn request(&mut self, synced: Lsn) {
+        self.core.request(Lsn(0), synced.plus(1));
     }
 
     fn count(&self, kind: impl Fn(&Action) -> bool) -> usize {
@@ -228,30 +228,30 @@ fn is_sync(action: &Action) -> bool {
 
 #[test]
 fn lone_strict_writer_costs_exactly_one_sync_per_commit() {
-    for fua in [true, false] {
-        let mut world = World::new(config(fua, 1));
+    for write_through in [true, false] {
+        let mut world = World::new(config(write_through, 1));
         for commit in 1..=20 {
             let lsn = world.append(1, false);
-            world.want(lsn);
+            world.request(lsn);
             world.finish();
             assert!(lsn < world.marks.synced);
-            assert_eq!(world.count(is_sync), commit, "fua {fua}");
+            assert_eq!(world.count(is_sync), commit, "write_through {write_through}");
         }
     }
 }
 
 #[test]
 fn what_is_appended_during_a_sync_shares_the_next_one() {
-    for fua in [true, false] {
-        let mut world = World::new(config(fua, 1));
+    for write_through in [true, false] {
+        let mut world = World::new(config(write_through, 1));
         let first = world.append(1, false);
-        world.want(first);
+        world.request(first);
         world.run();
         let last = world.append(30, false);
-        world.want(last);
+        world.request(last);
         world.finish();
         assert!(last < world.marks.synced);
-        assert_eq!(world.count(is_sync), 2, "fua {fua}");
+        assert_eq!(world.count(is_sync), 2, "write_through {write_through}");
     }
 }
 
@@ -261,7 +261,7 @@ fn small_groups_go_one_at_a_time_and_full_frames_side_by_side() {
     let is_write = |action: &Action| matches!(action, Action::Write { .. });
     let append_and_count = |world: &mut World| {
         let lsn = world.append(2, false);
-        world.want(lsn);
+        world.request(lsn);
         world.run();
         world.count(is_write)
     };
@@ -279,14 +279,14 @@ fn small_groups_go_one_at_a_time_and_full_frames_side_by_side() {
 
 #[test]
 fn lone_entry_does_not_hold_the_next_group_back_and_a_third_one_gathers() {
-    for (fua, writes) in [(true, &[1, 2, 2][..]), (false, &[1, 1])] {
-        let mut world = World::new(config(fua, 4));
+    for (write_through, writes) in [(true, &[1, 2, 2][..]), (false, &[1, 1])] {
+        let mut world = World::new(config(write_through, 4));
         for &expected in writes {
             let lsn = world.append(1, false);
-            world.want(lsn);
+            world.request(lsn);
             world.run();
             let written = world.count(|action| matches!(action, Action::Write { .. }));
-            assert_eq!(written, expected, "fua {fua}");
+            assert_eq!(written, expected, "write_through {write_through}");
         }
         world.finish();
         assert_eq!(world.marks.synced, world.end);
@@ -348,7 +348,7 @@ fn dsync_write_does_not_stand_in_for_a_plain_write_below_it() {
     world.run();
     assert_eq!(world.count(|a| matches!(a, Action::Sync { .. })), 1);
     let strict = world.append(1, false);
-    world.want(strict);
+    world.request(strict);
     world.run();
     assert_eq!(world.count(|a| matches!(a, Action::Write { dsync: true, .. })), 1);
     world.complete(world.in_flight.len() - 1);
@@ -382,7 +382,7 @@ fn write_above_a_plain_one_is_plain_so_that_one_sync_does_for_both() {
             world.run();
         }
         let strict = world.append(1, false);
-        world.want(strict);
+        world.request(strict);
         world.finish();
         assert!(plain < world.marks.synced && strict < world.marks.synced);
         assert_eq!(world.count(is_sync), syncs, "landed {landed}");
@@ -394,7 +394,7 @@ fn write_above_a_plain_one_of_the_segment_before_is_durable_by_itself() {
     let mut world = World::new(config(true, 4));
     for _ in 1..SEGMENT_FRAMES {
         let lsn = world.append(1, false);
-        world.want(lsn);
+        world.request(lsn);
     }
     world.finish();
     let plain = world.append(1, false);
@@ -402,7 +402,7 @@ fn write_above_a_plain_one_of_the_segment_before_is_durable_by_itself() {
     world.run();
     let before = world.log.len();
     let strict = world.append(1, false);
-    world.want(strict);
+    world.request(strict);
     world.finish();
     assert!(plain < world.marks.synced && strict < world.marks.synced);
     // A sync of the old segment does nothing for the new one.
@@ -413,19 +413,19 @@ fn write_above_a_plain_one_of_the_segment_before_is_durable_by_itself() {
 
 #[test]
 fn secured_is_only_what_a_durable_frame_promises() {
-    for fua in [false, true] {
-        let mut world = World::new(config(fua, 2));
+    for write_through in [false, true] {
+        let mut world = World::new(config(write_through, 2));
         let mut secured = Lsn(0);
         for _ in 0..2 {
             let lsn = world.append(1, false);
-            world.want(lsn);
+            world.request(lsn);
             world.finish();
             assert_eq!(world.core.secured(), secured, "its own frame does not promise it");
             secured = world.marks.synced;
         }
         for _ in 0..2 {
             // Without an idle moment, and again for the frame of the promise itself.
-            world.core.want_promise();
+            world.core.request_promise();
             world.finish();
             assert_eq!(world.core.secured(), secured);
             assert_eq!(world.marks.synced, secured.plus(SECTOR));
@@ -438,10 +438,10 @@ fn secured_is_only_what_a_durable_frame_promises() {
 
 #[test]
 fn idle_log_promises_once_and_sleeps() {
-    for fua in [true, false] {
-        let mut world = World::new(config(fua, 1));
+    for write_through in [true, false] {
+        let mut world = World::new(config(write_through, 1));
         let lsn = world.append(1, false);
-        world.want(lsn);
+        world.request(lsn);
         world.finish();
         assert_eq!(world.core.deadline(), Some(50 * MS));
         world.now = 50 * MS;
@@ -458,7 +458,7 @@ fn idle_log_promises_once_and_sleeps() {
 fn promise_without_room_waits_for_the_next_segment() {
     let mut world = World::new(config(true, 1));
     let lsn = world.append(1, false);
-    world.want(lsn);
+    world.request(lsn);
     world.finish();
     world.now = 50 * MS;
     world.core.tick(world.now, Tail { end: world.end, ..Tail::default() });
@@ -472,8 +472,8 @@ fn promise_without_room_waits_for_the_next_segment() {
 
 #[test]
 fn close_makes_everything_durable_and_seals_last() {
-    for fua in [true, false] {
-        let mut world = World::new(config(fua, 2));
+    for write_through in [true, false] {
+        let mut world = World::new(config(write_through, 2));
         for _ in 0..20 {
             world.append(1, true);
         }
@@ -491,7 +491,7 @@ fn nothing_advances_after_a_failure() {
     let mut world = World::new(config(true, 2));
     let lsn = world.append(1, false);
     world.append(1, false);
-    world.want(lsn);
+    world.request(lsn);
     world.run();
     world.core.fail();
     world.complete(0);
@@ -591,7 +591,7 @@ fn idle_time_begins_with_the_last_data_and_not_with_a_promise() {
     for at in [0, 30] {
         world.now = at * MS;
         let lsn = world.append(1, false);
-        world.want(lsn);
+        world.request(lsn);
         world.finish();
         assert_eq!(world.core.deadline(), Some((at + 50) * MS));
     }
@@ -607,14 +607,14 @@ fn idle_time_begins_with_the_last_data_and_not_with_a_promise() {
 fn frame_that_nobody_waits_for_does_not_hold_a_group_back() {
     let mut world = World::new(config(true, 4));
     // Somebody waits for all below the frame, and for nothing of it.
-    world.core.want(Lsn(0), Lsn(SECTOR));
+    world.core.request(Lsn(0), Lsn(SECTOR));
     world.append(1, false);
     world.finish();
     world.append(2, false);
     world.now = 10 * MS;
     world.run();
     let waited_for = world.append(2, false);
-    world.want(waited_for);
+    world.request(waited_for);
     world.run();
     assert_eq!((world.count(|a| *a == Action::Seal), world.in_flight.len()), (3, 2));
 }
@@ -636,7 +636,7 @@ fn a_segment_is_prepared_once_for_each_that_is_used() {
     let prepared = |world: &World| world.count(|a| *a == Action::Prepare);
     for frame in 0..3 * SEGMENT_FRAMES {
         let lsn = world.append(1, false);
-        world.want(lsn);
+        world.request(lsn);
         world.finish();
         assert_eq!(prepared(&world) as u64, 1 + frame / SEGMENT_FRAMES, "after frame {frame}");
     }
@@ -655,7 +655,7 @@ fn closed_frame_is_due_at_once() {
 fn durable_position_is_the_published_one() {
     let mut world = World::new(config(true, 1));
     let lsn = world.append(1, false);
-    world.want(lsn);
+    world.request(lsn);
     world.finish();
     assert_eq!((world.core.synced(), world.marks.synced), (Lsn(SECTOR), Lsn(SECTOR)));
     assert!(!world.core.is_closed());
@@ -667,7 +667,7 @@ fn one_sync_is_for_all_writes_that_somebody_waits_for_and_no_other_holds_it_back
     world.append(2, false);
     world.append(2, false);
     // All below the third frame, which is on its way, too.
-    world.core.want(Lsn(0), Lsn(2 * SECTOR));
+    world.core.request(Lsn(0), Lsn(2 * SECTOR));
     world.append(2, false);
     world.append(2, false);
     world.run();
@@ -713,7 +713,7 @@ fn without_dsync_a_group_gathers_until_the_write_before_it_landed_or_it_is_due()
         world.now = 10 * MS;
         world.run();
         let last = world.append(2, false);
-        world.want(last);
+        world.request(last);
         world.now = 12 * MS;
         world.run();
         assert_eq!(sealed(&world), 1, "its sync comes first");
@@ -731,7 +731,7 @@ fn without_dsync_a_group_gathers_until_the_write_before_it_landed_or_it_is_due()
 fn seal_without_room_ends_the_log_and_a_promise_without_room_does_not() {
     let mut world = World::new(config(true, 1));
     let lsn = world.append(1, false);
-    world.want(lsn);
+    world.request(lsn);
     world.finish();
     world.core.no_room_for(FrameKind::Promise);
     assert!(!world.core.is_closed());
@@ -768,8 +768,12 @@ fn log_is_sealed_only_when_the_segments_before_have_theirs() {
 quickcheck::quickcheck! {
     /// Whatever the order of appends, waits, time and completions: watermarks tell the
     /// truth, bounds hold (checked at every step), and in the end all is durable.
-    fn watermarks_tell_the_truth_under_any_order(script: Vec<(u8, u8)>, fua: bool, depth: u8) -> bool {
-        let mut world = World::new(config(fua, usize::from(depth % 6) + 1));
+    fn watermarks_tell_the_truth_under_any_order(
+        script: Vec<(u8, u8)>,
+        write_through: bool,
+        depth: u8
+    ) -> bool {
+        let mut world = World::new(config(write_through, usize::from(depth % 6) + 1));
         for (what, argument) in script {
             match what % 8 {
                 0..=2 => {
@@ -777,7 +781,7 @@ quickcheck::quickcheck! {
                 }
                 3 => {
                     let upto = Lsn(world.end.0 * u64::from(argument) / 256);
-                    world.want(upto);
+                    world.request(upto);
                 }
                 4 => world.now += u64::from(argument) * MS,
                 _ if world.in_flight.is_empty() => {}

@@ -1,33 +1,31 @@
-//! Carries out what the commit core decides: the only place where the log's data meet
-//! the disk.
+//! Carries out what the commit core decides: the only place where the log's data meets the
+//! disk.
 //!
-//! Owns the queue of operations in flight, the open segments and the chain. Whoever
-//! holds its lock drives; it never parks. Every completion is checked for an error and
-//! for a short count before the core hears of it.
+//! Owns the operations in flight, the open segments and the chain of frames. The leader
+//! drives it; it never parks. Every completion is checked for an error and for a short count
+//! before the core hears of it.
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::core::{Action, Core, Op, SyncFor, Watermarks};
-use super::shared::Shared;
-use crate::ring::{Closed, Spare};
+use super::core::{Action, Op, Watermarks};
+use super::published::Published;
+use super::spare::{ReadySegment, SpareRequest};
+use crate::faults::{Core, InFlight, SpareMaker};
+use crate::ring::{Closed, RingBytes, Spare, Stamp};
 use crate::stats::Counters;
-use bulla_storage::PoisonCause;
-use bulla_storage::RingBytes;
-use bulla_storage::faults::failpoints::{Point, skip};
-use bulla_storage::faults::mutants::{Bug, either, planted};
 use bulla_storage::files::recovered::LiveSegment;
-use bulla_storage::files::segment::{self, NewSegment};
 use bulla_storage::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
 use bulla_storage::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
-use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
+use bulla_storage::{Epoch, Lsn, PoisonCause, SegmentNumber, Seq};
 
 /// How often a write that makes no progress is tried again.
 const MAX_STALLS: u32 = 16;
 /// Completions handled before the driver's lock is given up for a moment.
 const MAX_ROUNDS: usize = 32;
+/// Syncs in flight at once: the core lets no more segments be unsynced.
+const MAX_SYNCS: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -35,19 +33,20 @@ pub(crate) struct Driver {
     pub(crate) counters: Counters,
     /// Where purging can cut, oldest first; the last is the active segment.
     pub(crate) live: Vec<LiveSegment>,
-    /// There until the log is given up. Dropped before the lock: a dying queue may still
-    /// write.
-    queue: Option<Box<dyn Queue>>,
+    published: Arc<Published>,
+    /// Dropped before the lock: a dying queue may still write.
+    in_flight: InFlight,
     io: Arc<dyn Io>,
     maker: SpareMaker,
     /// Segments that are written to, oldest first; at most three.
     open: VecDeque<OpenSegment>,
-    spares: VecDeque<OpenSegment>,
-    /// Sealed frames and seals whose write has not completed; at most the depth and one
+    /// Ready segments in which no frame has a place yet.
+    spares: VecDeque<ReadySegment>,
+    /// Sealed frames and end marks whose write has not completed; at most the depth and one
     /// more.
     pending: Vec<Pending>,
-    /// Operations whose completion was not handled.
-    in_flight: usize,
+    /// Syncs in flight and their segments; at most one for each open segment.
+    syncs: Vec<(Op, SegmentNumber)>,
     /// When each frame that is not durable was sealed, for the latency.
     sealed_at: VecDeque<(Lsn, u64)>,
     epoch: Epoch,
@@ -59,14 +58,10 @@ pub(crate) struct Driver {
     /// Bytes written, and operations that made them durable, when the last spare was
     /// asked for.
     prepared_at: (u64, u64),
-    /// Zeros are written ahead when a sync makes at most so many bytes durable, on average.
+    /// Zeros are written ahead when a sync makes at most this many bytes durable, on average.
     zeros_pay_below: u64,
-    /// Operations that threads do without the driver's lock.
-    outside: usize,
-    /// Tasks wait to be woken, which must not be done under the driver's lock.
-    pub(crate) tasks_ready: bool,
-    /// A failed sync was tried again, which only a build that is broken on purpose does.
-    retried: bool,
+    /// Async waiters are to be woken, which must not be done under the driver's lock.
+    pub(crate) async_waiters_ready: bool,
     /// Held as long as anything can be written.
     lock: Option<Box<dyn Lock>>,
 }
@@ -77,9 +72,8 @@ struct OpenSegment {
     file: Arc<dyn File>,
     seed: Seed,
     room: u64,
+    /// The position of its first frame.
     base: Lsn,
-    /// Was it written with zeros ahead?
-    zeroed: bool,
     /// Chain and Seq at its end, once its successor has a frame.
     end: Option<(u32, Seq)>,
 }
@@ -99,6 +93,7 @@ struct Pending {
 /// What a driver starts from.
 #[derive(Debug)]
 pub(crate) struct Parts {
+    pub(crate) published: Arc<Published>,
     pub(crate) core: Core,
     pub(crate) counters: Counters,
     pub(crate) live: Vec<LiveSegment>,
@@ -115,64 +110,6 @@ pub(crate) struct Parts {
     pub(crate) lock: Box<dyn Lock>,
 }
 
-/// Makes spare segments, in whichever thread.
-#[derive(Clone, Debug)]
-pub(crate) struct SpareMaker {
-    pub(crate) io: Arc<dyn Io>,
-    pub(crate) dir: PathBuf,
-    /// Of the opening segment; spares continue its epoch.
-    pub(crate) opening: Header,
-    pub(crate) len: u64,
-    pub(crate) direct: bool,
-}
-
-/// A segment that is to be made ready.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WantedSpare {
-    number: SegmentNumber,
-    zeroed: bool,
-}
-
-/// A segment that was made ready.
-#[derive(Debug)]
-pub(crate) struct ReadySpare(OpenSegment);
-
-impl SpareMaker {
-    /// Makes segment `number`; on return it is durable under its name.
-    pub(crate) fn make(
-        &self,
-        wanted: WantedSpare,
-        is_wanted: &dyn Fn() -> bool,
-    ) -> io::Result<ReadySpare> {
-        let WantedSpare { number, zeroed } = wanted;
-        let header = Header {
-            number,
-            previous_nonce: either(self.opening.nonce, Bug::SpareForgetsPredecessor, 0),
-            wall_ns: self.io.wall_ns(),
-            opening: None,
-            ..self.opening.clone()
-        };
-        let sector = u64::from(header.sector);
-        let new =
-            NewSegment { header: &header, len: self.len, direct: self.direct, zeroed, is_wanted };
-        let file = segment::create(self.io.as_ref(), &self.dir, &new, |_| Ok(sector)).map_err(
-            |error| match error {
-                crate::Error::Io { source, .. } => source,
-                other => io::Error::other(other),
-            },
-        )?;
-        Ok(ReadySpare(OpenSegment {
-            number,
-            file,
-            seed: header.seed(),
-            room: self.len - 2 * sector,
-            base: Lsn::ZERO,
-            zeroed,
-            end: None,
-        }))
-    }
-}
-
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
         let base = parts.header.opening.as_ref().map_or(Lsn::ZERO, |opening| opening.base);
@@ -180,7 +117,8 @@ impl Driver {
             core: parts.core,
             counters: parts.counters,
             live: parts.live,
-            queue: Some(parts.queue),
+            published: parts.published,
+            in_flight: InFlight::new(parts.queue),
             io: parts.io,
             maker: parts.maker,
             open: VecDeque::from([OpenSegment {
@@ -189,12 +127,11 @@ impl Driver {
                 seed: parts.header.seed(),
                 room: parts.room,
                 base,
-                zeroed: true,
                 end: None,
             }]),
             spares: VecDeque::new(),
             pending: Vec::new(),
-            in_flight: 0,
+            syncs: Vec::with_capacity(MAX_SYNCS),
             sealed_at: VecDeque::new(),
             epoch: parts.header.epoch,
             sector: parts.header.sector,
@@ -203,29 +140,27 @@ impl Driver {
             inline_spares: parts.inline_spares,
             prepared_at: (0, 0),
             zeros_pay_below: parts.zeros_pay_below,
-            outside: 0,
-            tasks_ready: false,
-            retried: false,
+            async_waiters_ready: false,
             lock: Some(parts.lock),
         }
     }
 
     /// Does everything that can be done without waiting for a completion (a backend may
-    /// block in a submission), or until tasks are to be woken, which must not wait for
-    /// the next submission. Gives whether anything was done.
-    pub(crate) fn pump(&mut self, shared: &Shared) -> bool {
+    /// block in a submission), or until async waiters are to be woken, which must not wait for
+    /// the next submission. Returns whether anything was done.
+    pub(crate) fn pump(&mut self) -> bool {
         let mut progress = false;
         for _ in 0..MAX_ROUNDS {
-            self.look(shared);
+            self.refresh();
             while let Some(action) = self.core.next() {
-                self.act(shared, action);
+                self.act(action);
                 progress = true;
-                if self.tasks_ready {
+                if self.async_waiters_ready {
                     return true;
                 }
             }
-            match self.queue.as_mut().and_then(|queue| queue.complete(false)) {
-                Some(completion) => self.complete(shared, completion),
+            match self.in_flight.complete(false) {
+                Some(completion) => self.complete(completion),
                 None => break,
             }
             progress = true;
@@ -234,98 +169,78 @@ impl Driver {
     }
 
     /// Waits for one completion; `false` when nothing is in flight.
-    pub(crate) fn reap(&mut self, shared: &Shared) -> bool {
-        match self.queue.as_mut().and_then(|queue| queue.complete(true)) {
-            Some(completion) => {
-                self.complete(shared, completion);
-                true
-            }
-            None => false,
-        }
+    pub(crate) fn reap(&mut self) -> bool {
+        let completion = self.in_flight.complete(true);
+        completion.map(|completion| self.complete(completion)).is_some()
     }
 
-    /// Takes an operation that blocks, to do it without the driver's lock. It must be
-    /// given to [`returned`](Self::returned) when it is done.
+    /// Takes out an operation that blocks, to be done without the driver's lock. Its
+    /// completion must be given to [`returned`](Self::returned).
     pub(crate) fn take_out(&mut self) -> Option<(Ticket, Request)> {
-        let taken = self.queue.as_mut()?.take();
-        self.outside += usize::from(taken.is_some());
-        taken
+        self.in_flight.take_out()
     }
 
-    /// An operation that was taken out is done.
-    pub(crate) fn returned(&mut self, shared: &Shared, completion: Completion) {
-        self.outside -= 1;
-        self.complete(shared, completion);
+    /// Handles the completion of an operation that was taken out.
+    pub(crate) fn returned(&mut self, completion: Completion) {
+        let completion = self.in_flight.returned(completion);
+        self.complete(completion);
     }
 
-    /// Are all operations in the hands of threads that will drive on when they are done?
+    /// Are all operations in the hands of threads that will lead when they are done?
     pub(crate) fn has_workers(&self) -> bool {
-        self.outside > 0 && self.in_flight == self.outside
+        self.in_flight.is_all_outside()
     }
 
     /// Is an operation in flight, or on its way there?
     pub(crate) fn is_busy(&self) -> bool {
-        self.in_flight > 0 || !self.pending.is_empty()
+        !self.in_flight.is_empty() || !self.pending.is_empty()
     }
 
-    fn submit(&mut self, op: Op, request: Request) {
-        let Some(queue) = &mut self.queue else { return };
-        self.in_flight += 1;
-        queue.submit(Ticket(op.0), request);
+    /// Tells the core the time, the ring's tail and what waiters requested.
+    fn refresh(&mut self) {
+        let (written, synced) = self.published.requested();
+        self.core.tick(self.io.now_ns(), self.published.ring.tail());
+        self.core.request(written, synced);
     }
 
-    /// Tells the core the time, the ring's tail and the waiters' wishes.
-    fn look(&mut self, shared: &Shared) {
-        let (written, synced) = shared.wanted();
-        self.core.tick(self.io.now_ns(), shared.ring.tail());
-        self.core.want(written, synced);
-    }
-
-    fn act(&mut self, shared: &Shared, action: Action) {
+    fn act(&mut self, action: Action) {
         match action {
             Action::Seal => {
-                if let Some(closed) = shared.ring.take_frame() {
-                    self.seal(shared, &closed);
+                if let Some(closed) = self.published.ring.take_frame() {
+                    self.seal(&closed);
                 }
             }
-            Action::SealEmpty(kind) => match shared.ring.take_empty_frame(kind) {
-                Some(closed) => self.seal(shared, &closed),
+            Action::SealEmpty(kind) => match self.published.ring.take_empty_frame(kind) {
+                Some(closed) => self.seal(&closed),
                 None => self.core.no_room_for(kind),
             },
             Action::Write { op, dsync } => self.write(op, dsync),
-            Action::Sync { op, segment, purpose } => self.sync(op, segment, purpose),
+            Action::Sync { op, segment } => self.sync(op, segment),
             Action::SealSegment { op, segment, end } => self.seal_segment(op, segment, end),
-            Action::Prepare => self.prepare(shared),
-            Action::Advance(marks) => self.advance(shared, marks),
+            Action::Prepare => self.prepare(),
+            Action::Advance(marks) => self.advance(marks),
         }
     }
 
-    fn seal(&mut self, shared: &Shared, closed: &Closed) {
+    fn seal(&mut self, closed: &Closed) {
         self.rotate_to(closed);
         let Some(segment) = self.open.back() else { return };
-        let now = self.io.wall_ns();
-        self.wall_ns = either(self.wall_ns.max(now), Bug::WallTimeGoesBack, now);
-        let frame = |body_crc| Frame {
-            kind: closed.kind,
-            body_len: closed.body_len,
-            body_crc,
-            lsn: closed.start,
-            promise: if closed.kind.is_seal() {
-                closed.start
-            } else {
-                either(self.core.synced(), Bug::PromiseAheadOfDurable, closed.start)
-            },
-            first_seq: closed.first_seq,
-            entry_count: closed.entries,
+        assert!(
+            closed.start >= segment.base && closed.end <= segment.base.plus(segment.room),
+            "a frame lies within its segment: {closed:?}"
+        );
+        self.wall_ns = self.wall_ns.max(self.io.wall_ns());
+        let stamp = Stamp {
+            promise: if closed.kind.is_seal() { closed.start } else { self.core.synced() },
             epoch: self.epoch,
             wall_ns: self.wall_ns,
             chain: self.chain,
         };
-        let (bytes, chain) = shared.ring.seal(closed, segment.seed, frame);
+        let (bytes, chain) = self.published.ring.seal(closed, segment.seed, stamp);
         let offset = u64::from(self.sector) + closed.start.distance_from(segment.base);
         let (file, number) = (Arc::clone(&segment.file), segment.number);
         if !closed.kind.is_seal() {
-            self.chain = either(chain, Bug::ChainStandsStill, self.chain);
+            self.chain = chain;
         }
         self.counters.stats.frames += 1;
         if closed.kind == FrameKind::Data {
@@ -355,9 +270,8 @@ impl Driver {
         }
         let spare = self.spares.pop_front();
         // The ring claims spares in the order in which it was told of them.
-        let mut segment = spare.expect("the ring claimed a segment that was made ready");
-        debug_assert_eq!(segment.number, closed.segment, "segments are claimed in order");
-        segment.base = either(closed.base, Bug::RotationKeepsBase, Lsn::ZERO);
+        let segment = spare.expect("the ring claimed a segment that was made ready");
+        assert_eq!(segment.number, closed.segment, "segments are claimed in order");
         self.live.push(LiveSegment {
             start: LowWater {
                 segment: segment.number,
@@ -370,19 +284,19 @@ impl Driver {
         });
         self.counters.stats.rotations += 1;
         self.counters.stats.reserved_rotations += u64::from(!segment.zeroed);
-        self.open.push_back(segment);
+        self.open.push_back(OpenSegment {
+            number: segment.number,
+            file: segment.file,
+            seed: segment.seed,
+            room: segment.room,
+            base: closed.base,
+            end: None,
+        });
     }
 
     fn write(&mut self, op: Op, dsync: bool) {
-        let Some(pending) = self.pending.iter_mut().find(|pending| pending.op == op) else {
-            return;
-        };
-        pending.dsync = dsync
-            && !match pending.kind {
-                FrameKind::Data => skip(Point::FrameDsync),
-                FrameKind::Promise => skip(Point::PromiseSync),
-                FrameKind::SealClosed | FrameKind::SealRotated => skip(Point::CloseSealSync),
-            };
+        let pending = self.pending.iter_mut().find(|pending| pending.op == op);
+        pending.expect("a frame is written once, after it was sealed").dsync = dsync;
         self.submit_pending(op);
     }
 
@@ -398,35 +312,28 @@ impl Driver {
             bytes: pending.bytes.clone(),
             dsync: pending.dsync,
         };
-        self.submit(op, request);
+        self.in_flight.submit(op, request);
     }
 
-    fn sync(&mut self, op: Op, segment: SegmentNumber, purpose: SyncFor) {
-        let omitted = match purpose {
-            SyncFor::Frames => skip(Point::FrameSync),
-            SyncFor::Promise => skip(Point::PromiseSync),
-            SyncFor::CloseSeal => skip(Point::CloseSealSync),
-        };
-        let wrong = planted(Bug::SyncOfWrongSegment).then(|| self.open.back()).flatten();
-        let file = wrong.or_else(|| self.open.iter().find(|open| open.number == segment));
-        let file = file.map(|open| &open.file);
-        let Some(file) = file.filter(|_| !omitted) else {
-            debug_assert!(omitted, "a segment is open as long as it is not synced");
-            self.core.completed(op);
-            return;
-        };
+    fn sync(&mut self, op: Op, number: SegmentNumber) {
+        let segment = self.open.iter().find(|open| open.number == number);
+        let segment = segment.expect("a segment is open as long as it is not synced");
+        assert!(
+            self.syncs.len() < MAX_SYNCS,
+            "one sync of each unsynced segment: {:?}",
+            self.syncs
+        );
+        self.syncs.push((op, number));
         self.counters.stats.syncs += 1;
-        let request = Request::Sync { file: Arc::clone(file) };
-        self.submit(op, request);
+        self.in_flight.submit(op, Request::Sync { file: Arc::clone(&segment.file) });
     }
 
     fn seal_segment(&mut self, op: Op, number: SegmentNumber, end: Lsn) {
-        // Only what has a successor with a frame is sealed.
         let segment = self.open.iter().find(|open| open.number == number);
-        let Some((segment, (chain, first_seq))) = segment.and_then(|open| Some((open, open.end?)))
-        else {
-            return;
-        };
+        let segment = segment.expect("a segment is open until its end mark is written");
+        let (chain, first_seq) = segment.end.expect("its successor has a frame");
+        assert!(end <= self.core.synced(), "an end mark says that all before it is durable");
+        assert!(end <= segment.base.plus(segment.room), "an end mark lies behind the room");
         let mut sector = AlignedBuf::zeroed(self.sector as usize);
         let (_, body) = sector.split_at(FRAME_HEADER_BYTES);
         let frame = Frame {
@@ -457,16 +364,16 @@ impl Driver {
         self.submit_pending(op);
     }
 
-    fn prepare(&mut self, shared: &Shared) {
-        let newest = self.spares.back().or(self.open.back());
-        let Some(number) = newest.map(|segment| segment.number.next()) else { return };
-        let number = either(number, Bug::SpareSkipsNumber, number.next());
-        let wanted = WantedSpare { number, zeroed: self.zeros_pay() };
+    fn prepare(&mut self) {
+        let spare = self.spares.back().map(|spare| spare.number);
+        let newest = spare.or_else(|| self.open.back().map(|open| open.number));
+        let Some(number) = newest.map(SegmentNumber::next) else { return };
+        let request = SpareRequest { number, zeroed: self.zeros_pay() };
         if self.inline_spares {
-            let made = self.maker.make(wanted, &|| true);
-            self.prepared(shared, made);
+            let made = self.maker.make(request, &|| true);
+            self.prepared(made);
         } else {
-            shared.ask_for_spare(wanted);
+            self.published.request_spare(request);
         }
     }
 
@@ -480,24 +387,24 @@ impl Driver {
         bytes <= syncs.max(1).saturating_mul(self.zeros_pay_below)
     }
 
-    /// A spare was made, or could not be.
-    pub(crate) fn prepared(&mut self, shared: &Shared, made: io::Result<ReadySpare>) {
+    /// Takes over a spare that was made, or the reason why it could not be.
+    pub(crate) fn prepared(&mut self, made: io::Result<ReadySegment>) {
         match made {
-            Ok(ReadySpare(segment)) => {
+            Ok(segment) => {
                 let spare = Spare { number: segment.number, room: segment.room };
                 self.spares.push_back(segment);
                 self.core.spare_ready();
-                shared.ring.add_spare(spare);
+                self.published.ring.add_spare(spare);
             }
             Err(error) => {
                 self.core.spare_failed();
-                shared.ring.spare_failed(Arc::new(error));
+                self.published.ring.spare_failed(Arc::new(error));
             }
         }
-        shared.waiters.release_room();
+        self.published.waiters.release_room();
     }
 
-    fn advance(&mut self, shared: &Shared, marks: Watermarks) {
+    fn advance(&mut self, marks: Watermarks) {
         let now = self.io.now_ns();
         while let Some((_, sealed_at)) =
             self.sealed_at.front().filter(|(end, _)| *end <= marks.synced).copied()
@@ -508,38 +415,33 @@ impl Driver {
         let late = std::time::Duration::from_nanos(self.core.take_lateness());
         let stats = &mut self.counters.stats;
         stats.max_lateness = stats.max_lateness.max(late);
-        self.tasks_ready |= shared.publish(marks);
+        self.async_waiters_ready |= self.published.publish(marks);
     }
 
-    fn complete(&mut self, shared: &Shared, completion: Completion) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    fn complete(&mut self, completion: Completion) {
         let op = Op(completion.ticket.0);
         match self.pending.iter().position(|pending| pending.op == op) {
-            Some(index) => self.write_completed(shared, index, completion.result),
-            None => self.sync_completed(shared, op, completion.result),
+            Some(index) => self.write_completed(index, completion.result),
+            None => self.sync_completed(op, completion.result),
         }
     }
 
-    fn write_completed(&mut self, shared: &Shared, index: usize, result: io::Result<u64>) {
+    fn write_completed(&mut self, index: usize, result: io::Result<u64>) {
         let Some(pending) = self.pending.get_mut(index) else { return };
-        let (op, len) = (pending.op, pending.bytes.len() as u64);
+        let (op, segment, len) = (pending.op, pending.segment, pending.bytes.len() as u64);
         let count = match result {
-            Ok(count) if skip(Point::WriteShortCheck) => count.max(len),
             Ok(count) => count.min(len),
-            Err(_) if skip(Point::WriteErrorCheck) => len,
             Err(source) => {
-                let segment = pending.segment;
-                self.fail(shared, PoisonCause::Segment { operation: "write", segment, source });
+                self.fail(PoisonCause::Segment { operation: "write", segment, source });
                 return;
             }
         };
-        self.counters.stats.written_bytes += count.min(len);
-        if count >= len {
+        self.counters.stats.written_bytes += count;
+        if count == len {
             let kind = pending.kind;
-            let number = pending.segment;
             self.pending.swap_remove(index);
             if kind == FrameKind::SealRotated {
-                self.open.retain(|segment| segment.number != number);
+                self.open.retain(|open| open.number != segment);
             }
             self.core.completed(op);
             return;
@@ -550,30 +452,26 @@ impl Driver {
         if step == 0 {
             pending.stalls += 1;
             if pending.stalls > MAX_STALLS {
-                let segment = pending.segment;
                 let source = io::ErrorKind::WriteZero.into();
-                self.fail(shared, PoisonCause::Segment { operation: "write", segment, source });
+                self.fail(PoisonCause::Segment { operation: "write", segment, source });
                 return;
             }
         }
-        pending.offset += either(step, Bug::ShortWriteStaysPut, 0);
+        pending.offset += step;
         // Less than the length, which is a usize.
         let step = usize::try_from(step).unwrap_or(0);
         pending.bytes = pending.bytes.clone().skip(step);
         self.submit_pending(op);
     }
 
-    fn sync_completed(&mut self, shared: &Shared, op: Op, result: io::Result<u64>) {
+    fn sync_completed(&mut self, op: Op, result: io::Result<u64>) {
+        let index = self.syncs.iter().position(|(sync, _)| *sync == op);
+        let index = index.expect("a completion is of a write or a sync in flight");
+        let (_, segment) = self.syncs.swap_remove(index);
         match result {
             Ok(_) => self.core.completed(op),
-            Err(_) if skip(Point::SyncErrorCheck) => self.core.completed(op),
-            Err(_) if skip(Point::PoisonLatch) && !self.retried => {
-                self.retried = true;
-                self.core.retry_sync(op);
-            }
             Err(source) => {
-                let segment = self.open.front().map_or(SegmentNumber::ZERO, |open| open.number);
-                self.fail(shared, PoisonCause::Segment { operation: "sync", segment, source });
+                self.fail(PoisonCause::Segment { operation: "sync", segment, source });
             }
         }
     }
@@ -582,18 +480,19 @@ impl Driver {
     /// no zeros to look through.
     pub(crate) fn trim(&self, end: Lsn) {
         let sector = u64::from(self.sector);
-        let spares = self.spares.iter().map(|spare| (spare, sector));
-        let active = self.open.back().map(|last| (last, sector + end.distance_from(last.base)));
-        for (segment, len) in spares.chain(active) {
+        let spares = self.spares.iter().map(|spare| (&spare.file, sector));
+        let active = self.open.back();
+        let active = active.map(|last| (&last.file, sector + end.distance_from(last.base)));
+        for (file, len) in spares.chain(active) {
             // Where it fails they are as a crash leaves them.
-            let _ = segment.file.set_len(len);
+            let _ = file.set_len(len);
         }
     }
 
-    /// Lets go of files and lock, when the log is closed or failed and nobody drives any
-    /// more: readers may keep the rest of it for long.
-    pub(crate) fn let_go(&mut self) {
-        self.queue = None;
+    /// Releases files and lock, when the log is closed or failed and nobody leads any more: a
+    /// background thread may keep the rest for a while.
+    pub(crate) fn release(&mut self) {
+        self.in_flight.give_up();
         self.pending.clear();
         self.open.clear();
         self.spares.clear();
@@ -601,8 +500,8 @@ impl Driver {
     }
 
     /// Poisons the log: the driver does nothing more.
-    pub(crate) fn fail(&mut self, shared: &Shared, cause: PoisonCause) {
+    pub(crate) fn fail(&mut self, cause: PoisonCause) {
         self.core.fail();
-        self.tasks_ready |= shared.poison(cause);
+        self.async_waiters_ready |= self.published.poison(cause);
     }
 }

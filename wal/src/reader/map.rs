@@ -9,15 +9,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bulla_storage::files::control;
-use bulla_storage::files::dir;
+use bulla_storage::files::{control, dir};
 use bulla_storage::format::{Control, Header, MAX_SECTOR, Opening};
 use bulla_storage::frames::read_buffer::Window;
 use bulla_storage::frames::reader::{Cursor, Start, Walk};
 use bulla_storage::frames::timeline::History;
 use bulla_storage::io::Io;
-use bulla_storage::{Corruption, CorruptionKind, Error, Result};
-use bulla_storage::{Epoch, Lsn, SegmentNumber};
+use bulla_storage::{Corruption, CorruptionKind, Epoch, Error, Lsn, Result, SegmentNumber};
 
 use super::track::Begin;
 

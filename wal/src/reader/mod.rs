@@ -32,15 +32,16 @@ use self::map::{Disk, MAX_LOOKS, Map};
 use self::random::Random;
 use self::scout::Scout;
 use self::track::Track;
-use crate::commit::shared::Shared;
+use crate::commit::published::Published;
 use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::format::{Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind};
 use bulla_storage::frames::read_buffer::WINDOW_LEN;
 use bulla_storage::frames::reader::{End, Found, Step};
 use bulla_storage::io::Io;
-use bulla_storage::{Corruption, CorruptionKind, Error, FrameDamage, Result};
-use bulla_storage::{EntryView, ReadFrom, Visibility};
-use bulla_storage::{Epoch, Lsn, Seq};
+use bulla_storage::{
+    Corruption, CorruptionKind, EntryView, Epoch, Error, FrameDamage, Lsn, ReadFrom, Result, Seq,
+    Visibility,
+};
 
 /// Reads a log's entries in order, and any entry by its position.
 ///
@@ -85,7 +86,7 @@ pub struct Reader {
 #[derive(Debug)]
 enum Bound {
     /// By the watermarks of the log in this process.
-    Log(Arc<Shared>),
+    Log(Arc<Published>),
     /// By the promises of another process's log.
     Promises(Option<Box<Scout>>),
 }
@@ -161,7 +162,7 @@ impl Reader {
 
     /// Reads the log that `shared` writes.
     pub(crate) fn of_log(
-        shared: Arc<Shared>,
+        shared: Arc<Published>,
         io: Arc<dyn Io>,
         dir: &Path,
         direct: bool,

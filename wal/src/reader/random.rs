@@ -9,11 +9,9 @@ use std::collections::BTreeMap;
 use super::map::{MAX_LOOKS, SMALL_CHUNK};
 use super::track::{Begin, Track};
 use super::{Current, Reader, body, damaged, purged};
-use bulla_storage::EntryView;
 use bulla_storage::format::{Entries, EntriesAt, Frame, FrameKind};
 use bulla_storage::frames::reader::{Found, Step};
-use bulla_storage::{Epoch, Lsn};
-use bulla_storage::{Error, Result};
+use bulla_storage::{EntryView, Epoch, Error, Lsn, Result};
 
 /// Frames that are remembered at most.
 const MAX_KNOWN: usize = 1024;

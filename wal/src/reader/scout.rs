@@ -10,8 +10,7 @@ use bulla_storage::faults::mutants::{Bug, either};
 use bulla_storage::format::Frame;
 use bulla_storage::frames::read_buffer::{WINDOW_LEN, to_usize};
 use bulla_storage::frames::reader::End;
-use bulla_storage::{FrameDamage, Result};
-use bulla_storage::{Lsn, SegmentNumber};
+use bulla_storage::{FrameDamage, Lsn, Result, SegmentNumber};
 
 /// From the so-manieth look in vain on, now and then, what follows zeros is probed, too.
 const ZEROS_ARE_DOUBTED: u64 = 64;

@@ -4,9 +4,8 @@
 //! is missing is lost or not there yet.
 
 use super::map::{Disk, Map};
-use bulla_storage::Result;
 use bulla_storage::frames::reader::{Cursor, Start, Walk};
-use bulla_storage::{Epoch, Lsn, SegmentNumber};
+use bulla_storage::{Epoch, Lsn, Result, SegmentNumber};
 
 /// Where a track begins: at a frame of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

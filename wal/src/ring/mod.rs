@@ -4,14 +4,15 @@
 //! frame to a place in a segment that exists already: an append succeeds only where its
 //! bytes have both memory and disk space. Never does I/O, never waits for it.
 //!
-//! An entry joins the open frame by one compare-and-swap of [`Open`]; all else (opening
+//! An entry joins the open frame by one compare-and-swap of [`OpenFrame`]; all else (opening
 //! and closing frames, segments, memory that was freed) is done under the lock of
 //! `State`, once per frame. Tested here, by the loom models, and by the simulator.
 
+mod frame;
 #[cfg(test)]
 #[cfg(loom)]
 mod model;
-mod open;
+mod open_frame;
 mod slots;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -21,18 +22,19 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use self::open::{Addition, MAX_OPEN_LEN, NewFrame, Open, Reserved};
+pub(crate) use bulla_storage::RingBytes;
+pub(crate) use frame::{Closed, Stamp, Tail};
+
+use self::open_frame::{Addition, MAX_OPEN_LEN, NewFrame, OpenFrame, Reserved};
 use self::slots::{Mine, Slots};
 use crate::sync::{Mutex, lock};
-use bulla_storage::RingBytes;
-use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::format::{
     ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_BYTES, FRAME_HEADER_LEN,
     Frame, FrameKind, Seed, align_up, entry_len,
 };
 use bulla_storage::io::ring_memory::{POPULATED, RingMemory};
-use bulla_storage::{Level, Lsn, SegmentNumber, Seq};
-use bulla_storage::{Options, SOFT_FRAME_LEN};
+use bulla_storage::{Error, Level, Lsn, Options, SOFT_FRAME_LEN, SegmentNumber, Seq};
 use zerocopy::IntoBytes;
 
 /// Where and what an append put into the ring.
@@ -44,6 +46,14 @@ pub(crate) struct Appended {
     pub(crate) seq: Seq,
     /// The flusher sleeps and must be woken.
     pub(crate) wake_flusher: bool,
+}
+
+/// Entries of a user that fit into one frame together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group<'a> {
+    pub(crate) entries: &'a [(u16, &'a [u8])],
+    /// Bytes that they take in a frame, their headers and padding included.
+    len: u64,
 }
 
 /// Why an append was not done. Nothing was reserved.
@@ -59,42 +69,6 @@ pub(crate) enum Refused {
     Shut,
 }
 
-/// A frame whose bounds are final.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Closed {
-    pub(crate) kind: FrameKind,
-    pub(crate) start: Lsn,
-    pub(crate) end: Lsn,
-    pub(crate) body_len: u32,
-    pub(crate) first_seq: Seq,
-    pub(crate) entries: u32,
-    /// The segment in which its place is, and the LSN of that segment's first frame.
-    pub(crate) segment: SegmentNumber,
-    pub(crate) base: Lsn,
-    /// All entries are Relaxed.
-    pub(crate) relaxed: bool,
-}
-
-impl Closed {
-    /// Entries that count against the bound of Balanced.
-    pub(crate) fn bounded_entries(&self) -> u64 {
-        if self.relaxed { 0 } else { u64::from(self.entries) }
-    }
-}
-
-/// What the commit core must know of the ring.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Tail {
-    /// The end of everything appended, in whole frames.
-    pub(crate) end: Lsn,
-    /// Frames whose bounds are final and that nobody took yet.
-    pub(crate) closed: usize,
-    /// An append found no room since the last look.
-    pub(crate) pressed: bool,
-    /// An append woke the flusher since the last look.
-    pub(crate) after_sleep: bool,
-}
-
 #[derive(Debug)]
 pub(crate) struct Ring {
     memory: Arc<RingMemory>,
@@ -102,7 +76,7 @@ pub(crate) struct Ring {
     soft_frame: u64,
     max_frame: u64,
     first_seq: Seq,
-    open: Open,
+    open: OpenFrame,
     slots: Slots,
     state: Mutex<State>,
 }
@@ -168,8 +142,8 @@ impl Ring {
         const { assert!(SOFT_FRAME_LEN <= MAX_OPEN_LEN, "longer frames are never open") };
         // A frame is closed because the next entry would make it longer than the soft bound,
         // so it and the one after it are together longer; or because its segment ends, or
-        // the ring is shut or cut, of which there are few. So many at most are closed and not
-        // yet taken.
+        // the ring is shut or cut, of which there are few. That bounds
+        // those that are closed and not yet taken.
         let most_closed = usize::try_from(2 * options.ring_len / soft_frame).unwrap_or(0) + 8;
         Ok(Self {
             memory: RingMemory::new(options.ring_len)?,
@@ -177,7 +151,7 @@ impl Ring {
             soft_frame,
             max_frame,
             first_seq: start.seq,
-            open: Open::new(),
+            open: OpenFrame::new(),
             slots: Slots::new(),
             state: Mutex::new(State {
                 start: start.lsn,
@@ -215,34 +189,54 @@ impl Ring {
         self.max_frame - FRAME_HEADER_LEN
     }
 
-    /// Appends entries, all into one frame. The caller has checked their length against
-    /// [`max_entries_len`](Self::max_entries_len), that there is one, and their kinds.
-    pub(crate) fn append(
-        &self,
-        entries: &[(u16, &[u8])],
-        level: Level,
-    ) -> Result<Appended, Refused> {
-        let len: u64 = entries.iter().map(|(_, payload)| entry_len(payload.len() as u64)).sum();
+    /// Checks that entries can be appended together.
+    ///
+    /// # Errors
+    /// [`Error::ReservedKind`], [`Error::EmptyBatch`], [`Error::TooLarge`].
+    #[inline]
+    pub(crate) fn group<'a>(&self, entries: &'a [(u16, &'a [u8])]) -> Result<Group<'a>, Error> {
+        let mut len = 0_u64;
+        for (kind, payload) in entries {
+            if *kind >= FIRST_INTERNAL_KIND {
+                return Err(Error::ReservedKind(*kind));
+            }
+            len = len.saturating_add(entry_len(payload.len() as u64));
+        }
+        if entries.is_empty() {
+            return Err(Error::EmptyBatch);
+        }
+        let max = self.max_entries_len();
+        if len > max {
+            return Err(Error::TooLarge { len, max });
+        }
+        Ok(Group { entries, len })
+    }
+
+    /// Appends entries, all into one frame.
+    pub(crate) fn append(&self, group: Group<'_>, level: Level) -> Result<Appended, Refused> {
+        let Group { entries, len } = group;
+        debug_assert!(len <= self.max_entries_len(), "made by `group`");
         let bound = level != Level::Relaxed;
         let addition = Addition { len, entries: entries.len() as u64, bound };
         let slot = self.slots.mine();
         // No code of others runs from here on until the entries are published.
-        let (Reserved { at, last }, wake_flusher) = match self.open.reserve(&slot, addition) {
-            Some(reserved) => (reserved, false),
-            None => self.reserve_slowly(&slot, addition)?,
-        };
-        let (mut at, mut lsn, mut bytes) = (at, at, 0);
+        let (Reserved { at: reserved, last }, wake_flusher) =
+            match self.open.reserve(&slot, addition) {
+                Some(reserved) => (reserved, false),
+                None => self.reserve_slowly(&slot, addition)?,
+            };
+        let (mut at, mut lsn, mut bytes) = (reserved, reserved, 0);
         for (kind, payload) in entries {
-            debug_assert!(*kind < FIRST_INTERNAL_KIND, "checked by the caller");
             lsn = at;
             at = self.put(at, *kind, payload);
             bytes += payload.len() as u64;
         }
+        debug_assert!(at.distance_from(reserved) == len, "the reserved range is filled");
         slot.publish(bytes);
         Ok(Appended { lsn, seq: last, wake_flusher })
     }
 
-    /// Copies an entry to where it was reserved; gives its end.
+    /// Copies an entry to where it was reserved; returns its end.
     #[inline]
     fn put(&self, at: Lsn, kind: u16, payload: &[u8]) -> Lsn {
         // Lengths were checked against the frame's, which fits in 32 bits.
@@ -259,7 +253,7 @@ impl Ring {
         at.plus(len)
     }
 
-    /// Reserves what the open frame has no room for; gives also whether the flusher must
+    /// Reserves what the open frame has no room for; returns also whether the flusher must
     /// be woken.
     #[cold]
     fn reserve_slowly(
@@ -326,6 +320,7 @@ impl Ring {
     fn close_frame(&self, state: &mut State, len: u64, content: Addition) {
         let tail = state.start.plus(len);
         let end = Lsn(align_up(tail.0, self.sector));
+        debug_assert!(end <= state.room_end, "a frame lies within its segment");
         // SAFETY: the padding belongs to this frame, whose aligned end was found free when
         // it was opened or extended; it is closed, so nobody reserves there.
         #[expect(clippy::cast_possible_truncation, reason = "below a sector")]
@@ -358,7 +353,7 @@ impl Ring {
         Lsn(align_up(self.tail_of(state).0, self.sector))
     }
 
-    /// Ends the open frame; gives its end. What is appended from now on is at or after it,
+    /// Ends the open frame; returns its end. What is appended from now on is at or after it,
     /// by a thread that sees what ours did before.
     pub(crate) fn cut(&self) -> Lsn {
         let mut state = lock(&self.state);
@@ -374,7 +369,8 @@ impl Ring {
         if state.is_open { state.start.plus(self.open.word().len()) } else { state.start }
     }
 
-    /// The driver's look: it alone takes the note that an append found no room.
+    /// Returns what the core must know; for the driver alone, as it takes the notes of what
+    /// appends found.
     pub(crate) fn tail(&self) -> Tail {
         let mut state = lock(&self.state);
         Tail {
@@ -393,7 +389,10 @@ impl Ring {
             if state.closed.is_empty() {
                 self.close_open(&mut state);
             }
-            state.closed.pop_front()?
+            let closed = state.closed.pop_front()?;
+            // Asserted here, where the driver is: a panic of it poisons the log.
+            assert!(closed.end.distance_from(state.freed) <= self.len(), "it was free memory");
+            closed
         };
         if !planted(Bug::SealerDoesNotWait) {
             self.slots.wait_until_copied(closed.end);
@@ -410,6 +409,7 @@ impl Ring {
         }
         let start = state.start;
         let end = start.plus(self.sector);
+        assert!(end <= state.room_end, "a frame lies within its segment");
         // SAFETY: no frame is open, and none can be before the lock is free: nobody writes
         // from `start` on. It is inside the free part.
         unsafe { self.memory.zero(start, self.sector_len()) };
@@ -427,14 +427,9 @@ impl Ring {
         })
     }
 
-    /// Fills in a closed frame's header; gives its bytes for writing, and its chain value.
-    /// `frame` maps the body's CRC to the header.
-    pub(crate) fn seal(
-        &self,
-        closed: &Closed,
-        seed: Seed,
-        frame: impl FnOnce(u32) -> Frame,
-    ) -> (RingBytes, u32) {
+    /// Seals a frame that was taken: writes its header before its body. Returns its bytes, to
+    /// be written to disk, and its chain value.
+    pub(crate) fn seal(&self, closed: &Closed, seed: Seed, stamp: Stamp) -> (RingBytes, u32) {
         let len = usize::try_from(closed.end.distance_from(closed.start)).unwrap_or(0);
         let at = closed.start;
         // SAFETY: the frame is closed and all copied (`take_frame`), and it is not freed
@@ -442,7 +437,19 @@ impl Ring {
         // bytes any more: nobody writes it but we, below, before they are handed out.
         let bytes = unsafe { RingBytes::from_ring(Arc::clone(&self.memory), at, len) };
         let body = bytes.clone().skip(FRAME_HEADER_BYTES);
-        let (header, chain) = frame(seed.body_crc(&body.pieces())).encode(seed);
+        let frame = Frame {
+            kind: closed.kind,
+            body_len: closed.body_len,
+            body_crc: seed.body_crc(&body.pieces()),
+            lsn: closed.start,
+            promise: stamp.promise,
+            first_seq: closed.first_seq,
+            entry_count: closed.entries,
+            epoch: stamp.epoch,
+            wall_ns: stamp.wall_ns,
+            chain: stamp.chain,
+        };
+        let (header, chain) = frame.encode(seed);
         drop(body);
         // SAFETY: no slice of the range is alive (`body` is gone, `bytes` gave none), no
         // appender writes below the open frame, and no I/O has the range yet.
@@ -453,8 +460,7 @@ impl Ring {
     /// Frees the ring's bytes below `upto`, whose writes were reaped.
     pub(crate) fn free(&self, upto: Lsn) {
         let mut state = lock(&self.state);
-        let upto = either(upto, Bug::RingFreedBeforeWritten, state.start);
-        debug_assert!(upto >= state.freed && upto <= state.start, "frees what was written");
+        assert!(upto >= state.freed && upto <= state.start, "frees what was written");
         state.freed = upto;
     }
 
@@ -500,7 +506,7 @@ impl Ring {
     }
 
     /// Did the last append find no room in memory, and is it still so? Takes the largest
-    /// frame for granted, so that a waiter may look once too often, never too seldom.
+    /// frame for granted, so that a waiter may try once too often, never too seldom.
     pub(crate) fn is_full(&self) -> bool {
         let state = lock(&self.state);
         !state.shut

@@ -6,6 +6,7 @@
 //! `LOOM_MAX_PREEMPTIONS` (default here: 3) bounds the search.
 
 use super::*;
+use crate::faults::Ring;
 use crate::sync::{AtomicU64, Ordering};
 use bulla_storage::Epoch;
 use bulla_storage::faults::mutants::models;
@@ -32,26 +33,17 @@ fn ring(max_frame: u64) -> Arc<Ring> {
     Arc::new(Ring::new(&options, start).unwrap())
 }
 
-fn header(closed: &Closed, body_crc: u32) -> Frame {
-    Frame {
-        kind: closed.kind,
-        body_len: closed.body_len,
-        body_crc,
-        lsn: closed.start,
-        promise: Lsn(0),
-        first_seq: closed.first_seq,
-        entry_count: closed.entries,
-        epoch: Epoch(1),
-        wall_ns: 0,
-        chain: 0,
-    }
+const STAMP: Stamp = Stamp { promise: Lsn(0), epoch: Epoch(1), wall_ns: 0, chain: 0 };
+
+fn append(ring: &Ring, payload: &[u8], level: Level) -> Result<Appended, Refused> {
+    ring.append(ring.group(&[(1, payload)]).unwrap(), level)
 }
 
 /// Takes a frame and reads all of it, as a write does; gives its numbers.
 fn seal(ring: &Ring) -> Option<Vec<(u64, u8)>> {
     let closed = ring.take_frame()?;
     let seed = Seed::new(LogId([0; 16]), closed.segment, Epoch(1), 0);
-    let (bytes, _) = ring.seal(&closed, seed, |body_crc| header(&closed, body_crc));
+    let (bytes, _) = ring.seal(&closed, seed, STAMP);
     let bytes = bytes.pieces().concat();
     let (frame, _) = Frame::decode(&bytes, seed, Epoch(1), 512).unwrap();
     let body = &bytes[FRAME_HEADER_BYTES..];
@@ -68,11 +60,11 @@ fn append_and_seal(ring: &Arc<Ring>, strings: &[&'static [u8]]) {
         .map(|bytes| {
             let (ring, bytes) = (Arc::clone(ring), *bytes);
             thread::spawn(move || {
-                let append = |byte: &u8| {
-                    let appended = ring.append(&[(1, &[*byte; 8])], Level::Strict).unwrap();
+                let append_one = |byte: &u8| {
+                    let appended = append(&ring, &[*byte; 8], Level::Strict).unwrap();
                     (appended.seq.0, *byte)
                 };
-                bytes.iter().map(append).collect::<Vec<_>>()
+                bytes.iter().map(append_one).collect::<Vec<_>>()
             })
         })
         .collect();
@@ -101,13 +93,13 @@ fn entry_is_whole_in_the_frame_that_is_sealed_though_its_thread_is_at_the_next_o
 /// first thread before its append.
 fn append_behind(max_frame: u64, first: usize, between: impl Fn(&Ring) -> Vec<(u64, u8)>) {
     let ring = ring(max_frame);
-    ring.append(&[(1, &vec![b'f'; first])], Level::Relaxed).unwrap();
+    append(&ring, &vec![b'f'; first], Level::Relaxed).unwrap();
     let other = {
         let ring = Arc::clone(&ring);
-        thread::spawn(move || ring.append(&[(1, &[b'o'; 8])], Level::Relaxed).unwrap())
+        thread::spawn(move || append(&ring, &[b'o'; 8], Level::Relaxed).unwrap())
     };
     let mut sealed = between(&ring);
-    let mine = ring.append(&[(1, &[b'm'; 8])], Level::Relaxed).unwrap();
+    let mine = append(&ring, &[b'm'; 8], Level::Relaxed).unwrap();
     sealed.extend(seal(&ring).unwrap_or_default());
     let other = other.join().unwrap();
     while let Some(more) = seal(&ring) {
@@ -134,13 +126,13 @@ fn frame_filled_as_far_as_the_one_before_is_not_taken_for_it() {
 fn nothing_is_appended_once_the_ring_is_shut() {
     model(|| {
         let ring = ring(4 * SECTOR);
-        ring.append(&[(1, &[b'a'; 8])], Level::Strict).unwrap();
+        append(&ring, &[b'a'; 8], Level::Strict).unwrap();
         let other = {
             let ring = Arc::clone(&ring);
-            thread::spawn(move || ring.append(&[(1, &[b'b'; 8])], Level::Strict).is_ok())
+            thread::spawn(move || append(&ring, &[b'b'; 8], Level::Strict).is_ok())
         };
         ring.shut();
-        let refused = ring.append(&[(1, &[b'c'; 8])], Level::Strict);
+        let refused = append(&ring, &[b'c'; 8], Level::Strict);
         assert!(matches!(refused, Err(Refused::Shut)));
         let mut sealed = 0;
         while let Some(frame) = seal(&ring) {
@@ -155,13 +147,13 @@ fn nothing_is_appended_once_the_ring_is_shut() {
 fn cut_parts_what_threads_did_before_and_after_it() {
     model(|| {
         let ring = ring(4 * SECTOR);
-        ring.append(&[(1, &[b'f'; 8])], Level::Relaxed).unwrap();
+        append(&ring, &[b'f'; 8], Level::Relaxed).unwrap();
         let marks = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
         let appender = {
             let (ring, marks) = (Arc::clone(&ring), Arc::clone(&marks));
             thread::spawn(move || {
                 marks[0].store(1, Ordering::Relaxed);
-                let appended = ring.append(&[(1, &[b'a'; 8])], Level::Relaxed).unwrap();
+                let appended = append(&ring, &[b'a'; 8], Level::Relaxed).unwrap();
                 (appended.lsn, marks[1].load(Ordering::Relaxed))
             })
         };
@@ -179,25 +171,25 @@ fn freed_memory_is_written_only_after_it_was_read() {
     model(|| {
         const LEN: u64 = 16 * 1024;
         let ring = ring(4 * SECTOR);
-        let append = |len: u64| {
+        let append_len = |len: u64| {
             let payload = vec![b'f'; usize::try_from(len - ENTRY_HEADER_LEN).unwrap()];
-            ring.append(&[(1, &payload)], Level::Relaxed)
+            append(&ring, &payload, Level::Relaxed)
         };
         // The first frame is being written; the open one ends where the ring is full.
-        append(SECTOR - FRAME_HEADER_LEN).unwrap();
+        append_len(SECTOR - FRAME_HEADER_LEN).unwrap();
         let first = ring.take_frame().unwrap();
         let seed = Seed::new(LogId([0; 16]), first.segment, Epoch(1), 0);
-        let (bytes, _) = ring.seal(&first, seed, |body_crc| header(&first, body_crc));
+        let (bytes, _) = ring.seal(&first, seed, STAMP);
         while ring.end().0 < LEN - SECTOR {
-            append(SECTOR - FRAME_HEADER_LEN).unwrap();
+            append_len(SECTOR - FRAME_HEADER_LEN).unwrap();
             ring.take_frame().unwrap();
         }
-        append(SECTOR - FRAME_HEADER_LEN).unwrap();
-        assert!(matches!(append(16), Err(Refused::Full)));
+        append_len(SECTOR - FRAME_HEADER_LEN).unwrap();
+        assert!(matches!(append_len(16), Err(Refused::Full)));
         let appenders = [b'a', b'b'].map(|byte| {
             let ring = Arc::clone(&ring);
             let payload = [byte; (SECTOR - FRAME_HEADER_LEN - ENTRY_HEADER_LEN) as usize];
-            thread::spawn(move || ring.append(&[(1, &payload)], Level::Relaxed).is_ok())
+            thread::spawn(move || append(&ring, &payload, Level::Relaxed).is_ok())
         });
         assert_ne!(bytes.pieces()[0].len(), 0);
         ring.free(first.end);

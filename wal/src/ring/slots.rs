@@ -6,6 +6,8 @@
 //! Threads get their slots for life, from a registry of the process; those beyond
 //! [`OWN`] share one, one at a time. Tested by the loom models.
 
+use crossbeam::utils::CachePadded;
+
 use bulla_storage::Lsn;
 use std::sync::atomic::AtomicU64 as Statistic;
 
@@ -18,10 +20,8 @@ pub(crate) const OWN: usize = if cfg!(loom) { 3 } else { 128 };
 /// Nothing is being copied.
 const IDLE: u64 = u64::MAX;
 
-/// On a cache line of its own (and of the line that is fetched with it): written at
-/// every append by one thread only.
+/// Written at every append by one thread only, so each is on a cache line of its own.
 #[derive(Debug)]
-#[repr(align(128))]
 struct Slot {
     lowest: AtomicU64,
     /// Bytes of payload that were appended through this slot.
@@ -30,9 +30,9 @@ struct Slot {
 
 #[derive(Debug)]
 pub(super) struct Slots {
-    own: Box<[Slot]>,
+    own: Box<[CachePadded<Slot>]>,
     /// Of all threads that have none of their own, one at a time.
-    shared: Slot,
+    shared: CachePadded<Slot>,
     /// Held while the shared slot is used.
     turn: Mutex<()>,
 }
@@ -45,7 +45,8 @@ pub(super) struct Mine<'a> {
 
 impl Slots {
     pub(super) fn new() -> Self {
-        let slot = || Slot { lowest: AtomicU64::new(IDLE), bytes: Statistic::new(0) };
+        let slot =
+            || CachePadded::new(Slot { lowest: AtomicU64::new(IDLE), bytes: Statistic::new(0) });
         Self { own: (0..OWN).map(|_| slot()).collect(), shared: slot(), turn: Mutex::new(()) }
     }
 
@@ -94,7 +95,7 @@ impl Mine<'_> {
         self.slot.lowest.store(IDLE, Ordering::Release);
     }
 
-    /// Says that what was reserved is copied: so many bytes of payload.
+    /// Says that what was reserved is copied: `bytes` of payload.
     pub(super) fn publish(self, bytes: u64) {
         // Only this thread writes them: no read-modify-write is needed.
         let before = self.slot.bytes.load(Ordering::Relaxed);

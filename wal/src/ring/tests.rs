@@ -26,29 +26,20 @@ fn ring(segment_room: u64) -> Ring {
     Ring::new(&options, start).unwrap()
 }
 
-fn append(ring: &Ring, len: usize) -> Result<Appended, Refused> {
-    ring.append(&[(1, &vec![9; len])], Level::Strict)
+fn append_all(ring: &Ring, entries: &[(u16, &[u8])], level: Level) -> Result<Appended, Refused> {
+    ring.append(ring.group(entries).unwrap(), level)
 }
 
-fn header(body_crc: u32, closed: &Closed) -> Frame {
-    Frame {
-        kind: closed.kind,
-        body_len: closed.body_len,
-        body_crc,
-        lsn: closed.start,
-        promise: Lsn(0),
-        first_seq: closed.first_seq,
-        entry_count: closed.entries,
-        epoch: Epoch(1),
-        wall_ns: 0,
-        chain: 0,
-    }
+fn append(ring: &Ring, len: usize) -> Result<Appended, Refused> {
+    append_all(ring, &[(1, &vec![9; len])], Level::Strict)
 }
+
+const STAMP: Stamp = Stamp { promise: Lsn(0), epoch: Epoch(1), wall_ns: 0, chain: 0 };
 
 fn seal(ring: &Ring) -> (Closed, Vec<u8>) {
     let closed = ring.take_frame().unwrap();
     let seed = Seed::new(bulla_storage::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
-    let (bytes, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
+    let (bytes, _) = ring.seal(&closed, seed, STAMP);
     (closed, bytes.pieces().concat())
 }
 
@@ -57,7 +48,7 @@ fn entries_of_a_batch_are_in_one_frame_with_dense_numbers() {
     let ring = ring(8 * 1024);
     let entries: Vec<(u16, &[u8])> = (0..10).map(|kind| (kind, &b"payload"[..])).collect();
     assert_eq!(append(&ring, 100).unwrap().seq, Seq(1));
-    let appended = ring.append(&entries, Level::Relaxed).unwrap();
+    let appended = append_all(&ring, &entries, Level::Relaxed).unwrap();
     assert_eq!(appended.seq, Seq(11));
     assert_eq!(ring.counts(), AppendCounts { entries: 11, bytes: 170 });
     let (closed, bytes) = seal(&ring);
@@ -187,7 +178,7 @@ fn empty_frame_is_zero_where_others_were() {
     }
     let closed = ring.take_empty_frame(FrameKind::Promise).unwrap();
     let seed = Seed::new(bulla_storage::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
-    let (bytes, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
+    let (bytes, _) = ring.seal(&closed, seed, STAMP);
     assert!(bytes.pieces().concat()[64..] == [0; 448]);
 }
 
@@ -200,7 +191,7 @@ fn bytes_know_what_is_left_of_them_after_a_skip() {
         let closed = ring.take_frame().unwrap();
         ring.free(closed.end);
         let seed = Seed::new(bulla_storage::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
-        let (of_ring, _) = ring.seal(&closed, seed, |crc| header(crc, &closed));
+        let (of_ring, _) = ring.seal(&closed, seed, STAMP);
         let all = of_ring.pieces().concat();
         let of_heap = RingBytes::from_heap(bulla_storage::io::AlignedBuf::copy_of(&all));
         for bytes in [of_ring, of_heap] {
@@ -307,7 +298,7 @@ fn frame_is_relaxed_only_when_all_its_entries_are() {
     ];
     for (levels, is_relaxed) in frames {
         for level in levels {
-            ring.append(&[(1, b"entry")], *level).unwrap();
+            append_all(&ring, &[(1, b"entry")], *level).unwrap();
         }
         let closed = ring.take_frame().unwrap();
         assert_eq!(closed.relaxed, is_relaxed, "{levels:?}");
@@ -319,7 +310,7 @@ fn frame_is_relaxed_only_when_all_its_entries_are() {
 /// Else a thread that is held up could reserve in a frame that it has not seen.
 #[test]
 fn frames_that_are_filled_alike_differ_by_their_generation() {
-    let open = Open::new();
+    let open = OpenFrame::new();
     let addition = Addition { len: 16, entries: 1, bound: true };
     let words: Vec<_> = (0..3)
         .map(|generation| {

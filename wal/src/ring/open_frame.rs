@@ -1,10 +1,12 @@
 //! The open frame, to which entries are added without a lock.
 //!
-//! Owns one word that says how far the frame is filled: a compare-and-swap of it gives an
+//! Owns one word that says how far the frame is filled: a compare-and-swap of it assigns an
 //! entry its position and its number at once. What does not change while a frame is open
 //! (where it starts, its first number) lies beside it, and is stored only while no frame
 //! is open: so a swap that succeeds proves that what was read before it belonged to the
 //! same frame.
+
+use crossbeam::utils::CachePadded;
 
 use super::slots::Mine;
 use crate::sync::{AtomicU64, Ordering};
@@ -87,58 +89,54 @@ impl Word {
 
     /// The caller has checked that the length stays within [`MAX_OPEN_LEN`].
     const fn with(self, addition: Addition) -> Self {
+        debug_assert!(addition.len.is_multiple_of(UNIT) && addition.len <= MAX_OPEN_LEN);
         let added = self.0 + addition.len / UNIT + (addition.entries << COUNT_SHIFT);
         Self(added | ((addition.bound as u64) << BOUND_SHIFT))
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Open {
-    word: Line,
-    frame: Frame,
+pub(super) struct OpenFrame {
+    /// On a cache line of its own: every append writes it.
+    word: CachePadded<AtomicU64>,
+    bounds: CachePadded<Bounds>,
 }
-
-/// On a line of its own (and of the one that is fetched with it): every append writes it.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Line(AtomicU64);
 
 /// Read by every append, written once per frame.
 #[derive(Debug)]
-#[repr(align(128))]
-struct Frame {
+struct Bounds {
     start: AtomicU64,
     first_seq: AtomicU64,
     /// How long the frame may become; grows while it is open.
     limit: AtomicU64,
 }
 
-impl Open {
+impl OpenFrame {
     pub(super) fn new() -> Self {
         Self {
-            word: Line(AtomicU64::new(0)),
-            frame: Frame {
+            word: CachePadded::new(AtomicU64::new(0)),
+            bounds: CachePadded::new(Bounds {
                 start: AtomicU64::new(0),
                 first_seq: AtomicU64::new(0),
                 limit: AtomicU64::new(0),
-            },
+            }),
         }
     }
 
-    /// Adds to the open frame; `None` when there is none, or it can't take so much.
+    /// Adds to the open frame; `None` when there is none, or it has no room for the addition.
     #[inline]
     pub(super) fn reserve(&self, slot: &Mine<'_>, addition: Addition) -> Option<Reserved> {
         // Acquire pairs with the Release in `open`: who sees the frame sees its start.
-        let mut word = Word(self.word.0.load(Ordering::Acquire));
+        let mut word = Word(self.word.load(Ordering::Acquire));
         let mut begun = false;
         while word.is_open() {
             // Acquire pairs with the Release in `extend`: who sees the limit may write
             // where others have read.
-            let limit = self.frame.limit.load(Ordering::Acquire);
+            let limit = self.bounds.limit.load(Ordering::Acquire);
             // They can't be a later frame's when the swap succeeds: its Release keeps them
             // before the swap that closes this one, after which they are stored.
-            let start = Lsn(self.frame.start.load(Ordering::Relaxed));
-            let first_seq = self.frame.first_seq.load(Ordering::Relaxed);
+            let start = Lsn(self.bounds.start.load(Ordering::Relaxed));
+            let first_seq = self.bounds.first_seq.load(Ordering::Relaxed);
             if word.len() + addition.len > limit {
                 break;
             }
@@ -146,7 +144,7 @@ impl Open {
             slot.begin(at);
             begun = true;
             // Release pairs with the Acquire in `close`, whose thread must see our slot.
-            let swapped = self.word.0.compare_exchange_weak(
+            let swapped = self.word.compare_exchange_weak(
                 word.0,
                 word.with(addition).0,
                 Ordering::AcqRel,
@@ -166,36 +164,36 @@ impl Open {
         None
     }
 
-    // All else is done by whoever holds the ring's lock.
+    // Only the holder of the ring's lock does the rest.
 
     pub(super) fn word(&self) -> Word {
         // Acquire, so that numbers and lengths are not older than what else was seen.
-        Word(self.word.0.load(Ordering::Acquire))
+        Word(self.word.load(Ordering::Acquire))
     }
 
     /// Opens a frame with its first addition. None is open.
     pub(super) fn open(&self, frame: NewFrame, addition: Addition) {
-        self.frame.start.store(frame.start.0, Ordering::Relaxed);
-        self.frame.first_seq.store(frame.first_seq.0, Ordering::Relaxed);
+        self.bounds.start.store(frame.start.0, Ordering::Relaxed);
+        self.bounds.first_seq.store(frame.first_seq.0, Ordering::Relaxed);
         self.extend(frame.limit);
         let header = Addition { len: FRAME_HEADER_LEN, entries: 0, bound: false };
         let word = Word::closed(frame.generation).with(header).with(addition);
         // Release pairs with the Acquire in `reserve`.
-        self.word.0.store(word.0, Ordering::Release);
+        self.word.store(word.0, Ordering::Release);
     }
 
-    /// Lets the open frame become so long.
+    /// Lets the open frame grow up to `limit` bytes.
     pub(super) fn extend(&self, limit: u64) {
         // Release pairs with the Acquire in `reserve`.
-        self.frame.limit.store(limit.min(MAX_OPEN_LEN), Ordering::Release);
+        self.bounds.limit.store(limit.min(MAX_OPEN_LEN), Ordering::Release);
     }
 
-    /// Closes the open frame; gives how far it is filled. Its last entries may still be
+    /// Closes the open frame; returns how far it is filled. Its last entries may still be
     /// on their way into memory.
     pub(super) fn close(&self, next_generation: u64) -> Word {
         let closed = Word::closed(next_generation);
         // A read-modify-write: it comes after every reservation of the frame, and
         // (Acquire, paired with the Release in `reserve`) sees their slots.
-        Word(self.word.0.swap(closed.0, Ordering::AcqRel))
+        Word(self.word.swap(closed.0, Ordering::AcqRel))
     }
 }

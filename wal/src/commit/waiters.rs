@@ -1,9 +1,9 @@
-//! Who waits for what: threads that sleep and tasks, released by position.
+//! Who waits for what: threads that sleep and async waiters, released by position.
 //!
-//! Owns where threads sleep and the list of tasks, and wakes those whose watermark has
-//! passed them. Threads sleep on one word for each watermark, so that a group is woken by
-//! one system call; bits keep the threads of the next group asleep. Never decides whether
-//! something is durable: it compares with what it is given. A waiter enters, looks at the
+//! Owns where threads sleep and the wakers of async waiters, and wakes those whose watermark
+//! has passed them. Threads sleep on one word for each watermark, so that one system call
+//! wakes a group; bits keep the threads of the next group asleep. Never decides whether
+//! something is durable: it compares with what it is given. A waiter enters, checks the
 //! watermark again, and only then sleeps: so either the waiter sees the advance, or the
 //! advance finds the waiter (loom checks this).
 
@@ -15,35 +15,33 @@ use std::time::Duration;
 
 use super::core::Watermarks;
 use crate::sync::{AtomicU32, AtomicU64, Futex, Mutex, Ordering, Thread, fence, lock, thread};
-use bulla_storage::Lsn;
-use bulla_storage::Visibility;
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::{Lsn, Visibility};
 
 /// Which watermark somebody waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mark {
+pub(crate) enum Watermark {
     Balanced,
     Synced,
 }
 
 #[derive(Debug)]
-struct Parked {
+struct WakerSlot {
     lsn: Lsn,
     id: u64,
     waker: Waker,
 }
 
-/// Identifies a task's registration.
+/// Identifies an async waiter's registration.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registration {
-    mark: Mark,
+    watermark: Watermark,
     lsn: Lsn,
     id: u64,
 }
 
 /// Waiters for whom there is memory from the start.
 const WAITERS: usize = 256;
-/// So many tasks are woken at once.
+/// How many async waiters are woken at once.
 const WAKE_BATCH: usize = 32;
 
 /// As many as there are; the kernel takes it as a signed number.
@@ -57,7 +55,7 @@ const BLOCKS: u64 = 32;
 
 /// Where threads sleep until a watermark has passed them.
 #[derive(Debug)]
-struct Gate {
+struct Parker {
     futex: Futex,
     /// Threads between entering and leaving, asleep or not.
     threads: AtomicU32,
@@ -65,7 +63,7 @@ struct Gate {
     released: AtomicU64,
 }
 
-impl Gate {
+impl Parker {
     fn new() -> Self {
         Self { futex: Futex::new(), threads: AtomicU32::new(0), released: AtomicU64::new(0) }
     }
@@ -79,7 +77,7 @@ impl Gate {
         }
     }
 
-    /// Wakes so many at most; gives whether any slept.
+    /// Wakes `most` threads at most; returns whether any slept.
     fn wake(&self, most: u32, bits: NonZeroU32) -> bool {
         self.futex.bump();
         // Pairs with the fence of `enter`: either this sees the thread that entered, or
@@ -100,55 +98,55 @@ fn blocks(from: u64, upto: u64) -> NonZeroU32 {
     NonZeroU32::new(run.rotate_left((first % BLOCKS) as u32)).unwrap_or(ANYONE)
 }
 
-/// This thread waits, until it is dropped. Whoever changes what is waited for from here
-/// on, or gives the driver's lock back, keeps it from sleeping, or wakes it.
+/// A thread that waits, until this is dropped. A leader that changes what it waits for from
+/// here on, or gives the driver's lock back, keeps it from sleeping, or wakes it.
 #[derive(Debug)]
-pub(crate) struct Entered<'a> {
-    gate: &'a Gate,
+pub(crate) struct Follower<'a> {
+    parker: &'a Parker,
     lsn: Lsn,
     seen: u32,
 }
 
-impl Entered<'_> {
-    /// Sleeps until the watermark has passed, somebody is to drive, or the time has
-    /// passed; may come back early.
+impl Follower<'_> {
+    /// Sleeps until the watermark has passed, the lead is handed over, or the time has
+    /// passed; may return early.
     pub(crate) fn sleep(&self, timeout: Option<Duration>) {
-        self.gate.futex.sleep(self.seen, blocks(self.lsn.0, self.lsn.0 + 1), timeout);
+        self.parker.futex.sleep(self.seen, blocks(self.lsn.0, self.lsn.0 + 1), timeout);
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for Follower<'_> {
     fn drop(&mut self) {
-        self.gate.threads.fetch_sub(1, Ordering::Relaxed);
+        self.parker.threads.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Waiters {
-    balanced: Gate,
-    synced: Gate,
+    balanced: Parker,
+    synced: Parker,
     lists: Mutex<Lists>,
 }
 
 #[derive(Debug, Default)]
 struct Lists {
     next_id: u64,
-    /// Tasks, ordered by LSN; their memory is reused.
-    balanced: VecDeque<Parked>,
-    synced: VecDeque<Parked>,
+    /// Async waiters, ordered by LSN; their memory is reused.
+    balanced: VecDeque<WakerSlot>,
+    synced: VecDeque<WakerSlot>,
     /// Appenders that wait for room, in no order.
     room: Vec<Thread>,
-    /// Readers that wait for entries, in no order. They never drive.
+    /// Readers that wait for entries, in no order. They never lead.
     readers: Vec<(Visibility, Lsn, Thread)>,
-    /// Tasks that are ready, to be woken when nothing is locked.
+    /// Async waiters that are ready, to be woken when nothing is locked.
     ready: VecDeque<Waker>,
 }
 
 impl Waiters {
     pub(crate) fn new() -> Self {
         Self {
-            balanced: Gate::new(),
-            synced: Gate::new(),
+            balanced: Parker::new(),
+            synced: Parker::new(),
             lists: Mutex::new(Lists {
                 next_id: 0,
                 balanced: VecDeque::with_capacity(WAITERS),
@@ -160,47 +158,47 @@ impl Waiters {
         }
     }
 
-    /// This thread begins to wait until `lsn` is below the watermark.
-    pub(crate) fn enter(&self, mark: Mark, lsn: Lsn) -> Entered<'_> {
-        let gate = match mark {
-            Mark::Balanced => &self.balanced,
-            Mark::Synced => &self.synced,
+    /// Begins to wait, in this thread, until `lsn` is below the watermark.
+    pub(crate) fn enter(&self, watermark: Watermark, lsn: Lsn) -> Follower<'_> {
+        let parker = match watermark {
+            Watermark::Balanced => &self.balanced,
+            Watermark::Synced => &self.synced,
         };
-        gate.threads.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence of `Gate::wake`.
+        parker.threads.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence of `Parker::wake`.
         fence(Ordering::SeqCst);
-        Entered { gate, lsn, seen: gate.futex.load() }
+        Follower { parker, lsn, seen: parker.futex.load() }
     }
 
-    /// Registers a task, or renews its waker.
-    pub(crate) fn register_task(
+    /// Registers an async waiter, or renews its waker.
+    pub(crate) fn register_async(
         &self,
-        mark: Mark,
+        watermark: Watermark,
         lsn: Lsn,
         waker: &Waker,
         earlier: Option<Registration>,
     ) -> Registration {
         let waker = waker.clone();
         let mut lists = lock(&self.lists);
-        if let Some((earlier, parked)) =
+        if let Some((earlier, slot)) =
             earlier.and_then(|earlier| Some((earlier, lists.find(earlier)?)))
         {
-            let stale = std::mem::replace(&mut parked.waker, waker);
-            // Dropped only when the lists are free, as in `wake_tasks`.
+            let stale = std::mem::replace(&mut slot.waker, waker);
+            // Dropped only when the lists are free, as in `wake_async_waiters`.
             drop(lists);
             drop(stale);
             return earlier;
         }
-        lists.insert(mark, lsn, waker)
+        lists.insert(watermark, lsn, waker)
     }
 
     /// Takes a registration back; it may be gone already.
     pub(crate) fn cancel(&self, registration: Registration) {
         let mut lists = lock(&self.lists);
         let index = lists.index(registration);
-        let parked = index.and_then(|index| lists.list(registration.mark).remove(index));
+        let slot = index.and_then(|index| lists.list(registration.watermark).remove(index));
         drop(lists);
-        drop(parked);
+        drop(slot);
     }
 
     /// Registers this thread as waiting for room in the ring.
@@ -253,29 +251,30 @@ impl Waiters {
         });
     }
 
-    /// Wakes the threads whose watermark has passed them, and no one else. Such tasks
-    /// are left to [`wake_tasks`](Self::wake_tasks); gives whether there are any.
+    /// Wakes the threads whose watermark has passed them, and no one else. Async waiters
+    /// are left to [`wake_async_waiters`](Self::wake_async_waiters); returns whether there are
+    /// any.
     pub(crate) fn release(&self, marks: &Watermarks) -> bool {
         self.synced.release(marks.synced);
         self.balanced.release(marks.balanced);
         let mut lists = lock(&self.lists);
-        lists.take_below(Mark::Synced, marks.synced);
-        lists.take_below(Mark::Balanced, marks.balanced);
-        let tasks = !lists.ready.is_empty();
+        lists.take_below(Watermark::Synced, marks.synced);
+        lists.take_below(Watermark::Balanced, marks.balanced);
+        let ready = !lists.ready.is_empty();
         drop(lists);
         self.release_readers(marks);
-        tasks
+        ready
     }
 
-    /// Wakes every thread; gives whether there are tasks to be woken, as
+    /// Wakes every thread; returns whether there are async waiters to be woken, as
     /// [`release`](Self::release) does.
     pub(crate) fn release_all(&self) -> bool {
-        for gate in [&self.synced, &self.balanced] {
-            gate.wake(ALL, ANYONE);
+        for parker in [&self.synced, &self.balanced] {
+            parker.wake(ALL, ANYONE);
         }
         let mut lists = lock(&self.lists);
         let Lists { balanced, synced, room, readers, ready, .. } = &mut *lists;
-        ready.extend(balanced.drain(..).chain(synced.drain(..)).map(|parked| parked.waker));
+        ready.extend(balanced.drain(..).chain(synced.drain(..)).map(|slot| slot.waker));
         let readers = readers.drain(..).map(|(_, _, thread)| thread);
         for thread in room.drain(..).chain(readers) {
             thread.unpark();
@@ -283,12 +282,12 @@ impl Waiters {
         !ready.is_empty()
     }
 
-    /// Wakes the tasks that were found ready.
+    /// Wakes the async waiters that were found ready.
     ///
     /// Wakers are others' code, which may do anything: run the task at once, wait for
     /// this log, drop the last handle of it. So nothing may be locked by the caller, and
     /// nothing is here. One that panics keeps no other from being woken.
-    pub(crate) fn wake_tasks(&self) {
+    pub(crate) fn wake_async_waiters(&self) {
         let mut full = true;
         while full {
             let mut batch = [const { None }; WAKE_BATCH];
@@ -297,76 +296,76 @@ impl Waiters {
                 batch.fill_with(|| lists.ready.pop_front());
             }
             full = batch.iter().all(Option::is_some);
-            for waker in batch.into_iter().flatten().filter(|_| !planted(Bug::TasksNotWoken)) {
+            for waker in batch.into_iter().flatten() {
                 // The panic has been reported where it happened; it is not the log's.
                 let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
             }
         }
     }
 
-    /// Wakes one thread that sleeps to drive what is left; it waits on. One that is about
-    /// to sleep is kept from it, and looks for the driver's lock itself.
-    pub(crate) fn wake_next_driver(&self) -> Left {
-        if [&self.synced, &self.balanced].into_iter().any(|gate| gate.wake(1, ANYONE)) {
-            return Left::Woken;
+    /// Wakes one thread that sleeps, to lead; it waits on. One that is about to sleep is kept
+    /// from it, and tries the driver's lock itself.
+    pub(crate) fn wake_next_leader(&self) -> Handoff {
+        if [&self.synced, &self.balanced].into_iter().any(|parker| parker.wake(1, ANYONE)) {
+            return Handoff::Woken;
         }
         let lists = lock(&self.lists);
         if let Some(thread) = lists.room.first() {
             thread.unpark();
         }
         let lists = [lists.synced.is_empty(), lists.balanced.is_empty(), lists.room.is_empty()];
-        if lists == [true; 3] { Left::Nobody } else { Left::Others }
+        if lists == [true; 3] { Handoff::Nobody } else { Handoff::Others }
     }
 }
 
-/// Who is left to drive when a driver leaves.
+/// Who is left to lead when a leader leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Left {
+pub(crate) enum Handoff {
     /// A thread, which was woken.
     Woken,
-    /// Only tasks, which can't drive, and appenders, which may find room and go.
+    /// Only async waiters, which can't lead, and appenders, which may find room and go.
     Others,
     Nobody,
 }
 
 impl Lists {
-    /// Finds the tasks below `upto` ready.
-    fn take_below(&mut self, mark: Mark, upto: Lsn) {
-        while self.list(mark).front().is_some_and(|parked| parked.lsn < upto)
-            && let Some(parked) = self.list(mark).pop_front()
+    /// Finds the async waiters below `upto` ready.
+    fn take_below(&mut self, watermark: Watermark, upto: Lsn) {
+        while self.list(watermark).front().is_some_and(|slot| slot.lsn < upto)
+            && let Some(slot) = self.list(watermark).pop_front()
         {
-            self.ready.push_back(parked.waker);
+            self.ready.push_back(slot.waker);
         }
     }
 
-    fn list(&mut self, mark: Mark) -> &mut VecDeque<Parked> {
-        match mark {
-            Mark::Balanced => &mut self.balanced,
-            Mark::Synced => &mut self.synced,
+    fn list(&mut self, watermark: Watermark) -> &mut VecDeque<WakerSlot> {
+        match watermark {
+            Watermark::Balanced => &mut self.balanced,
+            Watermark::Synced => &mut self.synced,
         }
     }
 
-    fn insert(&mut self, mark: Mark, lsn: Lsn, waker: Waker) -> Registration {
+    fn insert(&mut self, watermark: Watermark, lsn: Lsn, waker: Waker) -> Registration {
         self.next_id += 1;
         let id = self.next_id;
-        let list = self.list(mark);
-        let index = list.partition_point(|parked| parked.lsn <= lsn);
-        list.insert(index, Parked { lsn, id, waker });
-        Registration { mark, lsn, id }
+        let list = self.list(watermark);
+        let index = list.partition_point(|slot| slot.lsn <= lsn);
+        list.insert(index, WakerSlot { lsn, id, waker });
+        Registration { watermark, lsn, id }
     }
 
     fn index(&mut self, registration: Registration) -> Option<usize> {
-        let list = self.list(registration.mark);
-        let first = list.partition_point(|parked| parked.lsn < registration.lsn);
+        let list = self.list(registration.watermark);
+        let first = list.partition_point(|slot| slot.lsn < registration.lsn);
         list.range(first..)
-            .take_while(|parked| parked.lsn == registration.lsn)
-            .position(|parked| parked.id == registration.id)
+            .take_while(|slot| slot.lsn == registration.lsn)
+            .position(|slot| slot.id == registration.id)
             .map(|offset| first + offset)
     }
 
-    fn find(&mut self, registration: Registration) -> Option<&mut Parked> {
+    fn find(&mut self, registration: Registration) -> Option<&mut WakerSlot> {
         let index = self.index(registration)?;
-        self.list(registration.mark).get_mut(index)
+        self.list(registration.watermark).get_mut(index)
     }
 }
 
@@ -402,12 +401,12 @@ mod tests {
     }
 
     #[test]
-    fn newest_waker_of_each_task_is_woken_once_and_none_that_was_taken_back() {
+    fn newest_waker_of_each_async_waiter_is_woken_once_and_none_that_was_taken_back() {
         let counts: [std::sync::Arc<Count>; 4] = std::array::from_fn(|_| Default::default());
         let wakers = counts.clone().map(Waker::from);
         let waiters = Waiters::new();
         let register = |waker: usize, earlier| {
-            waiters.register_task(Mark::Synced, Lsn(5), &wakers[waker], earlier)
+            waiters.register_async(Watermark::Synced, Lsn(5), &wakers[waker], earlier)
         };
         // All at one position, so that they are told apart by their numbers alone.
         let first = register(0, None);
@@ -418,39 +417,40 @@ mod tests {
         let marks = |synced| Watermarks { synced: Lsn(synced), ..Watermarks::default() };
         assert!(!waiters.release(&marks(5)), "nothing is below");
         assert!(waiters.release(&marks(6)));
-        waiters.wake_tasks();
+        waiters.wake_async_waiters();
         assert!(!waiters.release(&marks(7)), "all were woken");
         let woken = counts.map(|count| count.0.load(Ordering::Relaxed));
         assert_eq!(woken, [0, 0, 1, 1]);
     }
 
     #[test]
-    fn release_of_all_finds_every_task_ready_and_tells_whether_there_is_one() {
+    fn release_of_all_finds_every_async_waiter_ready_and_tells_whether_there_is_one() {
         let waiters = Waiters::new();
         assert!(!waiters.release_all());
         let count = std::sync::Arc::new(Count::default());
         let waker = Waker::from(std::sync::Arc::clone(&count));
-        for mark in [Mark::Balanced, Mark::Synced] {
-            waiters.register_task(mark, Lsn(u64::MAX), &waker, None);
+        for watermark in [Watermark::Balanced, Watermark::Synced] {
+            waiters.register_async(watermark, Lsn(u64::MAX), &waker, None);
         }
         assert!(waiters.release_all());
-        waiters.wake_tasks();
+        waiters.wake_async_waiters();
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         assert!(!waiters.release_all());
     }
 
     #[test]
-    fn tasks_below_the_mark_are_woken_in_whatever_order_they_came() {
+    fn async_waiters_below_the_mark_are_woken_in_whatever_order_they_came() {
         let counts: [std::sync::Arc<Count>; 4] = std::array::from_fn(|_| Default::default());
         let wakers = counts.clone().map(Waker::from);
         let waiters = Waiters::new();
-        let register = |(lsn, waker)| waiters.register_task(Mark::Synced, Lsn(lsn), waker, None);
+        let register =
+            |(lsn, waker)| waiters.register_async(Watermark::Synced, Lsn(lsn), waker, None);
         let tasks: Vec<Registration> =
             [9, 3, 7, 5].into_iter().zip(&wakers).map(register).collect();
         waiters.cancel(tasks[2]);
         let woken_below = |synced| {
             waiters.release(&Watermarks { synced: Lsn(synced), ..Watermarks::default() });
-            waiters.wake_tasks();
+            waiters.wake_async_waiters();
             counts.clone().map(|count| count.0.load(Ordering::Relaxed))
         };
         assert_eq!(woken_below(4), [0, 1, 0, 0]);
@@ -459,43 +459,43 @@ mod tests {
     }
 
     #[test]
-    fn who_is_left_to_drive_is_told_by_who_waits() {
+    fn who_is_left_to_lead_is_told_by_who_waits() {
         let waiters = Waiters::new();
-        assert_eq!(waiters.wake_next_driver(), Left::Nobody);
-        for mark in [Mark::Balanced, Mark::Synced] {
-            let task = waiters.register_task(mark, Lsn(1), Waker::noop(), None);
-            assert_eq!(waiters.wake_next_driver(), Left::Others);
+        assert_eq!(waiters.wake_next_leader(), Handoff::Nobody);
+        for watermark in [Watermark::Balanced, Watermark::Synced] {
+            let task = waiters.register_async(watermark, Lsn(1), Waker::noop(), None);
+            assert_eq!(waiters.wake_next_leader(), Handoff::Others);
             waiters.cancel(task);
-            assert_eq!(waiters.wake_next_driver(), Left::Nobody);
+            assert_eq!(waiters.wake_next_leader(), Handoff::Nobody);
         }
         waiters.register_for_room();
-        assert_eq!(waiters.wake_next_driver(), Left::Others);
+        assert_eq!(waiters.wake_next_leader(), Handoff::Others);
         waiters.cancel_for_room();
-        assert_eq!(waiters.wake_next_driver(), Left::Nobody);
+        assert_eq!(waiters.wake_next_leader(), Handoff::Nobody);
         waiters.register_for_room();
         waiters.release_room();
-        assert_eq!(waiters.wake_next_driver(), Left::Nobody);
+        assert_eq!(waiters.wake_next_leader(), Handoff::Nobody);
     }
 
     #[test]
-    fn driver_that_leaves_wakes_who_sleeps_and_counts_on_no_one_who_does_not() {
+    fn leader_that_leaves_wakes_who_sleeps_and_counts_on_no_one_who_does_not() {
         let waiters = Waiters::new();
-        let entered = waiters.enter(Mark::Balanced, Lsn(0));
-        assert_eq!(waiters.wake_next_driver(), Left::Nobody, "nobody is asleep yet");
-        drop(entered);
+        let follower = waiters.enter(Watermark::Balanced, Lsn(0));
+        assert_eq!(waiters.wake_next_leader(), Handoff::Nobody, "nobody is asleep yet");
+        drop(follower);
         let (start, net) = (std::time::Instant::now(), Duration::from_secs(60));
         let woken = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while start.elapsed() < net {
-                    let entered = waiters.enter(Mark::Balanced, Lsn(0));
+                    let follower = waiters.enter(Watermark::Balanced, Lsn(0));
                     if woken.load(Ordering::SeqCst) {
                         break;
                     }
-                    entered.sleep(Some(net));
+                    follower.sleep(Some(net));
                 }
             });
-            while waiters.wake_next_driver() != Left::Woken {
+            while waiters.wake_next_leader() != Handoff::Woken {
                 assert!(start.elapsed() < net, "a thread that sleeps was not woken");
                 std::thread::yield_now();
             }
@@ -548,8 +548,8 @@ mod tests {
         let start = std::time::Instant::now();
         std::thread::scope(|scope| {
             for lsn in 0..8 {
-                let entered = waiters.enter(Mark::Synced, Lsn(lsn));
-                scope.spawn(move || entered.sleep(Some(net)));
+                let follower = waiters.enter(Watermark::Synced, Lsn(lsn));
+                scope.spawn(move || follower.sleep(Some(net)));
             }
             // Those that sleep by now must be woken, the others kept from sleeping.
             std::thread::sleep(Duration::from_millis(100));

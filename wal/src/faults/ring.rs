@@ -1,0 +1,91 @@
+//! Frames with wrong headers, batches that are not atomic, memory that is free too early.
+
+use std::io;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::ring::{self, Appended, Closed, Group, Refused, RingBytes, Stamp, Start};
+use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::format::{FrameKind, Seed};
+use bulla_storage::io::Io;
+use bulla_storage::{Level, Lsn, Options};
+
+#[derive(Debug)]
+pub(crate) struct Ring {
+    ring: ring::Ring,
+    io: Arc<dyn Io>,
+    /// The end of the last frame that was taken.
+    taken: AtomicU64,
+    /// The chain value with which the log was opened.
+    chain: OnceLock<u32>,
+}
+
+impl Ring {
+    pub(crate) fn new(options: &Options, start: Start) -> io::Result<Self> {
+        Ok(Self {
+            ring: ring::Ring::new(options, start)?,
+            io: Arc::clone(&options.io),
+            taken: AtomicU64::new(start.lsn.0),
+            chain: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn append(&self, group: Group<'_>, level: Level) -> Result<Appended, Refused> {
+        // Only where there is room for all: who is refused appends all of the batch again.
+        let splits = planted(Bug::BatchSplit) && !self.is_full() && self.spares() > 0;
+        let (last, before) = match group.entries {
+            [before @ .., last] if splits => (last, before),
+            _ => return self.ring.append(group, level),
+        };
+        let append = |entry| {
+            let entry = self.group(std::slice::from_ref(entry)).map_err(|_| Refused::Full)?;
+            self.ring.append(entry, level)
+        };
+        let mut wake_flusher = false;
+        for entry in before {
+            wake_flusher |= append(entry)?.wake_flusher;
+        }
+        let appended = append(last)?;
+        Ok(Appended { wake_flusher: wake_flusher || appended.wake_flusher, ..appended })
+    }
+
+    pub(crate) fn take_frame(&self) -> Option<Closed> {
+        self.ring.take_frame().inspect(|closed| self.note(closed))
+    }
+
+    pub(crate) fn take_empty_frame(&self, kind: FrameKind) -> Option<Closed> {
+        self.ring.take_empty_frame(kind).inspect(|closed| self.note(closed))
+    }
+
+    fn note(&self, taken: &Closed) {
+        self.taken.store(taken.end.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn free(&self, upto: Lsn) {
+        let taken = Lsn(self.taken.load(Ordering::Relaxed));
+        self.ring.free(if planted(Bug::RingFreedBeforeWritten) { taken } else { upto });
+    }
+
+    pub(crate) fn seal(&self, closed: &Closed, seed: Seed, mut stamp: Stamp) -> (RingBytes, u32) {
+        let opening = *self.chain.get_or_init(|| stamp.chain);
+        if planted(Bug::ChainStandsStill) {
+            stamp.chain = opening;
+        }
+        if planted(Bug::PromiseAheadOfDurable) {
+            stamp.promise = closed.start;
+        }
+        if planted(Bug::WallTimeGoesBack) {
+            stamp.wall_ns = self.io.wall_ns();
+        }
+        self.ring.seal(closed, seed, stamp)
+    }
+}
+
+impl Deref for Ring {
+    type Target = ring::Ring;
+
+    fn deref(&self) -> &Self::Target {
+        &self.ring
+    }
+}

@@ -1,0 +1,39 @@
+//! Spares with a wrong number, or a wrong header.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::commit::spare::{self, ReadySegment, SpareRequest};
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::format::Header;
+use bulla_storage::io::Io;
+
+#[derive(Clone, Debug)]
+pub(crate) struct SpareMaker(spare::SpareMaker);
+
+impl SpareMaker {
+    pub(crate) fn new(
+        io: Arc<dyn Io>,
+        dir: PathBuf,
+        opening: &Header,
+        len: u64,
+        direct: bool,
+    ) -> Self {
+        let mut maker = spare::SpareMaker::new(io, dir, opening, len, direct);
+        if planted(Bug::SpareForgetsPredecessor) {
+            maker.header.previous_nonce = 0;
+        }
+        Self(maker)
+    }
+
+    pub(crate) fn make(
+        &self,
+        request: SpareRequest,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> io::Result<ReadySegment> {
+        let SpareRequest { number, zeroed } = request;
+        let number = either(number, Bug::SpareSkipsNumber, number.next());
+        self.0.make(SpareRequest { number, zeroed }, is_wanted)
+    }
+}

@@ -1,0 +1,97 @@
+//! Purging: the log's start moves up, and whole segments below it are removed.
+//!
+//! Owns CONTROL while the log is open. CONTROL says that segments are dead, durably, before the
+//! first of them is removed; what a crash leaves of them recovery removes.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::commit::leader::Leadership;
+use crate::sync::{Mutex, lock};
+use bulla_storage::faults::failpoints::Point;
+use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::files::control::ControlFile;
+use bulla_storage::files::dir;
+use bulla_storage::format::{Control, LowWater};
+use bulla_storage::io::Io;
+use bulla_storage::{Error, Lsn, PoisonCause, Result, SegmentNumber};
+
+pub(crate) struct Purger {
+    control: Mutex<ControlFile>,
+    io: Arc<dyn Io>,
+    dir: PathBuf,
+}
+
+impl Purger {
+    pub(crate) fn new(control: ControlFile, io: Arc<dyn Io>, dir: PathBuf) -> Self {
+        Self { control: Mutex::new(control), io, dir }
+    }
+
+    /// Returns the first position that is not purged.
+    pub(crate) fn low_water(&self) -> Lsn {
+        lock(&self.control).current().low_water.lsn
+    }
+
+    /// Removes segments before the last one that starts at or before `keep_from`, and that is
+    /// not after the segment `last`. Returns the new low-water mark.
+    pub(crate) fn purge(
+        &self,
+        leadership: &Leadership,
+        keep_from: Lsn,
+        last: SegmentNumber,
+    ) -> Result<Lsn> {
+        let published = leadership.published();
+        let mut control = lock(&self.control);
+        if published.is_poisoned() {
+            return Err(published.poison_error());
+        }
+        let current = control.current().low_water;
+        let keep_from = keep_from.min(either(published.synced(), Bug::PurgeAboveDurable, Lsn::MAX));
+        let start = {
+            let leader = leadership.lead();
+            let keep_from = either(keep_from, Bug::PurgeTooFar, Lsn::MAX);
+            let fits = |start: &LowWater| start.lsn <= keep_from && start.segment <= last;
+            leader.live.iter().rev().map(|live| live.start).find(fits)
+        };
+        let Some(low_water) = start.filter(|start| start.segment > current.segment) else {
+            return Ok(current.lsn);
+        };
+        let next = Control { low_water, ..*control.current() };
+        if planted(Bug::PurgeUnlinksFirst) {
+            self.unlink_segments(current.segment, low_water.segment)?;
+        }
+        if let Err(source) = control.store(next, Point::ControlPurgeSync) {
+            let mut leader = leadership.lead();
+            leader.fail(PoisonCause::Control(source));
+            // Nobody stores to it any more. Wakers, which may ask for it, run when the
+            // driver's lock is given back.
+            drop(control);
+            drop(leader);
+            return Err(published.poison_error());
+        }
+        self.unlink_segments(current.segment, low_water.segment)?;
+        let mut leader = leadership.lead();
+        leader.live.retain(|live| live.start.segment >= low_water.segment);
+        leader.core.space();
+        leader.pump();
+        // As above.
+        drop(control);
+        drop(leader);
+        Ok(low_water.lsn)
+    }
+
+    fn unlink_segments(&self, from: SegmentNumber, to: SegmentNumber) -> Result<()> {
+        let mut number = from;
+        while number < to {
+            let path = dir::segment_path(&self.dir, number);
+            match self.io.unlink(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", path)(error));
+                }
+                _ => number = number.next(),
+            }
+        }
+        Ok(())
+    }
+}
