@@ -46,7 +46,6 @@ use tempfile::TempDir;
 
 /// Returns the options of a log on a simulated disk that has several segments after a few entries,
 /// and that starts no thread.
-#[must_use]
 pub fn small_options(disk: &SimDisk) -> Options {
     Options::new()
         .io(disk.process())

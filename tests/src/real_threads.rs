@@ -40,7 +40,7 @@ pub fn small() -> Options {
 pub fn wrapped_on(io: &Arc<dyn Io>, name: &str, options: Options) -> (TempDir, Log, Arc<Knobs>) {
     let dir = temp_dir(name);
     let (io, knobs) = WrapIo::over(Arc::clone(io));
-    let log = Log::create(&dir.path().join("log"), &options.io(io)).unwrap();
+    let log = Log::create(dir.path().join("log"), &options.io(io)).unwrap();
     (dir, log, knobs)
 }
 

@@ -59,7 +59,7 @@ fn allocations(run: impl FnOnce()) -> u64 {
 #[test]
 fn append_allocates_nothing() {
     let dir = temp_dir("allocations");
-    let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
+    let log = Log::create(dir.path().join("log"), &Options::new()).unwrap();
     for level in Level::ALL {
         log.append_with(1, &[1; 64], level).unwrap();
         // Below 4 MiB: no frame has to wait for a segment, none for the ring.
@@ -85,7 +85,7 @@ fn append_takes_few_instructions() {
         }
     };
     let dir = temp_dir("instructions");
-    let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
+    let log = Log::create(dir.path().join("log"), &Options::new()).unwrap();
     let before = instructions.so_far().unwrap();
     for _ in 0..APPENDS {
         log.append_with(1, &[1; 64], Level::Relaxed).unwrap();
@@ -98,7 +98,7 @@ fn append_takes_few_instructions() {
 fn waiting_alone_allocates_nothing() {
     let dir = temp_dir("wait-allocations");
     // Stays within the opening segment: making spares is not what is counted.
-    let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
+    let log = Log::create(dir.path().join("log"), &Options::new()).unwrap();
     let commit = || {
         let receipt = log.append_with(1, &[1; 64], Level::Strict).unwrap();
         log.wait(receipt).unwrap();
@@ -118,7 +118,7 @@ fn lone_strict_writer_syncs_exactly_once_per_commit() {
             .io(backend())
             .method(method)
             .idle_promise(std::time::Duration::from_secs(3600));
-        let log = Log::create(&dir.path().join("log"), &options).unwrap();
+        let log = Log::create(dir.path().join("log"), &options).unwrap();
         let before = log.stats();
         for _ in 0..300 {
             let receipt = log.append_with(1, &[1; 64], Level::Strict).unwrap();
@@ -214,7 +214,7 @@ fn writers_side_by_side_allocate_nothing_in_an_append_and_next_to_nothing_in_a_w
     for (io, writers) in backends().iter().flat_map(|io| [1, 8, 32].map(|many| (io, many))) {
         let dir = temp_dir("writers");
         let options = Options::new().io(Arc::clone(io)).idle_promise(Duration::from_secs(3600));
-        let log = Log::create(&dir.path().join("log"), &options).unwrap();
+        let log = Log::create(dir.path().join("log"), &options).unwrap();
         let (in_appends, in_waits) = (AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             for _ in 0..writers {
@@ -263,7 +263,7 @@ fn entry_is_copied_once_and_written_from_there() {
     let notes = Arc::clone(&noted);
     knobs.replace.by(Box::new(move |file| Arc::new(Layered(Noting(file, Arc::clone(&notes))))));
     let options = Options::new().io(io).ring_len(RING as u64).manual();
-    let log = Log::create(&dir.path().join("log"), &options).unwrap();
+    let log = Log::create(dir.path().join("log"), &options).unwrap();
     for _ in 0..50 {
         let receipt = log.append_with(1, &[1; 64], Level::Strict).unwrap();
         log.wait(receipt).unwrap();
@@ -280,7 +280,7 @@ fn entry_is_copied_once_and_written_from_there() {
 fn many_strict_writers_share_syncs() {
     let dir = temp_dir("many");
     let (io, knobs) = WrapIo::new(StdIo::new());
-    let log = Log::create(&dir.path().join("log"), &Options::new().io(io)).unwrap();
+    let log = Log::create(dir.path().join("log"), &Options::new().io(io)).unwrap();
     // As slow as a slow disk, so that grouping does not depend on this machine's.
     knobs.delay_us.store(2_000, Ordering::Relaxed);
     let before = log.stats();
@@ -415,7 +415,7 @@ fn append_under_seccomp() -> ! {
     let dir = temp_dir("seccomp");
     // No other thread: a contended lock would be a system call, and is not what this is
     // about.
-    let log = Log::create(&dir.path().join("log"), &Options::new().manual()).unwrap();
+    let log = Log::create(dir.path().join("log"), &Options::new().manual()).unwrap();
     log.append_with(1, &[1; 64], Level::Relaxed).unwrap();
     let (mut reader, mut writer) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {

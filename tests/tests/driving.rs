@@ -129,7 +129,7 @@ fn gated(options: Options, is_direct: bool) -> (TempDir, Log, Arc<Gate>, Arc<Kno
         let gate = Arc::clone(&its_gate);
         Arc::new(Layered(GatedFile { file, gate, is_direct, has_frames }))
     }));
-    let log = Log::create(&dir.path().join("log"), &options.io(io).method(Method::Buffered));
+    let log = Log::create(dir.path().join("log"), &options.io(io).method(Method::Buffered));
     (dir, log.unwrap(), gate, knobs)
 }
 

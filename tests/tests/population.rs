@@ -35,7 +35,7 @@ fn append_finds_the_ring_populated() {
     };
     let dir = temp_dir("populated");
     let before = resident();
-    let log = Log::create(&dir.path().join("log"), &Options::new().ring_len(RING)).unwrap();
+    let log = Log::create(dir.path().join("log"), &Options::new().ring_len(RING)).unwrap();
     // A log that nobody appends to needs no memory.
     log.append_with(1, b"first", Level::Relaxed).unwrap();
     let start = Instant::now();

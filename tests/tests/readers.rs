@@ -467,7 +467,7 @@ fn waiting_reader_is_woken_by_an_entry_by_poison_and_by_the_end() {
         let dir = temp_dir("woken");
         let (io, knobs) = WrapIo::new(StdIo::new());
         let options = Options::new().segment_len(256 * 1024).ring_len(64 * 1024).io(io);
-        let log = Log::create(&dir.path().join("log"), &options).unwrap();
+        let log = Log::create(dir.path().join("log"), &options).unwrap();
         let mut reader = log.reader(ReadFrom::Start, Visibility::Written).unwrap();
         let start = Instant::now();
         thread::scope(|scope| {

@@ -31,7 +31,7 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
 #[test]
 fn append_that_must_not_wait_says_full_and_fits_once_there_is_room() {
     let dir = temp_dir("try");
-    let log = Log::create(&dir.path().join("log"), &small().manual()).unwrap();
+    let log = Log::create(dir.path().join("log"), &small().manual()).unwrap();
     let payload = [7; 4096];
     let mut appended = 0;
     // Nobody else writes: only waiting for room makes some.
@@ -255,7 +255,7 @@ fn second_writer_is_refused_while_the_first_one_lives() {
         "{outcome:?}"
     );
     assert!(matches!(
-        Log::create(&dir.path().join("log"), &options),
+        Log::create(dir.path().join("log"), &options),
         Err(Error::AlreadyExists { .. } | Error::Locked { .. })
     ));
     log.close().unwrap();

@@ -177,7 +177,7 @@ fn logs_of_both_backends_are_the_same_bytes() {
             knobs.still.store(true, Ordering::Relaxed);
             let options = Options::new().io(io).method(method).depth(1).manual();
             let options = options.segment_len(256 * 1024).ring_len(64 * 1024);
-            let log = Log::create(&dir.path().join("log"), &options).unwrap();
+            let log = Log::create(dir.path().join("log"), &options).unwrap();
             for entry in 0..500_u16 {
                 let level = Level::ALL[usize::from(entry) % 3];
                 let payload = entry.to_le_bytes().repeat(usize::from(entry) % 700 + 1);
@@ -302,7 +302,7 @@ fn log_without_a_ring() {
     let dir = temp_dir("no-ring");
     assert!(UringIo::refusal().is_some(), "the filter does nothing");
     let options = Options::new().io(Arc::new(UringIo::new())).segment_len(256 * 1024);
-    let log = Log::create(&dir.path().join("log"), &options).unwrap();
+    let log = Log::create(dir.path().join("log"), &options).unwrap();
     for level in Level::ALL {
         let receipt = log.append_with(1, b"entry", level).unwrap();
         log.wait(receipt).unwrap();

@@ -105,7 +105,7 @@ impl World<'_> {
 
     /// Opens the store: a failure is an error of the store, a broken promise one of the run.
     fn open(&mut self, options: &StoreOptions) -> Result<Result<Store, Error>, Violation> {
-        let store = match Store::open(&self.image.root().join("store"), options) {
+        let store = match Store::open(self.image.root().join("store"), options) {
             Ok(store) => store,
             Err(Error::Recovery(bulla_recovery::Error::Log(bulla_wal::Error::Corrupt(found)))) => {
                 return Err(format!("an undamaged store is refused: {found}"));
