@@ -1,5 +1,6 @@
 //! Why a command ended before its work was done, as plain data. `failure` prints it.
 
+use bulla_recovery::RepairError;
 use std::io;
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Log(#[from] bulla_wal::Error),
     #[error(transparent)]
-    Recovery(#[from] bulla_recovery::Error),
+    Repair(#[from] RepairError),
     #[error(transparent)]
     Store(#[from] bulla_engine::Error),
     #[error("could not {what} {}", path.display())]
@@ -114,11 +115,8 @@ impl Error {
     pub(crate) fn log(&self) -> Option<&bulla_wal::Error> {
         match self {
             Self::Log(error)
-            | Self::Recovery(bulla_recovery::Error::Log(error))
-            | Self::Store(
-                bulla_engine::Error::Log(error)
-                | bulla_engine::Error::Recovery(bulla_recovery::Error::Log(error)),
-            ) => Some(error),
+            | Self::Repair(RepairError::Log(error))
+            | Self::Store(bulla_engine::Error::Log(error)) => Some(error),
             _ => None,
         }
     }

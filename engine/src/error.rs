@@ -78,12 +78,10 @@ pub enum Error {
     /// A checkpoint could not be taken, or could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The log refused or failed; see [`bulla_wal::Error`] for what may be done.
+    /// The log refused, failed or could not be recovered; see [`bulla_wal::Error`] for what
+    /// may be done.
     #[error(transparent)]
     Log(#[from] bulla_wal::Error),
-    /// The log could not be recovered; see [`bulla_recovery::Error`].
-    #[error(transparent)]
-    Recovery(#[from] bulla_recovery::Error),
     /// The log holds an entry that is not a change of records: something other than a store, or
     /// a newer version, wrote it. The log itself is intact; `bulla dump` shows the entry.
     #[error("entry {seq} (LSN {lsn}) is not a record change")]

@@ -38,7 +38,7 @@ impl StoreInspection {
     /// [`report`](Self::report) before relying on it.
     ///
     /// # Errors
-    /// [`Error::Recovery`](crate::Error::Recovery) when there is no log, or it can't be
+    /// [`Error::Log`](crate::Error::Log) when there is no log, or it can't be
     /// read; [`Error::Entry`](crate::Error::Entry)
     /// when it holds something other than changes of tokens;
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) when the log was purged, and no
@@ -150,12 +150,10 @@ impl<'a, R: Record> IntoIterator for &'a StoreInspection<R> {
 }
 
 fn is_of_purge(error: &Error) -> bool {
-    use bulla_recovery::Error::{Log, Purged};
     match error {
-        Error::Checkpoint(CheckpointError::Missing { .. }) | Error::Recovery(Purged { .. }) => true,
-        Error::Recovery(Log(bulla_wal::Error::Io { source, .. })) => {
-            source.kind() == std::io::ErrorKind::NotFound
-        }
+        Error::Checkpoint(CheckpointError::Missing { .. })
+        | Error::Log(bulla_wal::Error::Purged { .. }) => true,
+        Error::Log(error) => error.is_not_found(),
         _ => false,
     }
 }

@@ -107,7 +107,7 @@ fn log_of_something_else_is_refused_by_name() {
     let refused = Store::open(dir.path(), &options()).expect_err("no tokens");
     assert!(matches!(refused, Error::Entry { source: EntryError::Kind(0), .. }), "{refused}");
     let refused = Store::open(dir.path().join("none"), &options().create(false));
-    assert!(matches!(refused, Err(Error::Recovery(_))));
+    assert!(matches!(refused, Err(Error::Log(_))));
 }
 
 #[test]

@@ -11,10 +11,9 @@ use bulla_storage::files::dir::{self, Listing, SegmentFile};
 use bulla_storage::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::FileKind;
-use bulla_storage::{CorruptionKind, Epoch, Error as LogError, Lsn, SegmentNumber};
+use bulla_storage::{CorruptionKind, Epoch, Lsn, SegmentNumber};
 
 use crate::chain::{self, Chain, Span};
-use crate::error::Result;
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
 use crate::plan::{self, Plan, PlannedSegment, ReadHeader};
 use crate::report::Proof;
@@ -22,6 +21,7 @@ use crate::scan::{Bodies, LongFrames, Scan, scan};
 use crate::verdict::{Case, Decision, DurableEnd, Facts, Headers, Successor, Verdict, decide};
 use bulla_storage::frames::reader::{Cursor, End};
 use bulla_storage::frames::timeline::History;
+use bulla_storage::{Error, Result};
 
 /// At most this many segments are scanned at once, each with a read buffer of its own.
 const MAX_SCAN_THREADS: usize = 8;
@@ -322,7 +322,7 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<ReadHeader> {
         Ok(header) => Ok(Ok(header)),
         Err(reason @ (FormatError::Version(_) | FormatError::Features(_))) => {
             let path = dir::segment_path(&log.path, file.number);
-            Err(LogError::Unsupported { path, reason }.into())
+            Err(Error::Unsupported { path, reason }.into())
         }
         Err(reason) => Ok(Err((Headers::Damaged, CorruptionKind::SegmentHeader(reason)))),
     }

@@ -1,32 +1,14 @@
-//! What can go wrong with a recovery, told apart by what the caller may do next.
+//! What can go wrong with a repair; all else is the log's own error.
 
-use bulla_storage::{Corruption, Lsn};
+use bulla_storage::{Error, Lsn};
 
-/// The result of a recovery operation.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// An error of recovery. Environment and corruption come from [`bulla_storage::Error`];
-/// the others are about positions that a caller kept or chose.
+/// An error of a repair.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
-    /// The environment, the options, or corruption (then nothing was changed).
+pub enum RepairError {
+    /// The environment, the options, or a damaged CONTROL; see [`Error`].
     #[error(transparent)]
-    Log(#[from] bulla_storage::Error),
-    /// The range starts below the low-water mark: its entries were purged.
-    #[error("{position} is below the log's start, LSN {low_water}: it was purged")]
-    Purged {
-        /// The position asked for.
-        position: crate::range::Bound,
-        /// Where the log starts.
-        low_water: Lsn,
-    },
-    /// Another process opened, cut or repaired the log while it was read. Read it again.
-    #[error("the log was changed while it was read, at LSN {lsn}: read it again")]
-    Changed {
-        /// What can no longer be read. No durable mark covered it.
-        lsn: Lsn,
-    },
+    Log(#[from] Error),
     /// A repair can't cut there; nothing was changed.
     #[error("cannot cut at LSN {cut_at}: {reason}")]
     Cut {
@@ -35,9 +17,6 @@ pub enum Error {
         /// Why not.
         reason: CutRefused,
     },
-    /// All 2^32 epochs are used up. Copy the entries into a new log.
-    #[error("no epoch is left for another open")]
-    EpochsExhausted,
 }
 
 /// Why a repair can't cut where it was asked to.
@@ -55,41 +34,13 @@ pub enum CutRefused {
     InsideFrame(Lsn),
 }
 
-impl Error {
-    /// Returns the corruption, if it is one.
-    #[must_use]
-    pub fn corruption(&self) -> Option<&Corruption> {
-        match self {
-            Self::Log(bulla_storage::Error::Corrupt(corruption)) => Some(corruption),
-            _ => None,
+/// Adds to a corruption up to where the log was proved durable.
+pub(crate) fn proved_durable(error: Error, durable: Lsn) -> Error {
+    match error {
+        Error::Corrupt(mut corruption) => {
+            corruption.durable = Some(durable);
+            Error::Corrupt(corruption)
         }
-    }
-}
-
-impl Error {
-    /// Adds to a corruption up to where the log was proved durable.
-    pub(crate) fn proved_durable(self, durable: Lsn) -> Self {
-        match self {
-            Self::Log(bulla_storage::Error::Corrupt(mut corruption)) => {
-                corruption.durable = Some(durable);
-                Self::Log(bulla_storage::Error::Corrupt(corruption))
-            }
-            other => other,
-        }
-    }
-
-    /// Returns whether a file that was listed is gone.
-    pub(crate) fn is_not_found(&self) -> bool {
-        matches!(
-            self,
-            Self::Log(bulla_storage::Error::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound
-        )
-    }
-}
-
-impl From<Corruption> for Error {
-    fn from(corruption: Corruption) -> Self {
-        Self::Log(bulla_storage::Error::from(Box::new(corruption)))
+        other => other,
     }
 }

@@ -10,7 +10,7 @@ use bulla_storage::Options;
 use bulla_storage::frames::anchor::Landmark;
 
 use crate::analysis::Analysis;
-use crate::error::{Error, Result};
+use crate::error::proved_durable;
 use crate::log_dir::{LogDir, Piece, read_control};
 use crate::map::{self, SegmentBytes};
 use crate::plan::PlannedSegment;
@@ -19,6 +19,7 @@ use crate::replay::{self, EntryView, ReplayStats};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
 use bulla_storage::frames::reader::Cursor;
+use bulla_storage::{Error, Result};
 
 /// At most this many times a log that is being written is scanned.
 const MAX_SCANS: u32 = 8;
@@ -177,7 +178,7 @@ fn explained(analysis: &Analysis, error: Error) -> Error {
     let durable = analysis.chain.durable_end;
     let is_newest = |newest: &PlannedSegment| newest.newest && newest.number == segment;
     if lsn < durable {
-        error.proved_durable(durable)
+        proved_durable(error, durable)
     } else if analysis.plan.segments.iter().any(is_newest) {
         Error::Changed { lsn }
     } else {

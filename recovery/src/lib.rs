@@ -68,7 +68,8 @@ mod verdict;
 /// The layer below, whose types are in the signatures here.
 pub use bulla_storage as storage;
 pub use bulla_storage::frames::timeline::History;
-pub use error::{CutRefused, Error, Result};
+pub use bulla_storage::{Error, Result};
+pub use error::{CutRefused, RepairError};
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
 pub use open::{Recovery, open};

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use bulla_storage::files::{control, dir};
 use bulla_storage::format::{Control, Header, MAX_SECTOR};
 use bulla_storage::io::Io;
-use bulla_storage::{
-    Corruption, CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber,
-};
+use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
 
-use crate::error::{Error, Result};
 use bulla_storage::frames::read_buffer::Window;
 use bulla_storage::frames::reader::{Cursor, End, Start, Walk};
+use bulla_storage::{Error, Result};
 
 /// A log's directory, and how it is read.
 #[derive(Debug)]
@@ -95,8 +93,8 @@ impl LogDir {
 pub(crate) fn read_control(path: &Path, options: &Options) -> Result<Control> {
     let io = options.io.as_ref();
     let listing = match dir::list(io, path) {
-        Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Err(LogError::NotALog { path: path.to_owned() }.into());
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NotALog { path: path.to_owned() }.into());
         }
         listing => listing?,
     };
@@ -104,7 +102,7 @@ pub(crate) fn read_control(path: &Path, options: &Options) -> Result<Control> {
         return Ok(control::read(io, path)?);
     }
     match listing.segments.first() {
-        None => Err(LogError::NotALog { path: path.to_owned() }.into()),
+        None => Err(Error::NotALog { path: path.to_owned() }.into()),
         Some(segment) => Err(Corruption {
             segment: Some(segment.number),
             offset: None,

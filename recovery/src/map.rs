@@ -5,9 +5,9 @@
 
 use bulla_storage::format::all_zero;
 
-use crate::error::Result;
 use crate::log_dir::{LogDir, Piece};
 use crate::report::{Seal, SegmentReport, SegmentState, Status};
+use bulla_storage::Result;
 use bulla_storage::frames::read_buffer::{WINDOW_LEN, to_usize};
 
 /// What the bytes of a segment's file are, in whole sectors; together they are its length.

@@ -17,10 +17,9 @@ use bulla_storage::files::dir;
 use bulla_storage::files::recovered::{begin, check_device, create};
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::Lock;
-use bulla_storage::{Error as LogError, Options, Recovered};
+use bulla_storage::{Options, Recovered};
 
 use crate::analysis::Analysis;
-use crate::error::{Error, Result};
 use crate::log_dir::{LogDir, Piece, read_control};
 use crate::range::Range;
 use crate::replay::{self, EntryView, ReplayStats};
@@ -31,6 +30,7 @@ use crate::trim::{keep_cut_bytes, remove_dead, trim};
 use crate::verdict::Case;
 use bulla_storage::frames::reader::Cursor;
 use bulla_storage::frames::timeline::History;
+use bulla_storage::{Error, Result};
 
 /// A log that was recovered and is locked. What it shows is durable.
 #[derive(Debug)]
@@ -51,11 +51,11 @@ impl Recovery {
     /// quarantine, and the lock is held. It can crash anywhere and run again.
     ///
     /// # Errors
-    /// [`Corrupt`](LogError::Corrupt): then nothing was changed; examine it with
+    /// [`Corrupt`](Error::Corrupt): then nothing was changed; examine it with
     /// [`Inspection`](crate::Inspection), restore a copy, or [`repair`](crate::repair).
-    /// [`NotALog`](LogError::NotALog), [`Locked`](LogError::Locked),
-    /// [`Unsupported`](LogError::Unsupported), [`SectorTooSmall`](LogError::SectorTooSmall),
-    /// [`Options`](LogError::Options), [`Io`](LogError::Io) (free space or mend the device,
+    /// [`NotALog`](Error::NotALog), [`Locked`](Error::Locked),
+    /// [`Unsupported`](Error::Unsupported), [`SectorTooSmall`](Error::SectorTooSmall),
+    /// [`Options`](Error::Options), [`Io`](Error::Io) (free space or mend the device,
     /// and try again).
     pub fn run(dir: &Path, options: &Options) -> Result<Self> {
         Self::run_above(dir, options, || Ok(Vec::new()))
@@ -137,7 +137,7 @@ impl Recovery {
     ///
     /// # Errors
     /// [`Purged`](crate::Error::Purged) when the range starts below the log;
-    /// [`Io`](LogError::Io); [`Corrupt`](LogError::Corrupt) when the log has changed.
+    /// [`Io`](Error::Io); [`Corrupt`](Error::Corrupt) when the log has changed.
     pub fn replay(
         &self,
         range: Range,
@@ -164,7 +164,7 @@ pub fn open(dir: &Path, options: &Options) -> Result<(Recovered, Report)> {
                 let report = recovery.report.clone();
                 return Ok((recovery.into_recovered(), report));
             }
-            Err(Error::Log(LogError::NotALog { .. })) => {}
+            Err(Error::NotALog { .. }) => {}
             Err(error) => return Err(error),
         }
         match create(dir, options) {
@@ -173,7 +173,7 @@ pub fn open(dir: &Path, options: &Options) -> Result<(Recovered, Report)> {
                 return Ok((recovered, report));
             }
             // Another process was quicker: its log is recovered once that process unlocks it.
-            Err(LogError::AlreadyExists { .. }) => {}
+            Err(Error::AlreadyExists { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -241,7 +241,7 @@ impl LockedLog {
         // What a listing shows after a kill may not be on disk. Nothing may be built on
         // it, or removed because of it, before it is.
         if !skip(Point::OpenDirSync) {
-            io.sync_dir(path).map_err(LogError::io("sync", path))?;
+            io.sync_dir(path).map_err(Error::io("sync", path))?;
         }
         let control_now = *control.current();
         let landmarks = landmarks()?;
@@ -264,7 +264,7 @@ impl LockedLog {
 }
 
 fn is_out_of_space(error: &Error) -> bool {
-    let Error::Log(LogError::Io { source, .. }) = error else { return false };
+    let Error::Io { source, .. } = error else { return false };
     matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

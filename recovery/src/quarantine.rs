@@ -6,15 +6,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bulla_storage::Error as LogError;
 use bulla_storage::faults::failpoints::{Point, skip};
 use bulla_storage::files::dir;
 use bulla_storage::format::all_zero;
 use bulla_storage::io::write_full;
 
-use crate::error::Result;
 use crate::log_dir::LogDir;
 use bulla_storage::frames::read_buffer::{WINDOW_LEN, Window};
+use bulla_storage::{Error, Result};
 
 /// The folder, created with the first copy.
 #[derive(Debug)]
@@ -53,31 +52,30 @@ impl<'a> Quarantine<'a> {
     fn copy(&mut self, window: &mut Window, from: u64, to: u64, name: &str) -> Result<()> {
         let io = self.log.io.as_ref();
         if self.copies.is_empty() {
-            io.create_dir(&self.path).map_err(LogError::io("create", &self.path))?;
+            io.create_dir(&self.path).map_err(Error::io("create", &self.path))?;
         }
         let path = self.path.join(name);
         let temporary = self.path.join(format!("{name}.tmp"));
         match io.unlink(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(LogError::io("remove", temporary)(error).into());
+                return Err(Error::io("remove", temporary)(error).into());
             }
             _ => {}
         }
-        let file = io.create(&temporary, false).map_err(LogError::io("create", &temporary))?;
+        let file = io.create(&temporary, false).map_err(Error::io("create", &temporary))?;
         let mut at = from;
         while at < to {
             let bytes = window.bytes(at, (to - at).min(WINDOW_LEN))?;
             if bytes.is_empty() {
                 break;
             }
-            write_full(file.as_ref(), bytes, at - from)
-                .map_err(LogError::io("write", &temporary))?;
+            write_full(file.as_ref(), bytes, at - from).map_err(Error::io("write", &temporary))?;
             at += bytes.len() as u64;
         }
         if !skip(Point::QuarantineSync) {
-            file.sync().map_err(LogError::io("sync", &temporary))?;
+            file.sync().map_err(Error::io("sync", &temporary))?;
         }
-        io.rename(&temporary, &path).map_err(LogError::io("rename", &temporary))?;
+        io.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
         self.copies.push(path);
         Ok(())
     }
@@ -86,8 +84,8 @@ impl<'a> Quarantine<'a> {
     pub(crate) fn finish(self) -> Result<Vec<PathBuf>> {
         if !self.copies.is_empty() && !skip(Point::QuarantineDirSync) {
             let io = self.log.io.as_ref();
-            io.sync_dir(&self.path).map_err(LogError::io("sync", &self.path))?;
-            io.sync_dir(&self.log.path).map_err(LogError::io("sync", &self.log.path))?;
+            io.sync_dir(&self.path).map_err(Error::io("sync", &self.path))?;
+            io.sync_dir(&self.log.path).map_err(Error::io("sync", &self.log.path))?;
         }
         Ok(self.copies)
     }

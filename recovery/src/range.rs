@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use bulla_storage::{Lsn, Seq};
+use bulla_storage::{Lsn, ReadFrom, Seq};
 
 use bulla_storage::frames::reader::Cursor;
 
@@ -31,6 +31,17 @@ impl fmt::Display for Bound {
             Self::Seq(seq) => write!(f, "Seq {seq}"),
             Self::Time(ns) => write!(f, "{ns} ns since 1970"),
             Self::Unbounded => f.write_str("unbounded"),
+        }
+    }
+}
+
+impl From<Bound> for ReadFrom {
+    fn from(bound: Bound) -> Self {
+        match bound {
+            Bound::Lsn(lsn) => Self::Lsn { epoch: None, lsn },
+            Bound::Seq(seq) => Self::Seq(seq),
+            Bound::Time(wall_ns) => Self::Time(wall_ns),
+            Bound::Unbounded => Self::Start,
         }
     }
 }

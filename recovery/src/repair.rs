@@ -16,10 +16,10 @@ use bulla_storage::files::dir::{self, SegmentFile};
 use bulla_storage::files::recovered::begin;
 use bulla_storage::frames::anchor::Landmark;
 use bulla_storage::io::FileKind;
-use bulla_storage::{Epoch, Error as LogError, Lsn, Options, SegmentNumber, Seq};
+use bulla_storage::{Epoch, Lsn, Options, SegmentNumber, Seq};
 
 use crate::analysis::Analysis;
-use crate::error::{CutRefused, Error, Result};
+use crate::error::{CutRefused, RepairError};
 use crate::inspect::undisturbed;
 use crate::log_dir::LogDir;
 use crate::open::LockedLog;
@@ -30,6 +30,7 @@ use crate::report::Report;
 use crate::scan::Bodies;
 use crate::tail_rewrite::{Tail, clip, commit};
 use crate::trim::{keep_len, remove_dead, trim};
+use bulla_storage::{Error, Result};
 
 /// What to repair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,7 +114,11 @@ pub struct CutFile {
 ///
 /// # Errors
 /// Those of [`repair`].
-pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<RepairPreview> {
+pub fn preview_repair(
+    path: &Path,
+    options: &Options,
+    plan: RepairPlan,
+) -> Result<RepairPreview, RepairError> {
     let (log, analysis) = undisturbed(path, options, Bodies::Checked)?;
     let tail = checked_tail(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
@@ -140,9 +145,13 @@ pub fn preview_repair(path: &Path, options: &Options, plan: RepairPlan) -> Resul
 /// are in `quarantine/`.
 ///
 /// # Errors
-/// [`Cut`](Error::Cut) when the log can't be cut there: nothing was changed. Those of
+/// [`Cut`](RepairError::Cut) when the log can't be cut there: nothing was changed. Those of
 /// [`Recovery::run`](crate::Recovery::run), but for corruption of segments.
-pub fn repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<RepairReport> {
+pub fn repair(
+    path: &Path,
+    options: &Options,
+    plan: RepairPlan,
+) -> Result<RepairReport, RepairError> {
     let LockedLog { log, lock, control, analysis, .. } = LockedLog::read(path, options)?;
     let tail = checked_tail(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
@@ -160,14 +169,14 @@ pub fn repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<Repair
         let path = dir::segment_path(&log.path, file.number);
         match log.io.unlink(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(LogError::io("remove", path)(error).into());
+                return Err(Error::io("remove", path)(error).into());
             }
             _ => {}
         }
     }
     // One that came back after a power loss would make the log be refused again.
     if !unread.is_empty() {
-        log.io.sync_dir(&log.path).map_err(LogError::io("sync", &log.path))?;
+        log.io.sync_dir(&log.path).map_err(Error::io("sync", &log.path))?;
     }
     trim(&log, &analysis, &committed.pieces)?;
     remove_dead(&log, &analysis)?;
@@ -181,8 +190,8 @@ pub fn repair(path: &Path, options: &Options, plan: RepairPlan) -> Result<Repair
 }
 
 /// Returns the tail that is rewritten when the log is cut at a position, if it can be.
-fn checked_tail(log: &LogDir, analysis: &Analysis, cut_at: Lsn) -> Result<Tail> {
-    let refuse = |reason| Err(Error::Cut { cut_at, reason });
+fn checked_tail(log: &LogDir, analysis: &Analysis, cut_at: Lsn) -> Result<Tail, RepairError> {
+    let refuse = |reason| Err(RepairError::Cut { cut_at, reason });
     let (start, end) = (analysis.start(), analysis.chain.valid_end);
     if cut_at < start.lsn {
         return refuse(CutRefused::BelowStart(start.lsn));

@@ -15,15 +15,15 @@ use bulla_storage::files::recovered::{LiveSegment, random_nonce};
 use bulla_storage::files::segment::{self, NewSegment};
 use bulla_storage::format::{Control, Frame, FrameKind, Header, LowWater, Opening, Seed};
 use bulla_storage::io::{AlignedBuf, File, Lock, write_full};
-use bulla_storage::{Epoch, Error as LogError, Lsn, Recovered};
+use bulla_storage::{Epoch, Lsn, Recovered};
 
 use crate::analysis::Analysis;
-use crate::error::{Error, Result};
 use crate::log_dir::{LogDir, Piece};
 use crate::plan::Plan;
 use crate::replay;
 use bulla_storage::frames::read_buffer::to_usize;
 use bulla_storage::frames::reader::{Cursor, Found};
+use bulla_storage::{Error, Result};
 
 /// Rewritten frames are written in pieces of this many bytes.
 const CHUNK_LEN: u64 = 1024 * 1024;
@@ -74,7 +74,7 @@ pub(crate) fn commit(
         ..analysis.plan.low_water
     };
     let next = Control { epoch: header.epoch, nonce: header.nonce, low_water, ..analysis.control };
-    control.store(next, Point::ControlEpochSync).map_err(LogError::io("write", control.path()))?;
+    control.store(next, Point::ControlEpochSync).map_err(Error::io("write", control.path()))?;
     let new = NewSegment {
         header: &header,
         len: log.options.opening_len(tail.len()),

@@ -7,15 +7,15 @@
 use std::io;
 use std::path::PathBuf;
 
+use bulla_storage::SegmentNumber;
 use bulla_storage::files::dir;
 use bulla_storage::io::{Access, FileKind};
-use bulla_storage::{Error as LogError, SegmentNumber};
 
 use crate::analysis::Analysis;
-use crate::error::Result;
 use crate::log_dir::{LogDir, Piece};
 use crate::plan::PlannedSegment;
 use crate::quarantine::Quarantine;
+use bulla_storage::{Error, Result};
 
 /// Returns the file offset after what the segment with this index in the plan keeps, which
 /// includes everything below the start of the scan.
@@ -67,8 +67,8 @@ pub(crate) fn trim(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Resul
         let keep = kept_len(analysis, pieces, index, segment);
         if segment.file_len > keep {
             let path = dir::segment_path(&log.path, segment.number);
-            let file = log.io.open(&path, Access::WRITE).map_err(LogError::io("open", &path))?;
-            file.set_len(keep).map_err(LogError::io("truncate", &path))?;
+            let file = log.io.open(&path, Access::WRITE).map_err(Error::io("open", &path))?;
+            file.set_len(keep).map_err(Error::io("truncate", &path))?;
         }
     }
     Ok(())
@@ -85,7 +85,7 @@ pub(crate) fn remove_dead(log: &LogDir, analysis: &Analysis) -> Result<()> {
     for path in dead.chain(analysis.listing.temporaries.iter().cloned()) {
         match log.io.unlink(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(LogError::io("remove", path)(error).into());
+                return Err(Error::io("remove", path)(error).into());
             }
             _ => {}
         }

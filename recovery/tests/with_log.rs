@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulla_recovery::{
-    CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Seal, Status, open, preview_repair,
-    replay,
+    CutRefused, Inspection, Range, Recovery, RepairPlan, Seal, Status, open, preview_repair, replay,
 };
 use bulla_storage::io::Io;
 use bulla_storage::io::sim::SimDisk;
@@ -215,7 +214,10 @@ fn every_boundary_of_a_long_segment_is_found_and_nothing_else() {
         assert_eq!((cut.kept_entries, cut.first_lost.0), (entries as u64, entries as u64 + 1));
         let inside = preview(Lsn(pair[0].0 + 512));
         let frame = CutRefused::InsideFrame(pair[0]);
-        assert!(matches!(inside, Err(Error::Cut { reason, .. }) if reason == frame), "{inside:?}");
+        assert!(
+            matches!(inside, Err(bulla_recovery::RepairError::Cut { reason, .. }) if reason == frame),
+            "{inside:?}"
+        );
     }
     let recovery = Recovery::run(Path::new(DIR), &options).expect("recover");
     assert_eq!(recovery.report().entries, 30);

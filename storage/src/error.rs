@@ -107,6 +107,15 @@ pub enum Error {
         /// Where the log starts.
         low_water: Lsn,
     },
+    /// Another process opened, cut or repaired the log while it was read. Read it again.
+    #[error("the log was changed while it was read, at LSN {lsn}: read it again")]
+    Changed {
+        /// The position that is no longer there: no durable mark covered it.
+        lsn: Lsn,
+    },
+    /// All 2^32 epochs are used up. Copy the entries into a new log.
+    #[error("no epoch is left for another open")]
+    EpochsExhausted,
     /// No entry starts at this position; it is no receipt's.
     #[error("no entry starts at LSN {lsn}")]
     NoEntry {
@@ -278,7 +287,28 @@ pub enum FrameDamage {
     Boundary,
 }
 
+impl From<Corruption> for Error {
+    fn from(corruption: Corruption) -> Self {
+        Self::Corrupt(Box::new(corruption))
+    }
+}
+
 impl Error {
+    /// Returns the corruption, if it is that.
+    #[must_use]
+    pub fn corruption(&self) -> Option<&Corruption> {
+        match self {
+            Self::Corrupt(corruption) => Some(corruption),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a file was not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Wraps a system error with what was tried on which path.
     pub fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

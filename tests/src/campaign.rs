@@ -304,9 +304,7 @@ impl World {
                         Ok(stats)
                             if stats.entries == shown.entries.len() as u64
                                 && stats.last.is_none_or(|(lsn, _)| lsn < shown.last_lsn) => {}
-                        Err(bulla_recovery::Error::Log(
-                            Error::Io { .. } | Error::NotALog { .. },
-                        )) => {}
+                        Err(Error::Io { .. } | Error::NotALog { .. }) => {}
                         other => return Err(format!("I29: a replay in one pass gave {other:?}")),
                     }
                     if looked.is_some_and(|looked| looked != shown.last_lsn) {
@@ -687,5 +685,5 @@ impl World {
 }
 
 fn is_corruption(error: &bulla_recovery::Error) -> bool {
-    matches!(error, bulla_recovery::Error::Log(Error::Corrupt(_)))
+    matches!(error, Error::Corrupt(_))
 }

@@ -179,7 +179,7 @@ impl World<'_> {
         let dir = self.image.root().join("log");
         let recovery = match Recovery::run(&dir, options) {
             Ok(recovery) => recovery,
-            Err(bulla_recovery::Error::Log(Error::NotALog { .. })) => {
+            Err(Error::NotALog { .. }) => {
                 return Ok(Log::create(&dir, options).map_err(Into::into));
             }
             Err(error) if is_corruption(&error) => {
@@ -282,5 +282,5 @@ impl World<'_> {
 }
 
 fn is_corruption(error: &bulla_recovery::Error) -> bool {
-    matches!(error, bulla_recovery::Error::Log(Error::Corrupt(_)))
+    matches!(error, Error::Corrupt(_))
 }

@@ -68,7 +68,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(dir: &Path, options: &Options) -> Result<Opened, bulla_recovery::Error> {
     let recovery = match Recovery::run(dir, options) {
         Ok(recovery) => recovery,
-        Err(bulla_recovery::Error::Log(Error::NotALog { .. })) => {
+        Err(Error::NotALog { .. }) => {
             let log = Log::create(dir, options)?;
             let shown = Shown { first_seq: Seq(1), epoch: log.epoch(), ..Shown::default() };
             return Ok(Opened { log, shown, report: None });

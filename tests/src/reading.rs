@@ -183,7 +183,7 @@ impl World {
         let options = self.options.clone().io(self.disk.process());
         let dir = Path::new(DIR);
         let recovered = match Recovery::run(dir, &options) {
-            Err(bulla_recovery::Error::Log(Error::NotALog { .. })) => {
+            Err(Error::NotALog { .. }) => {
                 return Log::create(dir, &options)
                     .map_err(|error| format!("I20h: creating: {error:?}"));
             }

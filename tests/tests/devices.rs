@@ -47,7 +47,7 @@ fn shown(disk: &SimDisk, method: Method) -> Result<u64, bulla_recovery::Error> {
 }
 
 fn is_corruption<T>(result: &Result<T, bulla_recovery::Error>) -> bool {
-    matches!(result, Err(bulla_recovery::Error::Log(Error::Corrupt(_))))
+    matches!(result, Err(Error::Corrupt(_)))
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn device_that_ignores_syncs_loses_acknowledged_entries_and_shows_no_wrong_ones(
             match shown(&disk, method) {
                 Ok(entries) => lost += u64::from(entries < u64::from(ENTRIES)),
                 // A promise that survived tells.
-                Err(bulla_recovery::Error::Log(Error::Corrupt(_))) => refused += 1,
+                Err(Error::Corrupt(_)) => refused += 1,
                 Err(error) => panic!("seed {seed}: {error}"),
             }
         }
@@ -157,7 +157,7 @@ fn lie_about_control_loses_nothing_or_is_refused() {
                 told += 1;
                 match shown(&disk, method) {
                     Ok(entries) => assert_eq!(entries, u64::from(ENTRIES), "{lie:?}, {after}"),
-                    Err(bulla_recovery::Error::Log(Error::Corrupt(_))) => refused += 1,
+                    Err(Error::Corrupt(_)) => refused += 1,
                     Err(error) => panic!("{lie:?}, {after}: {error:?}"),
                 }
             }
@@ -238,7 +238,7 @@ fn store_on_a_device_that_ignores_syncs_shows_what_it_held_once_or_is_refused() 
                 assert!(moments.contains(&held), "seed {seed}: {held:?}");
                 shown += 1;
             }
-            Err(StoreError::Checkpoint(_) | StoreError::Recovery(_)) => refused += 1,
+            Err(StoreError::Checkpoint(_) | StoreError::Log(_)) => refused += 1,
             Err(error) => panic!("seed {seed}: {error:?}"),
         }
     }

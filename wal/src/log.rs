@@ -70,9 +70,9 @@ impl Log {
     /// other writers. Any number of readers may have it open.
     ///
     /// # Errors
-    /// Those of [`bulla_recovery::open`]: [`Error::Locked`], [`Error::Corrupt`] (then nothing
-    /// was changed; `bulla verify` and `bulla repair` go on from there), [`Error::Io`] and
-    /// the others of [`create`](Self::create) and [`start`](Self::start).
+    /// [`Error::Locked`]; [`Error::Corrupt`] (nothing was changed; `bulla verify` and
+    /// `bulla repair` continue from there); [`Error::Io`]; the others of
+    /// [`create`](Self::create) and [`start`](Self::start).
     ///
     /// # Examples
     /// ```
@@ -85,12 +85,9 @@ impl Log {
     /// log.wait(log.append_with(1, b"a fact", Level::Strict)?)?;
     /// log.close()?;
     /// # std::fs::remove_dir_all(&dir).unwrap();
-    /// # Ok::<(), bulla_wal::recovery::Error>(())
+    /// # Ok::<(), bulla_wal::Error>(())
     /// ```
-    pub fn open(
-        dir: impl AsRef<Path>,
-        options: &Options,
-    ) -> bulla_recovery::Result<(Self, Report)> {
+    pub fn open(dir: impl AsRef<Path>, options: &Options) -> Result<(Self, Report)> {
         let (recovered, report) = bulla_recovery::open(dir.as_ref(), options)?;
         Ok((Self::start(recovered)?, report))
     }

@@ -47,7 +47,7 @@ struct Lists {
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let (inspection, checkpoints) = match inspect(&args.dir, &Options::new(), true) {
-        Err(Error::Recovery(error)) => return verify_control(error, out),
+        Err(Error::Log(error)) => return verify_control(error, out),
         inspected => inspected?,
     };
     let found = inspection.report();

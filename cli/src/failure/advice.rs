@@ -3,6 +3,7 @@
 use std::io;
 
 use bulla_engine::CheckpointError;
+use bulla_recovery::RepairError;
 use bulla_wal::CorruptionKind;
 
 use crate::error::Error;
@@ -59,12 +60,8 @@ fn fixed(error: &Error) -> Option<&'static str> {
         Error::Store(bulla_engine::Error::Quota(_)) => {
             Some("delete tokens, then run the command again")
         }
-        Error::Recovery(bulla_recovery::Error::Cut { .. }) => {
+        Error::Repair(RepairError::Cut { .. }) => {
             Some("`bulla verify DIR` shows the last position that can be kept, as last lsn")
-        }
-        Error::Recovery(bulla_recovery::Error::Purged { .. }) => Some(LATER_POSITION),
-        Error::Recovery(bulla_recovery::Error::Changed { .. }) => {
-            Some("run the command again: another process changed the log meanwhile")
         }
         Error::File { source, .. } => of_io(source.kind()),
         _ => of_input(error).or_else(|| of_command(error)),

@@ -69,7 +69,7 @@ fn read_all(checkpoint: &Checkpoint) -> Result<(), CheckpointFault> {
 /// `inspection` is of the same directory; for a running store, make it after `files`.
 ///
 /// # Errors
-/// [`Error::Recovery`](crate::Error::Recovery) when the log can't be read.
+/// [`Error::Log`](crate::Error::Log) when the log can't be read.
 pub fn usable_checkpoints(
     dir: impl AsRef<Path>,
     options: &Options,
@@ -93,7 +93,7 @@ pub fn usable_checkpoints(
 /// repair that cuts above them a store can open from the newest of them.
 ///
 /// # Errors
-/// [`Error::Recovery`](crate::Error::Recovery) when the log can't be read.
+/// [`Error::Log`](crate::Error::Log) when the log can't be read.
 pub fn standing_checkpoints(inspection: &Inspection, files: &[CheckpointFile]) -> Result<Vec<u64>> {
     Ok(numbers(files, &inspection.standing(&landmarks(files))?))
 }
@@ -102,7 +102,7 @@ pub fn standing_checkpoints(inspection: &Inspection, files: &[CheckpointFile]) -
 /// same directory as it is now.
 ///
 /// # Errors
-/// [`Error::Recovery`](crate::Error::Recovery) when the log can't be read.
+/// [`Error::Log`](crate::Error::Log) when the log can't be read.
 pub fn usable_checkpoints_after(
     repair: &RepairPreview,
     inspection: &Inspection,

@@ -93,7 +93,7 @@ impl Store {
     /// on first access, or by [`load`](Store::load).
     ///
     /// # Errors
-    /// [`Error::Recovery`] when the log is corrupt (nothing was changed), locked or not there;
+    /// [`Error::Log`] when the log is corrupt (nothing was changed), locked or not there;
     /// [`Error::Entry`] when it holds something other than changes of tokens;
     /// [`Error::Checkpoint`] with [`Missing`](CheckpointError::Missing) when the log was purged
     /// and no checkpoint replaces what is gone; [`Error::Log`] when it can't be created or

@@ -65,6 +65,5 @@ pub(super) fn create(dir: &Path, options: &Options) -> Result<Opened> {
 
 /// Returns whether an error says that the directory holds no log.
 pub(super) fn is_not_there(error: &Error) -> bool {
-    use bulla_recovery::Error::Log;
-    matches!(error, Error::Recovery(Log(bulla_wal::Error::NotALog { .. })))
+    matches!(error, Error::Log(bulla_wal::Error::NotALog { .. }))
 }

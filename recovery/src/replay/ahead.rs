@@ -13,10 +13,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bulla_storage::format::MAX_FRAME_LEN;
 
-use crate::error::{Error, Result};
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
 use bulla_storage::frames::read_buffer::WINDOW_LEN;
 use bulla_storage::frames::reader::{Batch, Located, Walk};
+use bulla_storage::{Error, Result};
 
 /// More threads than this would wait for the memory.
 const MAX_THREADS: usize = 4;

@@ -12,10 +12,10 @@ pub use bulla_storage::EntryView;
 use bulla_storage::format::Entries;
 use bulla_storage::{Lsn, SegmentNumber, Seq};
 
-use crate::error::{Error, Result};
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
 use crate::range::{Bound, Range};
 use bulla_storage::frames::reader::{Cursor, Found, Located, Step};
+use bulla_storage::{Error, Result};
 
 /// What a replay read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -45,7 +45,7 @@ pub(crate) fn replay(
     mut visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> Result<ReplayStats> {
     if range.from.starts_below(start) {
-        return Err(Error::Purged { position: range.from, low_water: start.lsn });
+        return Err(Error::Purged { position: range.from.into(), low_water: start.lsn });
     }
     let mut stats = ReplayStats::default();
     // A piece's end is where the next frame starts: a range from there on has nothing of it.

@@ -6,7 +6,7 @@ use std::path::Path;
 use bulla_recovery::{Error, Evidence, Inspection, Proof, Range, Recovery, Status, open};
 use bulla_storage::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header};
 use bulla_storage::io::sim::SimDisk;
-use bulla_storage::{CorruptionKind, Error as LogError, FrameDamage, Lsn, Options, SegmentNumber};
+use bulla_storage::{CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
 
 use super::image::{DIR, Image, SEGMENT_LEN, contents, options, segment};
 
@@ -99,7 +99,7 @@ fn newer_version_is_unsupported_not_corrupt() {
             inspect(&disk).map(drop).expect_err("unsupported"),
             Recovery::run(Path::new(DIR), &options(&disk)).map(drop).expect_err("unsupported"),
         ] {
-            let Error::Log(LogError::Unsupported { reason, .. }) = error else {
+            let Error::Unsupported { reason, .. } = error else {
                 panic!("{error}");
             };
             assert_eq!(reason, FormatError::Version(2));
@@ -527,7 +527,7 @@ fn read_error_is_never_an_end() {
             after,
         );
         let error = inspect(&disk).map(drop).expect_err("an error");
-        assert!(matches!(error, Error::Log(LogError::Io { .. })), "{error}");
+        assert!(matches!(error, Error::Io { .. }), "{error}");
         disk.clear_faults();
     }
     assert!(contents(&disk) == before);
@@ -579,7 +579,7 @@ fn sector_larger_than_the_logs_is_refused() {
     let disk = three().disk();
     disk.configure(|config| config.physical_sector = Some(4096));
     let error = open(Path::new(DIR), &options(&disk)).map(drop).expect_err("refused");
-    assert!(matches!(error, Error::Log(LogError::SectorTooSmall { device: 4096, log: 512 })));
+    assert!(matches!(error, Error::SectorTooSmall { device: 4096, log: 512 }));
 }
 
 #[test]
@@ -588,7 +588,7 @@ fn locked_log_is_not_recovered_but_can_be_inspected() {
     let first = options(&disk);
     let recovery = Recovery::run(Path::new(DIR), &first).expect("recover");
     let error = Recovery::run(Path::new(DIR), &options(&disk)).map(drop).expect_err("locked");
-    assert!(matches!(error, Error::Log(LogError::Locked { .. })), "{error}");
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
     assert_eq!(inspect(&disk).expect("inspect").report().entries, 6);
     drop(recovery);
 }
@@ -597,7 +597,7 @@ fn locked_log_is_not_recovered_but_can_be_inspected() {
 fn directory_without_a_log_is_told_from_one() {
     let disk = SimDisk::new(1);
     let error = inspect(&disk).map(drop).expect_err("no log");
-    assert!(matches!(error, Error::Log(LogError::NotALog { .. })));
+    assert!(matches!(error, Error::NotALog { .. }));
     let (recovered, report) = open(Path::new(DIR), &options(&disk)).expect("create");
     assert_eq!((report.entries, report.status), (0, Status::Clean));
     drop(recovered);
@@ -631,7 +631,7 @@ fn links_and_fifos_are_never_followed() {
         }
         let error = Recovery::run(dir, &options).map(drop).expect_err("refused");
         // A device with larger sectors refuses this log's before it is looked at.
-        if !matches!(error, Error::Log(LogError::SectorTooSmall { .. })) {
+        if !matches!(error, Error::SectorTooSmall { .. }) {
             assert_eq!(
                 error.corruption().expect("corrupt").kind,
                 CorruptionKind::NotAFile,

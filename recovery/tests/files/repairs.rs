@@ -4,8 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{
-    CutRefused, Error, Inspection, Range, Recovery, RepairPlan, Report, Status, preview_repair,
-    repair,
+    CutRefused, Inspection, Range, Recovery, RepairPlan, Report, Status, preview_repair, repair,
 };
 use bulla_storage::Lsn;
 use bulla_storage::io::sim::{CrashKind, SimDisk};
@@ -137,7 +136,9 @@ fn impossible_cut_is_refused_and_changes_nothing() {
         (Lsn(1), CutRefused::InsideFrame(Lsn(0))),
     ] {
         let error = repair(Path::new(DIR), &options(&disk), RepairPlan { cut_at }).map(drop);
-        let Err(Error::Cut { reason: found, .. }) = error else { panic!("{error:?}") };
+        let Err(bulla_recovery::RepairError::Cut { reason: found, .. }) = error else {
+            panic!("{error:?}")
+        };
         assert_eq!(found, reason);
         assert!(contents(&disk) == before);
     }

@@ -107,7 +107,7 @@ impl World<'_> {
     fn open(&mut self, options: &StoreOptions) -> Result<Result<Store, Error>, Violation> {
         let store = match Store::open(self.image.root().join("store"), options) {
             Ok(store) => store,
-            Err(Error::Recovery(bulla_recovery::Error::Log(bulla_wal::Error::Corrupt(found)))) => {
+            Err(Error::Log(bulla_wal::Error::Corrupt(found))) => {
                 return Err(format!("an undamaged store is refused: {found}"));
             }
             Err(error @ Error::Checkpoint(_)) => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Error, Inspection, Range, Recovery, Status};
 use bulla_storage::io::sim::SimDisk;
-use bulla_wal::{Error as LogError, Level, Log, Method, Options};
+use bulla_wal::{Level, Log, Method, Options};
 
 use super::damage;
 use super::logs::{self, DIR, Entry};
@@ -102,21 +102,21 @@ fn check_one_pass(options: &Options, looked: &[Entry], is_corrupt: bool) {
     assert!(entries == looked, "{} and {} entries", entries.len(), looked.len());
     match result {
         Ok(_) => assert!(!is_corrupt, "one pass finds nothing wrong"),
-        Err(Error::Log(LogError::Corrupt(corruption))) => assert!(is_corrupt, "{corruption}"),
+        Err(Error::Corrupt(corruption)) => assert!(is_corrupt, "{corruption}"),
         Err(error) => panic!("the disk has no faults: {error:?}"),
     }
 }
 
 fn check_refusal(error: &Error, looked: Result<&Option<Vec<Entry>>, &Error>) {
     match error {
-        Error::Log(LogError::Corrupt(_)) => {
-            let found = matches!(looked, Ok(None) | Err(Error::Log(LogError::Corrupt(_))));
+        Error::Corrupt(_) => {
+            let found = matches!(looked, Ok(None) | Err(Error::Corrupt(_)));
             assert!(found, "the recovery finds {error}, a look {looked:?}");
         }
         // CONTROL may be gone, or say what the options or this build can't do.
-        Error::Log(
-            LogError::NotALog { .. } | LogError::Unsupported { .. } | LogError::Options { .. },
-        )
+        Error::NotALog { .. }
+        | Error::Unsupported { .. }
+        | Error::Options { .. }
         | Error::EpochsExhausted => {}
         error => panic!("the disk has no faults: {error:?}"),
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use bulla_engine::{Error, OnExceed, Quota, Store, StoreOptions, Token, TokenId};
-use bulla_recovery::Error as RecoveryError;
 use bulla_storage::io::sim::{SimConfig, SimDisk};
 use bulla_wal::{Error as LogError, Level, Method, Options, Overflow};
 
@@ -176,10 +175,7 @@ pub fn settings(settings: &Settings) -> Taken {
 
 fn refused(disk: &SimDisk, options: &StoreOptions) -> Taken {
     match Store::open(Path::new(DIR), options) {
-        Err(
-            Error::Log(LogError::Options { .. })
-            | Error::Recovery(RecoveryError::Log(LogError::Options { .. })),
-        ) => {}
+        Err(Error::Log(LogError::Options { .. })) => {}
         other => panic!("options that are refused gave {other:?}"),
     }
     let files = disk.paths();
@@ -189,7 +185,7 @@ fn refused(disk: &SimDisk, options: &StoreOptions) -> Taken {
 
 fn is_no_space(error: &Error) -> bool {
     match error {
-        Error::Log(error) | Error::Recovery(RecoveryError::Log(error)) => match error {
+        Error::Log(error) => match error {
             LogError::NoSpace(_) => true,
             LogError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
             _ => false,

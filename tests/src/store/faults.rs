@@ -98,11 +98,11 @@ impl World {
     /// May an open fail so? Nothing but a damaged file is ever taken for damage.
     pub(super) fn is_open_excused(&self, error: &Error) -> bool {
         let io = match error {
-            Error::Log(error) | Error::Recovery(bulla_recovery::Error::Log(error)) => {
+            Error::Log(error) => {
                 matches!(error, LogError::Io { .. } | LogError::NoSpace(_))
                     || matches!(error, LogError::Poisoned { .. })
             }
-            Error::Recovery(_) | Error::Checkpoint(CheckpointError::Io { .. }) => true,
+            Error::Checkpoint(CheckpointError::Io { .. }) => true,
             _ => false,
         };
         self.disk.is_crashed() || (self.faulty && io)

@@ -276,9 +276,11 @@ impl Drill<'_> {
         let opened = match Recovery::run(&self.log_dir, &self.options) {
             Ok(recovery) => Some(recovery),
             // The child was killed before it had created one.
-            Err(bulla_recovery::Error::Log(
-                bulla_wal::Error::NotALog { .. } | bulla_wal::Error::Io { .. },
-            )) if !self.log_dir.join("CONTROL").exists() => None,
+            Err(bulla_wal::Error::NotALog { .. } | bulla_wal::Error::Io { .. })
+                if !self.log_dir.join("CONTROL").exists() =>
+            {
+                None
+            }
             Err(error) => return self.corrupt(error),
         };
         let recovered = opened.as_ref().map_or(
@@ -322,7 +324,7 @@ impl Drill<'_> {
         let expected: BTreeMap<_, _> =
             self.ledger.tokens().map(|token| (token.id(), token)).collect();
         let snapshot = match StoreInspection::<Token>::read_log(&self.log_dir, &self.options) {
-            Err(bulla_engine::Error::Recovery(_)) if expected.is_empty() => return Ok(()),
+            Err(bulla_engine::Error::Log(_)) if expected.is_empty() => return Ok(()),
             snapshot => snapshot?,
         };
         let mut findings = Findings::default();
