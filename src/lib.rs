@@ -7,12 +7,12 @@
 //! ```
 //! # let dir = std::env::temp_dir().join(format!("bulla-facade-doc-{}", std::process::id()));
 //! # let _ = std::fs::remove_dir_all(&dir);
-//! use bulla::{Level, Log, Options, ReadFrom, Visibility};
+//! use bulla::{Level, Log, Options, Visibility};
 //!
 //! let (log, report) = Log::open(&dir, &Options::new())?; // creates it, or recovers it
 //! let receipt = log.append_with(1, b"alice pays bob 40", Level::Strict)?;
 //! log.wait(receipt)?; // from here on no crash loses it
-//! let mut reader = log.reader(ReadFrom::Start, Visibility::Durable)?;
+//! let mut reader = log.reader(.., Visibility::Durable)?;
 //! assert_eq!(reader.next()?.expect("it is durable").payload, b"alice pays bob 40");
 //! # assert_eq!(report.entries, 0);
 //! # log.close()?;
@@ -28,8 +28,8 @@ pub use bulla_wal as wal;
 
 pub use bulla_engine::{Store, StoreOptions};
 pub use bulla_wal::{
-    EntryView, Epoch, Error, Level, Log, Lsn, Method, Options, Overflow, ReadFrom, Reader, Receipt,
-    Result, Seq, Stats, Visibility, format, io,
+    Entry, EntryView, Epoch, Error, Level, Log, Lsn, Method, Options, Overflow, Position, Range,
+    Reader, Receipt, Result, Seq, Stats, Visibility, format, io,
 };
 
 /// The programs in the README compile.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::format::FormatError;
-use crate::position::ReadFrom;
 use crate::position::{Epoch, Lsn, SegmentNumber};
+use crate::range::Position;
 
 /// The result of a log operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -99,11 +99,14 @@ pub enum Error {
         cut_at: Lsn,
     },
     /// The position is below the low-water mark: its entry was purged. Read on from
-    /// `low_water`, or from [`ReadFrom::Start`].
-    #[error("{position} is below the log's start, LSN {low_water}: it was purged")]
+    /// `low_water`, or from [`Position::Start`].
+    #[error(
+        "{} is below the log's start, LSN {low_water}: it was purged",
+        position.in_words()
+    )]
     Purged {
         /// The position asked for.
-        position: ReadFrom,
+        position: Position,
         /// Where the log starts.
         low_water: Lsn,
     },
@@ -177,6 +180,20 @@ pub enum PoisonCause {
     /// The thread that drove the log panicked.
     #[error("the thread that drove the log panicked")]
     Panic,
+}
+
+/// A text that does not say what it should.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected {expected}, found {text:?}")]
+pub struct ParseError {
+    text: String,
+    expected: &'static str,
+}
+
+impl ParseError {
+    pub(crate) fn new(text: &str, expected: &'static str) -> Self {
+        Self { text: text.to_owned(), expected }
+    }
 }
 
 /// Damage to bytes that were durable.

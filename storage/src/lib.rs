@@ -9,7 +9,8 @@
 //! format    every byte on disk            io      the I/O traits; std, uring, sim
 //! files     CONTROL, segments, the lock   frames  frames of a segment, validated
 //! position  LSN, Seq, epoch               faults  what a test build can break
-//! options   how a log is opened           error   what can go wrong
+//! range     where reading begins and ends error   what can go wrong
+//! options   how a log is opened
 //! ```
 
 mod error;
@@ -20,10 +21,12 @@ pub mod frames;
 pub mod io;
 mod options;
 mod position;
+mod range;
 
-pub use error::{Corruption, CorruptionKind, Error, FrameDamage, PoisonCause, Result};
+pub use error::{Corruption, CorruptionKind, Error, FrameDamage, ParseError, PoisonCause, Result};
 pub use files::recovered::Recovered;
-pub use frames::EntryView;
+pub use frames::{Entry, EntryView};
 pub use io::RingBytes;
 pub use options::{Background, Method, Options, Overflow, SOFT_FRAME_LEN};
-pub use position::{Epoch, Level, Lsn, ReadFrom, Receipt, SegmentNumber, Seq, Visibility};
+pub use position::{Epoch, Level, Lsn, Receipt, SegmentNumber, Seq, Visibility};
+pub use range::{Limit, Position, Range};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bulla_recovery::Recovery;
 use bulla_storage::io::sim::{FaultOp, SimConfig, SimDisk};
 use bulla_wal::{
-    Epoch, Error, Level, Log, Lsn, Method, Options, ReadFrom, Reader, Receipt, Visibility,
+    Epoch, Error, Level, Log, Lsn, Method, Options, Position, Reader, Receipt, Visibility,
 };
 
 use crate::model::Violation;
@@ -209,9 +209,9 @@ impl World {
         for visibility in [Visibility::Durable, Visibility::Written] {
             let receipt = self.receipts.last().copied();
             let from = match (self.rng.below(3), receipt) {
-                (0, Some(Receipt { lsn, .. })) => ReadFrom::Lsn { epoch: None, lsn },
-                (1, Some(Receipt { seq, .. })) => ReadFrom::Seq(seq),
-                _ => ReadFrom::Start,
+                (0, Some(Receipt { lsn, .. })) => Position::Lsn { epoch: None, lsn },
+                (1, Some(Receipt { seq, .. })) => Position::Seq(seq),
+                _ => Position::Start,
             };
             let reader = Reader::open(self.disk.process(), Path::new(DIR), from, visibility);
             let mut reader = match reader {
@@ -247,20 +247,20 @@ impl World {
 
     fn attach(&mut self, index: usize, log: &Log) -> Result<(), Violation> {
         let from = match self.followers[index].position {
-            Some((epoch, lsn)) => ReadFrom::Lsn { epoch: Some(epoch), lsn },
-            None => ReadFrom::Start,
+            Some((epoch, lsn)) => Position::Lsn { epoch: Some(epoch), lsn },
+            None => Position::Start,
         };
         match self.make(index, log, from) {
             Ok(reader) => {
                 self.followers[index].reader = Some(reader);
-                self.tally.resumed += u64::from(from != ReadFrom::Start);
+                self.tally.resumed += u64::from(from != Position::Start);
                 Ok(())
             }
             Err(error) => self.refused(index, log, error),
         }
     }
 
-    fn make(&self, index: usize, log: &Log, from: ReadFrom) -> Result<Reader, Error> {
+    fn make(&self, index: usize, log: &Log, from: Position) -> Result<Reader, Error> {
         let follower = &self.followers[index];
         if follower.elsewhere {
             Reader::open(self.disk.process(), Path::new(DIR), from, follower.visibility)
@@ -308,7 +308,7 @@ impl World {
         }
         follower.position = None;
         follower.next = None;
-        let from = ReadFrom::Start;
+        let from = Position::Start;
         let reader =
             self.make(index, log, from).map_err(|error| format!("I20h: anew: {error:?}"))?;
         self.followers[index].reader = Some(reader);

@@ -22,7 +22,7 @@ use bulla_tests::instructions::Instructions;
 use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::wrap::WrapIo;
 use bulla_tests::{seccomp, temp_dir};
-use bulla_wal::{Level, Log, Method, Options};
+use bulla_wal::{Entry, Level, Log, Method, Options, Position, Visibility};
 
 const METHODS: [Method; 2] = [Method::Direct, Method::Buffered];
 
@@ -69,6 +69,44 @@ fn append_allocates_nothing() {
             }
         });
         assert_eq!(count, 0, "{level}");
+    }
+}
+
+#[test]
+fn owned_entries_cost_no_allocation_of_their_own_and_no_copy() {
+    const ENTRIES: u64 = 100_000;
+    for len in [64, 1024] {
+        let dir = temp_dir("owned");
+        let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
+        for number in 0..ENTRIES {
+            log.append_with(1, &vec![number as u8; len], Level::Relaxed).unwrap();
+        }
+        log.sync().unwrap();
+        let mut reader = log.reader(Position::Start, Visibility::Durable).unwrap();
+        // Its memory is there from the start.
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Entry>(1024);
+        let in_place = std::thread::scope(|scope| {
+            let consumer = scope.spawn(move || {
+                let (mut in_place, mut before) = (0, None);
+                for (number, entry) in receiver.iter().enumerate() {
+                    assert_eq!(entry.payload, vec![number as u8; len]);
+                    let place = (entry.payload.as_ptr() as u64).wrapping_sub(entry.lsn.0);
+                    in_place += u64::from(before.replace(place) == Some(place));
+                }
+                in_place
+            });
+            let count = allocations(|| {
+                for entry in reader.entries() {
+                    sender.send(entry.unwrap()).unwrap();
+                }
+            });
+            drop(sender);
+            assert!(count > 0, "is this measuring anything?");
+            assert!(count <= ENTRIES / 100, "{count} allocations for entries of {len} bytes");
+            consumer.join().unwrap()
+        });
+        // In one buffer entries are as far from one another as in the log: where they were read.
+        assert!(in_place >= ENTRIES * 98 / 100, "{in_place} entries of {len} bytes in place");
     }
 }
 

@@ -14,7 +14,7 @@ use bulla_tests::reading::{self, Tally};
 use bulla_tests::temp_dir;
 use bulla_tests::wrap::WrapIo;
 use bulla_wal::{
-    CorruptionKind, Epoch, Error, Level, Log, Lsn, Method, Options, ReadFrom, Reader, Seq,
+    CorruptionKind, Entry, Epoch, Error, Level, Log, Lsn, Method, Options, Position, Reader, Seq,
     Visibility,
 };
 
@@ -26,7 +26,7 @@ fn small() -> Options {
     Options::new().sector(512).segment_len(16 * 1024).ring_len(16 * 1024).manual()
 }
 
-fn elsewhere(disk: &SimDisk, from: ReadFrom, visibility: Visibility) -> Result<Reader, Error> {
+fn elsewhere(disk: &SimDisk, from: Position, visibility: Visibility) -> Result<Reader, Error> {
     Reader::open(disk.process(), Path::new(DIR), from, visibility)
 }
 
@@ -137,7 +137,7 @@ fn log_whose_segment_is_full_to_its_last_sector_says_all_the_same_that_all_is_du
         let log = open(&disk);
         let entries = fill(&log);
         assert_eq!(log.stats().rotations, 0, "the segment holds just that");
-        let mut reader = elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap();
+        let mut reader = elsewhere(&disk, Position::Start, Visibility::Durable).unwrap();
         if close {
             log.close().unwrap();
         } else {
@@ -161,7 +161,7 @@ fn log_that_was_given_up_can_be_opened_while_a_reader_of_it_lives() {
         let disk = SimDisk::new(5);
         let log = open(&disk);
         strict(&log, b"an entry");
-        let mut reader = log.reader(ReadFrom::Start, Visibility::Durable).unwrap();
+        let mut reader = log.reader(Position::Start, Visibility::Durable).unwrap();
         match end {
             "close" => log.close().unwrap(),
             "drop" => drop(log),
@@ -179,12 +179,124 @@ fn log_that_was_given_up_can_be_opened_while_a_reader_of_it_lives() {
 }
 
 #[test]
+fn range_with_an_end_shows_nothing_from_there_on() {
+    let disk = SimDisk::new(9);
+    let log = some_log(&disk);
+    let all = rest(&mut log.reader(.., Visibility::Durable).unwrap()).unwrap();
+    let at_or_after = |time: u64| all.iter().position(|(_, _, at)| *at >= time).unwrap();
+    for (index, (lsn, seq, wall_ns)) in all.iter().enumerate() {
+        let (seq, time) = (Seq(*seq), Position::at_wall_ns(*wall_ns));
+        let half = index / 2;
+        let ranges: [(bulla_wal::Range, _); 6] = [
+            ((..*lsn).into(), 0..index),
+            ((..Lsn(lsn.0 + 1)).into(), 0..index + 1),
+            ((..seq).into(), 0..index),
+            ((..time).into(), 0..at_or_after(*wall_ns)),
+            ((all[half].0..*lsn).into(), half..index),
+            ((Seq(all[half].1)..seq).into(), half..index),
+        ];
+        for (range, expected) in ranges {
+            for visibility in [Visibility::Durable, Visibility::Written] {
+                let here = log.reader(range, visibility).unwrap();
+                let there = Reader::open(disk.process(), DIR, range, visibility).unwrap();
+                for mut reader in [here, there] {
+                    assert_eq!(rest(&mut reader).unwrap(), all[expected.clone()], "{range}");
+                    assert!(reader.is_finished(), "{range}");
+                    assert_eq!(reader.wait_next(PATIENCE).unwrap(), None, "{range}");
+                    let (epoch, lsn) = reader.position();
+                    let rest = rest(&mut log.reader(lsn.., visibility).unwrap()).unwrap();
+                    assert_eq!(rest, all[expected.end..], "from {lsn} of {epoch} after {range}");
+                }
+            }
+        }
+    }
+    let mut open = log.reader(.., Visibility::Durable).unwrap();
+    rest(&mut open).unwrap();
+    assert!(!open.is_finished(), "more may come");
+    let mut none = log.reader(Position::Start..Position::Start, Visibility::Durable).unwrap();
+    assert_eq!(none.next().unwrap(), None);
+    assert!(none.is_finished());
+    let mut backwards = log.reader(Seq(9)..Seq(3), Visibility::Durable).unwrap();
+    assert_eq!(backwards.next().unwrap(), None);
+    assert!(backwards.is_finished());
+}
+
+#[test]
+fn every_entry_is_found_by_its_number_and_none_beyond_what_may_be_shown() {
+    let disk = SimDisk::new(10);
+    let log = some_log(&disk);
+    let mut readers = [
+        log.reader(.., Visibility::Durable).unwrap(),
+        elsewhere(&disk, Position::End, Visibility::Durable).unwrap(),
+    ];
+    let all = rest(&mut log.reader(.., Visibility::Durable).unwrap()).unwrap();
+    let last = all.len() as u64;
+    for reader in &mut readers {
+        // In any order.
+        for seq in (1..=last).map(|n| 1 + n * 50 % last) {
+            let entry = reader.read_seq(Seq(seq)).unwrap().expect("it is durable");
+            let (lsn, ..) = all[seq as usize - 1];
+            assert_eq!((entry.seq, entry.lsn), (Seq(seq), lsn));
+            assert_eq!(entry.payload, payload_of(seq));
+        }
+        for seq in [0, last + 1, last + 2, u64::MAX] {
+            assert_eq!(reader.read_seq(Seq(seq)).unwrap(), None, "{seq}");
+        }
+    }
+    strict(&log, &payload_of(last + 1));
+    idle(&disk, &log);
+    let low_water = log.purge(log.durable()).unwrap();
+    let first = all.iter().position(|(lsn, ..)| *lsn >= low_water).unwrap_or(all.len());
+    assert!(first > 0, "something was purged");
+    for reader in &mut readers {
+        let entry = reader.read_seq(Seq(last + 1)).unwrap().expect("it is durable by now");
+        assert_eq!(entry.payload, payload_of(last + 1));
+        let gone = Seq(first as u64);
+        let error = reader.read_seq(gone).unwrap_err();
+        assert!(
+            matches!(error, Error::Purged { position: Position::Seq(seq), .. } if seq == gone),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn owned_entries_are_those_that_are_lent_and_stay_whole_when_the_reader_goes_on() {
+    let disk = SimDisk::new(8);
+    let log = some_log(&disk);
+    let readers = || {
+        let here = log.reader(Position::Start, Visibility::Durable).unwrap();
+        [here, elsewhere(&disk, Position::Start, Visibility::Durable).unwrap()]
+    };
+    for (mut lending, mut owning) in readers().into_iter().zip(readers()) {
+        let entries: Vec<Entry> = owning.entries().collect::<Result<_, _>>().unwrap();
+        assert_eq!(owning.next_owned().unwrap(), None);
+        assert_eq!(owning.position(), lending_to_the_end(&mut lending, &entries));
+        drop(owning);
+        // What they are slices of is theirs, on any thread.
+        let check = move || entries.iter().all(|entry| entry.payload == payload_of(entry.seq.0));
+        assert!(thread::spawn(check).join().unwrap());
+    }
+}
+
+/// Reads on to the end, and compares.
+fn lending_to_the_end(reader: &mut Reader, expected: &[Entry]) -> (Epoch, Lsn) {
+    for expected in expected {
+        let entry = reader.next().unwrap().expect("as many");
+        assert_eq!(entry, expected.view());
+        assert_eq!(Entry::from(entry), *expected);
+    }
+    assert_eq!(reader.next().unwrap(), None);
+    reader.position()
+}
+
+#[test]
 fn every_start_gives_the_same_entries_as_a_whole_read() {
     let disk = SimDisk::new(7);
     let log = some_log(&disk);
     let (mut here, mut there) = (
-        log.reader(ReadFrom::Start, Visibility::Durable).unwrap(),
-        elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap(),
+        log.reader(Position::Start, Visibility::Durable).unwrap(),
+        elsewhere(&disk, Position::Start, Visibility::Durable).unwrap(),
     );
     let all = rest(&mut here).unwrap();
     assert_eq!(all.len(), 129);
@@ -192,10 +304,10 @@ fn every_start_gives_the_same_entries_as_a_whole_read() {
     for (index, (lsn, seq, wall_ns)) in all.iter().enumerate() {
         let time = all.iter().position(|(_, _, at)| at >= wall_ns).unwrap();
         let starts = [
-            (ReadFrom::Lsn { epoch: None, lsn: *lsn }, index),
-            (ReadFrom::Lsn { epoch: None, lsn: Lsn(lsn.0 + 1) }, index + 1),
-            (ReadFrom::Seq(Seq(*seq)), index),
-            (ReadFrom::Time(*wall_ns), time),
+            (Position::Lsn { epoch: None, lsn: *lsn }, index),
+            (Position::Lsn { epoch: None, lsn: Lsn(lsn.0 + 1) }, index + 1),
+            (Position::Seq(Seq(*seq)), index),
+            (Position::at_wall_ns(*wall_ns), time),
         ];
         for (from, first) in starts {
             for visibility in [Visibility::Durable, Visibility::Written] {
@@ -206,9 +318,9 @@ fn every_start_gives_the_same_entries_as_a_whole_read() {
             }
         }
     }
-    let mut end = elsewhere(&disk, ReadFrom::End, Visibility::Durable).unwrap();
+    let mut end = elsewhere(&disk, Position::End, Visibility::Durable).unwrap();
     assert_eq!(end.next().unwrap(), None);
-    let mut written = elsewhere(&disk, ReadFrom::End, Visibility::Written).unwrap();
+    let mut written = elsewhere(&disk, Position::End, Visibility::Written).unwrap();
     strict(&log, &payload_of(130));
     idle(&disk, &log);
     assert_eq!(rest(&mut end).unwrap().len(), 1);
@@ -252,7 +364,7 @@ fn damage_of_what_was_promised_is_a_typed_corruption_and_never_an_end() {
 
 fn is_corrupt(disk: &SimDisk, what: &str) {
     for visibility in [Visibility::Durable, Visibility::Written] {
-        let mut reader = elsewhere(disk, ReadFrom::Start, visibility).unwrap();
+        let mut reader = elsewhere(disk, Position::Start, visibility).unwrap();
         match rest(&mut reader) {
             Err(Error::Corrupt(corruption)) => {
                 assert!(matches!(corruption.kind, CorruptionKind::Frame(_)), "{what}");
@@ -270,7 +382,7 @@ fn read_error_is_an_error_and_the_reader_goes_on_after_it() {
     let disk = SimDisk::new(9);
     let log = some_log(&disk);
     for after in 0..40 {
-        let mut reader = elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap();
+        let mut reader = elsewhere(&disk, Position::Start, Visibility::Durable).unwrap();
         disk.fail_next(FaultOp::Read, std::io::ErrorKind::Other, ".seg", after);
         let mut shown = 0;
         let mut failed = 0;
@@ -295,9 +407,9 @@ fn reader_whose_next_entry_is_purged_is_told_so() {
     let disk = SimDisk::new(10);
     let log = some_log(&disk);
     let mut readers = [
-        log.reader(ReadFrom::Start, Visibility::Durable).unwrap(),
-        elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap(),
-        elsewhere(&disk, ReadFrom::Start, Visibility::Written).unwrap(),
+        log.reader(Position::Start, Visibility::Durable).unwrap(),
+        elsewhere(&disk, Position::Start, Visibility::Durable).unwrap(),
+        elsewhere(&disk, Position::Start, Visibility::Written).unwrap(),
     ];
     let last = log.durable();
     let low_water = log.purge(last).unwrap();
@@ -307,7 +419,7 @@ fn reader_whose_next_entry_is_purged_is_told_so() {
         let position = loop {
             match reader.next() {
                 Ok(Some(_)) => {}
-                Err(Error::Purged { position: ReadFrom::Lsn { lsn, .. }, low_water: told }) => {
+                Err(Error::Purged { position: Position::Lsn { lsn, .. }, low_water: told }) => {
                     assert_eq!(told, low_water);
                     break lsn;
                 }
@@ -316,12 +428,12 @@ fn reader_whose_next_entry_is_purged_is_told_so() {
         };
         assert!(position < low_water);
     }
-    for from in [ReadFrom::Lsn { epoch: None, lsn: Lsn(0) }, ReadFrom::Seq(Seq(1))] {
+    for from in [Position::Lsn { epoch: None, lsn: Lsn(0) }, Position::Seq(Seq(1))] {
         assert!(matches!(log.reader(from, Visibility::Durable), Err(Error::Purged { .. })));
         let there = elsewhere(&disk, from, Visibility::Durable);
         assert!(matches!(there, Err(Error::Purged { .. })));
     }
-    let mut anew = log.reader(ReadFrom::Start, Visibility::Durable).unwrap();
+    let mut anew = log.reader(Position::Start, Visibility::Durable).unwrap();
     assert!(rest(&mut anew).unwrap().iter().all(|(lsn, ..)| *lsn >= low_water));
 }
 
@@ -333,8 +445,8 @@ fn reader_past_what_a_crash_took_diverges_and_no_other_does() {
     idle(&disk, &log);
     let lost = log.append_with(1, b"lost", Level::Balanced).unwrap();
     log.wait(lost).unwrap();
-    let mut ahead = elsewhere(&disk, ReadFrom::Start, Visibility::Written).unwrap();
-    let mut behind = elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap();
+    let mut ahead = elsewhere(&disk, Position::Start, Visibility::Written).unwrap();
+    let mut behind = elsewhere(&disk, Position::Start, Visibility::Durable).unwrap();
     assert_eq!(ahead.next().unwrap().unwrap().lsn, kept);
     let between = ahead.position();
     assert_eq!(ahead.next().unwrap().unwrap().lsn, lost.lsn);
@@ -346,7 +458,7 @@ fn reader_past_what_a_crash_took_diverges_and_no_other_does() {
     let log = open(&disk);
     let again = strict(&log, b"another");
     idle(&disk, &log);
-    let at = |(epoch, lsn): (Epoch, Lsn)| ReadFrom::Lsn { epoch: Some(epoch), lsn };
+    let at = |(epoch, lsn): (Epoch, Lsn)| Position::Lsn { epoch: Some(epoch), lsn };
     for visibility in [Visibility::Durable, Visibility::Written] {
         let diverged = elsewhere(&disk, at(ahead), visibility);
         assert!(matches!(diverged, Err(Error::Diverged { by: Epoch(2), .. })), "{diverged:?}");
@@ -357,7 +469,7 @@ fn reader_past_what_a_crash_took_diverges_and_no_other_does() {
             assert_eq!((entry.lsn, entry.payload), (again, &b"another"[..]));
         }
     }
-    let mut reader = log.reader(ReadFrom::Start, Visibility::Durable).unwrap();
+    let mut reader = log.reader(Position::Start, Visibility::Durable).unwrap();
     assert_eq!(reader.read(Epoch(1), kept).unwrap().unwrap().payload, b"kept");
     assert!(matches!(reader.read(Epoch(1), lost.lsn), Err(Error::Diverged { .. })));
     assert_eq!(reader.read(Epoch(2), again).unwrap().unwrap().payload, b"another");
@@ -370,7 +482,7 @@ fn reader_that_lives_through_a_repair_diverges_when_it_is_past_the_cut() {
     let log = some_log(&disk);
     let mut readers: Vec<_> = [10, 128]
         .map(|count| {
-            let mut reader = elsewhere(&disk, ReadFrom::Start, Visibility::Durable).unwrap();
+            let mut reader = elsewhere(&disk, Position::Start, Visibility::Durable).unwrap();
             for _ in 0..count {
                 reader.next().unwrap().unwrap();
             }
@@ -423,10 +535,10 @@ fn readers_follow_concurrent_appends_through_rotations_and_purges() {
             for (index, slot) in slowest.iter().enumerate() {
                 let visibility = if index < 2 { Visibility::Durable } else { Visibility::Written };
                 let mut reader = if index % 2 == 0 {
-                    log.reader(ReadFrom::Start, visibility).unwrap()
+                    log.reader(Position::Start, visibility).unwrap()
                 } else {
                     let io = Arc::new(StdIo::new());
-                    Reader::open(io, &path, ReadFrom::Start, visibility).unwrap()
+                    Reader::open(io, &path, Position::Start, visibility).unwrap()
                 };
                 scope.spawn(move || {
                     for seq in 1..=ENTRIES {
@@ -468,7 +580,7 @@ fn waiting_reader_is_woken_by_an_entry_by_poison_and_by_the_end() {
         let (io, knobs) = WrapIo::new(StdIo::new());
         let options = Options::new().segment_len(256 * 1024).ring_len(64 * 1024).io(io);
         let log = Log::create(dir.path().join("log"), &options).unwrap();
-        let mut reader = log.reader(ReadFrom::Start, Visibility::Written).unwrap();
+        let mut reader = log.reader(Position::Start, Visibility::Written).unwrap();
         let start = Instant::now();
         thread::scope(|scope| {
             let waiting = scope.spawn(move || {
@@ -503,8 +615,8 @@ fn reader_that_waits_in_vain_comes_back_in_time() {
     let path = dir.path().join("log");
     let log = Log::create(&path, &Options::new().segment_len(256 * 1024)).unwrap();
     let io = Arc::new(StdIo::new());
-    let there = Reader::open(io, &path, ReadFrom::Start, Visibility::Durable).unwrap();
-    let here = log.reader(ReadFrom::Start, Visibility::Durable).unwrap();
+    let there = Reader::open(io, &path, Position::Start, Visibility::Durable).unwrap();
+    let here = log.reader(Position::Start, Visibility::Durable).unwrap();
     for mut reader in [here, there] {
         let start = Instant::now();
         assert_eq!(reader.wait_next(Duration::from_millis(100)).unwrap(), None);

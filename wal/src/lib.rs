@@ -26,9 +26,9 @@ mod sync;
 
 pub use bulla_recovery as recovery;
 pub use bulla_storage::{
-    Background, Corruption, CorruptionKind, EntryView, Epoch, Error, FrameDamage, Level, Lsn,
-    Method, Options, Overflow, PoisonCause, ReadFrom, Receipt, Recovered, Result, RingBytes,
-    SegmentNumber, Seq, Visibility, format, io,
+    Background, Corruption, CorruptionKind, Entry, EntryView, Epoch, Error, FrameDamage, Level,
+    Lsn, Method, Options, Overflow, ParseError, PoisonCause, Position, Range, Receipt, Recovered,
+    Result, RingBytes, SegmentNumber, Seq, Visibility, format, io,
 };
 pub use log::Log;
 pub use reader::Reader;

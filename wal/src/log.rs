@@ -23,8 +23,8 @@ use bulla_storage::format::LogId;
 use bulla_storage::frames::anchor::{self, Landmark};
 use bulla_storage::io::Io;
 use bulla_storage::{
-    Epoch, Error, Level, Lsn, Options, Overflow, ReadFrom, Receipt, Result, SegmentNumber, Seq,
-    Visibility,
+    Epoch, Error, Level, Lsn, Options, Overflow, Position, Range, Receipt, Result, SegmentNumber,
+    Seq, Visibility,
 };
 
 /// A log that is open for appending. Share it between threads by reference or `Arc`.
@@ -350,7 +350,7 @@ impl Log {
         // has a frame that ends there.
         match starts[..] {
             [] => {
-                let position = ReadFrom::Lsn { epoch: Some(self.epoch), lsn: upto };
+                let position = Position::Lsn { epoch: Some(self.epoch), lsn: upto };
                 Err(Error::Purged { position, low_water: self.low_water() })
             }
             [first] => find(first, upto),
@@ -390,13 +390,16 @@ impl Log {
     /// may outlive the log, which can be opened again meanwhile; only the ring's memory is
     /// kept as long.
     ///
+    /// `range` is a [`Range`], or what becomes one: the [`Position`] to begin at, `lsn..`,
+    /// `seq..seq`, or `..`. A reader whose range has an end shows nothing from there on.
+    ///
     /// # Errors
-    /// [`Error::Purged`] when `from` is below the log's start; [`Error::Diverged`] when
-    /// what lies before it was cut off by a later epoch than the one given;
-    /// [`Error::Corrupt`], [`Error::Io`].
-    pub fn reader(&self, from: ReadFrom, visibility: Visibility) -> Result<Reader> {
+    /// [`Error::Purged`] when the range begins below the log's start; [`Error::Diverged`]
+    /// when what lies before one of its ends was cut off by a later epoch than the one
+    /// given; [`Error::Corrupt`], [`Error::Io`].
+    pub fn reader(&self, range: impl Into<Range>, visibility: Visibility) -> Result<Reader> {
         let (published, io) = (Arc::clone(&self.published), Arc::clone(&self.io));
-        Reader::of_log(published, io, &self.dir, self.direct, from, visibility)
+        Reader::of_log(published, io, &self.dir, self.direct, range.into(), visibility)
     }
 
     /// Makes everything durable and closes the log: it is marked as shut down cleanly.

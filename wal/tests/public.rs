@@ -8,7 +8,7 @@ use bulla_storage::files::dir;
 use bulla_storage::format::LogId;
 use bulla_storage::io::sim::{FaultOp, SimDisk};
 use bulla_wal::{
-    CorruptionKind, Epoch, Error, Level, Log, Lsn, Method, Options, PoisonCause, ReadFrom, Reader,
+    CorruptionKind, Epoch, Error, Level, Log, Lsn, Method, Options, PoisonCause, Position, Reader,
     SegmentNumber, Seq, Visibility,
 };
 
@@ -85,7 +85,7 @@ fn reader_says_which_segment_is_missing_or_not_its_own() {
     let segment = |number| dir::segment_path(Path::new(DIR), SegmentNumber(number));
     let read = |disk: &SimDisk| {
         let io = Arc::clone(&options(disk).io);
-        let error = Reader::open(io, Path::new(DIR), ReadFrom::Start, Visibility::Durable);
+        let error = Reader::open(io, Path::new(DIR), Position::Start, Visibility::Durable);
         kind(&error.map(drop).unwrap_err())
     };
     let other = made(2);
@@ -135,22 +135,6 @@ fn log_id_reads_as_a_uuid() {
     let id = LogId(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10");
     assert_eq!(id.to_string(), "01234567-89ab-cdef-fedc-ba9876543210");
     assert_eq!(format!("{id:?}"), id.to_string());
-}
-
-#[test]
-fn place_to_read_from_is_named_in_full() {
-    let lsn = Lsn(8192);
-    let places = [
-        (ReadFrom::Start, "the start"),
-        (ReadFrom::End, "the end"),
-        (ReadFrom::Lsn { epoch: Some(Epoch(3)), lsn }, "LSN 8192 of epoch 3"),
-        (ReadFrom::Lsn { epoch: None, lsn }, "LSN 8192"),
-        (ReadFrom::Seq(Seq(17)), "Seq 17"),
-        (ReadFrom::Time(5), "time 5 ns"),
-    ];
-    for (place, words) in places {
-        assert_eq!(place.to_string(), words);
-    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bulla_storage::files::dir;
 use bulla_storage::format::{Frame, FrameKind, Header};
 use bulla_storage::io::sim::{FaultOp, SimDisk};
-use bulla_wal::{Level, Log, Lsn, Method, Options, ReadFrom, Reader, SegmentNumber, Visibility};
+use bulla_wal::{Level, Log, Lsn, Method, Options, Position, Reader, SegmentNumber, Visibility};
 
 use crate::common::{self, DIR};
 
@@ -98,7 +98,7 @@ fn what_was_appended_at_any_level_is_read_back_in_order() {
         log.close().unwrap();
         let io = Arc::clone(&options(&disk).io);
         let mut reader =
-            Reader::open(io, Path::new(DIR), ReadFrom::Start, Visibility::Durable).unwrap();
+            Reader::open(io, Path::new(DIR), Position::Start, Visibility::Durable).unwrap();
         for number in 0..200 {
             let entry = reader.next().unwrap().expect("durable");
             assert_eq!((entry.kind, entry.payload), (number, &payload(number)[..]), "{method:?}");

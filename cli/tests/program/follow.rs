@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bulla_storage::io::std::StdIo;
-use bulla_wal::{ReadFrom, Reader, Visibility};
+use bulla_wal::{Position, Reader, Visibility};
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGPIPE};
 
@@ -145,7 +145,7 @@ fn readers_go_on_through_killed_writers_without_a_hole_or_a_duplicate() {
         let line = format!("append DIR --level balanced --backend {backend} --segment-size 64KiB");
         append(&log, "strict", "line 1\n");
         let mut readers = [Visibility::Durable, Visibility::Written].map(|visibility| {
-            Reader::open(Arc::new(StdIo::new()), &log, ReadFrom::Start, visibility).expect("opens")
+            Reader::open(Arc::new(StdIo::new()), &log, Position::Start, visibility).expect("opens")
         });
         let mut read = [0; 2];
         let mut number = 1;

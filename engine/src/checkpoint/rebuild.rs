@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulla_wal::{Lsn, ReadFrom, Reader, Visibility};
+use bulla_wal::{Lsn, Position, Reader, Visibility};
 
 use super::error::CheckpointError;
 use super::files::{Checkpoint, SlabBuffer};
@@ -63,7 +63,7 @@ fn replay<R: Record>(
     mut apply: impl FnMut(TableOp<'_>),
 ) -> Result<()> {
     let upto = source.newest.head.landmark.upto;
-    let from = ReadFrom::Lsn { epoch: None, lsn: from };
+    let from = Position::Lsn { epoch: None, lsn: from };
     let io = Arc::clone(&source.io);
     let mut reader = Reader::open(io, &source.store, from, Visibility::Durable)?;
     while let Some(entry) = reader.next()? {

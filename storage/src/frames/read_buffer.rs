@@ -3,10 +3,13 @@
 //! Owns how a file is read (direct access where the log uses it: a page that a
 //! buffered reader caches would fail a running writer's next sync). Never holds more
 //! than it was asked for, or its chunk; never reads a byte twice that it still holds;
-//! never reads past its limit. A read error is an error, never an end.
+//! never reads past its limit; never writes memory of which a slice was given out and is
+//! still held. A read error is an error, never an end.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::faults::mutants::{Bug, planted};
@@ -35,17 +38,28 @@ pub struct Window {
 /// The bytes of a file that are in memory: one contiguous part of it.
 #[derive(Debug)]
 pub struct Buffer {
-    bytes: AlignedBuf,
+    bytes: Arc<AlignedBuf>,
+    /// All of `bytes`, once a slice of them was given out.
+    shared: Option<Bytes>,
     /// Offset in the file of the first byte.
     start: u64,
     filled: usize,
+}
+
+/// A buffer's memory, as the owner of the slices that were given out.
+struct SharedMemory(Arc<AlignedBuf>);
+
+impl AsRef<[u8]> for SharedMemory {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl Buffer {
     /// Without any bytes yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { bytes: AlignedBuf::zeroed(0), start: 0, filled: 0 }
+        Self { bytes: Arc::new(AlignedBuf::zeroed(0)), shared: None, start: 0, filled: 0 }
     }
 
     /// Bytes of memory, used or not.
@@ -62,8 +76,22 @@ impl Buffer {
         self.bytes.get(to_usize(from)..to).unwrap_or(&[])
     }
 
+    /// As [`get`](Self::get), but the slice keeps the whole memory alive, and may outlive
+    /// the buffer. The first slice of what was read allocates a reference count, no other
+    /// one allocates anything.
+    pub fn share(&mut self, offset: u64, len: u64) -> Bytes {
+        let Some(from) = offset.checked_sub(self.start) else { return Bytes::new() };
+        let to = to_usize(from.saturating_add(len)).min(self.filled);
+        let from = to_usize(from).min(to);
+        let memory = &self.bytes;
+        let shared =
+            self.shared.get_or_insert_with(|| Bytes::from_owner(SharedMemory(Arc::clone(memory))));
+        shared.slice(from..to)
+    }
+
     /// Drops what is before `start` and makes room for `len` bytes from there; gives how
-    /// many of them are here, in whole blocks of [`DIRECT_ALIGN`].
+    /// many of them are here, in whole blocks of [`DIRECT_ALIGN`]. On return nobody else
+    /// has the memory.
     fn keep(&mut self, start: u64, len: usize) -> usize {
         let (mut skip, mut kept) = (0, 0);
         if let Some(before) = start.checked_sub(self.start)
@@ -71,18 +99,29 @@ impl Buffer {
         {
             (skip, kept) = (to_usize(before), (rest / DIRECT_ALIGN * DIRECT_ALIGN).min(len));
         }
-        if self.bytes.len() < len {
-            let mut bytes = AlignedBuf::zeroed(len);
-            let old = self.bytes.get(skip..skip + kept);
-            if let Some((new, old)) = bytes.get_mut(..kept).zip(old) {
-                new.copy_from_slice(old);
+        self.shared = None;
+        match Arc::get_mut(&mut self.bytes).filter(|bytes| bytes.len() >= len) {
+            Some(bytes) if skip > 0 && kept > 0 => bytes.copy_within(skip..skip + kept, 0),
+            Some(_) => {}
+            // It is too short, or somebody has a slice of it.
+            None => {
+                let mut bytes = AlignedBuf::zeroed(len);
+                let old = self.bytes.get(skip..skip + kept);
+                if let Some((new, old)) = bytes.get_mut(..kept).zip(old) {
+                    new.copy_from_slice(old);
+                }
+                self.bytes = Arc::new(bytes);
             }
-            self.bytes = bytes;
-        } else if skip > 0 && kept > 0 {
-            self.bytes.copy_within(skip..skip + kept, 0);
         }
         (self.start, self.filled) = (start, kept);
         kept
+    }
+
+    /// The memory from `from` to `to`, to be read into after [`keep`](Self::keep).
+    fn rest(&mut self, from: usize, to: usize) -> Option<&mut [u8]> {
+        let bytes = Arc::get_mut(&mut self.bytes);
+        debug_assert!(bytes.is_some(), "`keep` left it to us alone");
+        bytes?.get_mut(from..to)
     }
 }
 
@@ -180,6 +219,19 @@ impl Window {
         Ok(self.buffer.get(offset, end.saturating_sub(offset)))
     }
 
+    /// As [`bytes`](Self::bytes), but the slice keeps the memory alive, all of what was read
+    /// together with it, and may outlive the window.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn share(&mut self, offset: u64, len: u64) -> Result<Bytes> {
+        let end = self.end_of(offset, len);
+        if !self.holds(offset, len) {
+            self.load(offset, end)?;
+        }
+        Ok(self.buffer.share(offset, end.saturating_sub(offset)))
+    }
+
     /// Is everything in memory that [`bytes`](Self::bytes) would give?
     #[must_use]
     pub fn holds(&self, offset: u64, len: u64) -> bool {
@@ -215,8 +267,7 @@ impl Window {
         let want = align_up((end - start).max(self.chunk).min(to_end), ALIGN);
         let want = to_usize(want);
         let (mut done, mut stalls) = (self.buffer.keep(start, want), 0);
-        while let Some(rest) = self.buffer.bytes.get_mut(done..want).filter(|rest| !rest.is_empty())
-        {
+        while let Some(rest) = self.buffer.rest(done, want).filter(|rest| !rest.is_empty()) {
             match self.file.read_at(rest, start + done as u64) {
                 Ok(0) => break,
                 Err(_) if planted(Bug::ReadErrorIsEnd) => break,
@@ -298,6 +349,7 @@ mod tests {
             window = window.with_chunk(8 * 1024);
             window.set_limit(1);
             let (mut next, mut limit, mut other) = (numbers(), 1, Buffer::new());
+            let mut held = std::collections::VecDeque::new();
             for _ in 0..20_000 {
                 let (offset, len) = (next(LEN + 10), next(20_000));
                 match next(10) {
@@ -314,10 +366,38 @@ mod tests {
                     }
                     _ => {}
                 }
+                let expected = slice(&bytes, offset, len, limit);
                 let found = window.bytes(offset, len).unwrap();
-                assert!(found == slice(&bytes, offset, len, limit), "{len} at {offset}, {limit}");
+                assert!(found == expected, "{len} at {offset}, {limit}");
+                if next(3) == 0 {
+                    held.push_back((window.share(offset, len).unwrap(), expected));
+                }
+                // Held for a while, or let go at once.
+                held.drain(..held.len().saturating_sub(to_usize(next(8))));
+                for (shared, expected) in &held {
+                    assert!(shared == expected, "{len} at {offset}, {limit}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn memory_is_read_into_again_once_its_slices_are_gone_and_not_before() {
+        let path = Path::new("/file");
+        let disk = SimDisk::new(1);
+        disk.write_file(path, &contents());
+        let io = disk.process();
+        let mut window = Window::open(io.as_ref() as &dyn Io, path, true).unwrap();
+        window = window.with_chunk(8 * 1024);
+        let first = window.share(0, 8 * 1024).unwrap();
+        let second = window.share(100, 8).unwrap();
+        assert_eq!(first[100..108].as_ptr(), second.as_ptr(), "no copy");
+        let other = window.share(16 * 1024, 8 * 1024).unwrap();
+        assert_ne!(other.as_ptr(), first.as_ptr());
+        let before = other.as_ptr();
+        drop(other);
+        let again = window.share(32 * 1024, 8 * 1024).unwrap();
+        assert_eq!(again.as_ptr(), before, "nobody had it any more");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::faults::mutants::{Bug, planted};
 use crate::format::{Cut, Header, LowWater};
-use crate::position::{Epoch, Lsn, ReadFrom};
+use crate::position::{Epoch, Lsn};
+use crate::range::Position;
 
 /// The cuts of a log's epochs, for positions that users keep together with their epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,7 +65,7 @@ impl History {
     pub fn check(&self, epoch: Epoch, lsn: Lsn) -> Result<()> {
         let low_water = self.low_water;
         if lsn < low_water.lsn {
-            let position = ReadFrom::Lsn { epoch: Some(epoch), lsn };
+            let position = Position::Lsn { epoch: Some(epoch), lsn };
             return Err(Error::Purged { position, low_water: low_water.lsn });
         }
         self.check_cuts(epoch, lsn, |cut_at| lsn >= cut_at)

@@ -34,13 +34,15 @@ use self::scout::Scout;
 use self::track::Track;
 use crate::commit::published::Published;
 use bulla_storage::faults::mutants::{Bug, planted};
-use bulla_storage::format::{Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind};
+use bulla_storage::format::{
+    ENTRY_HEADER_LEN, Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind,
+};
 use bulla_storage::frames::read_buffer::WINDOW_LEN;
-use bulla_storage::frames::reader::{End, Found, Step};
+use bulla_storage::frames::reader::{Cursor, End, Found, Step};
 use bulla_storage::io::Io;
 use bulla_storage::{
-    Corruption, CorruptionKind, EntryView, Epoch, Error, FrameDamage, Lsn, ReadFrom, Result, Seq,
-    Visibility,
+    Corruption, CorruptionKind, Entry, EntryView, Epoch, Error, FrameDamage, Limit, Lsn, Position,
+    Range, Result, Seq, Visibility,
 };
 
 /// Reads a log's entries in order, and any entry by its position.
@@ -51,10 +53,10 @@ use bulla_storage::{
 /// ```
 /// # let temp = tempfile::tempdir().unwrap();
 /// # let dir = temp.path().join("log");
-/// use bulla_wal::{Level, Log, Options, ReadFrom, Visibility};
+/// use bulla_wal::{Level, Log, Options, Position, Visibility};
 ///
 /// let log = Log::create(&dir, &Options::new().segment_len(1 << 20))?;
-/// let mut reader = log.reader(ReadFrom::Start, Visibility::Durable)?;
+/// let mut reader = log.reader(Position::Start, Visibility::Durable)?;
 /// let receipt = log.append_with(7, b"a fact", Level::Strict)?;
 /// assert_eq!(reader.next()?, None); // it is not durable yet
 /// log.wait(receipt)?;
@@ -73,7 +75,11 @@ pub struct Reader {
     bound: Bound,
     visibility: Visibility,
     /// What lies before is passed over.
-    skip: Skip,
+    skip: Limit,
+    /// What lies at it or after is not shown.
+    until: Limit,
+    /// The range's end was reached.
+    finished: bool,
     /// The number of the next entry, once one was read.
     next_seq: Option<Seq>,
     current: Option<Current>,
@@ -91,14 +97,6 @@ enum Bound {
     Promises(Option<Box<Scout>>),
 }
 
-/// Frames and entries that end at or before these are passed over.
-#[derive(Clone, Copy, Debug, Default)]
-struct Skip {
-    lsn: Lsn,
-    seq: Seq,
-    wall_ns: u64,
-}
-
 /// The frame whose entries are given out.
 #[derive(Clone, Copy, Debug)]
 struct Current {
@@ -107,13 +105,12 @@ struct Current {
     at: EntriesAt,
 }
 
-impl Skip {
-    fn is_after(&self, frame: &Frame, sector: u32) -> bool {
-        frame.kind == FrameKind::Data
-            && (frame.end(sector) <= self.lsn
-                || frame.next_seq() <= self.seq
-                || frame.wall_ns < self.wall_ns)
-    }
+/// Does a range begin after a frame?
+fn is_after(skip: &Limit, frame: &Frame, sector: u32) -> bool {
+    frame.kind == FrameKind::Data
+        && (frame.end(sector) <= skip.lsn
+            || frame.next_seq() <= skip.seq
+            || frame.wall_ns < skip.wall_ns)
 }
 
 impl Current {
@@ -133,6 +130,8 @@ impl Current {
     }
 }
 
+/// Numbers begin with it: nothing was purged before.
+const FIRST_SEQ: Seq = Seq(1);
 /// A reader in another process looks again after so long, at first and at most.
 const FIRST_WAIT_NS: u64 = 1_000_000;
 const LONGEST_WAIT_NS: u64 = 50_000_000;
@@ -146,44 +145,40 @@ impl Reader {
     /// [`idle_promise`](crate::Options::idle_promise). What a writer that was killed has
     /// not promised appears after its recovery.
     ///
+    /// `range` is a [`Range`], or what becomes one: the [`Position`] to begin at, `lsn..`,
+    /// `seq..seq`, or `..`. A reader whose range has an end shows nothing from there on.
+    ///
     /// # Errors
     /// [`Error::NotALog`], [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`];
-    /// [`Error::Purged`] when `from` is below the log's start, [`Error::Diverged`] when
-    /// what lies before it was cut off by a later epoch.
+    /// [`Error::Purged`] when the range begins below the log's start, [`Error::Diverged`]
+    /// when what lies before one of its ends was cut off by a later epoch.
     pub fn open(
         io: Arc<dyn Io>,
-        dir: &Path,
-        from: ReadFrom,
+        dir: impl AsRef<Path>,
+        range: impl Into<Range>,
         visibility: Visibility,
     ) -> Result<Self> {
-        let disk = Disk { io, dir: dir.to_owned(), direct: true };
-        Self::new(disk, Bound::Promises(None), from, visibility)
+        let disk = Disk { io, dir: dir.as_ref().to_owned(), direct: true };
+        Self::new(disk, Bound::Promises(None), range.into(), visibility)
     }
 
-    /// Reads the log that `shared` writes.
+    /// Reads the log that `published` writes.
     pub(crate) fn of_log(
-        shared: Arc<Published>,
+        published: Arc<Published>,
         io: Arc<dyn Io>,
         dir: &Path,
         direct: bool,
-        from: ReadFrom,
+        range: Range,
         visibility: Visibility,
     ) -> Result<Self> {
         let disk = Disk { io, dir: dir.to_owned(), direct };
-        Self::new(disk, Bound::Log(shared), from, visibility)
+        Self::new(disk, Bound::Log(published), range, visibility)
     }
 
-    fn new(disk: Disk, bound: Bound, from: ReadFrom, visibility: Visibility) -> Result<Self> {
+    fn new(disk: Disk, bound: Bound, range: Range, visibility: Visibility) -> Result<Self> {
         // Only what is not durable may be unconnected to what is before it.
         let unsure = visibility == Visibility::Written && matches!(bound, Bound::Promises(_));
-        let (map, track) = begin(&disk, from, unsure)?;
-        let mut skip = Skip::default();
-        match from {
-            ReadFrom::Lsn { lsn, .. } => skip.lsn = lsn,
-            ReadFrom::Seq(seq) => skip.seq = seq,
-            ReadFrom::Time(wall_ns) => skip.wall_ns = wall_ns,
-            ReadFrom::Start | ReadFrom::End => {}
-        }
+        let (map, track) = begin(&disk, range, unsure)?;
         let mut reader = Self {
             generation: map.generation,
             random: Random::default(),
@@ -195,16 +190,19 @@ impl Reader {
             track,
             bound,
             visibility,
-            skip,
+            skip: range.from.lower_limit(),
+            until: range.to.upper_limit(),
+            finished: false,
         };
-        if from == ReadFrom::End {
-            reader.skip.lsn = reader.mark(Lsn::MAX)?;
+        if range.from == Position::End {
+            let lsn = reader.mark(Lsn::MAX)?;
+            reader.skip = Position::from(lsn).lower_limit();
         }
         Ok(reader)
     }
 
-    /// The next entry; `None` when there is none (yet) that may be shown. Never waits for
-    /// the writer.
+    /// The next entry; `None` when there is none (yet) that may be shown, or the range's
+    /// end was reached ([`is_finished`](Self::is_finished)). Never waits for the writer.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when what was durable is damaged; [`Error::Purged`] when the
@@ -216,7 +214,24 @@ impl Reader {
         if self.find()? { self.take() } else { Ok(None) }
     }
 
-    /// The next entry, waiting for it until `timeout` has passed (`None`).
+    /// As [`next`](Self::next), but the entry owns what it needs of its frame: it can be
+    /// kept, and sent to other threads. Its payload is not copied; [`Entry`] says what
+    /// memory it keeps alive.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn next_owned(&mut self) -> Result<Option<Entry>> {
+        if self.find()? { self.take_owned() } else { Ok(None) }
+    }
+
+    /// Iterates over the entries that may be shown now, as [`next_owned`](Self::next_owned)
+    /// returns them. Ends where that returns `None`; there may be more entries later.
+    pub fn entries(&mut self) -> impl Iterator<Item = Result<Entry>> {
+        std::iter::from_fn(|| self.next_owned().transpose())
+    }
+
+    /// The next entry, waiting for it until `timeout` has passed (`None`). Does not wait at
+    /// the range's end.
     ///
     /// In the writer's process the thread sleeps until the watermark moves. Elsewhere it
     /// looks at the files again after 1 ms, then ever less often, at last every 50 ms.
@@ -225,26 +240,43 @@ impl Reader {
     /// As [`next`](Self::next), and [`Error::Closed`] when the log in this process was
     /// closed and everything was read.
     pub fn wait_next(&mut self, timeout: Duration) -> Result<Option<EntryView<'_>>> {
+        if self.wait_to_find(timeout)? { self.take() } else { Ok(None) }
+    }
+
+    /// As [`wait_next`](Self::wait_next), but the entry is as from
+    /// [`next_owned`](Self::next_owned).
+    ///
+    /// # Errors
+    /// As [`wait_next`](Self::wait_next).
+    pub fn wait_next_owned(&mut self, timeout: Duration) -> Result<Option<Entry>> {
+        if self.wait_to_find(timeout)? { self.take_owned() } else { Ok(None) }
+    }
+
+    /// As [`find`](Self::find), until `timeout` has passed.
+    fn wait_to_find(&mut self, timeout: Duration) -> Result<bool> {
         let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         let deadline = self.disk.io.now_ns().saturating_add(timeout);
         let mut wait = FIRST_WAIT_NS;
         loop {
             // Asked before the look, so that nothing is missed that was read then.
-            let closed = matches!(&self.bound, Bound::Log(shared) if shared.is_stopped());
+            let closed = matches!(&self.bound, Bound::Log(published) if published.is_stopped());
             if self.find()? {
-                break;
+                return Ok(true);
+            }
+            if self.finished {
+                return Ok(false);
             }
             if closed {
                 return Err(Error::Closed);
             }
             let left = deadline.saturating_sub(self.disk.io.now_ns());
             if left == 0 {
-                return Ok(None);
+                return Ok(false);
             }
             match &self.bound {
-                Bound::Log(shared) => {
+                Bound::Log(published) => {
                     let left = Duration::from_nanos(left);
-                    shared.wait_to_read(self.visibility, self.track.lsn(), left);
+                    published.wait_to_read(self.visibility, self.track.lsn(), left);
                 }
                 Bound::Promises(_) => {
                     self.disk.io.sleep_ns(wait.min(left));
@@ -252,10 +284,15 @@ impl Reader {
                 }
             }
         }
-        self.take()
     }
 
-    /// Where reading goes on: keep it, and give it to [`ReadFrom::Lsn`] later.
+    /// Returns whether the end of the reader's range was reached: no entry will follow.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Where reading goes on: keep it, and give it to [`Position::Lsn`] later.
     #[must_use]
     pub fn position(&self) -> (Epoch, Lsn) {
         let next = self.current.as_ref().map_or(self.track.lsn(), |current| current.at.lsn);
@@ -274,6 +311,10 @@ impl Reader {
         loop {
             if self.current.is_some() && self.find_in_frame()? {
                 return Ok(true);
+            }
+            self.finished |= is_reached(&self.until, &self.track.cursor());
+            if self.finished {
+                return Ok(false);
             }
             if self.generation != self.map.generation {
                 self.renew()?;
@@ -294,22 +335,29 @@ impl Reader {
         }
     }
 
-    /// Goes to the next entry of the current frame.
+    /// Goes to the next entry of the current frame. At the range's end it stays there.
     fn find_in_frame(&mut self) -> Result<bool> {
         let Some(current) = &mut self.current else { return Ok(false) };
-        if let Bound::Log(shared) = &self.bound
-            && shared.is_poisoned()
-            && current.frame.end(self.map.sector()) > shared.synced()
+        let (skip, until) = (&self.skip, &self.until);
+        if let Bound::Log(published) = &self.bound
+            && published.is_poisoned()
+            && current.frame.end(self.map.sector()) > published.synced()
         {
-            return Err(shared.poison_error());
+            return Err(published.poison_error());
         }
         let body = body(&mut self.track, current)?;
         let mut entries = Entries::resume(body, current.at);
         loop {
             current.at = entries.at();
             match entries.next() {
-                Some(Ok(entry)) if entry.lsn < self.skip.lsn || entry.seq < self.skip.seq => {}
-                Some(Ok(_)) => return Ok(true),
+                Some(Ok(entry)) if entry.lsn < skip.lsn || entry.seq < skip.seq => {}
+                Some(Ok(entry)) => {
+                    let wall_ns = current.frame.wall_ns;
+                    self.finished = entry.lsn >= until.lsn
+                        || entry.seq >= until.seq
+                        || wall_ns >= until.wall_ns;
+                    return Ok(!self.finished);
+                }
                 // The walk has gone through them before.
                 Some(Err(_)) | None => break,
             }
@@ -325,17 +373,29 @@ impl Reader {
         Ok(current.next(body))
     }
 
+    /// As [`take`](Self::take), without a borrow of the frame.
+    fn take_owned(&mut self) -> Result<Option<Entry>> {
+        let Some(current) = &mut self.current else { return Ok(None) };
+        let (offset, start) = (current.offset, current.frame.lsn);
+        let body = body(&mut self.track, current)?;
+        let Some(view) = current.next(body) else { return Ok(None) };
+        let EntryView { lsn, seq, kind, payload, epoch, wall_ns } = view;
+        let (at, len) = (lsn.distance_from(start) + ENTRY_HEADER_LEN, payload.len() as u64);
+        let payload = self.track.walk.window.share(offset + at, len)?;
+        Ok(Some(Entry { lsn, seq, kind, payload, epoch, wall_ns }))
+    }
+
     /// Goes past the next frame, or to where the frames go on; false when there is none.
     fn step(&mut self) -> Result<bool> {
         let (sector, intact) = (self.map.sector(), self.intact());
         let walk = &mut self.track.walk;
         let end = match walk.peek()? {
-            Ok(frame) if self.skip.is_after(&frame, sector) && frame.end(sector) <= intact => {
+            Ok(frame) if is_after(&self.skip, &frame, sector) && frame.end(sector) <= intact => {
                 return Ok(walk.skip()?.is_ok());
             }
             Ok(_) => match walk.step()? {
                 Step::Frame(Found { frame, .. })
-                    if frame.kind != FrameKind::Data || self.skip.is_after(&frame, sector) =>
+                    if frame.kind != FrameKind::Data || is_after(&self.skip, &frame, sector) =>
                 {
                     return Ok(true);
                 }
@@ -415,11 +475,11 @@ impl Reader {
     fn locate(&mut self) -> Result<()> {
         let (_, lsn) = self.position();
         if lsn < self.map.low_water() {
-            return Err(purged(&self.map, lsn));
+            return Err(purged(&self.map, lsn.into()));
         }
         let begin = self.map.locate(&self.disk, false, |first| first.lsn <= lsn)?;
         let track = Track::open(&self.disk, &self.map, begin, WINDOW_LEN)?;
-        self.track = track.ok_or_else(|| purged(&self.map, lsn))?;
+        self.track = track.ok_or_else(|| purged(&self.map, lsn.into()))?;
         self.skip.lsn = lsn;
         Ok(())
     }
@@ -427,11 +487,13 @@ impl Reader {
     /// Entries below it may be shown; looks further only when `lsn` is not below it.
     fn mark(&mut self, lsn: Lsn) -> Result<Lsn> {
         match (&self.bound, self.visibility) {
-            (Bound::Log(shared), Visibility::Written) if !shared.is_poisoned() => {
-                Ok(shared.written())
+            (Bound::Log(published), Visibility::Written) if !published.is_poisoned() => {
+                Ok(published.written())
             }
-            (Bound::Log(shared), _) if planted(Bug::ReaderShowsWritten) => Ok(shared.written()),
-            (Bound::Log(shared), _) => Ok(shared.synced()),
+            (Bound::Log(published), _) if planted(Bug::ReaderShowsWritten) => {
+                Ok(published.written())
+            }
+            (Bound::Log(published), _) => Ok(published.synced()),
             (Bound::Promises(_), visibility) => self.scout(lsn, visibility),
         }
     }
@@ -478,51 +540,57 @@ impl Reader {
     /// Nothing more may be shown now. Is that for good?
     fn check_poison(&self) -> Result<()> {
         match &self.bound {
-            Bound::Log(shared) if shared.is_poisoned() => Err(shared.poison_error()),
+            Bound::Log(published) if published.is_poisoned() => Err(published.poison_error()),
             _ => Ok(()),
         }
     }
 }
 
+/// Does a range end here? What is at a place comes after all that the place continues.
+fn is_reached(until: &Limit, at: &Cursor) -> bool {
+    at.lsn >= until.lsn || at.seq >= until.seq || at.wall_ns >= until.wall_ns
+}
+
 /// Finds where reading begins, in a log that may be purged meanwhile.
-fn begin(disk: &Disk, from: ReadFrom, unsure: bool) -> Result<(Map, Track)> {
+fn begin(disk: &Disk, range: Range, unsure: bool) -> Result<(Map, Track)> {
     let mut looks = 1;
     loop {
         let mut map = Map::read(disk)?;
-        check_from(&map, from)?;
-        let begin = map.locate(disk, unsure, |first| match from {
-            ReadFrom::Start => false,
-            ReadFrom::Lsn { lsn, .. } => first.lsn <= lsn,
-            ReadFrom::Seq(seq) => first.seq <= seq,
-            ReadFrom::Time(wall_ns) => first.wall_ns < wall_ns,
-            ReadFrom::End => true,
+        check_range(&map, range)?;
+        let lower = range.from.lower_limit();
+        let begin = map.locate(disk, unsure, |first| match range.from {
+            Position::Start => false,
+            Position::Time(_) => first.wall_ns < lower.wall_ns,
+            Position::Seq(seq) => first.seq <= seq,
+            _ => first.lsn <= lower.lsn,
         })?;
         match Track::open(disk, &map, begin, WINDOW_LEN)? {
             Some(track) => return Ok((map, track)),
-            None if looks == MAX_LOOKS => return Err(purged(&map, begin.cursor.lsn)),
+            None if looks == MAX_LOOKS => return Err(purged(&map, begin.cursor.lsn.into())),
             None => looks += 1,
         }
     }
 }
 
-fn check_from(map: &Map, from: ReadFrom) -> Result<()> {
+fn check_range(map: &Map, range: Range) -> Result<()> {
     let low_water = &map.control.low_water;
-    let is_purged = match from {
-        ReadFrom::Lsn { lsn, .. } => lsn < low_water.lsn,
-        ReadFrom::Seq(seq) => seq < low_water.seq,
-        ReadFrom::Start | ReadFrom::Time(_) | ReadFrom::End => false,
+    let is_purged = match range.from {
+        Position::Lsn { lsn, .. } => lsn < low_water.lsn,
+        Position::Seq(seq) => seq.max(FIRST_SEQ) < low_water.seq,
+        _ => false,
     };
     if is_purged {
-        return Err(Error::Purged { position: from, low_water: low_water.lsn });
+        return Err(purged(map, range.from));
     }
-    match from {
-        ReadFrom::Lsn { epoch: Some(epoch), lsn } => map.history().check_read(epoch, lsn),
-        _ => Ok(()),
+    for position in [range.from, range.to] {
+        if let Position::Lsn { epoch: Some(epoch), lsn } = position {
+            map.history().check_read(epoch, lsn)?;
+        }
     }
+    Ok(())
 }
 
-fn purged(map: &Map, lsn: Lsn) -> Error {
-    let position = ReadFrom::Lsn { epoch: None, lsn };
+fn purged(map: &Map, position: Position) -> Error {
     Error::Purged { position, low_water: map.low_water() }
 }
 

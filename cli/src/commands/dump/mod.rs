@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bulla_recovery::{Bound, Inspection, Range, Status};
 use bulla_storage::io::std::StdIo;
-use bulla_wal::{EntryView, Lsn, Options, ReadFrom, Reader, Seq, Visibility};
+use bulla_wal::{EntryView, Lsn, Options, Position, Reader, Seq, Visibility};
 use serde::Serialize;
 
 use self::decode::Operation;
@@ -146,10 +146,10 @@ fn follow(args: &Args, out: &mut Out) -> Result<Outcome> {
 }
 
 impl Args {
-    fn from(&self) -> ReadFrom {
-        let lsn = self.from_lsn.map(|lsn| ReadFrom::Lsn { epoch: None, lsn: Lsn(lsn) });
-        let seq = self.from_seq.map(|seq| ReadFrom::Seq(Seq(seq)));
-        lsn.or(seq).or(self.from_time.map(ReadFrom::Time)).unwrap_or_default()
+    fn from(&self) -> Position {
+        let lsn = self.from_lsn.map(|lsn| Position::Lsn { epoch: None, lsn: Lsn(lsn) });
+        let seq = self.from_seq.map(|seq| Position::Seq(Seq(seq)));
+        lsn.or(seq).or(self.from_time.map(Position::at_wall_ns)).unwrap_or_default()
     }
 
     /// Returns the same start for replay.
@@ -187,7 +187,7 @@ impl Printer<'_> {
     }
 
     fn push(&mut self, entry: &EntryView<'_>) -> Result<()> {
-        let position = Position {
+        let position = Place {
             lsn: entry.lsn.0,
             seq: entry.seq.0,
             epoch: entry.epoch.0,
@@ -215,7 +215,7 @@ impl Printer<'_> {
 
 /// Where an entry is, and what its frame says about it.
 #[derive(Serialize)]
-struct Position {
+struct Place {
     lsn: u64,
     seq: u64,
     epoch: u32,
@@ -227,7 +227,7 @@ struct Position {
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
-    position: Position,
+    position: Place,
     payload_hex: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     operations: Option<Vec<Operation>>,
@@ -237,14 +237,14 @@ struct Row {
 #[derive(Serialize)]
 struct TableRow {
     #[serde(flatten)]
-    position: Position,
+    position: Place,
     bytes: usize,
     payload: String,
     text: String,
 }
 
 impl TableRow {
-    fn new(position: Position, payload: &[u8]) -> Self {
+    fn new(position: Place, payload: &[u8]) -> Self {
         let shown = payload.get(..TABLE_BYTES).unwrap_or(payload);
         let more = if shown.len() < payload.len() { "..." } else { "" };
         Self { position, bytes: payload.len(), payload: hex(shown) + more, text: printable(shown) }
@@ -255,7 +255,7 @@ impl TableRow {
 #[derive(Serialize)]
 struct DecodedRow {
     #[serde(flatten)]
-    position: Position,
+    position: Place,
     operation: String,
 }
 
