@@ -486,7 +486,7 @@ impl World {
             batch.iter().map(|(kind, payload)| (*kind, payload.as_slice())).collect();
         let before = log.end();
         let receipt = match log.append_batch(&entries, level) {
-            Ok(receipt) => receipt,
+            Ok(receipt) => receipt.last(),
             Err(error) => {
                 if matches!(error, Error::Full | Error::NoSpace(_)) && log.end() < before {
                     return Err("I5: a refused append moved the end back".to_owned());

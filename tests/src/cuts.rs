@@ -249,7 +249,7 @@ impl World<'_> {
         let entries: Vec<(u16, &[u8])> =
             batch.iter().map(|(kind, payload)| (*kind, payload.as_slice())).collect();
         let receipt = match log.append_batch(&entries, level) {
-            Ok(receipt) => receipt,
+            Ok(receipt) => receipt.last(),
             Err(error) => return Ok(Err(error)),
         };
         self.tally.appended += batch.len() as u64;

@@ -10,10 +10,13 @@
 //! log     the public face             commit  the pure core, the driver, the leader
 //! ring    positions, frames, room     reader  entries in order, tailed and followed
 //! ready   a receipt as a future       purge   removes segments from the low end
+//! append  entries, batches, pieces    batch   a receipt for each entry
 //! stats   counters and latencies      sync    locks and atomics, or loom's
 //! faults  what a test build changes between the parts
 //! ```
 
+mod append;
+mod batch;
 mod commit;
 mod faults;
 mod log;
@@ -24,6 +27,7 @@ mod ring;
 mod stats;
 mod sync;
 
+pub use batch::{BatchReceipt, Receipts};
 pub use bulla_recovery as recovery;
 pub use bulla_storage::{
     Background, Corruption, CorruptionKind, Entry, EntryView, Epoch, Error, FrameDamage, Level,

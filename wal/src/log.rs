@@ -1,4 +1,4 @@
-//! The log's public face: append, wait, sync, purge, close.
+//! The log's public face: open, wait, sync, purge, read, close.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,8 @@ use crate::commit::published::Published;
 use crate::commit::waiters::Watermark;
 use crate::purge::Purger;
 use crate::reader::Reader;
-use crate::ready::Ready;
-use crate::ring::{Group, Refused};
 use crate::stats::Stats;
-use crate::sync::{park, thread};
+use crate::sync::{AtomicBool, Mutex, Ordering, lock, park, thread};
 use bulla_recovery::Report;
 use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::files::recovered::{self, Recovered};
@@ -24,7 +22,7 @@ use bulla_storage::frames::anchor::{self, Landmark};
 use bulla_storage::io::Io;
 use bulla_storage::{
     Epoch, Error, Level, Lsn, Options, Overflow, Position, Range, Receipt, Result, SegmentNumber,
-    Seq, Visibility,
+    Visibility,
 };
 
 /// A log that is open for appending. Share it between threads by reference or `Arc`.
@@ -44,18 +42,19 @@ use bulla_storage::{
 /// # Ok::<(), bulla_wal::Error>(())
 /// ```
 pub struct Log {
-    published: Arc<Published>,
-    leadership: Arc<Leadership>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) leadership: Arc<Leadership>,
     purger: Purger,
     io: Arc<dyn Io>,
     dir: PathBuf,
-    level: Level,
-    overflow: Overflow,
-    epoch: Epoch,
+    pub(crate) level: Level,
+    pub(crate) overflow: Overflow,
+    pub(crate) epoch: Epoch,
     log_id: LogId,
     direct: bool,
-    threads: Vec<thread::JoinHandle<()>>,
-    closed: bool,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// Somebody gives up lock and files, or has.
+    closed: AtomicBool,
 }
 
 /// Rounds in which a durable mark becomes durable itself: in a frame of its own, or in one that
@@ -125,125 +124,9 @@ impl Log {
             epoch,
             log_id,
             direct,
-            threads,
-            closed: false,
+            threads: Mutex::new(threads),
+            closed: AtomicBool::new(false),
         })
-    }
-
-    /// Appends an entry of kind 0 at the log's default level.
-    ///
-    /// Never waits for the disk, only (with [`Overflow::Block`]) for room in the ring.
-    /// On return the entry has its place in the log and is in memory; give the receipt
-    /// to [`wait`](Self::wait) to learn when its level holds.
-    ///
-    /// The payload is copied after the entry has its place, and the thread that writes the
-    /// frame waits for the copy. So a payload whose pages must be fetched first (a mapped file,
-    /// swapped memory) holds up all whose entries are in the same frame, or after it: copy
-    /// such bytes before.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`], [`Error::Full`], [`Error::NoSpace`]: nothing was appended.
-    /// [`Error::Poisoned`], [`Error::Closed`].
-    pub fn append(&self, payload: &[u8]) -> Result<Receipt> {
-        self.append_with(0, payload, self.level)
-    }
-
-    /// Appends an entry of a kind (below 0xFF00; what it means is yours) at a level.
-    ///
-    /// # Errors
-    /// As [`append`](Self::append), and [`Error::ReservedKind`].
-    pub fn append_with(&self, kind: u16, payload: &[u8], level: Level) -> Result<Receipt> {
-        self.append_batch(&[(kind, payload)], level)
-    }
-
-    /// Appends several entries that are recovered together or not at all.
-    ///
-    /// Returns the receipt of the last one; the others have the numbers before its.
-    ///
-    /// # Errors
-    /// As [`append`](Self::append), [`Error::ReservedKind`], [`Error::EmptyBatch`].
-    pub fn append_batch(&self, entries: &[(u16, &[u8])], level: Level) -> Result<Receipt> {
-        let group = self.published.ring.group(entries)?;
-        loop {
-            match self.append_once(group, level) {
-                Ok(place) => return Ok(self.receipt(place, level)),
-                Err(refused) => self.make_room(refused)?,
-            }
-        }
-    }
-
-    /// As [`append_batch`](Self::append_batch), but never waits, not even for room in the
-    /// ring: for callers that hold a lock of their own.
-    ///
-    /// # Errors
-    /// As [`append_batch`](Self::append_batch), with [`Error::Full`] whatever
-    /// [`Overflow`] says: give the lock back, then
-    /// [`wait_for_room`](Self::wait_for_room) and try again.
-    pub fn try_append_batch(&self, entries: &[(u16, &[u8])], level: Level) -> Result<Receipt> {
-        let group = self.published.ring.group(entries)?;
-        loop {
-            match self.append_once(group, level) {
-                Ok(place) => return Ok(self.receipt(place, level)),
-                Err(Refused::Full | Refused::NoSegment) => {
-                    self.published.wake_flusher();
-                    return Err(Error::Full);
-                }
-                Err(refused) => self.make_room(refused)?,
-            }
-        }
-    }
-
-    /// Waits until an append that was refused as [`Error::Full`] may fit. It can return
-    /// early: append in a loop.
-    ///
-    /// # Errors
-    /// [`Error::Full`] where [`Overflow::Full`] says not to wait.
-    pub fn wait_for_room(&self) -> Result<()> {
-        let ring = &self.published.ring;
-        let lacked_segment = ring.lacks_segment() && !ring.is_full();
-        self.make_room(if lacked_segment { Refused::NoSegment } else { Refused::Full })
-    }
-
-    fn append_once(&self, group: Group<'_>, level: Level) -> Result<(Lsn, Seq), Refused> {
-        let appended = self.published.ring.append(group, level)?;
-        if appended.wake_flusher {
-            self.published.wake_flusher();
-        }
-        Ok((appended.lsn, appended.seq))
-    }
-
-    /// Made where it is given out: one that is moved first is stored in parts and loaded as a
-    /// whole, which costs a tenth of an append.
-    fn receipt(&self, (lsn, seq): (Lsn, Seq), level: Level) -> Receipt {
-        Receipt { epoch: self.epoch, lsn, seq, level }
-    }
-
-    /// Waits for what an append lacked, or says why it can't be had.
-    fn make_room(&self, refused: Refused) -> Result<()> {
-        match refused {
-            Refused::Full | Refused::NoSegment if self.overflow == Overflow::Full => {
-                self.published.wake_flusher();
-                Err(Error::Full)
-            }
-            Refused::Full => {
-                self.leadership.wait_for_room(|| self.published.ring.is_full());
-                Ok(())
-            }
-            Refused::NoSegment => {
-                self.leadership.wait_for_room(|| self.published.ring.lacks_segment());
-                Ok(())
-            }
-            Refused::NoSpace(error) => {
-                // There may be space by now: the next append will know.
-                if let Some(mut leader) = self.leadership.try_lead_to_append() {
-                    leader.core.space();
-                    leader.pump();
-                }
-                if self.published.ring.spares() > 0 { Ok(()) } else { Err(Error::NoSpace(error)) }
-            }
-            Refused::Shut if self.published.is_poisoned() => Err(self.published.poison_error()),
-            Refused::Shut => Err(Error::Closed),
-        }
     }
 
     /// Waits until the receipt's level holds. The thread that waits does the work that
@@ -282,16 +165,6 @@ impl Log {
             None => Ok(true),
             Some(watermark) => self.published.check(watermark, receipt.lsn),
         }
-    }
-
-    /// A future of the receipt's level, for any executor. The log's own thread does the
-    /// work, from the first poll on.
-    ///
-    /// Its waker is called by whichever thread finds the level to hold, but for one that
-    /// appends, and with no lock of the log held: it may run the task at once, wait for
-    /// this log, or drop it. One that panics affects nobody else.
-    pub fn ready(&self, receipt: Receipt) -> Ready<'_> {
-        Ready::new(&self.published, self.watermark(receipt), receipt.lsn)
     }
 
     /// Makes everything appended so far durable; returns the durable watermark.
@@ -368,7 +241,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Poisoned`] when CONTROL could not be written, [`Error::Io`] when a file
-    /// could not be removed (recovery will).
+    /// could not be removed (recovery will), [`Error::Closed`].
     pub fn purge(&self, keep_from: Lsn) -> Result<Lsn> {
         self.purger.purge(&self.leadership, keep_from, SegmentNumber::MAX)
     }
@@ -402,28 +275,24 @@ impl Log {
         Reader::of_log(published, io, &self.dir, self.direct, range.into(), visibility)
     }
 
-    /// Makes everything durable and closes the log: it is marked as shut down cleanly.
+    /// Makes everything durable, marks the log as shut down cleanly, and releases its lock and
+    /// files. Whoever shares the log by an `Arc` may call it.
+    ///
+    /// From the call on appends return [`Error::Closed`]; those that wait for receipts get
+    /// their answer, readers read to the end. A call after the first one does nothing. One
+    /// that comes while another thread closes the log returns when everything is durable,
+    /// perhaps before the other one has released the lock.
     ///
     /// # Errors
-    /// [`Error::Poisoned`].
-    pub fn close(mut self) -> Result<()> {
-        self.shut_down()
-    }
-
-    fn shut_down(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.closed, true) {
-            return Ok(());
+    /// [`Error::Poisoned`]; lock and files are released all the same.
+    pub fn close(&self) -> Result<()> {
+        let drained = self.drain();
+        // Whoever closes the log may be a task that is woken while another thread closes
+        // it: so nobody waits for anybody here.
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.release(drained);
         }
-        let closed = self.drain();
-        self.published.stop();
-        self.join_threads();
-        let mut leader = self.leadership.lead();
-        if closed {
-            leader.trim(self.published.ring.end());
-        }
-        leader.release();
-        drop(leader);
-        if closed { Ok(()) } else { Err(self.published.poison_error()) }
+        if drained { Ok(()) } else { Err(self.published.poison_error()) }
     }
 
     /// Makes everything durable and marks the log as shut down cleanly; returns whether it is.
@@ -437,7 +306,7 @@ impl Log {
                 continue;
             }
             if leader.has_workers() {
-                // The flusher ends what it has begun.
+                // They end what they have begun.
                 drop(leader);
                 park(Some(SHORTEST_TICK));
                 leader = self.leadership.lead();
@@ -449,12 +318,29 @@ impl Log {
         leader.core.is_closed()
     }
 
-    fn join_threads(&mut self) {
+    /// Ends the threads, and releases lock and files.
+    fn release(&self, drained: bool) {
+        self.published.stop();
+        self.join_threads();
+        self.purger.wait_for_purge();
+        let mut leader = self.leadership.lead();
+        while leader.is_worked_on() {
+            // A thread writes, of a log that is poisoned: not without the lock.
+            drop(leader);
+            park(Some(SHORTEST_TICK));
+            leader = self.leadership.lead();
+        }
+        if drained {
+            leader.trim(self.published.ring.end());
+        }
+        leader.release();
+    }
+
+    fn join_threads(&self) {
         let this = thread::current().id();
-        for thread in self.threads.drain(..) {
-            // A task that this thread woke may have held the last handle of the log: the
-            // thread ends by itself. A panic of another poisoned the log, which is
-            // reported by `shut_down`.
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            // A task that this thread woke may have closed the log: the thread ends by
+            // itself. A panic of another poisoned the log, which `close` reports.
             if thread.thread().id() != this {
                 let _ = thread.join();
             }
@@ -540,7 +426,7 @@ impl Log {
         progress
     }
 
-    fn watermark(&self, receipt: Receipt) -> Result<Option<Watermark>> {
+    pub(crate) fn watermark(&self, receipt: Receipt) -> Result<Option<Watermark>> {
         if receipt.epoch != self.epoch {
             return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
         }
@@ -560,7 +446,7 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         // Errors can't be told here; `close` tells them.
-        let _ = self.shut_down();
+        let _ = self.close();
     }
 }
 

@@ -46,6 +46,10 @@ impl Purger {
         if published.is_poisoned() {
             return Err(published.poison_error());
         }
+        // Another writer may have the log by now.
+        if published.is_stopped() {
+            return Err(Error::Closed);
+        }
         let current = control.current().low_water;
         let keep_from = keep_from.min(either(published.synced(), Bug::PurgeAboveDurable, Lsn::MAX));
         let start = {
@@ -79,6 +83,11 @@ impl Purger {
         drop(control);
         drop(leader);
         Ok(low_water.lsn)
+    }
+
+    /// Waits until no purge goes on. None begins when the log was stopped before.
+    pub(crate) fn wait_for_purge(&self) {
+        drop(lock(&self.control));
     }
 
     fn unlink_segments(&self, from: SegmentNumber, to: SegmentNumber) -> Result<()> {

@@ -2,6 +2,8 @@
 //! need another build of everything.
 
 #[cfg(feature = "sim")]
+mod appends;
+#[cfg(feature = "sim")]
 mod common;
 #[cfg(feature = "sim")]
 mod public;

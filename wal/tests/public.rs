@@ -8,8 +8,8 @@ use bulla_storage::files::dir;
 use bulla_storage::format::LogId;
 use bulla_storage::io::sim::{FaultOp, SimDisk};
 use bulla_wal::{
-    CorruptionKind, Epoch, Error, Level, Log, Lsn, Method, Options, PoisonCause, Position, Reader,
-    SegmentNumber, Seq, Visibility,
+    CorruptionKind, Error, Level, Log, Method, Options, PoisonCause, Position, Reader,
+    SegmentNumber, Visibility,
 };
 
 use crate::common::{DIR, options};
@@ -126,7 +126,7 @@ fn entry_of_the_greatest_length_fits_and_one_byte_more_is_too_large() {
     assert!(matches!(refused, Error::TooLarge { max: said, .. } if said == max + 8), "{refused}");
     let receipt = log.append_with(1, &payload[1..], Level::Strict).unwrap();
     log.wait(receipt).unwrap();
-    log.append_batch(&[(1, b"one"), (2, b"three")], Level::Relaxed).unwrap();
+    let _ = log.append_batch(&[(1, b"one"), (2, b"three")], Level::Relaxed).unwrap();
     assert_eq!((log.stats().entries, log.stats().payload_bytes), (3, max + 8));
 }
 

@@ -135,7 +135,7 @@ impl<R: Record> Store<R> {
         }
         pass(Step::Reserved);
         let receipt = match self.log.try_append_batch(request.entries, request.level) {
-            Ok(receipt) => receipt,
+            Ok(receipt) => receipt.last(),
             Err(bulla_wal::Error::Full) => return Ok(Outcome::NoRoom),
             Err(error) => return Err(error.into()),
         };

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use bulla_wal::{Level, Lsn, Ready, Receipt, Seq};
+use bulla_wal::{Level, Log, Lsn, Ready, Receipt, Seq};
 
 use super::Store;
 use crate::error::{Error, Result};
@@ -149,7 +149,7 @@ impl<R: Record> Store<R> {
     }
 
     /// Returns a future that resolves when the receipt's level holds, for any executor.
-    pub fn ready(&self, receipt: Receipt) -> Ready<'_> {
+    pub fn ready(&self, receipt: Receipt) -> Ready<&Log> {
         self.log.ready(receipt)
     }
 }

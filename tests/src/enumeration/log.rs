@@ -257,6 +257,7 @@ impl Log {
             batch.iter().map(|(kind, payload)| (*kind, payload.as_slice())).collect();
         match log.append_batch(&entries, level) {
             Ok(receipt) => {
+                let receipt = receipt.last();
                 self.model.appended(batch, receipt)?;
                 self.receipts.push(receipt);
                 Ok(Some(receipt))

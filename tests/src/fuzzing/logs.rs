@@ -133,7 +133,8 @@ fn fill(log: &Log, rounds: usize) {
         let payload = vec![round as u8; round * 41 % 1_500];
         let level = Level::ALL[round % Level::ALL.len()];
         let receipt = if round % 3 == 0 {
-            log.append_batch(&[(1, &payload), (2, b""), (3, &payload)], level)
+            let batch: [(u16, &[u8]); 3] = [(1, &payload), (2, b""), (3, &payload)];
+            log.append_batch(&batch, level).map(|receipt| receipt.last())
         } else {
             log.append_with(4, &payload, level)
         };

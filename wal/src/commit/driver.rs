@@ -191,6 +191,11 @@ impl Driver {
         self.in_flight.is_all_outside()
     }
 
+    /// Is a thread doing an operation without the driver's lock?
+    pub(crate) fn is_worked_on(&self) -> bool {
+        self.in_flight.is_any_outside()
+    }
+
     /// Is an operation in flight, or on its way there?
     pub(crate) fn is_busy(&self) -> bool {
         !self.in_flight.is_empty() || !self.pending.is_empty()

@@ -65,6 +65,11 @@ impl InFlight {
         self.outside > 0 && self.count == self.outside
     }
 
+    /// Is an operation in the hands of a thread?
+    pub(crate) fn is_any_outside(&self) -> bool {
+        self.outside > 0
+    }
+
     /// Gives up the queue, which waits for what the backend has begun.
     pub(crate) fn give_up(&mut self) {
         self.queue = None;

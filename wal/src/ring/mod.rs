@@ -13,6 +13,7 @@ mod frame;
 #[cfg(loom)]
 mod model;
 mod open_frame;
+mod pieces;
 mod slots;
 #[cfg(test)]
 #[cfg(not(loom))]

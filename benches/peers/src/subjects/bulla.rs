@@ -93,7 +93,7 @@ impl Writer for &Bulla {
 
     fn append_batch(&mut self, records: &[&[u8]]) -> Result<()> {
         let entries: Vec<(u16, &[u8])> = records.iter().map(|record| (KIND, *record)).collect();
-        self.log.append_batch(&entries, Level::Relaxed)?;
+        let _ = self.log.append_batch(&entries, Level::Relaxed)?;
         Ok(())
     }
 

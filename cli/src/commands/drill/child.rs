@@ -197,7 +197,7 @@ impl Client<'_> {
             tokens => {
                 let entries: Vec<_> =
                     tokens.iter().map(|token| (PUT, &token.as_bytes()[..])).collect();
-                self.log.append_batch(&entries, self.level)?
+                self.log.append_batch(&entries, self.level)?.last()
             }
         };
         self.next += len;
