@@ -1,15 +1,19 @@
 //! How a log is opened: every option with its unit, range and default.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ParseError, Result};
 use crate::format::{self, FRAME_HEADER_LEN};
 use crate::io::{Io, std::StdIo};
 use crate::position::Level;
 
 /// What `append` does when the ring has no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Overflow {
     /// Wait until there is room.
     #[default]
@@ -20,6 +24,8 @@ pub enum Overflow {
 
 /// How the log's data reach the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Method {
     /// `O_DIRECT`, with `RWF_DSYNC` on the writes that must be durable. Falls back to
     /// `Buffered` where the file system refuses, and says so in the statistics.
@@ -39,6 +45,47 @@ impl Method {
             Self::Direct => "direct",
             Self::Buffered => "buffered",
         }
+    }
+}
+
+impl Overflow {
+    /// The lower-case name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let found = [Self::Direct, Self::Buffered].into_iter().find(|it| it.name() == text);
+        found.ok_or_else(|| ParseError::new(text, "direct or buffered"))
+    }
+}
+
+impl FromStr for Overflow {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let found = [Self::Block, Self::Full].into_iter().find(|it| it.name() == text);
+        found.ok_or_else(|| ParseError::new(text, "block or full"))
     }
 }
 

@@ -4,11 +4,15 @@
 //! segment numbers apart. Never does arithmetic that can wrap silently.
 
 use std::fmt;
+use std::str::FromStr;
+
+use crate::error::ParseError;
 
 macro_rules! position {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
         #[repr(transparent)]
         pub struct $name(pub $inner);
 
@@ -76,6 +80,8 @@ impl SegmentNumber {
 
 /// How durable an entry must be before its receipt is ready.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Level {
     /// Ready when the entry is in the ring in memory. A crash of the process may
     /// lose what was not yet written, at most the ring's bytes.
@@ -109,11 +115,21 @@ impl fmt::Display for Level {
     }
 }
 
+impl FromStr for Level {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let found = Self::ALL.into_iter().find(|level| level.name() == text);
+        found.ok_or_else(|| ParseError::new(text, "relaxed, balanced or strict"))
+    }
+}
+
 /// What `append` returns: where the entry is and which level was asked for it.
 ///
 /// Plain data: copy it, keep it, drop it (that cancels nothing). Give it to
 /// [`Log::wait`](crate::Log::wait) to learn when the level holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Receipt {
     /// The epoch under which the entry was appended.
     pub epoch: Epoch,
@@ -127,6 +143,8 @@ pub struct Receipt {
 
 /// Which entries a reader shows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Visibility {
     /// Durable entries: no crash takes back what was shown.
     #[default]

@@ -16,6 +16,8 @@ use crate::position::{Epoch, Lsn, Seq};
 /// Its text, which it is also parsed from, is `start`, `end`, `lsn:N`, `lsn:N@EPOCH`,
 /// `seq:N`, or `time:N` with N in ns since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Position {
     /// Before the first entry that is not purged.
@@ -54,6 +56,7 @@ pub enum Position {
 /// # Ok::<(), bulla_storage::ParseError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Range {
     /// Entries before it are left out.
     pub from: Position,

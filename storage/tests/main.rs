@@ -4,7 +4,8 @@
 mod common;
 mod format_doc;
 mod format_golden;
-#[cfg(feature = "sim")]
+#[cfg(all(feature = "sim", feature = "uring"))]
 mod io_conformance;
+mod names;
 #[cfg(feature = "sim")]
 mod sim_disk;

@@ -12,6 +12,7 @@
 //! ready   a receipt as a future       purge   removes segments from the low end
 //! append  entries, batches, pieces    batch   a receipt for each entry
 //! stats   counters and latencies      sync    locks and atomics, or loom's
+//! stream  a reader that is polled     trace   events for subscribers
 //! faults  what a test build changes between the parts
 //! ```
 
@@ -25,7 +26,9 @@ mod reader;
 mod ready;
 mod ring;
 mod stats;
+mod stream;
 mod sync;
+mod trace;
 
 pub use batch::{BatchReceipt, Receipts};
 pub use bulla_recovery as recovery;
@@ -38,3 +41,4 @@ pub use log::Log;
 pub use reader::Reader;
 pub use ready::Ready;
 pub use stats::{Percentiles, Stats};
+pub use stream::EntryStream;

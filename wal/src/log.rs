@@ -14,6 +14,7 @@ use crate::purge::Purger;
 use crate::reader::Reader;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock, park, thread};
+use crate::trace;
 use bulla_recovery::Report;
 use bulla_storage::faults::mutants::{Bug, planted};
 use bulla_storage::files::recovered::{self, Recovered};
@@ -113,6 +114,7 @@ impl Log {
         let (epoch, log_id) = (recovered.header.epoch, recovered.header.log_id);
         let direct = recovered.file.is_direct();
         let (Commit { published, leadership, threads }, control) = Commit::start(recovered)?;
+        trace::opened(&dir, epoch, published.written());
         Ok(Self {
             published,
             leadership,
@@ -334,6 +336,8 @@ impl Log {
             leader.trim(self.published.ring.end());
         }
         leader.release();
+        drop(leader);
+        trace::closed(&self.dir, self.published.synced(), drained);
     }
 
     fn join_threads(&self) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::commit::leader::Leadership;
 use crate::sync::{Mutex, lock};
+use crate::trace;
 use bulla_storage::faults::failpoints::Point;
 use bulla_storage::faults::mutants::{Bug, either, planted};
 use bulla_storage::files::control::ControlFile;
@@ -82,6 +83,7 @@ impl Purger {
         // As above.
         drop(control);
         drop(leader);
+        trace::purged(&self.dir, low_water.lsn);
         Ok(low_water.lsn)
     }
 

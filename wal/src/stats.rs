@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 /// A snapshot of a log's counters. All count from the opening of the log.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Stats {
     /// The backend that does the work, such as `std`.
@@ -55,6 +56,7 @@ impl Stats {
 
 /// A distribution, by some of its percentiles. All zero when nothing was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Percentiles {
     /// How many values.
     pub count: u64,

@@ -1,17 +1,18 @@
 //! What appends take and return: payloads in pieces, batches, owned receipts, and a close
 //! while others have the log.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use bulla_storage::io::sim::{FaultOp, SimDisk};
 use bulla_wal::recovery::Evidence;
-use bulla_wal::{Error, Level, Log, Lsn, Options, Receipt, Visibility};
+use bulla_wal::{EntryStream, Error, Level, Log, Lsn, Options, Position, Receipt, Seq, Visibility};
 use bytes::{Buf, Bytes};
 
 use crate::common::DIR;
@@ -21,14 +22,15 @@ fn options(disk: &SimDisk) -> Options {
 }
 
 fn create(disk: &SimDisk) -> Log {
-    Log::create(Path::new(DIR), &options(disk).manual()).unwrap()
+    Log::create(Path::new(DIR), &options(disk).manual()).expect("a new log")
 }
 
 /// All entries, once they are durable.
 fn entries(log: &Log) -> Vec<(u16, Vec<u8>)> {
-    log.sync().unwrap();
-    let mut reader = log.reader(.., Visibility::Durable).unwrap();
-    reader.entries().map(|entry| entry.unwrap()).map(|e| (e.kind, e.payload.to_vec())).collect()
+    log.sync().expect("a disk that works");
+    let mut reader = log.reader(.., Visibility::Durable).expect("a whole log");
+    let entries = reader.entries().map(|entry| entry.expect("a whole log"));
+    entries.map(|entry| (entry.kind, entry.payload.to_vec())).collect()
 }
 
 /// A payload of several slices. Tells as many of them as it is asked for, or only the first.
@@ -71,7 +73,8 @@ fn payload_in_pieces_is_appended_as_if_it_were_joined() {
     // So many bytes that the ring wraps, within pieces of all lengths.
     for round in 0..400_usize {
         let count = round % 40;
-        let piece = |at: usize| Bytes::from(vec![(round + at) as u8; (round * 7 + at * 13) % 60]);
+        let byte = |at: usize| u8::try_from((round + at) % 251).expect("below 251");
+        let piece = |at: usize| Bytes::from(vec![byte(at); (round * 7 + at * 13) % 60]);
         let payload = Pieces { pieces: (0..count).map(piece).collect(), tells: round % 3 != 0 };
         let joined = payload.clone().copy_to_bytes(payload.remaining());
         let mut rest = payload;
@@ -241,4 +244,80 @@ fn close_of_a_poisoned_log_says_so_each_time_and_lets_go_of_the_lock() {
     }
     assert!(matches!(log.append(b"another"), Err(Error::Poisoned { .. })));
     bulla_wal::recovery::open(Path::new(DIR), &options(&disk)).unwrap();
+}
+
+#[test]
+fn stream_is_woken_by_the_log_and_ends_with_its_range_or_the_log() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Path::new(DIR), &options(&disk)).unwrap();
+    let next = |stream: &mut EntryStream| block_on(poll_fn(|context| stream.poll_entry(context)));
+    for visibility in [Visibility::Durable, Visibility::Written] {
+        let first = log.stats().entries + 1;
+        let mut stream = log.stream(Seq(first).., visibility).unwrap();
+        let mut bounded = log.stream(Seq(first)..Seq(first + 20), visibility).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..40 {
+                    thread::sleep(Duration::from_millis(if number % 8 == 0 { 20 } else { 0 }));
+                    // The clock of the simulated disk stands still: no time bound writes it.
+                    let receipt = log.append_with(1, &[number; 300], Level::Strict).unwrap();
+                    log.wait(receipt).unwrap();
+                }
+            });
+            for number in 0..40_u8 {
+                let entry = next(&mut stream).expect("the log is open").unwrap();
+                assert_eq!(
+                    (entry.seq.0, &entry.payload[..]),
+                    (first + u64::from(number), &[number; 300][..])
+                );
+            }
+            for number in 0..20 {
+                assert_eq!(next(&mut bounded).unwrap().unwrap().seq.0, first + number);
+            }
+            assert!(next(&mut bounded).is_none());
+            assert!(bounded.has_ended());
+        });
+    }
+    let mut stream = log.stream(Position::End, Visibility::Durable).unwrap();
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let last = next(&mut stream).map(|entry| entry.unwrap().payload);
+            (last, next(&mut stream).is_none())
+        });
+        thread::sleep(Duration::from_millis(50));
+        log.append(b"the last").unwrap();
+        log.close().unwrap();
+        assert_eq!(reader.join().unwrap(), (Some(Bytes::from_static(b"the last")), true));
+    });
+    assert!(stream.into_reader().next().unwrap().is_none());
+}
+
+#[test]
+fn stream_of_a_poisoned_log_is_woken_and_says_so_once() {
+    let disk = SimDisk::new(1);
+    let log = create(&disk);
+    log.wait(log.append_with(1, b"entry", Level::Strict).unwrap()).unwrap();
+    while log.step() {}
+    let mut stream = log.stream(Position::End, Visibility::Durable).unwrap();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+    assert!(stream.poll_entry(&mut context).is_pending());
+    assert!(stream.poll_entry(&mut context).is_pending());
+    disk.fail_next(FaultOp::Write, std::io::ErrorKind::Other, "", 0);
+    log.wait(log.append_with(1, b"lost", Level::Strict).unwrap()).unwrap_err();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "once, however often it was polled");
+    let Poll::Ready(Some(Err(error))) = stream.poll_entry(&mut context) else { panic!("an error") };
+    assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+    assert!(matches!(stream.poll_entry(&mut context), Poll::Ready(None)));
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }

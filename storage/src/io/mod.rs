@@ -2,7 +2,7 @@
 //!
 //! [`Io`] is a file system with a clock and randomness, [`File`] an open file,
 //! [`Queue`] the way of the log's data: several writes and syncs in flight, whose
-//! completions may come in any order. Backends: [`mod@std`] and [`uring`] for Linux, and
+//! completions may come in any order. Backends: [`mod@std`] and `uring` for Linux, and
 //! the simulated disk `sim`. One conformance suite holds for all
 //! (`storage/tests/io_conformance.rs`).
 
@@ -11,6 +11,7 @@ pub mod ring_memory;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod std;
+#[cfg(feature = "uring")]
 pub mod uring;
 
 use ::std::fmt;

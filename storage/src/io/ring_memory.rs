@@ -7,8 +7,10 @@
 //! by `ring`, by the loom models (which see every access), and by the simulator.
 
 use std::fmt;
+use std::io::IoSlice;
 use std::sync::Arc;
 
+use bytes::Buf;
 use memmap2::{Advice, MmapMut, MmapRaw};
 
 use crate::position::Lsn;
@@ -261,16 +263,67 @@ impl RingBytes {
 
     /// What is left after the first `count` bytes.
     #[must_use]
-    pub fn skip(self, count: usize) -> Self {
-        Self(match self.0 {
-            Source::Ring { memory, at, len } => {
-                let count = count.min(len);
-                Source::Ring { memory, at: at.plus(count as u64), len: len - count }
+    pub fn skip(mut self, count: usize) -> Self {
+        self.advance(count.min(self.len()));
+        self
+    }
+}
+
+impl Buf for RingBytes {
+    fn remaining(&self) -> usize {
+        self.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        let [first, second] = self.pieces();
+        if first.is_empty() { second } else { first }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let pieces = self.pieces().into_iter().filter(|piece| !piece.is_empty());
+        let pairs = slices.iter_mut().zip(pieces);
+        pairs.map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
+    }
+
+    /// # Panics
+    /// When there are fewer bytes.
+    fn advance(&mut self, count: usize) {
+        assert!(count <= self.len(), "{count} of {} bytes", self.len());
+        match &mut self.0 {
+            Source::Ring { at, len, .. } => {
+                *at = at.plus(count as u64);
+                *len -= count;
             }
-            Source::Heap { bytes, from } => {
-                let from = (from + count).min(bytes.len());
-                Source::Heap { bytes, from }
+            Source::Heap { from, .. } => *from += count,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn range_that_wraps_is_read_in_order_as_a_buf() {
+        let memory = RingMemory::new(16 * 1024).unwrap();
+        let bytes: Vec<u8> = (0..200).collect();
+        let at = Lsn(3 * 16 * 1024 - 70);
+        // SAFETY: nobody else has the ring.
+        unsafe { memory.write(at, &bytes) };
+        // SAFETY: nobody writes it from here on.
+        let ring = unsafe { RingBytes::from_ring(memory, at, bytes.len()) };
+        let heap = RingBytes::from_heap(crate::io::AlignedBuf::copy_of(&bytes));
+        for (source, pieces) in [(ring, 2), (heap, 1)] {
+            let mut slices = [IoSlice::new(&[]); 3];
+            assert_eq!(source.chunks_vectored(&mut slices), pieces);
+            let joined: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            assert_eq!(joined, bytes);
+            for skipped in 0..=bytes.len() {
+                let mut rest = source.clone();
+                rest.advance(skipped);
+                assert_eq!(rest.remaining(), bytes.len() - skipped);
+                assert_eq!(rest.copy_to_bytes(rest.remaining()), bytes[skipped..]);
             }
-        })
+        }
     }
 }

@@ -284,6 +284,7 @@ pub(super) struct StdQueue {
 
 impl StdQueue {
     /// Stands in for another backend's queue.
+    #[cfg(feature = "uring")]
     pub(super) fn instead(depth: usize, reason: &'static str) -> Self {
         let mut queue = Self::new(depth.min(USUAL_DEPTH));
         queue.fallback = Some(Fallback { backend: "std", reason });

@@ -15,6 +15,7 @@ use super::spare::{ReadySegment, SpareRequest};
 use crate::faults::{Core, InFlight, SpareMaker};
 use crate::ring::{Closed, RingBytes, Spare, Stamp};
 use crate::stats::Counters;
+use crate::trace;
 use bulla_storage::files::recovered::LiveSegment;
 use bulla_storage::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
 use bulla_storage::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
@@ -420,6 +421,7 @@ impl Driver {
         let late = std::time::Duration::from_nanos(self.core.take_lateness());
         let stats = &mut self.counters.stats;
         stats.max_lateness = stats.max_lateness.max(late);
+        trace::committed(marks.written, marks.synced);
         self.async_waiters_ready |= self.published.publish(marks);
     }
 
@@ -507,6 +509,7 @@ impl Driver {
     /// Poisons the log: the driver does nothing more.
     pub(crate) fn fail(&mut self, cause: PoisonCause) {
         self.core.fail();
+        trace::poisoned(self.published.synced(), &cause);
         self.async_waiters_ready |= self.published.poison(cause);
     }
 }

@@ -5,6 +5,7 @@
 //! driver      carries out the core's actions  in_flight   between driver and queue
 //! published   what everybody sees             waiters     who sleeps until when
 //! core        decides, and does nothing       spare       segments made ahead
+//!                                             reader_tasks    async readers
 //! ```
 //!
 //! Each file uses those below it alone: `leader` uses `driver`, which uses `published`, which
@@ -16,6 +17,7 @@ pub(crate) mod driver;
 pub(crate) mod in_flight;
 pub(crate) mod leader;
 pub(crate) mod published;
+pub(crate) mod reader_tasks;
 pub(crate) mod spare;
 mod start;
 pub(crate) mod waiters;

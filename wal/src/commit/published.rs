@@ -122,14 +122,19 @@ impl Published {
     pub(crate) fn wait_to_read(&self, visibility: Visibility, lsn: Lsn, timeout: Duration) {
         self.waiters.register_reader(visibility, lsn);
         // Registered before this check: either we see the change, or it sees us.
+        if !self.may_read(visibility, lsn) {
+            park(Some(timeout));
+        }
+        self.waiters.cancel_reader();
+    }
+
+    /// May entries at `lsn` be read, or is it certain that they never will?
+    pub(crate) fn may_read(&self, visibility: Visibility, lsn: Lsn) -> bool {
         let published = match visibility {
             Visibility::Durable => self.synced(),
             Visibility::Written => self.written(),
         };
-        if lsn >= published && !self.is_poisoned() && !self.is_stopped() {
-            park(Some(timeout));
-        }
-        self.waiters.cancel_reader();
+        lsn < published || self.is_poisoned() || self.is_stopped()
     }
 
     // Poison.
@@ -189,11 +194,12 @@ impl Published {
         lock(&self.spare_request).take()
     }
 
-    /// Ends the background threads, and the waits of readers.
+    /// Ends the background threads, and the waits of readers. Nothing may be locked.
     pub(crate) fn stop(&self) {
         // Release pairs with the Acquire in `is_stopped`.
         self.stop.store(true, Ordering::Release);
         self.waiters.release_all_readers();
+        self.waiters.wake_async_waiters();
         for thread in [self.flusher.get(), self.spare_maker.get()].into_iter().flatten() {
             thread.unpark();
         }

@@ -14,6 +14,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::core::Watermarks;
+use super::reader_tasks::{ReaderTask, ReaderTasks};
 use crate::sync::{AtomicU32, AtomicU64, Futex, Mutex, Ordering, Thread, fence, lock, thread};
 use bulla_storage::{Lsn, Visibility};
 
@@ -138,6 +139,8 @@ struct Lists {
     room: Vec<Thread>,
     /// Readers that wait for entries, in no order. They never lead.
     readers: Vec<(Visibility, Lsn, Thread)>,
+    /// Async readers that wait for entries. Nor do they lead.
+    reader_tasks: ReaderTasks,
     /// Async waiters that are ready, to be woken when nothing is locked.
     ready: VecDeque<Waker>,
 }
@@ -153,6 +156,7 @@ impl Waiters {
                 synced: VecDeque::with_capacity(WAITERS),
                 room: Vec::with_capacity(WAITERS),
                 readers: Vec::new(),
+                reader_tasks: ReaderTasks::default(),
                 ready: VecDeque::with_capacity(WAITERS),
             }),
         }
@@ -230,11 +234,38 @@ impl Waiters {
         lock(&self.lists).readers.retain(|(_, _, thread)| thread.id() != this);
     }
 
-    /// Wakes all readers: there is nothing more to come.
+    /// Registers a task that waits to read at `lsn`, in the place of its earlier
+    /// registration.
+    pub(crate) fn register_reader_task(
+        &self,
+        visibility: Visibility,
+        lsn: Lsn,
+        waker: &Waker,
+        earlier: Option<ReaderTask>,
+    ) -> ReaderTask {
+        let waker = waker.clone();
+        let mut lists = lock(&self.lists);
+        let (task, stale) = lists.reader_tasks.register(visibility, lsn, waker, earlier);
+        drop(lists);
+        drop(stale);
+        task
+    }
+
+    /// Takes a reader task's registration back; it may be gone already.
+    pub(crate) fn cancel_reader_task(&self, task: ReaderTask) {
+        let stale = lock(&self.lists).reader_tasks.cancel(task);
+        drop(stale);
+    }
+
+    /// Wakes the threads that wait to read: there is nothing more to come. Such tasks are
+    /// left to [`wake_async_waiters`](Self::wake_async_waiters).
     pub(crate) fn release_all_readers(&self) {
-        for (_, _, thread) in lock(&self.lists).readers.drain(..) {
+        let mut lists = lock(&self.lists);
+        let Lists { readers, reader_tasks, ready, .. } = &mut *lists;
+        for (_, _, thread) in readers.drain(..) {
             thread.unpark();
         }
+        ready.extend(reader_tasks.take_all());
     }
 
     /// Wakes readers that have something to read.
@@ -260,7 +291,9 @@ impl Waiters {
         let mut lists = lock(&self.lists);
         lists.take_below(Watermark::Synced, marks.synced);
         lists.take_below(Watermark::Balanced, marks.balanced);
-        let ready = !lists.ready.is_empty();
+        let Lists { reader_tasks, ready, .. } = &mut *lists;
+        ready.extend(reader_tasks.take_readable(marks));
+        let ready = !ready.is_empty();
         drop(lists);
         self.release_readers(marks);
         ready
@@ -273,8 +306,9 @@ impl Waiters {
             parker.wake(ALL, ANYONE);
         }
         let mut lists = lock(&self.lists);
-        let Lists { balanced, synced, room, readers, ready, .. } = &mut *lists;
+        let Lists { balanced, synced, room, readers, reader_tasks, ready, .. } = &mut *lists;
         ready.extend(balanced.drain(..).chain(synced.drain(..)).map(|slot| slot.waker));
+        ready.extend(reader_tasks.take_all());
         let readers = readers.drain(..).map(|(_, _, thread)| thread);
         for thread in room.drain(..).chain(readers) {
             thread.unpark();

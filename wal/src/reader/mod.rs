@@ -252,6 +252,11 @@ impl Reader {
         if self.wait_to_find(timeout)? { self.take_owned() } else { Ok(None) }
     }
 
+    /// What the reader waits for when there is nothing to show: that this may be shown.
+    pub(crate) fn waits_for(&self) -> (Visibility, Lsn) {
+        (self.visibility, self.track.lsn())
+    }
+
     /// As [`find`](Self::find), until `timeout` has passed.
     fn wait_to_find(&mut self, timeout: Duration) -> Result<bool> {
         let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
