@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use bulla_storage::{Lsn, ReadFrom, Seq};
+use bulla_storage::{Lsn, Position, Seq};
 
 use bulla_storage::frames::reader::Cursor;
 
@@ -35,12 +35,12 @@ impl fmt::Display for Bound {
     }
 }
 
-impl From<Bound> for ReadFrom {
+impl From<Bound> for Position {
     fn from(bound: Bound) -> Self {
         match bound {
             Bound::Lsn(lsn) => Self::Lsn { epoch: None, lsn },
             Bound::Seq(seq) => Self::Seq(seq),
-            Bound::Time(wall_ns) => Self::Time(wall_ns),
+            Bound::Time(wall_ns) => Self::at_wall_ns(wall_ns),
             Bound::Unbounded => Self::Start,
         }
     }
