@@ -34,7 +34,7 @@ fn frame() -> (Frame, Vec<u8>) {
         body_len: body.len() as u32,
         body_crc: seed().body_crc(&[&body]),
         lsn: Lsn(0),
-        promise: Lsn(0),
+        durable_lsn: Lsn(0),
         first_seq: Seq(1),
         entry_count: ENTRIES,
         epoch: Epoch(1),

@@ -37,7 +37,7 @@ const TOKEN_CREATED: u8 = 1;
 const LAST_KIND: u8 = 4;
 
 /// The most bytes of the file in memory.
-const WINDOW_LEN: usize = 1 << 20;
+const READ_LEN: usize = 1 << 20;
 /// The longest payload that a search considers.
 const MAX_SEARCHED_LEN: u64 = 4096;
 /// Longer payloads are read for their CRC as long as the bytes read in vain are at most this
@@ -131,7 +131,7 @@ pub(crate) struct Reader<S = File> {
     len: u64,
     at: u64,
     /// Bytes of the file from `window_at` on.
-    window: Vec<u8>,
+    read_buffer: Vec<u8>,
     window_at: u64,
     /// Bytes of long payloads that were read, and whose CRC did not match.
     vain: u64,
@@ -149,7 +149,7 @@ impl Reader {
 impl<S: Source> Reader<S> {
     /// Reads the first `len` bytes of a source.
     pub(crate) const fn over(source: S, len: u64) -> Self {
-        Self { source, len, at: 0, window: Vec::new(), window_at: 0, vain: 0, next: None }
+        Self { source, len, at: 0, read_buffer: Vec::new(), window_at: 0, vain: 0, next: None }
     }
 
     /// Returns the length of the file when it was opened.
@@ -250,15 +250,16 @@ impl<S: Source> Reader<S> {
     /// Returns the bytes in memory from `at` on: at least `len`, which the file must have.
     fn loaded(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
         let start = at.checked_sub(self.window_at).and_then(|start| usize::try_from(start).ok());
-        let is_there = start.is_some_and(|start| start.saturating_add(len) <= self.window.len());
+        let is_there =
+            start.is_some_and(|start| start.saturating_add(len) <= self.read_buffer.len());
         if !is_there {
             let left = usize::try_from(self.len - at).unwrap_or(usize::MAX);
-            self.window.resize(left.min(WINDOW_LEN), 0);
+            self.read_buffer.resize(left.min(READ_LEN), 0);
             self.window_at = at;
-            self.source.read_exact_at(&mut self.window, at)?;
+            self.source.read_exact_at(&mut self.read_buffer, at)?;
         }
         let start = if is_there { start.unwrap_or_default() } else { 0 };
-        Ok(&self.window[start..])
+        Ok(&self.read_buffer[start..])
     }
 }
 
@@ -374,7 +375,7 @@ mod tests {
 
     #[test]
     fn other_kinds_known_or_not_and_of_any_length_are_skipped_whole() {
-        let long = vec![7; 3 * WINDOW_LEN];
+        let long = vec![7; 3 * READ_LEN];
         for (kind, payload) in [(2, &b"experience"[..]), (4, &[]), (200, b"?"), (4, &long)] {
             let found = parts(&[created(1), record(kind, payload), created(2)].concat());
             assert_eq!((tokens(&found), gaps(&found)), (vec![1, 2], vec![]), "kind {kind}");

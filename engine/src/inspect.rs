@@ -82,9 +82,9 @@ impl<R: Record> StoreInspection<R> {
     fn read_once(dir: &Path, options: &Options) -> Result<Self> {
         let io = &options.io;
         let candidates = Candidates::read(&CheckpointDir::of(io, dir))?;
-        let landmarks = candidates.landmarks();
-        let inspection = Inspection::read_above(dir, options, &landmarks)?;
-        let standing = inspection.standing(&landmarks)?;
+        let anchors = candidates.anchors();
+        let inspection = Inspection::read_above(dir, options, &anchors)?;
+        let standing = inspection.standing(&anchors)?;
         let report = inspection.report().clone();
         let from_start = report.first_seq == Seq(1);
         let choice = candidates.choose(&standing, report.first_lsn, from_start)?;
@@ -92,7 +92,7 @@ impl<R: Record> StoreInspection<R> {
         let state = State::new(Quota::unlimited(), !options.is_manual());
         let mut from = Bound::Unbounded;
         if let Some(newest) = newest {
-            from = Bound::Lsn(newest.head.landmark.upto);
+            from = Bound::Lsn(newest.head.anchor.upto);
             let (io, store) = (Arc::clone(io), dir.to_owned());
             state.begin(CheckpointSource { newest, fallback, io, store });
             state.load_all(LOAD_THREADS)?;

@@ -5,7 +5,7 @@
 //! even for a moment. What a store does when it is full is decided elsewhere. Tested by
 //! `engine/tests/quota.rs`.
 
-use crate::faults::{Bug, either, planted};
+use crate::faults::{Mutant, either, planted};
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::PAGE_LEN;
 
@@ -294,7 +294,7 @@ impl Usage {
 
     /// Releases what a change that was made took away.
     fn commit(&self, growth: Growth) {
-        if !planted(Bug::QuotaNotGivenBack) {
+        if !planted(Mutant::QuotaNotGivenBack) {
             self.subtract(growth.taken_away());
         }
     }
@@ -302,7 +302,7 @@ impl Usage {
     /// Releases what a change that was not made would have added.
     fn release(&self, growth: Growth) {
         self.subtract(growth.added());
-        if planted(Bug::QuotaReleasedTwice) {
+        if planted(Mutant::QuotaReleasedTwice) {
             self.subtract(growth.added());
         }
     }
@@ -320,7 +320,7 @@ impl Usage {
 
     /// Releases a page that no snapshot retains any longer.
     pub(crate) fn release_page(&self) {
-        self.subtract(Used { records: 0, pages: either(1, Bug::KeptNotGivenBack, 0) });
+        self.subtract(Used { records: 0, pages: either(1, Mutant::KeptNotGivenBack, 0) });
         // Release pairs with the Acquire in `may_fit`: a thread that sees the page gone sees the
         // memory free, too.
         self.retained.fetch_sub(1, Ordering::Release);
@@ -412,7 +412,7 @@ impl Usage {
 
     fn check(&self, used: Used, next: Used) -> Result<(), QuotaError> {
         let page = PAGE_LEN as u64;
-        let max_records = self.quota.max_records + either(0, Bug::QuotaOffByOne, 1);
+        let max_records = self.quota.max_records + either(0, Mutant::QuotaOffByOne, 1);
         let (resource, used, next, max) = if next.records > used.records.max(max_records) {
             (Resource::Records, used.records, next.records, self.quota.max_records)
         } else if next.pages > used.pages.max(self.quota.max_pages()) {

@@ -14,7 +14,7 @@ use crate::checkpoint::fault_in::Unloaded;
 use crate::checkpoint::source::CheckpointSource;
 use crate::entries::{self, EntryError, PUT};
 use crate::error::{Error, Result};
-use crate::faults::{Bug, planted};
+use crate::faults::{Mutant, planted};
 use crate::panics::Panics;
 use crate::quota::{Growth, Quota, Usage};
 use crate::record::Record;
@@ -60,7 +60,7 @@ impl<R: Record> State<R> {
         // Bounded by the number of ids.
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let (records, pages) = (count(head.records), count(head.pages));
-        if !planted(Bug::QuotaForgetsCheckpoint) {
+        if !planted(Mutant::QuotaForgetsCheckpoint) {
             self.usage.replayed(Growth { records, pages });
         }
         self.unloaded.begin(source);
@@ -98,7 +98,7 @@ impl<R: Record> State<R> {
 
     /// Faults in all slabs that have a record that expires.
     pub(crate) fn load_expiring(&self) -> Result<()> {
-        let is_needed = |expires| expires && !planted(Bug::ExpiryNotLoaded);
+        let is_needed = |expires| expires && !planted(Mutant::ExpiryNotLoaded);
         self.unloaded.load_all::<R>(&self.table, 1, |place| is_needed(place.expires))
     }
 
@@ -139,7 +139,7 @@ impl<'a, R: Record> Replayer<'a, R> {
     #[inline]
     fn entry(&mut self, entry: &EntryView<'_>) -> Result<()> {
         let mut payload = entry.payload;
-        if planted(Bug::BatchReplayedByHalf) && entry.kind == PUT {
+        if planted(Mutant::BatchReplayedByHalf) && entry.kind == PUT {
             let records = payload.len() / size_of::<Bytes>();
             payload = &payload[records / 2 * size_of::<Bytes>()..];
         }
@@ -167,7 +167,7 @@ impl<'a, R: Record> Replayer<'a, R> {
     fn turn_to(&mut self, page: PageId, put: bool) -> Result<(), Refused> {
         self.leave();
         // It may wait for the disk: no page is locked now.
-        if !planted(Bug::ReplayDoesNotTouch) {
+        if !planted(Mutant::ReplayDoesNotTouch) {
             self.state.fault_in(page).map_err(Refused::State)?;
         }
         let table = &self.state.table;

@@ -193,7 +193,7 @@ fn log_is_purged_also_when_no_life_takes_more_than_one_checkpoint() {
     }
 }
 
-/// Its landmark is where the segment begins, and the next life's segment begins there, too.
+/// Its anchor is where the segment begins, and the next life's segment begins there, too.
 #[test]
 fn checkpoint_before_the_first_write_of_a_life_can_be_fallen_back_to() {
     for lives in 1..4 {
@@ -557,7 +557,7 @@ fn opens_by(disk: &SimDisk, numbers: &[u64], context: &str) -> Option<Store> {
     let opened = store.opened_from();
     let by = opened.checkpoint.iter().chain(&opened.older).map(|used| used.number);
     assert!(by.eq(numbers.iter().copied().take(2)), "{context}: {opened}");
-    let is_off = |reason: &Refusal| matches!(reason, Refusal::OffHistory { .. });
+    let is_off = |reason: &Refusal| matches!(reason, Refusal::OffTimeline { .. });
     assert!(opened.refused.iter().all(|refused| is_off(&refused.reason)), "{context}: {opened}");
     Some(store)
 }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use bulla_storage::faults::mutants::{Bug, models};
+use bulla_storage::faults::mutants::{Mutant, models};
 use loom::thread;
 
 /// What `version.rs` takes from the engine's `sync.rs`.
@@ -377,8 +377,8 @@ fn write_that_a_kept_page_refused_is_told_that_it_may_fit_until_it_does() {
 fn each_of_these_models_can_fail() {
     const QUOTA: &str = "quota_is_never_exceeded_and_all_of_it_is_given_back";
     models::assert_each_fails(&[
-        (QUOTA, Bug::QuotaReleasedTwice),
-        (QUOTA, Bug::QuotaNotGivenBack),
-        (QUOTA, Bug::KeptNotGivenBack),
+        (QUOTA, Mutant::QuotaReleasedTwice),
+        (QUOTA, Mutant::QuotaNotGivenBack),
+        (QUOTA, Mutant::KeptNotGivenBack),
     ]);
 }

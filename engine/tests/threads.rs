@@ -426,7 +426,7 @@ fn checkpoint_beside_threads_that_write_is_the_log_below_its_position() {
             let info = loop {
                 match store.checkpoint() {
                     // The last segment is full to its last sector, and nobody appends right now.
-                    Err(Error::Checkpoint(CheckpointError::NotPromised { .. })) => {}
+                    Err(Error::Checkpoint(CheckpointError::NotMarked { .. })) => {}
                     taken => break taken.expect("taken"),
                 }
             };

@@ -6,10 +6,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::files::dir::{self, Listing, SegmentFile};
 use bulla_storage::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::FileKind;
 use bulla_storage::{CorruptionKind, Epoch, Lsn, SegmentNumber};
 
@@ -20,7 +20,7 @@ use crate::report::Proof;
 use crate::scan::{Bodies, LongFrames, Scan, scan};
 use crate::verdict::{Case, Decision, DurableEnd, Facts, Headers, Successor, Verdict, decide};
 use bulla_storage::frames::reader::{Cursor, End};
-use bulla_storage::frames::timeline::History;
+use bulla_storage::frames::timeline::Timeline;
 use bulla_storage::{Error, Result};
 
 /// At most this many segments are scanned at once, each with a read buffer of its own.
@@ -48,21 +48,21 @@ impl Analysis {
         Self::read_from(log, control, None, Bodies::Checked)
     }
 
-    /// Reads everything above a landmark, or everything when the landmark does not stand. With
+    /// Reads everything above a anchor, or everything when the anchor does not stand. With
     /// bodies unread, those that a durable mark covers are left to the replay: damage to one
     /// is corruption, whatever else the log holds.
     pub(crate) fn read_from(
         log: &mut LogDir,
         mut control: Control,
-        landmark: Option<&Landmark>,
+        anchor: Option<&Anchor>,
         bodies: Bodies,
     ) -> Result<Self> {
         let listing = dir::list(log.io.as_ref(), &log.path)?;
-        let plan = read_plan(log, &mut control, &listing, landmark)?;
+        let plan = read_plan(log, &mut control, &listing, anchor)?;
         let log = &*log;
         let mut scans = scan_all(log, &plan, bodies, |_| true)?;
         let mut chain = chain::join(&plan, &scans, control.sector);
-        if bodies == Bodies::Unread && !planted(Bug::UnpromisedBodiesUnread) {
+        if bodies == Bodies::Unread && !planted(Mutant::UnmarkedBodiesUnread) {
             let is_unsure = |index: usize| is_unsure(&plan, &scans, index, chain.durable_end);
             let checked = scan_all(log, &plan, Bodies::Checked, is_unsure)?;
             for (scan, checked) in scans.iter_mut().zip(checked) {
@@ -131,32 +131,32 @@ impl Analysis {
         self.plan.start
     }
 
-    /// Returns whether the landmark is in this log, and everything up to the position that it
+    /// Returns whether the anchor is in this log, and everything up to the position that it
     /// was made for.
-    pub(crate) fn holds(&self, log: &LogDir, landmark: &Landmark) -> Result<bool> {
-        let reaches = self.chain.valid_end.lsn >= landmark.upto;
-        Ok(reaches && index_of(log, &self.plan, landmark)?.is_some())
+    pub(crate) fn holds(&self, log: &LogDir, anchor: &Anchor) -> Result<bool> {
+        let reaches = self.chain.valid_end.lsn >= anchor.upto;
+        Ok(reaches && index_of(log, &self.plan, anchor)?.is_some())
     }
 
-    /// Returns whether an open may rely on this landmark. `self` read nothing below it: it
+    /// Returns whether an open may rely on this anchor. `self` read nothing below it: it
     /// must stand, and nothing above may contradict it.
-    pub(crate) fn is_sound_above(&self, log: &LogDir, landmark: &Landmark) -> Result<bool> {
-        Ok(!self.is_corrupt() && self.start() == landmark.at && self.holds(log, landmark)?)
+    pub(crate) fn is_sound_above(&self, log: &LogDir, anchor: &Anchor) -> Result<bool> {
+        Ok(!self.is_corrupt() && self.start() == anchor.at && self.holds(log, anchor)?)
     }
 
-    /// Returns those of the landmarks that stand.
-    pub(crate) fn standing(&self, log: &LogDir, landmarks: &[Landmark]) -> Result<Vec<Landmark>> {
+    /// Returns those of the anchors that stand.
+    pub(crate) fn standing(&self, log: &LogDir, anchors: &[Anchor]) -> Result<Vec<Anchor>> {
         let mut standing = Vec::new();
-        for landmark in landmarks {
-            if self.holds(log, landmark)? {
-                standing.push(*landmark);
+        for anchor in anchors {
+            if self.holds(log, anchor)? {
+                standing.push(*anchor);
             }
         }
         Ok(standing)
     }
 
-    pub(crate) fn history(&self) -> History {
-        self.plan.history()
+    pub(crate) fn timeline(&self) -> Timeline {
+        self.plan.timeline()
     }
 
     /// Returns the offset in a segment's file from which on its bytes are cut, if the end of
@@ -217,7 +217,7 @@ fn read_plan(
     log: &mut LogDir,
     control: &mut Control,
     listing: &Listing,
-    landmark: Option<&Landmark>,
+    anchor: Option<&Anchor>,
 ) -> Result<Plan> {
     let is_locked = log.written_from == SegmentNumber::MAX;
     if !is_locked {
@@ -240,10 +240,10 @@ fn read_plan(
                 && control.low_water == LowWater::START,
         );
     }
-    if let Some(landmark) = landmark
-        && let Some(index) = index_of(log, &plan, landmark)?
+    if let Some(anchor) = anchor
+        && let Some(index) = index_of(log, &plan, anchor)?
     {
-        plan.start_at(index, landmark);
+        plan.start_at(index, anchor);
     }
     Ok(plan)
 }
@@ -305,10 +305,10 @@ fn is_closed(log: &LogDir, files: &[SegmentFile], headers: &[ReadHeader]) -> Res
     let readable = files.iter().zip(headers).rev().map_while(|(f, h)| Some((f, h.as_ref().ok()?)));
     let Some((file, header)) = readable.clone().find(is_longer) else { return Ok(false) };
     let sector = u64::from(header.sector);
-    let mut window = log.one_sector(file.number)?;
-    let last = window.bytes(file.len.saturating_sub(sector), sector)?;
+    let mut read_buffer = log.one_sector(file.number)?;
+    let last = read_buffer.bytes(file.len.saturating_sub(sector), sector)?;
     let last = Frame::decode(last, header.seed(), header.epoch, header.sector);
-    Ok(last.is_ok_and(|(frame, _)| frame.kind == FrameKind::SealClosed))
+    Ok(last.is_ok_and(|(frame, _)| frame.kind == FrameKind::CleanShutdown))
 }
 
 /// Reads a segment's header, or says what is wrong with it.
@@ -316,9 +316,9 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<ReadHeader> {
     if file.kind != FileKind::Regular {
         return Ok(Err((Headers::NotAFile, CorruptionKind::NotAFile)));
     }
-    let mut window = log.one_sector(file.number)?;
+    let mut read_buffer = log.one_sector(file.number)?;
     // As long as the largest sector, so that a foreign one is told from damage.
-    match Header::decode(window.bytes(0, u64::from(MAX_SECTOR))?) {
+    match Header::decode(read_buffer.bytes(0, u64::from(MAX_SECTOR))?) {
         Ok(header) => Ok(Ok(header)),
         Err(reason @ (FormatError::Version(_) | FormatError::Features(_))) => {
             let path = dir::segment_path(&log.path, file.number);
@@ -328,15 +328,15 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<ReadHeader> {
     }
 }
 
-/// Returns the index of a landmark's segment, if the landmark is still in it.
-fn index_of(log: &LogDir, plan: &Plan, landmark: &Landmark) -> Result<Option<usize>> {
-    let Some((index, segment)) = plan.place_of(landmark) else { return Ok(None) };
-    let mut window = match log.one_sector(segment.number) {
+/// Returns the index of a anchor's segment, if the anchor is still in it.
+fn index_of(log: &LogDir, plan: &Plan, anchor: &Anchor) -> Result<Option<usize>> {
+    let Some((index, segment)) = plan.place_of(anchor) else { return Ok(None) };
+    let mut read_buffer = match log.one_sector(segment.number) {
         // A running log has purged it since it was listed.
         Err(error) if error.is_not_found() => return Ok(None),
-        window => window?,
+        read_buffer => read_buffer?,
     };
-    Ok(landmark.is_in(&segment.header, &mut window)?.then_some(index))
+    Ok(anchor.is_in(&segment.header, &mut read_buffer)?.then_some(index))
 }
 
 /// Returns whether the valid end depends on bodies of a segment's frames: on those of the
@@ -363,8 +363,8 @@ fn scan_all(
         }
         let PlannedSegment { number, newest, .. } = *segment;
         let read = |direct, trusted| {
-            let window = log.segment(number, direct)?;
-            Ok(scan(window, segment, bodies, trusted, &long_frames)?)
+            let read_buffer = log.segment(number, direct)?;
+            Ok(scan(read_buffer, segment, bodies, trusted, &long_frames)?)
         };
         let direct = log.options.is_direct() && newest && number >= log.written_from;
         // A page may be stale where a write failed to replace it. Then the sync after it

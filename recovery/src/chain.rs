@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use bulla_storage::faults::mutants::{Bug, either};
+use bulla_storage::faults::mutants::{Mutant, either};
 use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn};
 
 use crate::log_dir::damage;
@@ -69,7 +69,7 @@ pub(crate) fn join(plan: &Plan, scans: &[Option<Scan>], sector: u32) -> Chain {
         place: None,
         damage: FrameDamage::EndOfFile,
         durable_end: start.lsn,
-        proof: if start.lsn > plan.low_water.lsn { Proof::Landmark } else { Proof::LowWater },
+        proof: if start.lsn > plan.low_water.lsn { Proof::Anchor } else { Proof::LowWater },
         ignored: Vec::new(),
         epochs: Epochs::Joined,
         opening_fault: None,
@@ -118,8 +118,8 @@ impl Joiner<'_> {
         if opener.superseded {
             return true;
         }
-        if !opening_fits(opener, chain.valid_end) {
-            let mut fault = segment_fault(opener.number, CorruptionKind::Opening);
+        if !epoch_start_fits(opener, chain.valid_end) {
+            let mut fault = segment_fault(opener.number, CorruptionKind::EpochStart);
             fault.lsn = Some(chain.valid_end.lsn);
             (chain.epochs, chain.opening_fault) = (Epochs::OpeningMisfit, Some(fault));
             return false;
@@ -203,10 +203,11 @@ impl Joiner<'_> {
     fn read_marks(&self, chain: &mut Chain, epoch: Range<usize>) {
         let Some(place) = chain.place else { return };
         if let Some(segment) = self.plan.segments.get(epoch.start)
-            && let Some(opening) = &segment.header.opening
+            && let Some(epoch_start) = &segment.header.epoch_start
         {
-            let cut_at = either(opening.cut_at, Bug::OpeningPromisesNothing, opening.base);
-            chain.prove(cut_at, Proof::Opening { segment: segment.number });
+            let cut_at =
+                either(epoch_start.cut_at, Mutant::EpochStartMarksNothing, epoch_start.base);
+            chain.prove(cut_at, Proof::EpochStart { segment: segment.number });
         }
         for index in epoch {
             let Some((segment, Some(scan))) =
@@ -267,10 +268,10 @@ fn mismatch(scan: &Scan, opener: bool, end: Cursor) -> Option<FrameDamage> {
 }
 
 /// Returns whether an epoch opens where the log before it ends.
-fn opening_fits(segment: &PlannedSegment, end: Cursor) -> bool {
+fn epoch_start_fits(segment: &PlannedSegment, end: Cursor) -> bool {
     match segment.start {
         Start::At { cursor, .. } => cursor.mismatch(&end).is_none(),
-        Start::Opening { base, seq } => base == end.lsn && seq == end.seq,
+        Start::EpochStart { base, seq } => base == end.lsn && seq == end.seq,
         Start::FirstFrame => false,
     }
 }

@@ -36,7 +36,7 @@ impl Analysis {
             Witness::Header => self.plan.misfit.as_ref().map(|misfit| &misfit.fault),
             Witness::ControlBehind => self.plan.control_behind.as_ref(),
             Witness::Successor => self.chain.successor_fault.as_ref(),
-            Witness::Opening => self.chain.opening_fault.as_ref(),
+            Witness::EpochStart => self.chain.opening_fault.as_ref(),
             Witness::FrameMissing | Witness::DurableMark => None,
         };
         let mut fault = fault.cloned().unwrap_or_else(|| self.frame_fault());
@@ -84,7 +84,7 @@ impl Analysis {
             sector: self.control.sector,
             epoch: self.control.epoch,
             first_lsn: self.plan.low_water.lsn,
-            looked_from: self.plan.start.lsn,
+            scanned_from: self.plan.start.lsn,
             last_lsn: chain.valid_end.lsn,
             durable_lsn: chain.durable_end,
             first_seq: self.plan.low_water.seq,
@@ -95,9 +95,9 @@ impl Analysis {
             segments: self.segment_reports(),
             evidence: self.evidence(&tail),
             bytes_cut: tail.iter().map(|bytes| bytes.len).sum(),
-            rehomed: None,
+            rewritten: None,
             quarantine: None,
-            history: self.history(),
+            timeline: self.timeline(),
         }
     }
 
@@ -182,9 +182,9 @@ impl Analysis {
         SegmentReport {
             number: segment.number,
             epoch: Some(segment.header.epoch),
-            base: span
-                .map(|span| span.base)
-                .or_else(|| segment.header.opening.as_ref().map(|opening| opening.base)),
+            base: span.map(|span| span.base).or_else(|| {
+                segment.header.epoch_start.as_ref().map(|epoch_start| epoch_start.base)
+            }),
             live: span.map(|span| (span.start.lsn, span.end.lsn)),
             frames: scan.map_or(0, |scan| scan.frames),
             entries: scan.map_or(0, |scan| scan.entries),

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_storage::Options;
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 
 use crate::analysis::Analysis;
 use crate::error::proved_durable;
@@ -50,17 +50,17 @@ impl Inspection {
         Ok(Self::of(log, analysis))
     }
 
-    /// Does what [`read`](Self::read) does, but reads no frame below the first landmark that
+    /// Does what [`read`](Self::read) does, but reads no frame below the first anchor that
     /// still stands, as [`Recovery::run_above`](crate::Recovery::run_above) does: then entries
     /// below it can't be replayed, and the report counts none.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     #[doc(hidden)]
-    pub fn read_above(dir: &Path, options: &Options, landmarks: &[Landmark]) -> Result<Self> {
-        for landmark in landmarks {
-            let (log, analysis) = undisturbed_above(dir, options, Some(landmark), Bodies::Checked)?;
-            if analysis.is_sound_above(&log, landmark)? {
+    pub fn read_above(dir: &Path, options: &Options, anchors: &[Anchor]) -> Result<Self> {
+        for anchor in anchors {
+            let (log, analysis) = undisturbed_above(dir, options, Some(anchor), Bodies::Checked)?;
+            if analysis.is_sound_above(&log, anchor)? {
                 return Ok(Self::of(log, analysis));
             }
         }
@@ -104,14 +104,14 @@ impl Inspection {
             .collect()
     }
 
-    /// Returns those of the landmarks that are in this log, with everything up to the
+    /// Returns those of the anchors that are in this log, with everything up to the
     /// position that they were made for, in their order.
     ///
     /// # Errors
     /// [`Io`](bulla_storage::Error::Io).
     #[doc(hidden)]
-    pub fn standing(&self, landmarks: &[Landmark]) -> Result<Vec<Landmark>> {
-        self.analysis.standing(&self.log, landmarks)
+    pub fn standing(&self, anchors: &[Anchor]) -> Result<Vec<Anchor>> {
+        self.analysis.standing(&self.log, anchors)
     }
 
     /// Passes the entries in `range` that can be read in order (of a corrupt log: up to the
@@ -200,11 +200,11 @@ pub(crate) fn undisturbed(
     undisturbed_above(dir, options, None, bodies)
 }
 
-/// Does what [`undisturbed`] does, above a landmark if it stands.
+/// Does what [`undisturbed`] does, above a anchor if it stands.
 fn undisturbed_above(
     dir: &Path,
     options: &Options,
-    landmark: Option<&Landmark>,
+    anchor: Option<&Anchor>,
     bodies: Bodies,
 ) -> Result<(LogDir, Analysis)> {
     let mut earlier: Option<Analysis> = None;
@@ -213,7 +213,7 @@ fn undisturbed_above(
         scans += 1;
         let control = read_control(dir, options)?;
         let mut log = LogDir::new(dir, &options.clone().sector(control.sector));
-        let mut now = match Analysis::read_from(&mut log, control, landmark, bodies) {
+        let mut now = match Analysis::read_from(&mut log, control, anchor, bodies) {
             // A segment was purged, or a temporary file renamed, after it was listed.
             Err(error) if scans < MAX_SCANS && error.is_not_found() => continue,
             now => now?,

@@ -67,7 +67,7 @@ mod verdict;
 
 /// The layer below, whose types are in the signatures here.
 pub use bulla_storage as storage;
-pub use bulla_storage::frames::timeline::History;
+pub use bulla_storage::frames::timeline::Timeline;
 pub use bulla_storage::{Error, Result};
 pub use error::{CutRefused, RepairError};
 pub use inspect::{Inspection, replay};

@@ -11,8 +11,8 @@ use bulla_storage::format::{Control, Header, MAX_SECTOR};
 use bulla_storage::io::Io;
 use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
 
-use bulla_storage::frames::read_buffer::Window;
-use bulla_storage::frames::reader::{Cursor, End, Start, Walk};
+use bulla_storage::frames::read_buffer::ReadBuffer;
+use bulla_storage::frames::reader::{Cursor, End, FrameReader, Start};
 use bulla_storage::{Error, Result};
 
 /// A log's directory, and how it is read.
@@ -61,22 +61,22 @@ impl LogDir {
     }
 
     /// Opens a segment's file for reading.
-    pub(crate) fn segment(&self, number: SegmentNumber, direct: bool) -> Result<Window> {
+    pub(crate) fn segment(&self, number: SegmentNumber, direct: bool) -> Result<ReadBuffer> {
         let path = dir::segment_path(&self.path, number);
-        Ok(Window::open(self.io.as_ref(), &path, direct)?)
+        Ok(ReadBuffer::open(self.io.as_ref(), &path, direct)?)
     }
 
     /// Opens a segment's file to read one sector of it, as it is on the disk.
-    pub(crate) fn one_sector(&self, number: SegmentNumber) -> Result<Window> {
+    pub(crate) fn one_sector(&self, number: SegmentNumber) -> Result<ReadBuffer> {
         Ok(self.segment(number, self.options.is_direct())?.with_chunk(u64::from(MAX_SECTOR)))
     }
 
     /// Reads the live frames of one segment.
-    pub(crate) fn frames_of(&self, piece: &Piece) -> Result<Walk> {
+    pub(crate) fn frames_of(&self, piece: &Piece) -> Result<FrameReader> {
         let start = Start::At { base: piece.base, cursor: piece.start };
         let direct = piece.unsealed && self.options.is_direct();
-        let window = self.segment(piece.header.number, direct)?;
-        Ok(Walk::new(window, &piece.header, start, piece.end.lsn))
+        let read_buffer = self.segment(piece.header.number, direct)?;
+        Ok(FrameReader::new(read_buffer, &piece.header, start, piece.end.lsn))
     }
 
     /// Returns how many threads may read at once: one where the order of reads must be

@@ -8,7 +8,7 @@ use bulla_storage::format::all_zero;
 use crate::log_dir::{LogDir, Piece};
 use crate::report::{Seal, SegmentReport, SegmentState, Status};
 use bulla_storage::Result;
-use bulla_storage::frames::read_buffer::{WINDOW_LEN, to_usize};
+use bulla_storage::frames::read_buffer::{READ_LEN, to_usize};
 
 /// What the bytes of a segment's file are, in whole sectors; together they are its length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -37,18 +37,18 @@ pub(crate) fn measure(
     segment: &SegmentReport,
     piece: Option<&Piece>,
 ) -> Result<Option<SegmentBytes>> {
-    let mut window = match log.segment(segment.number, log.options.is_direct()) {
+    let mut read_buffer = match log.segment(segment.number, log.options.is_direct()) {
         Err(error) if error.is_not_found() => return Ok(None),
-        window => window?,
+        read_buffer => read_buffer?,
     };
     let sector = u64::from(log.options.sector);
     let mut bytes = SegmentBytes::default();
     let mut at = 0;
     if !matches!(segment.state, SegmentState::Unread | SegmentState::Dead) {
-        bytes.header = sector.min(window.len());
+        bytes.header = sector.min(read_buffer.len());
         let seal = if segment.seal == Some(Seal::Rotated) { sector } else { 0 };
         let end = piece.map_or(sector, Piece::end_offset).saturating_add(seal);
-        at = end.clamp(bytes.header, window.len());
+        at = end.clamp(bytes.header, read_buffer.len());
         bytes.live = at - bytes.header;
     }
     let rest = match (segment.state, status) {
@@ -62,7 +62,7 @@ pub(crate) fn measure(
     };
     let mut zero = 0;
     loop {
-        let chunk = window.bytes(at, WINDOW_LEN)?;
+        let chunk = read_buffer.bytes(at, READ_LEN)?;
         if chunk.is_empty() {
             break;
         }

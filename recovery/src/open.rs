@@ -11,11 +11,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_storage::faults::failpoints::{Point, skip};
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir;
 use bulla_storage::files::recovered::{begin, check_device, create};
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::Lock;
 use bulla_storage::{Options, Recovered};
 
@@ -29,7 +29,7 @@ use crate::tail_rewrite::{Committed, Tail, clip, commit};
 use crate::trim::{keep_cut_bytes, remove_dead, trim};
 use crate::verdict::Case;
 use bulla_storage::frames::reader::Cursor;
-use bulla_storage::frames::timeline::History;
+use bulla_storage::frames::timeline::Timeline;
 use bulla_storage::{Error, Result};
 
 /// A log that was recovered and is locked. What it shows is durable.
@@ -40,8 +40,8 @@ pub struct Recovery {
     report: Report,
     pieces: Vec<Piece>,
     start: Cursor,
-    landmark: Option<Landmark>,
-    standing: Vec<Landmark>,
+    anchor: Option<Anchor>,
+    standing: Vec<Anchor>,
 }
 
 impl Recovery {
@@ -61,20 +61,20 @@ impl Recovery {
         Self::run_above(dir, options, || Ok(Vec::new()))
     }
 
-    /// Does what [`run`](Self::run) does, but reads no frame below the first landmark that
+    /// Does what [`run`](Self::run) does, but reads no frame below the first anchor that
     /// still stands: then entries below it can't be replayed, and the report counts none.
-    /// Calls `landmarks` once the lock is held.
+    /// Calls `anchors` once the lock is held.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run), and those of `landmarks`.
+    /// Those of [`run`](Self::run), and those of `anchors`.
     #[doc(hidden)]
     pub fn run_above(
         dir: &Path,
         options: &Options,
-        landmarks: impl FnOnce() -> Result<Vec<Landmark>>,
+        anchors: impl FnOnce() -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let locked = LockedLog::read_above(dir, options, landmarks)?;
-        let LockedLog { log, lock, control, analysis, landmark, standing } = locked;
+        let locked = LockedLog::read_above(dir, options, anchors)?;
+        let LockedLog { log, lock, control, analysis, anchor, standing } = locked;
         if let Status::Corrupt(corruption) = analysis.status() {
             return Err(corruption.into());
         }
@@ -83,16 +83,16 @@ impl Recovery {
             let recovered = begin(&log.path, log.options.clone(), lock, control)?;
             let start = analysis.start();
             let pieces = Vec::new();
-            return Ok(Self { log, recovered, report, pieces, start, landmark, standing });
+            return Ok(Self { log, recovered, report, pieces, start, anchor, standing });
         }
         let start = durable_boundary(&analysis, &log)?;
         let tail = Tail { start, end: analysis.chain.valid_end };
-        if planted(Bug::TrimBeforeCommit) {
+        if planted(Mutant::TrimBeforeCommit) {
             trim(&log, &analysis, &clip(&analysis.pieces(), analysis.start(), tail.start))?;
         }
         let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, tail)?;
         remove_dead(&log, &analysis)?;
-        if planted(Bug::TrimBeforeQuarantine) {
+        if planted(Mutant::TrimBeforeQuarantine) {
             trim(&log, &analysis, &pieces)?;
         }
         let copies = match keep_cut_bytes(&log, &analysis, &pieces) {
@@ -106,11 +106,12 @@ impl Recovery {
             }
         };
         report.epoch = recovered.header.epoch;
-        report.history.push(report.epoch, tail.end.lsn);
-        report.rehomed = (tail.start.lsn < tail.end.lsn).then_some((tail.start.lsn, tail.end.lsn));
+        report.timeline.push(report.epoch, tail.end.lsn);
+        report.rewritten =
+            (tail.start.lsn < tail.end.lsn).then_some((tail.start.lsn, tail.end.lsn));
         report.quarantine = (!copies.is_empty()).then(|| log.path.join(dir::QUARANTINE));
         let start = analysis.start();
-        Ok(Self { log, recovered, report, pieces, start, landmark, standing })
+        Ok(Self { log, recovered, report, pieces, start, anchor, standing })
     }
 
     /// Returns what was found and done.
@@ -119,17 +120,17 @@ impl Recovery {
         &self.report
     }
 
-    /// Returns the landmark below which nothing was read.
+    /// Returns the anchor below which nothing was read.
     #[doc(hidden)]
     #[must_use]
-    pub fn landmark(&self) -> Option<&Landmark> {
-        self.landmark.as_ref()
+    pub fn anchor(&self) -> Option<&Anchor> {
+        self.anchor.as_ref()
     }
 
-    /// Returns the landmarks that stand, that one first.
+    /// Returns the anchors that stand, that one first.
     #[doc(hidden)]
     #[must_use]
-    pub fn standing(&self) -> &[Landmark] {
+    pub fn standing(&self) -> &[Anchor] {
         &self.standing
     }
 
@@ -182,8 +183,8 @@ pub fn open(dir: &Path, options: &Options) -> Result<(Recovered, Report)> {
 fn created_report(recovered: &Recovered) -> Report {
     let control = recovered.control.current();
     let low_water = control.low_water;
-    let mut history = History::new(low_water, [&recovered.header]);
-    history.push(control.epoch, low_water.lsn);
+    let mut timeline = Timeline::new(low_water, [&recovered.header]);
+    timeline.push(control.epoch, low_water.lsn);
     Report {
         status: Status::Clean,
         case: Case::NewLog,
@@ -191,7 +192,7 @@ fn created_report(recovered: &Recovered) -> Report {
         sector: control.sector,
         epoch: control.epoch,
         first_lsn: low_water.lsn,
-        looked_from: low_water.lsn,
+        scanned_from: low_water.lsn,
         last_lsn: low_water.lsn,
         durable_lsn: low_water.lsn,
         first_seq: low_water.seq,
@@ -202,9 +203,9 @@ fn created_report(recovered: &Recovered) -> Report {
         segments: Vec::new(),
         evidence: Vec::new(),
         bytes_cut: 0,
-        rehomed: None,
+        rewritten: None,
         quarantine: None,
-        history,
+        timeline,
     }
 }
 
@@ -214,10 +215,10 @@ pub(crate) struct LockedLog {
     pub(crate) lock: Box<dyn Lock>,
     pub(crate) control: ControlFile,
     pub(crate) analysis: Analysis,
-    /// The landmark that the scan started at.
-    pub(crate) landmark: Option<Landmark>,
-    /// The landmarks that stand, that one first.
-    pub(crate) standing: Vec<Landmark>,
+    /// The anchor that the scan started at.
+    pub(crate) anchor: Option<Anchor>,
+    /// The anchors that stand, that one first.
+    pub(crate) standing: Vec<Anchor>,
 }
 
 impl LockedLog {
@@ -228,7 +229,7 @@ impl LockedLog {
     fn read_above(
         path: &Path,
         options: &Options,
-        landmarks: impl FnOnce() -> Result<Vec<Landmark>>,
+        anchors: impl FnOnce() -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
         // CONTROL comes first: the lock would leave a file behind where there is no log.
         let sector = read_control(path, options)?.sector;
@@ -244,22 +245,22 @@ impl LockedLog {
             io.sync_dir(path).map_err(Error::io("sync", path))?;
         }
         let control_now = *control.current();
-        let landmarks = landmarks()?;
-        let mut left = &landmarks[..];
-        while let [landmark, older @ ..] = left {
+        let anchors = anchors()?;
+        let mut left = &anchors[..];
+        while let [anchor, older @ ..] = left {
             let analysis =
-                Analysis::read_from(&mut log, control_now, Some(landmark), Bodies::Checked)?;
+                Analysis::read_from(&mut log, control_now, Some(anchor), Bodies::Checked)?;
             // What contradicts it, an analysis of the whole log will name.
-            if analysis.is_sound_above(&log, landmark)? {
+            if analysis.is_sound_above(&log, anchor)? {
                 let standing = analysis.standing(&log, left)?;
-                let landmark = Some(*landmark);
-                return Ok(Self { log, lock, control, analysis, landmark, standing });
+                let anchor = Some(*anchor);
+                return Ok(Self { log, lock, control, analysis, anchor, standing });
             }
             left = older;
         }
         let analysis = Analysis::read(&mut log, control_now)?;
-        let standing = analysis.standing(&log, &landmarks)?;
-        Ok(Self { log, lock, control, analysis, landmark: None, standing })
+        let standing = analysis.standing(&log, &anchors)?;
+        Ok(Self { log, lock, control, analysis, anchor: None, standing })
     }
 }
 

@@ -4,16 +4,16 @@
 //! Pure: no I/O, no clock. Owns the rules of epochs, numbers and nonces. Says what does not
 //! fit; what that means, `verdict` decides.
 
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::files::dir::SegmentFile;
-use bulla_storage::format::{Control, Header, LowWater, Opening};
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::format::{Control, EpochStart, Header, LowWater};
+use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::FileKind;
 use bulla_storage::{Corruption, CorruptionKind, Epoch, Lsn, SegmentNumber};
 
 use crate::verdict::{ControlEpoch, Headers};
 use bulla_storage::frames::reader::{Cursor, Start};
-use bulla_storage::frames::timeline::History;
+use bulla_storage::frames::timeline::Timeline;
 
 /// A segment whose header fits its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) struct Misfit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) low_water: LowWater,
-    /// Where the scan starts: the low-water mark, or a landmark above it.
+    /// Where the scan starts: the low-water mark, or a anchor above it.
     pub(crate) start: Cursor,
     /// Index of the segment in which that is.
     pub(crate) first: usize,
@@ -115,7 +115,7 @@ fn fitting(
             // The rest of an epoch that is superseded from its opening on is superseded too.
             Start::FirstFrame => previous.is_some_and(|previous| previous.superseded),
             Start::At { cursor, .. } => cursor.lsn >= end_lsn,
-            Start::Opening { base, .. } => base >= end_lsn,
+            Start::EpochStart { base, .. } => base >= end_lsn,
         };
         let number = file.number;
         segments.push(PlannedSegment {
@@ -174,26 +174,26 @@ impl Plan {
         }
     }
 
-    pub(crate) fn history(&self) -> History {
-        History::new(self.low_water, self.segments.iter().map(|segment| &segment.header))
+    pub(crate) fn timeline(&self) -> Timeline {
+        Timeline::new(self.low_water, self.segments.iter().map(|segment| &segment.header))
     }
 
-    /// Finds the segment of a landmark, unless the headers contradict the landmark.
-    pub(crate) fn place_of(&self, landmark: &Landmark) -> Option<(usize, &PlannedSegment)> {
-        let number = landmark.segment.segment;
+    /// Finds the segment of a anchor, unless the headers contradict the anchor.
+    pub(crate) fn place_of(&self, anchor: &Anchor) -> Option<(usize, &PlannedSegment)> {
+        let number = anchor.segment.segment;
         let index = self.segments.iter().position(|segment| segment.number == number)?;
         let segment = self.segments.get(index)?;
-        let stands = landmark.at.lsn >= self.low_water.lsn
-            && landmark.at.lsn <= segment.end_lsn
-            && self.history().check_read(landmark.epoch, landmark.upto).is_ok();
+        let stands = anchor.at.lsn >= self.low_water.lsn
+            && anchor.at.lsn <= segment.end_lsn
+            && self.timeline().check_read(anchor.epoch, anchor.upto).is_ok();
         stands.then_some((index, segment))
     }
 
-    /// Leaves out what is below a landmark in the segment with this index.
-    pub(crate) fn start_at(&mut self, index: usize, landmark: &Landmark) {
-        (self.first, self.first_start, self.start) = (index, landmark.segment, landmark.at);
+    /// Leaves out what is below a anchor in the segment with this index.
+    pub(crate) fn start_at(&mut self, index: usize, anchor: &Anchor) {
+        (self.first, self.first_start, self.start) = (index, anchor.segment, anchor.at);
         if let Some(segment) = self.segments.get_mut(index) {
-            segment.start = Start::At { base: landmark.segment.lsn, cursor: landmark.at };
+            segment.start = Start::At { base: anchor.segment.lsn, cursor: anchor.at };
         }
     }
 }
@@ -241,7 +241,7 @@ fn check_header(
     if header.sector != control.sector {
         return Err((Headers::SectorSize, CorruptionKind::SectorSize));
     }
-    if !planted(Bug::StaleEpochAccepted)
+    if !planted(Mutant::StaleEpochAccepted)
         && header.epoch == control.epoch
         && header.nonce != control.nonce
     {
@@ -250,33 +250,35 @@ fn check_header(
     let low_water = &control.low_water;
     let fits = match previous {
         None => header.epoch == low_water.epoch,
-        Some(_) if planted(Bug::StaleEpochAccepted) => true,
+        Some(_) if planted(Mutant::StaleEpochAccepted) => true,
         Some(previous) if previous.nonce != header.previous_nonce => false,
         Some(previous) if previous.epoch == header.epoch => {
-            previous.nonce == header.nonce && header.opening.is_none()
+            previous.nonce == header.nonce && header.epoch_start.is_none()
         }
-        Some(previous) => previous.epoch < header.epoch && header.opening.is_some(),
+        Some(previous) => previous.epoch < header.epoch && header.epoch_start.is_some(),
     };
     if !fits {
         return Err((Headers::Epoch, CorruptionKind::Epoch));
     }
-    if let Some(opening) = &header.opening {
+    if let Some(epoch_start) = &header.epoch_start {
         let in_place = match previous {
-            None => opening.base == low_water.lsn,
-            Some(_) => opening.base >= low_water.lsn,
+            None => epoch_start.base == low_water.lsn,
+            Some(_) => epoch_start.base >= low_water.lsn,
         };
         if !in_place {
-            return Err((Headers::OpeningOutOfLog, CorruptionKind::Opening));
+            return Err((Headers::OpeningOutOfLog, CorruptionKind::EpochStart));
         }
     }
     Ok(header)
 }
 
 fn start_of(low_water: &LowWater, first: bool, header: &Header) -> Start {
-    match &header.opening {
+    match &header.epoch_start {
         // Purge removes whole segments: the mark is where one begins.
         _ if first => Start::At { base: low_water.lsn, cursor: Cursor::from(low_water) },
-        Some(opening) => Start::Opening { base: opening.base, seq: opening.first_seq },
+        Some(epoch_start) => {
+            Start::EpochStart { base: epoch_start.base, seq: epoch_start.first_seq }
+        }
         None => Start::FirstFrame,
     }
 }
@@ -284,35 +286,35 @@ fn start_of(low_water: &LowWater, first: bool, header: &Header) -> Start {
 /// Where the frames of each epoch end because later epochs supersede them.
 struct SupersedingOpenings {
     /// Sorted by epoch; each with the lowest `supersedes_from` of it and all later ones.
-    openings: Vec<(Epoch, Lsn)>,
+    epoch_starts: Vec<(Epoch, Lsn)>,
 }
 
 impl SupersedingOpenings {
-    /// Collects the openings, also those behind a segment that does not fit: what they
+    /// Collects the epoch_starts, also those behind a segment that does not fit: what they
     /// supersede was superseded when they were written.
     fn new(control: &Control, files: &[SegmentFile], headers: &[ReadHeader]) -> Self {
-        let mut openings: Vec<(Epoch, Lsn)> = files
+        let mut epoch_starts: Vec<(Epoch, Lsn)> = files
             .iter()
             .zip(headers)
             .filter_map(|(file, header)| {
                 let header = header.as_ref().ok()?;
-                let opening: &Opening = header.opening.as_ref()?;
+                let epoch_start: &EpochStart = header.epoch_start.as_ref()?;
                 let ours = header.log_id == control.log_id && header.number == file.number;
-                ours.then_some((header.epoch, opening.supersedes_from))
+                ours.then_some((header.epoch, epoch_start.supersedes_from))
             })
             .collect();
-        openings.sort_unstable();
+        epoch_starts.sort_unstable();
         let mut lowest = Lsn::MAX;
-        for (_, from) in openings.iter_mut().rev() {
+        for (_, from) in epoch_starts.iter_mut().rev() {
             lowest = lowest.min(*from);
             *from = lowest;
         }
-        Self { openings }
+        Self { epoch_starts }
     }
 
     /// Returns the exclusive end of an epoch's frames.
     fn end_of(&self, epoch: Epoch) -> Lsn {
-        let later = self.openings.partition_point(|(opened, _)| *opened <= epoch);
-        self.openings.get(later).map_or(Lsn::MAX, |(_, from)| *from)
+        let later = self.epoch_starts.partition_point(|(opened, _)| *opened <= epoch);
+        self.epoch_starts.get(later).map_or(Lsn::MAX, |(_, from)| *from)
     }
 }

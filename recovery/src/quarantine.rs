@@ -12,7 +12,7 @@ use bulla_storage::format::all_zero;
 use bulla_storage::io::write_full;
 
 use crate::log_dir::LogDir;
-use bulla_storage::frames::read_buffer::{WINDOW_LEN, Window};
+use bulla_storage::frames::read_buffer::{READ_LEN, ReadBuffer};
 use bulla_storage::{Error, Result};
 
 /// The folder, created with the first copy.
@@ -31,25 +31,25 @@ impl<'a> Quarantine<'a> {
     /// Copies the bytes from `from` to the last one that is not zero; nothing when all are
     /// zeros.
     pub(crate) fn keep_rest(&mut self, source: &Path, from: u64, name: &str) -> Result<()> {
-        let mut window = self.window(source)?;
-        match nonzero_end(&mut window, from)? {
-            Some(end) => self.copy(&mut window, from, end, name),
+        let mut read_buffer = self.read_buffer(source)?;
+        match nonzero_end(&mut read_buffer, from)? {
+            Some(end) => self.copy(&mut read_buffer, from, end, name),
             None => Ok(()),
         }
     }
 
     /// Copies a whole file.
     pub(crate) fn keep_file(&mut self, source: &Path, name: &str) -> Result<()> {
-        let mut window = self.window(source)?;
-        let len = window.len();
-        self.copy(&mut window, 0, len, name)
+        let mut read_buffer = self.read_buffer(source)?;
+        let len = read_buffer.len();
+        self.copy(&mut read_buffer, 0, len, name)
     }
 
-    fn window(&self, source: &Path) -> Result<Window> {
-        Ok(Window::open(self.log.io.as_ref(), source, self.log.options.is_direct())?)
+    fn read_buffer(&self, source: &Path) -> Result<ReadBuffer> {
+        Ok(ReadBuffer::open(self.log.io.as_ref(), source, self.log.options.is_direct())?)
     }
 
-    fn copy(&mut self, window: &mut Window, from: u64, to: u64, name: &str) -> Result<()> {
+    fn copy(&mut self, read_buffer: &mut ReadBuffer, from: u64, to: u64, name: &str) -> Result<()> {
         let io = self.log.io.as_ref();
         if self.copies.is_empty() {
             io.create_dir(&self.path).map_err(Error::io("create", &self.path))?;
@@ -65,7 +65,7 @@ impl<'a> Quarantine<'a> {
         let file = io.create(&temporary, false).map_err(Error::io("create", &temporary))?;
         let mut at = from;
         while at < to {
-            let bytes = window.bytes(at, (to - at).min(WINDOW_LEN))?;
+            let bytes = read_buffer.bytes(at, (to - at).min(READ_LEN))?;
             if bytes.is_empty() {
                 break;
             }
@@ -92,11 +92,11 @@ impl<'a> Quarantine<'a> {
 }
 
 /// Returns the offset after the last byte from `from` on that is not zero.
-fn nonzero_end(window: &mut Window, from: u64) -> Result<Option<u64>> {
+fn nonzero_end(read_buffer: &mut ReadBuffer, from: u64) -> Result<Option<u64>> {
     let mut end = None;
     let mut at = from;
     loop {
-        let bytes = window.bytes(at, WINDOW_LEN)?;
+        let bytes = read_buffer.bytes(at, READ_LEN)?;
         if bytes.is_empty() {
             return Ok(end);
         }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use bulla_storage::files::dir::{self, SegmentFile};
 use bulla_storage::files::recovered::begin;
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::FileKind;
 use bulla_storage::{Epoch, Lsn, Options, SegmentNumber, Seq};
 
@@ -90,11 +90,11 @@ pub struct RepairPreview {
 }
 
 impl RepairPreview {
-    /// Returns whether a landmark that stands now would stand after the repair.
+    /// Returns whether a anchor that stands now would stand after the repair.
     #[doc(hidden)]
     #[must_use]
-    pub fn keeps(&self, landmark: &Landmark) -> bool {
-        landmark.upto <= self.cut_at && landmark.at.lsn <= self.renewed_from
+    pub fn keeps(&self, anchor: &Anchor) -> bool {
+        anchor.upto <= self.cut_at && anchor.at.lsn <= self.renewed_from
     }
 }
 
@@ -164,8 +164,8 @@ pub fn repair(
     let unread = unread(&analysis);
     let copies = keep_files(&log, &analysis, tail, &unread)?;
     let committed = commit(&log, lock, control, &analysis, tail)?;
-    let opening = committed.recovered.header.number;
-    for file in unread.iter().rev().filter(|file| file.number != opening) {
+    let epoch_start = committed.recovered.header.number;
+    for file in unread.iter().rev().filter(|file| file.number != epoch_start) {
         let path = dir::segment_path(&log.path, file.number);
         match log.io.unlink(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -9,7 +9,7 @@ use bulla_storage::format::LogId;
 use bulla_storage::{Corruption, Epoch, FrameDamage, Lsn, SegmentNumber, Seq};
 
 use crate::verdict::{Case, UnknownName};
-use bulla_storage::frames::timeline::History;
+use bulla_storage::frames::timeline::Timeline;
 
 /// What a log is found to be: one of these three, and there will be no other. A caller must
 /// say what it does with each.
@@ -52,9 +52,9 @@ pub enum Proof {
     /// The low-water mark in CONTROL.
     LowWater,
     /// What a checkpoint of the log's user remembers.
-    Landmark,
+    Anchor,
     /// The end of what the recovery that opened the newest epoch kept.
-    Opening {
+    EpochStart {
         /// The epoch's first segment.
         segment: SegmentNumber,
     },
@@ -80,8 +80,8 @@ impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LowWater => f.write_str("the low-water mark"),
-            Self::Landmark => f.write_str("the checkpoint"),
-            Self::Opening { segment } => {
+            Self::Anchor => f.write_str("the checkpoint"),
+            Self::EpochStart { segment } => {
                 write!(f, "the cut recorded in the opening of segment {segment}")
             }
             Self::Superseded { by } => write!(f, "the later epoch that begins at LSN {by}"),
@@ -310,7 +310,7 @@ pub struct Report {
     pub first_lsn: Lsn,
     /// Frames below it were not read: a checkpoint stands for them. Without one, the same as
     /// `first_lsn`.
-    pub looked_from: Lsn,
+    pub scanned_from: Lsn,
     /// The exclusive end of what can be read in order.
     pub last_lsn: Lsn,
     /// Everything below it is known to have been durable (before this recovery).
@@ -321,7 +321,7 @@ pub struct Report {
     pub next_seq: Seq,
     /// Position and number of the last entry, when its segment holds one.
     pub last_entry: Option<(Lsn, Seq)>,
-    /// User entries from `looked_from` on.
+    /// User entries from `scanned_from` on.
     pub entries: u64,
     /// Wall time of the last frame, in ns since 1970; 0 when there is none.
     pub wall_ns: u64,
@@ -332,11 +332,11 @@ pub struct Report {
     /// Bytes after the last frame, up to the last that is not zero: what a recovery cuts off.
     pub bytes_cut: u64,
     /// Positions that this recovery rewrote under the new epoch.
-    pub rehomed: Option<(Lsn, Lsn)>,
+    pub rewritten: Option<(Lsn, Lsn)>,
     /// Where this recovery keeps the bytes that it cut off.
     pub quarantine: Option<PathBuf>,
     /// Which positions that a user kept are still valid.
-    pub history: History,
+    pub timeline: Timeline,
 }
 
 #[cfg(test)]
@@ -379,7 +379,7 @@ mod tests {
         assert_says(&Evidence::Fault(corruption()), &all);
         let proofs: [(Proof, &[u64]); 5] = [
             (Proof::LowWater, &[]),
-            (Proof::Opening { segment }, &[segment.0]),
+            (Proof::EpochStart { segment }, &[segment.0]),
             (Proof::Superseded { by: Lsn(512) }, &[512]),
             (Proof::Frame { segment, offset, lsn: Lsn(1024), torn: false }, &[31, offset, 1024]),
             (Proof::Frame { segment, offset, lsn: Lsn(1024), torn: true }, &[31, offset, 1024]),

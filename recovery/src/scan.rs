@@ -7,13 +7,13 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::{Frame, FrameKind, Header, MAX_SECTOR, all_zero};
 use bulla_storage::{Lsn, Result, Seq};
 
 use crate::plan::PlannedSegment;
-use bulla_storage::frames::read_buffer::{WINDOW_LEN, Window, to_usize};
-use bulla_storage::frames::reader::{Cursor, End, Found, Located, Start, Step, Walk};
+use bulla_storage::frames::read_buffer::{READ_LEN, ReadBuffer, to_usize};
+use bulla_storage::frames::reader::{Cursor, End, Found, FrameReader, Located, Start, Step};
 
 /// A durable mark, and the header that carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +96,7 @@ impl Scan {
     /// Returns the segment's base, as far as its frames or its start tell.
     pub(crate) fn base(&self, start: Start, sector: u32) -> Option<Lsn> {
         match start {
-            Start::At { base, .. } | Start::Opening { base, .. } => Some(base),
+            Start::At { base, .. } | Start::EpochStart { base, .. } => Some(base),
             Start::FirstFrame => {
                 let last = self.last?;
                 let used = match self.stop {
@@ -125,19 +125,19 @@ impl LongFrames {
 /// frames must reach that anyway. Returns `None` when the frames end with damage and the file
 /// is not `trusted` to be what is on the disk.
 pub(crate) fn scan(
-    window: Window,
+    read_buffer: ReadBuffer,
     segment: &PlannedSegment,
     bodies: Bodies,
     trusted: bool,
     long_frames: &LongFrames,
 ) -> Result<Option<Scan>> {
-    let window = match bodies {
-        Bodies::Checked => window,
-        Bodies::Unread => window.with_chunk(u64::from(MAX_SECTOR)),
+    let read_buffer = match bodies {
+        Bodies::Checked => read_buffer,
+        Bodies::Unread => read_buffer.with_chunk(u64::from(MAX_SECTOR)),
     };
     let PlannedSegment { header, start, end_lsn, newest, .. } = segment;
-    let waypoint_every = WINDOW_LEN.max(window.len() / WAYPOINTS);
-    let mut frames = Walk::new(window, header, *start, *end_lsn);
+    let waypoint_every = READ_LEN.max(read_buffer.len() / WAYPOINTS);
+    let mut frames = FrameReader::new(read_buffer, header, *start, *end_lsn);
     let mut scan = Scan::starting_at(frames.offset());
     let mut last_start = None;
     loop {
@@ -167,7 +167,7 @@ pub(crate) fn scan(
     }
     scan.waypoints.extend(last_start);
     scan.stop_offset = frames.offset();
-    if *newest && !planted(Bug::ProbeSkipped) {
+    if *newest && !planted(Mutant::ProbeSkipped) {
         probe_rest(&mut frames, header, *start, &mut scan)?;
     }
     Ok(Some(scan))
@@ -178,7 +178,7 @@ type Valid = (Located, Option<(Lsn, Seq)>);
 
 /// Reads the next frame, or says why there is none.
 fn next(
-    frames: &mut Walk,
+    frames: &mut FrameReader,
     header: &Header,
     bodies: Bodies,
     long_frames: &LongFrames,
@@ -190,11 +190,11 @@ fn next(
         // Where frames are short, reading only headers takes more reads for the same bytes.
         let next_is_far =
             matches!(located, Ok(located) if located.frame.disk_len(header.sector) >= LONG_FRAME);
-        let chunk = if next_is_far { u64::from(MAX_SECTOR) } else { WINDOW_LEN };
-        frames.window.set_chunk(chunk);
+        let chunk = if next_is_far { u64::from(MAX_SECTOR) } else { READ_LEN };
+        frames.read_buffer.set_chunk(chunk);
         return Ok(located.map(|located| (located, None)));
     }
-    let is_long = matches!(frame, Ok(frame) if frame.disk_len(header.sector) > WINDOW_LEN);
+    let is_long = matches!(frame, Ok(frame) if frame.disk_len(header.sector) > READ_LEN);
     let turn = is_long.then(|| long_frames.turn());
     let next = match frames.step()? {
         Step::Frame(Found { frame, offset, before, after, last_entry, .. }) => {
@@ -203,19 +203,24 @@ fn next(
         Step::End(end) => Err(end),
     };
     if turn.is_some() {
-        frames.window.shrink();
+        frames.read_buffer.shrink();
     }
     Ok(next)
 }
 
 /// Probes every sector boundary after the valid frames.
-fn probe_rest(frames: &mut Walk, header: &Header, start: Start, scan: &mut Scan) -> Result<()> {
+fn probe_rest(
+    frames: &mut FrameReader,
+    header: &Header,
+    start: Start,
+    scan: &mut Scan,
+) -> Result<()> {
     let sector = u64::from(header.sector);
     let base = scan.base(start, header.sector);
     let seed = frames.seed();
     let mut at = scan.stop_offset;
     loop {
-        let chunk = frames.window.bytes(at, WINDOW_LEN)?;
+        let chunk = frames.read_buffer.bytes(at, READ_LEN)?;
         if chunk.is_empty() {
             return Ok(());
         }
@@ -244,7 +249,7 @@ fn probe_rest(frames: &mut Walk, header: &Header, start: Start, scan: &mut Scan)
 }
 
 fn durable_mark(frame: &Frame, offset: u64) -> DurableMark {
-    DurableMark { durable: frame.promise, offset, lsn: frame.lsn }
+    DurableMark { durable: frame.durable_lsn, offset, lsn: frame.lsn }
 }
 
 fn raise(highest: &mut Option<DurableMark>, mark: DurableMark) {

@@ -9,11 +9,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bulla_storage::faults::failpoints::Point;
-use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::faults::mutants::{Mutant, either, planted};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::recovered::{LiveSegment, random_nonce};
 use bulla_storage::files::segment::{self, NewSegment};
-use bulla_storage::format::{Control, Frame, FrameKind, Header, LowWater, Opening, Seed};
+use bulla_storage::format::{Control, EpochStart, Frame, FrameKind, Header, LowWater, Seed};
 use bulla_storage::io::{AlignedBuf, File, Lock, write_full};
 use bulla_storage::{Epoch, Lsn, Recovered};
 
@@ -59,7 +59,7 @@ pub(crate) fn commit(
 ) -> Result<Committed> {
     let mut pieces = analysis.pieces();
     let mut rewritten = clip(&pieces, tail.start, tail.end);
-    if planted(Bug::RehomeDropsLastFrame) {
+    if planted(Mutant::TailRewriteDropsLastFrame) {
         rewritten.pop();
     }
     pieces = clip(&pieces, analysis.start(), tail.start);
@@ -77,7 +77,7 @@ pub(crate) fn commit(
     control.store(next, Point::ControlEpochSync).map_err(Error::io("write", control.path()))?;
     let new = NewSegment {
         header: &header,
-        len: log.options.opening_len(tail.len()),
+        len: log.options.epoch_start_len(tail.len()),
         direct: log.options.is_direct(),
         zeroed: true,
         is_wanted: &|| true,
@@ -93,8 +93,8 @@ pub(crate) fn commit(
         control,
         file,
         file_len: new.len,
-        next_lsn: either(end.lsn, Bug::PositionsReused, base),
-        next_seq: either(end.seq, Bug::NumbersReused, tail.start.seq),
+        next_lsn: either(end.lsn, Mutant::PositionsReused, base),
+        next_seq: either(end.seq, Mutant::NumbersReused, tail.start.seq),
         chain: end.chain,
         wall_ns: end.wall_ns,
         live: live_segments(&pieces, &analysis.plan),
@@ -117,8 +117,8 @@ pub(crate) fn clip(pieces: &[Piece], from: Cursor, to: Cursor) -> Vec<Piece> {
         .collect()
 }
 
-/// Returns the segments of the pieces, and the landmark's, even if there is nothing in it behind
-/// the landmark: the log can be purged up to there.
+/// Returns the segments of the pieces, and the anchor's, even if there is nothing in it behind
+/// the anchor: the log can be purged up to there.
 fn live_segments(pieces: &[Piece], plan: &Plan) -> Vec<LiveSegment> {
     let first = LiveSegment { start: plan.first_start };
     let is_left_out = pieces.first().is_some_and(|piece| piece.start.lsn >= plan.first_start.lsn)
@@ -148,7 +148,7 @@ fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
 fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
     let last = analysis.plan.segments.last();
     let control = &analysis.control;
-    let one = either(1, Bug::EpochNotRaised, 0);
+    let one = either(1, Mutant::EpochNotRaised, 0);
     let epoch = control.epoch.0.checked_add(one).ok_or(Error::EpochsExhausted)?;
     Ok(Header {
         log_id: control.log_id,
@@ -158,12 +158,12 @@ fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
         previous_nonce: last.map_or(0, |last| last.header.nonce),
         sector: control.sector,
         wall_ns: log.io.wall_ns().max(tail.end.wall_ns),
-        opening: Some(Opening {
+        epoch_start: Some(EpochStart {
             base: tail.start.lsn,
             first_seq: tail.start.seq,
-            supersedes_from: either(tail.start, Bug::SupersedesFromEnd, tail.end).lsn,
+            supersedes_from: either(tail.start, Mutant::SupersedesFromEnd, tail.end).lsn,
             cut_at: tail.end.lsn,
-            cuts: either(analysis.history().cuts(), Bug::CutsForgotten, Vec::new()),
+            cuts: either(analysis.timeline().cuts(), Mutant::CutsForgotten, Vec::new()),
         }),
     })
 }
@@ -185,7 +185,7 @@ fn create_segment(
         let copied = copy_frames(log, rewritten, |found| {
             let (frame, body_len) = renewed(found, new.header.epoch, tail.start.lsn, chain, seed);
             let (bytes, crc) = frame.encode(seed);
-            chain = either(crc, Bug::RehomeForgetsChain, chain);
+            chain = either(crc, Mutant::TailRewriteForgetsChain, chain);
             writer.push(&bytes)?;
             writer.push(found.body.get(..body_len).unwrap_or(&[]))
         });
@@ -252,11 +252,11 @@ fn renewed(
     seed: Seed,
 ) -> (Frame, usize) {
     let kind = match found.frame.kind {
-        FrameKind::SealClosed => FrameKind::Promise,
+        FrameKind::CleanShutdown => FrameKind::Promise,
         kind => kind,
     };
     let body_crc = seed.body_crc(&[found.body]);
-    let frame = Frame { kind, epoch, promise: durable, chain, body_crc, ..found.frame };
+    let frame = Frame { kind, epoch, durable_lsn: durable, chain, body_crc, ..found.frame };
     (frame, found.body.len())
 }
 

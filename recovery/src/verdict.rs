@@ -157,7 +157,7 @@ pub(crate) enum Witness {
     /// The name that is not listed.
     Successor,
     /// The segment that opens an epoch.
-    Opening,
+    EpochStart,
     /// The place after the last frame that can be read in order.
     FrameMissing,
     /// The durable mark.
@@ -290,7 +290,7 @@ const TABLE: &[Row] = &[
         when: Pattern { epochs: &[Epochs::CutShort], ..Pattern::ANY },
         verdict: Verdict::Corrupt(Witness::FrameMissing),
         because: "The recovery that opened the later epoch made everything below that epoch's \
-                  opening durable before it opened it, so the frames of the older epoch were on \
+                  epoch_start durable before it opened it, so the frames of the older epoch were on \
                   the disk up to there.",
     },
     // Segments that are not those of one log. Behind the first that does not fit, nothing is
@@ -359,7 +359,7 @@ const TABLE: &[Row] = &[
         verdict: Verdict::Corrupt(Witness::Header),
         because: "A segment continues its predecessor's epoch and nonce, or opens a later epoch \
                   and names its predecessor's nonce. Anything else is a copy from another \
-                  history of the log.",
+                  timeline of the log.",
     },
     Row {
         case: Case::SegmentOpeningOutOfLog,
@@ -389,7 +389,7 @@ const TABLE: &[Row] = &[
         case: Case::OpeningMisfit,
         name: "opening_misfit",
         when: Pattern { epochs: &[Epochs::OpeningMisfit], ..Pattern::SUCCESSOR_THERE },
-        verdict: Verdict::Corrupt(Witness::Opening),
+        verdict: Verdict::Corrupt(Witness::EpochStart),
         because: "A recovery opens an epoch exactly where the frames that it keeps of the older \
                   ones end, and those are durable.",
     },

@@ -1,5 +1,5 @@
 //! The tests of this package in one program, which is linked once.
 
+mod anchors;
 mod files;
-mod landmarks;
 mod with_log;

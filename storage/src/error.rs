@@ -262,7 +262,7 @@ pub enum CorruptionKind {
     Epoch,
     /// An opening segment that does not start where the log before it ends.
     #[error("the epoch's opening does not fit the log before it")]
-    Opening,
+    EpochStart,
     /// A frame that was durable is damaged or missing.
     #[error("damaged frame below the durable watermark ({0})")]
     Frame(FrameDamage),

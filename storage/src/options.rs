@@ -102,7 +102,7 @@ pub enum Background {
 /// Frames are sealed at this length when their entries allow it.
 pub const SOFT_FRAME_LEN: u64 = 1024 * 1024;
 /// Room in an epoch-start segment beyond the tail that it takes over.
-const OPENING_ROOM: u64 = 4 * 1024 * 1024;
+const EPOCH_START_ROOM: u64 = 4 * 1024 * 1024;
 const MIN_SEGMENT: u64 = 16 * 1024;
 const MIN_RING: u64 = 16 * 1024;
 const MAX_RING: u64 = 4 * format::MAX_FRAME_LEN;
@@ -186,7 +186,7 @@ options! {
     balanced_max_unsynced: u64 = 64 * 1024 * 1024,
     /// How long without work until the log writes down that all of it is durable.
     /// Default: 50 ms.
-    idle_promise: Duration = Duration::from_millis(50),
+    idle_mark: Duration = Duration::from_millis(50),
     /// How long an open waits for another writer to close the log. Default: 5 s.
     lock_timeout: Duration = Duration::from_secs(5),
     /// Who does the background work. Default: [`Background::Threads`].
@@ -253,9 +253,9 @@ impl Options {
     /// of frames: what they need and a few MiB more, so that an open does not wait for a
     /// whole segment of zeros. The next segment, made meanwhile, has the full length.
     #[must_use]
-    pub fn opening_len(&self, tail_len: u64) -> u64 {
+    pub fn epoch_start_len(&self, tail_len: u64) -> u64 {
         let sector = u64::from(self.sector);
-        let fresh = OPENING_ROOM.max(self.frame_limit()) / sector * sector;
+        let fresh = EPOCH_START_ROOM.max(self.frame_limit()) / sector * sector;
         2 * sector + tail_len + fresh.min(self.segment_len - 2 * sector)
     }
 

@@ -41,7 +41,7 @@ position! {
     Seq(u64)
 }
 position! {
-    /// Counts the openings of a log. The first is 1; each open adds at least one.
+    /// Counts the epoch_starts of a log. The first is 1; each open adds at least one.
     Epoch(u32)
 }
 position! {

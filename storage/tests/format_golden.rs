@@ -8,8 +8,8 @@
 use std::path::PathBuf;
 
 use bulla_storage::format::{
-    CONTROL_LEN, Control, Cut, Entries, EntryHeader, FRAME_HEADER_LEN, FormatError, Frame,
-    FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, Opening, align_up, all_zero,
+    CONTROL_LEN, Control, Cut, Entries, EntryHeader, EpochStart, FRAME_HEADER_LEN, FormatError,
+    Frame, FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, align_up, all_zero,
     entry_len, is_valid_sector, max_cuts,
 };
 use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
@@ -36,7 +36,7 @@ fn control() -> Control {
     }
 }
 
-fn header(opening: Option<Opening>) -> Header {
+fn header(epoch_start: Option<EpochStart>) -> Header {
     Header {
         log_id: LogId(*b"0123456789abcdef"),
         number: SegmentNumber(4),
@@ -45,12 +45,12 @@ fn header(opening: Option<Opening>) -> Header {
         previous_nonce: 0x99AA_BBCC_DDEE_FF00,
         sector: SECTOR,
         wall_ns: 1_700_000_000_000_000_001,
-        opening,
+        epoch_start,
     }
 }
 
-fn opening() -> Opening {
-    Opening {
+fn epoch_start() -> EpochStart {
+    EpochStart {
         base: Lsn(512 * 10),
         first_seq: Seq(101),
         supersedes_from: Lsn(512 * 10),
@@ -84,7 +84,7 @@ fn frame() -> (Frame, Vec<u8>) {
         body_len,
         body_crc: seed.body_crc(&[&body]),
         lsn: Lsn(512 * 11),
-        promise: Lsn(512 * 10),
+        durable_lsn: Lsn(512 * 10),
         first_seq: Seq(101),
         entry_count: 3,
         epoch: Epoch(7),
@@ -118,7 +118,7 @@ fn segment_headers_have_their_golden_bytes() {
     let plain = header(None);
     golden("segment.bin", &plain.encode());
     assert_eq!(Header::decode(&plain.encode()), Ok(plain));
-    let opener = header(Some(opening()));
+    let opener = header(Some(epoch_start()));
     golden("opening-segment.bin", &opener.encode());
     assert_eq!(Header::decode(&opener.encode()), Ok(opener));
 }
@@ -147,7 +147,7 @@ fn no_single_bit_flip_of_a_header_passes() {
     let seed = header(None).seed();
     let (_, frame) = frame();
     type Check<'a> = &'a dyn Fn(&[u8]) -> bool;
-    let opener = header(Some(opening())).encode();
+    let opener = header(Some(epoch_start())).encode();
     let cases: [(&str, Vec<u8>, Check<'_>); 4] = [
         ("control", control().encode(), &|b| Control::decode(b).is_ok()),
         ("segment", header(None).encode(), &|b| Header::decode(b).is_ok()),
@@ -236,8 +236,8 @@ fn opening_header_keeps_the_newest_cuts_that_fit() {
     let cuts: Vec<Cut> = (1..=100)
         .map(|epoch| Cut { epoch: Epoch(epoch), cut_at: Lsn(512 * u64::from(epoch)) })
         .collect();
-    let bytes = header(Some(Opening { cuts: cuts.clone(), ..opening() })).encode();
-    let kept = Header::decode(&bytes).unwrap().opening.unwrap().cuts;
+    let bytes = header(Some(EpochStart { cuts: cuts.clone(), ..epoch_start() })).encode();
+    let kept = Header::decode(&bytes).unwrap().epoch_start.unwrap().cuts;
     assert_eq!(kept, cuts[100 - max_cuts(SECTOR)..]);
 }
 
@@ -318,12 +318,12 @@ fn header_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
     let opens = |base, cut_at, first_seq| {
         let (base, cut_at, first_seq) = (Lsn(base), Lsn(cut_at), Seq(first_seq));
         let supersedes_from = base;
-        header(Some(Opening { base, cut_at, first_seq, supersedes_from, ..opening() }))
+        header(Some(EpochStart { base, cut_at, first_seq, supersedes_from, ..epoch_start() }))
     };
     for passes in [number(max), opens(512, 512, 1), opens(0, max, 1), opens(0, 0, max)] {
         assert_eq!(Header::decode(&passes.encode()), Ok(passes));
     }
-    let elsewhere = Opening { supersedes_from: Lsn(0), ..opening() };
+    let elsewhere = EpochStart { supersedes_from: Lsn(0), ..epoch_start() };
     let refused = [
         (number(0), "number or epoch"),
         (number(max + 1), "number or epoch"),
@@ -340,10 +340,10 @@ fn header_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
         assert_eq!(Header::decode(&header.encode()), Err(FormatError::Field(field)));
     }
     // The last field, or what follows the cuts, and the rest of the sector.
-    let cuts = 96 + 32 + 16 * opening().cuts.len();
-    for (opening, reserved) in [(None, 84), (Some(opening()), cuts)] {
+    let cuts = 96 + 32 + 16 * epoch_start().cuts.len();
+    for (epoch_start, reserved) in [(None, 84), (Some(epoch_start()), cuts)] {
         for at in reserved..SECTOR as usize {
-            let bytes = with_a_byte(header(opening.clone()).encode(), at);
+            let bytes = with_a_byte(header(epoch_start.clone()).encode(), at);
             assert_eq!(Header::decode(&bytes), Err(FormatError::Reserved), "byte {at}");
         }
     }
@@ -356,14 +356,14 @@ fn frame_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
         let decoded = Frame::decode(&frame.encode(seed).0, seed, Epoch(7), SECTOR);
         decoded.map(|(frame, _)| frame)
     };
-    let at = |lsn, promise| Frame { lsn: Lsn(lsn), promise: Lsn(promise), ..frame().0 };
+    let at = |lsn, durable_lsn| Frame { lsn: Lsn(lsn), durable_lsn: Lsn(durable_lsn), ..frame().0 };
     let first = |seq| Frame { first_seq: Seq(seq), ..frame().0 };
     let holds = |body_len, entry_count| Frame { body_len, entry_count, ..frame().0 };
-    let empty = |kind| Frame { kind, promise: Lsn(512 * 11), ..holds(0, 0) };
+    let empty = |kind| Frame { kind, durable_lsn: Lsn(512 * 11), ..holds(0, 0) };
     let last_lsn = (u64::MAX - 2 * MAX_FRAME_LEN) / 512 * 512;
     let last_seq = u64::MAX - u64::from(u32::MAX);
     let longest = u32::try_from(MAX_FRAME_LEN - FRAME_HEADER_LEN).unwrap();
-    let kinds = [FrameKind::Promise, FrameKind::SealRotated, FrameKind::SealClosed];
+    let kinds = [FrameKind::Promise, FrameKind::SegmentEnd, FrameKind::CleanShutdown];
     let edges = [
         at(last_lsn, last_lsn),
         at(512, 0),
@@ -387,8 +387,8 @@ fn frame_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
         (holds(longest + 8, 1), "body length or entry count"),
         (holds(16, 3), "body length or entry count"),
         (Frame { body_len: 8, ..empty(FrameKind::Promise) }, "body length or entry count"),
-        (Frame { entry_count: 1, ..empty(FrameKind::SealClosed) }, "body length or entry count"),
-        (Frame { promise: Lsn(512), ..empty(FrameKind::SealRotated) }, "promise"),
+        (Frame { entry_count: 1, ..empty(FrameKind::CleanShutdown) }, "body length or entry count"),
+        (Frame { durable_lsn: Lsn(512), ..empty(FrameKind::SegmentEnd) }, "promise"),
     ];
     for (frame, field) in refused {
         assert_eq!(decode(frame), Err(FormatError::Field(field)), "{frame:?}");
@@ -401,7 +401,7 @@ fn frame_takes_whole_sectors_and_a_rotated_seal_no_positions() {
     assert_eq!(lens(Frame { body_len: 512 - 64, ..frame().0 }), (512, 512));
     assert_eq!(lens(Frame { body_len: 512 - 56, ..frame().0 }), (1024, 1024));
     for (kind, len) in
-        [(FrameKind::Promise, 512), (FrameKind::SealClosed, 512), (FrameKind::SealRotated, 0)]
+        [(FrameKind::Promise, 512), (FrameKind::CleanShutdown, 512), (FrameKind::SegmentEnd, 0)]
     {
         assert_eq!(lens(Frame { kind, body_len: 0, entry_count: 0, ..frame().0 }), (512, len));
     }

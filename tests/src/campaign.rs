@@ -51,7 +51,7 @@ tally! {
         /// Recoveries that cut a torn tail.
         pub torn: u64,
         /// Recoveries that copied a tail into a new segment.
-        pub rehomed: u64,
+        pub rewritten: u64,
         /// Damaged logs that were refused as they must be.
         pub refused: u64,
     }
@@ -348,7 +348,7 @@ impl World {
         let Opened { log, shown, report } = open(Path::new(DIR), options)?;
         if let Some(report) = report {
             self.tally.torn += u64::from(report.status == bulla_recovery::Status::TornTail);
-            self.tally.rehomed += u64::from(report.rehomed.is_some());
+            self.tally.rewritten += u64::from(report.rewritten.is_some());
         }
         Ok((log, shown))
     }

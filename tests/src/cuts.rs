@@ -50,7 +50,7 @@ pub struct Tally {
     /// Recoveries that cut a torn tail.
     pub torn: u64,
     /// Recoveries that copied a tail into a new segment.
-    pub rehomed: u64,
+    pub rewritten: u64,
     /// Segments filled.
     pub rotations: u64,
 }
@@ -93,7 +93,7 @@ fn log_options(rng: &mut Rng, lies: bool) -> Options {
         .method(if direct { Method::Direct } else { Method::Buffered })
         .balanced_interval(Duration::from_millis(rng.within(5, 20)))
         .flush_interval(Duration::from_millis(2))
-        .idle_promise(Duration::from_millis(3))
+        .idle_mark(Duration::from_millis(3))
         .balanced_max_unsynced(MAX_UNSYNCED)
 }
 
@@ -193,7 +193,7 @@ impl World<'_> {
         };
         let report = recovery.report();
         self.tally.torn += u64::from(report.status == Status::TornTail);
-        self.tally.rehomed += u64::from(report.rehomed.is_some());
+        self.tally.rewritten += u64::from(report.rewritten.is_some());
         let before = self.model.entries.len() as u64;
         self.model.recovered(&shown, None)?;
         self.tally.lost += before - self.model.entries.len() as u64;

@@ -1,7 +1,7 @@
 //! What a build with `--cfg bulla_broken` can have wrong, one at a time, for a suite to notice.
 
 use bulla_storage::faults::failpoints::Point;
-use bulla_storage::faults::mutants::Bug;
+use bulla_storage::faults::mutants::Mutant;
 use bulla_storage::io::uring::UringIo;
 
 /// Something wrong on purpose.
@@ -10,14 +10,14 @@ pub enum Defect {
     /// A sync or a check is left out.
     Omission(Point),
     /// A bug is planted.
-    Planted(Bug),
+    Planted(Mutant),
 }
 
 impl Defect {
     /// Every omission, then every bug.
     pub fn all() -> impl Iterator<Item = Self> {
         let omissions = Point::ALL.iter().copied().map(Self::Omission);
-        omissions.chain(Bug::ALL.iter().copied().map(Self::Planted))
+        omissions.chain(Mutant::ALL.iter().copied().map(Self::Planted))
     }
 
     /// That of the point, or of the bug.
@@ -35,12 +35,12 @@ impl Defect {
         match self {
             Self::Omission(Point::UringErrorCheck | Point::UringShortCheck)
             | Self::Planted(
-                Bug::UringIndexIgnored
-                | Bug::UringPiecesSwapped
-                | Bug::UringDropDoesNotWait
-                | Bug::UringLockNotKept
-                | Bug::UringCancelledIsDone
-                | Bug::UringSlotReusedEarly,
+                Mutant::UringIndexIgnored
+                | Mutant::UringPiecesSwapped
+                | Mutant::UringDropDoesNotWait
+                | Mutant::UringLockNotKept
+                | Mutant::UringCancelledIsDone
+                | Mutant::UringSlotReusedEarly,
             ) => UringIo::refusal(),
             _ => None,
         }
@@ -50,7 +50,7 @@ impl Defect {
     /// but a slow machine.
     #[must_use]
     pub fn hangs(self) -> bool {
-        matches!(self, Self::Planted(Bug::PoisonWakesNobody | Bug::TasksNotWoken))
+        matches!(self, Self::Planted(Mutant::PoisonWakesNobody | Mutant::TasksNotWoken))
     }
 
     /// From now on this is wrong, and nothing else.

@@ -209,7 +209,7 @@ pub fn child(args: &[String]) -> Result<(), String> {
         while io.now_ns() - begin < TIMEOUT_NS {
             match store.checkpoint() {
                 // The last segment is full to its last sector, and nobody appends right now.
-                Ok(_) | Err(Error::Checkpoint(CheckpointError::NotPromised { .. })) => {}
+                Ok(_) | Err(Error::Checkpoint(CheckpointError::NotMarked { .. })) => {}
                 Err(error) => give_up("checkpoint", &error),
             }
             std::thread::sleep(Duration::from_millis(3));

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_recovery::{History, Range, Recovery, Report};
+use bulla_recovery::{Range, Recovery, Report, Timeline};
 use bulla_wal::{Epoch, Error, Level, Log, Lsn, Options, Receipt, Seq};
 
 /// A promise of the contract that was broken: of a campaign the number that it has in
@@ -51,7 +51,7 @@ pub(crate) struct Shown {
     pub(crate) last_lsn: Lsn,
     pub(crate) epoch: Epoch,
     /// None of a log that was created.
-    pub(crate) history: Option<History>,
+    pub(crate) timeline: Option<Timeline>,
     /// An entry that is older than the one before it.
     pub(crate) older: Option<Seq>,
 }
@@ -88,7 +88,7 @@ impl Shown {
             first_seq: report.first_seq,
             last_lsn: report.last_lsn,
             epoch: report.epoch,
-            history: Some(report.history.clone()),
+            timeline: Some(report.timeline.clone()),
             ..Self::default()
         };
         let mut wall_ns = 0;
@@ -276,14 +276,14 @@ impl Model {
 
     /// Positions of what was lost are refused, and those of what is shown are not.
     fn check_positions(&self, shown: &Shown) -> Result<(), Violation> {
-        let Some(history) = &shown.history else { return Ok(()) };
+        let Some(timeline) = &shown.timeline else { return Ok(()) };
         let kept = self.entries.iter().skip(index_of(shown.first_seq.0));
         for (epoch, lsn) in kept.filter_map(|entry| entry.position) {
-            history
+            timeline
                 .check(epoch, lsn)
                 .map_err(|error| format!("I17: a position is refused: {error}"))?;
         }
-        match self.lost.iter().find(|(epoch, lsn)| history.check(*epoch, *lsn).is_ok()) {
+        match self.lost.iter().find(|(epoch, lsn)| timeline.check(*epoch, *lsn).is_ok()) {
             Some((epoch, lsn)) => Err(format!("I17: ({epoch}, {lsn}) was lost and is not refused")),
             None => Ok(()),
         }

@@ -470,7 +470,7 @@ impl World {
     /// Once all is durable and the log says so, every reader gets everything.
     fn read_all(&mut self, log: &Log) -> Result<(), Violation> {
         // A segment that is full has no room for the promise: then one more entry.
-        if !(self.is_promised(log)? || self.is_promised(log)?) {
+        if !(self.is_marked(log)? || self.is_marked(log)?) {
             return Err("I25: a log that idles does not say what is durable".to_owned());
         }
         for index in 0..self.followers.len() {
@@ -487,7 +487,7 @@ impl World {
     }
 
     /// Appends an entry, and lets the log idle: does it say that all is durable?
-    fn is_promised(&mut self, log: &Log) -> Result<bool, Violation> {
+    fn is_marked(&mut self, log: &Log) -> Result<bool, Violation> {
         let failed = |error: Error| format!("I20h: the last entry: {error:?}");
         let receipt = log.append_with(1, b"", Level::Strict).map_err(failed)?;
         self.entries.push((1, Vec::new()));

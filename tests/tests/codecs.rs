@@ -3,8 +3,8 @@
 
 use bulla_engine::entries::{self, LogEntry, Mutation};
 use bulla_engine::{Axis, Space, TOKEN_LEN, Token, TokenError, TokenId};
-use bulla_storage::format::{Control, Cut, Header, LogId, LowWater, Opening, max_cuts};
-use bulla_storage::frames::timeline::History;
+use bulla_storage::format::{Control, Cut, EpochStart, Header, LogId, LowWater, max_cuts};
+use bulla_storage::frames::timeline::Timeline;
 use bulla_tests::times::at_ms;
 use bulla_wal::{Epoch, Error, Lsn, SegmentNumber, Seq};
 use quickcheck::{TestResult, quickcheck};
@@ -121,7 +121,7 @@ quickcheck! {
             .map(|(epoch, at)| Cut { epoch: Epoch(epoch), cut_at: Lsn(u64::from(at) * 512) })
             .collect();
         let base = Lsn(base % RANGE / 512 * 512);
-        let opening = Opening {
+        let opening = EpochStart {
             base,
             first_seq: Seq((first_seq % RANGE) | 1),
             supersedes_from: base,
@@ -136,10 +136,10 @@ quickcheck! {
             previous_nonce,
             sector: 512,
             wall_ns: nonce,
-            opening: Some(opening),
+            epoch_start: Some(opening),
         };
         let Ok(decoded) = Header::decode(&header.encode()) else { return false };
-        let kept = decoded.opening.as_ref().map(|opening| opening.cuts.clone());
+        let kept = decoded.epoch_start.as_ref().map(|opening| opening.cuts.clone());
         let newest = cuts[cuts.len().saturating_sub(max_cuts(512))..].to_vec();
         decoded.encode() == header.encode() && kept == Some(newest)
     }
@@ -149,20 +149,20 @@ quickcheck! {
         cuts: Vec<u8>, purged: u8, epoch: u8, lsn: u8
     ) -> bool {
         let mark = LowWater { lsn: Lsn(u64::from(purged)), ..LowWater::START };
-        let mut history = History::new(mark, []);
+        let mut timeline = Timeline::new(mark, []);
         for (epoch, cut_at) in (2..).zip(&cuts) {
-            history.push(Epoch(epoch), Lsn(u64::from(*cut_at)));
+            timeline.push(Epoch(epoch), Lsn(u64::from(*cut_at)));
         }
         let (epoch, lsn) = (u32::from(epoch % 16) + 1, u64::from(lsn));
         let later = (2..).zip(&cuts).filter(|(by, _)| *by > epoch);
         let is_lost = later.clone().any(|(_, cut_at)| lsn >= u64::from(*cut_at));
         let is_read_lost = later.clone().any(|(_, cut_at)| lsn > u64::from(*cut_at));
-        let checked = match history.check(Epoch(epoch), Lsn(lsn)) {
+        let checked = match timeline.check(Epoch(epoch), Lsn(lsn)) {
             Ok(()) => !is_lost && lsn >= u64::from(purged),
             Err(Error::Purged { .. }) => lsn < u64::from(purged),
             Err(Error::Diverged { .. }) => is_lost && lsn >= u64::from(purged),
             Err(_) => false,
         };
-        checked && history.check_read(Epoch(epoch), Lsn(lsn)).is_ok() != is_read_lost
+        checked && timeline.check_read(Epoch(epoch), Lsn(lsn)).is_ok() != is_read_lost
     }
 }

@@ -72,7 +72,7 @@ fn every_promise_holds_whatever_bytes_drive_the_log() {
         total.poisoned,
         total.no_space,
         total.torn,
-        total.rehomed,
+        total.rewritten,
         total.refused,
     ];
     assert!(counts.iter().all(|count| *count > 0), "{total:#?}");

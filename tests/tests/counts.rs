@@ -155,7 +155,7 @@ fn lone_strict_writer_syncs_exactly_once_per_commit() {
         let options = Options::new()
             .io(backend())
             .method(method)
-            .idle_promise(std::time::Duration::from_secs(3600));
+            .idle_mark(std::time::Duration::from_secs(3600));
         let log = Log::create(dir.path().join("log"), &options).unwrap();
         let before = log.stats();
         for _ in 0..300 {
@@ -187,7 +187,7 @@ fn backends() -> Vec<Arc<dyn Io>> {
 /// A log that does nothing by itself.
 fn still_log(dir: &Path, io: Arc<dyn Io>, method: Method) -> Log {
     let options = Options::new().io(io).method(method).segment_len(8 << 20).manual();
-    let log = Log::create(dir, &options.idle_promise(Duration::from_secs(3600))).unwrap();
+    let log = Log::create(dir, &options.idle_mark(Duration::from_secs(3600))).unwrap();
     // The spare segment is made now.
     five_commits(&log, 1, 64);
     log
@@ -251,7 +251,7 @@ fn disk_is_given_no_byte_that_the_log_does_not_count() {
 fn writers_side_by_side_allocate_nothing_in_an_append_and_next_to_nothing_in_a_wait() {
     for (io, writers) in backends().iter().flat_map(|io| [1, 8, 32].map(|many| (io, many))) {
         let dir = temp_dir("writers");
-        let options = Options::new().io(Arc::clone(io)).idle_promise(Duration::from_secs(3600));
+        let options = Options::new().io(Arc::clone(io)).idle_mark(Duration::from_secs(3600));
         let log = Log::create(dir.path().join("log"), &options).unwrap();
         let (in_appends, in_waits) = (AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {

@@ -116,7 +116,7 @@ impl Layer for GatedFile {
 
 /// Options of a log in which only the test's own threads drive.
 fn manual() -> Options {
-    small().manual().idle_promise(Duration::from_secs(3600))
+    small().manual().idle_mark(Duration::from_secs(3600))
 }
 
 fn gated(options: Options, is_direct: bool) -> (TempDir, Log, Arc<Gate>, Arc<Knobs>) {
@@ -214,7 +214,7 @@ fn operation_that_outlives_its_waiter_is_acknowledged_without_another() {
 
 #[test]
 fn log_looks_at_nothing_until_something_is_appended() {
-    let (_dir, log, _, knobs) = gated(small().idle_promise(Duration::from_millis(1)), true);
+    let (_dir, log, _, knobs) = gated(small().idle_mark(Duration::from_millis(1)), true);
     commit(&log);
     let start = Instant::now();
     loop {
@@ -344,7 +344,7 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Told<F> {
 /// It may hold a lock that a waker wants.
 #[test]
 fn thread_that_appends_runs_no_waker_though_it_drives() {
-    let (_dir, log, ..) = gated(small().idle_promise(Duration::from_secs(3600)), true);
+    let (_dir, log, ..) = gated(small().idle_mark(Duration::from_secs(3600)), true);
     let poll = |waker: Waker| {
         let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
         let mut future = Box::pin(log.ready(receipt));

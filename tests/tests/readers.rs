@@ -334,13 +334,13 @@ fn damage_of_what_was_promised_is_a_typed_corruption_and_never_an_end() {
     let durable = log.durable();
     let options = small().io(disk.process());
     let inspection = bulla_recovery::Inspection::read(Path::new(DIR), &options).unwrap();
-    let promised = inspection.report().durable_lsn;
-    assert!(promised.plus(512) >= durable, "{promised} of {durable}");
+    let durable_mark = inspection.report().durable_lsn;
+    assert!(durable_mark.plus(512) >= durable, "{durable_mark} of {durable}");
     drop(log);
     let mut damaged = 0;
     for segment in inspection.segments() {
         let Some((start, end)) = segment.live else { continue };
-        let end = end.min(promised);
+        let end = end.min(durable_mark);
         let path = bulla_storage::files::dir::segment_path(Path::new(DIR), segment.number);
         let offset_of = |lsn: Lsn| 512 + lsn.0 - segment.base.unwrap().0;
         for lsn in (start.0..end.0).step_by(61) {

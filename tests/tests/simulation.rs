@@ -47,7 +47,7 @@ fn every_promise_holds_under_crashes_and_faults() {
             total.poisoned,
             total.no_space,
             total.torn,
-            total.rehomed,
+            total.rewritten,
             total.refused,
         ];
         assert!(rarest.iter().all(|count| *count > seeds / 500), "{total:#?}");

@@ -277,9 +277,9 @@ fn idle_log_promises_what_is_durable() {
     let end = log.end();
     eventually("the promise", || log.end() > end);
     eventually("it is durable", || log.durable() > end);
-    let promised = log.end();
+    let durable_mark = log.end();
     thread::sleep(Duration::from_millis(120));
-    assert_eq!(log.end(), promised, "a promise does not call for another");
+    assert_eq!(log.end(), durable_mark, "a promise does not call for another");
     drop(log);
     let recovery = Recovery::run(&dir.path().join("log"), &small()).unwrap();
     assert!(recovery.report().durable_lsn >= end);

@@ -239,7 +239,7 @@ fn log_goes_on_after_a_short_write_in_the_ring() {
     }));
     // Plain writes: a pipe knows no DSYNC.
     let options = Options::new().io(io).method(Method::Buffered).manual();
-    let options = options.idle_promise(Duration::from_secs(3600));
+    let options = options.idle_mark(Duration::from_secs(3600));
     let log = Log::create(&path, &options).unwrap();
     let payload: Vec<u8> = (0..700_000_u32).map(|at| at as u8 ^ (at >> 9) as u8).collect();
     // The queue looks whether there is one, then takes it.

@@ -16,10 +16,10 @@ use crate::stats::Stats;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock, park, thread};
 use crate::trace;
 use bulla_recovery::Report;
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::files::recovered::{self, Recovered};
 use bulla_storage::format::LogId;
-use bulla_storage::frames::anchor::{self, Landmark};
+use bulla_storage::frames::anchor::{self, Anchor};
 use bulla_storage::io::Io;
 use bulla_storage::{
     Epoch, Error, Level, Lsn, Options, Overflow, Position, Range, Receipt, Result, SegmentNumber,
@@ -60,7 +60,7 @@ pub struct Log {
 
 /// Rounds in which a durable mark becomes durable itself: in a frame of its own, or in one that
 /// is on its way.
-const SECURE_ROUNDS: usize = 8;
+const PERSIST_ROUNDS: usize = 8;
 
 impl Log {
     /// Opens the log in `dir` for appending: creates it where there is none, recovers it
@@ -175,7 +175,7 @@ impl Log {
     /// [`Error::Poisoned`].
     pub fn sync(&self) -> Result<Lsn> {
         let end = self.published.ring.end();
-        let early = planted(Bug::SyncStopsAtWritten) && end <= self.published.written();
+        let early = planted(Mutant::SyncStopsAtWritten) && end <= self.published.written();
         if end > self.published.synced() && !early {
             self.leadership.wait(Watermark::Synced, Lsn(end.0 - 1), None)?;
         }
@@ -190,10 +190,10 @@ impl Log {
     /// As [`sync`](Self::sync).
     #[doc(hidden)]
     pub fn secure(&self, upto: Lsn) -> Result<Lsn> {
-        for _ in 0..SECURE_ROUNDS {
+        for _ in 0..PERSIST_ROUNDS {
             self.sync()?;
             let mut leader = self.leadership.lead();
-            if leader.core.secured() >= upto {
+            if leader.core.persisted_mark() >= upto {
                 break;
             }
             // Either others append, and their next frame holds the mark, or nobody does, and
@@ -202,24 +202,24 @@ impl Log {
             leader.pump();
         }
         self.sync()?;
-        Ok(self.leadership.lead().core.secured())
+        Ok(self.leadership.lead().core.persisted_mark())
     }
 
-    /// The landmark of a position of this epoch that is [secured](Self::secure). Reads the
+    /// The anchor of a position of this epoch that is [secured](Self::secure). Reads the
     /// headers of the frames before it in its segment.
     ///
     /// # Errors
     /// [`Error::Purged`] when its segment is not there any more; [`Error::Corrupt`],
     /// [`Error::Io`].
     #[doc(hidden)]
-    pub fn landmark(&self, upto: Lsn) -> Result<Landmark> {
+    pub fn anchor(&self, upto: Lsn) -> Result<Anchor> {
         let starts: Vec<_> = {
             let leader = self.leadership.lead();
             let ours = leader.live.iter().filter(|live| live.start.epoch == self.epoch);
             ours.map(|live| live.start).take_while(|start| start.lsn <= upto).collect()
         };
-        let find = |segment, ceiling| {
-            anchor::find(self.io.as_ref(), &self.dir, segment, ceiling, upto, self.direct)
+        let find = |segment, end_lsn| {
+            anchor::find(self.io.as_ref(), &self.dir, segment, end_lsn, upto, self.direct)
         };
         // A boundary at a segment's start is the end of the one before it, too, and that one
         // has a frame that ends there.
@@ -231,7 +231,7 @@ impl Log {
             [first] => find(first, upto),
             [.., before, last] if last.lsn == upto => find(before, last.lsn),
             [.., before, last] => match find(last, upto)? {
-                Landmark { last: None, .. } => find(before, last.lsn),
+                Anchor { last: None, .. } => find(before, last.lsn),
                 found => Ok(found),
             },
         }
@@ -248,15 +248,15 @@ impl Log {
         self.purger.purge(&self.leadership, keep_from, SegmentNumber::MAX)
     }
 
-    /// As [`purge`](Self::purge), of what comes before the segment of a landmark. That may be
-    /// empty, so that the next one starts at the same position: without it the landmark would
+    /// As [`purge`](Self::purge), of what comes before the segment of a anchor. That may be
+    /// empty, so that the next one starts at the same position: without it the anchor would
     /// not stand.
     ///
     /// # Errors
     /// As [`purge`](Self::purge).
     #[doc(hidden)]
-    pub fn purge_before(&self, landmark: &Landmark) -> Result<Lsn> {
-        self.purger.purge(&self.leadership, landmark.segment.lsn, landmark.segment.segment)
+    pub fn purge_before(&self, anchor: &Anchor) -> Result<Lsn> {
+        self.purger.purge(&self.leadership, anchor.segment.lsn, anchor.segment.segment)
     }
 
     /// A reader of this log's entries, also while it is written.
@@ -480,7 +480,7 @@ mod tests {
     fn log() -> Log {
         let disk = SimDisk::new(1);
         let options = Options::new().io(disk.process()).sector(512).segment_len(16 * 1024);
-        let options = options.ring_len(16 * 1024).idle_promise(Duration::from_secs(3600)).manual();
+        let options = options.ring_len(16 * 1024).idle_mark(Duration::from_secs(3600)).manual();
         let log = Log::create(Path::new("/log"), &options).expect("a new log");
         let receipt = log.append_with(1, b"entry", Level::Strict).expect("room");
         log.wait(receipt).expect("a disk that works");

@@ -11,7 +11,7 @@ use crate::commit::leader::Leadership;
 use crate::sync::{Mutex, lock};
 use crate::trace;
 use bulla_storage::faults::failpoints::Point;
-use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::faults::mutants::{Mutant, either, planted};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir;
 use bulla_storage::format::{Control, LowWater};
@@ -52,10 +52,11 @@ impl Purger {
             return Err(Error::Closed);
         }
         let current = control.current().low_water;
-        let keep_from = keep_from.min(either(published.synced(), Bug::PurgeAboveDurable, Lsn::MAX));
+        let keep_from =
+            keep_from.min(either(published.synced(), Mutant::PurgeAboveDurable, Lsn::MAX));
         let start = {
             let leader = leadership.lead();
-            let keep_from = either(keep_from, Bug::PurgeTooFar, Lsn::MAX);
+            let keep_from = either(keep_from, Mutant::PurgeTooFar, Lsn::MAX);
             let fits = |start: &LowWater| start.lsn <= keep_from && start.segment <= last;
             leader.live.iter().rev().map(|live| live.start).find(fits)
         };
@@ -63,7 +64,7 @@ impl Purger {
             return Ok(current.lsn);
         };
         let next = Control { low_water, ..*control.current() };
-        if planted(Bug::PurgeUnlinksFirst) {
+        if planted(Mutant::PurgeUnlinksFirst) {
             self.unlink_segments(current.segment, low_water.segment)?;
         }
         if let Err(source) = control.store(next, Point::ControlPurgeSync) {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bulla_storage::faults::mutants::{Bug, models};
+use bulla_storage::faults::mutants::{Mutant, models};
 use bulla_storage::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
 use bulla_wal::{Error, Level, Log, Options};
 
@@ -159,9 +159,9 @@ fn close_makes_durable_what_threads_appended_that_have_just_left() {
 fn each_of_these_models_can_fail() {
     const CLOSE: &str = "close_makes_durable_what_threads_appended_that_have_just_left";
     models::assert_each_fails(&[
-        ("appends_while_another_thread_seals_are_all_written", Bug::SealerDoesNotWait),
-        ("poison_wakes_every_waiter", Bug::PoisonWakesNobody),
-        (CLOSE, Bug::CloseDoesNotDrain),
+        ("appends_while_another_thread_seals_are_all_written", Mutant::SealerDoesNotWait),
+        ("poison_wakes_every_waiter", Mutant::PoisonWakesNobody),
+        (CLOSE, Mutant::CloseDoesNotDrain),
     ]);
 }
 

@@ -17,7 +17,7 @@ const SEGMENT: usize = 16 * 1024;
 const PAYLOAD: [u8; 100] = [5; 100];
 
 fn options(disk: &SimDisk) -> Options {
-    common::options(disk).idle_promise(Duration::from_secs(3600))
+    common::options(disk).idle_mark(Duration::from_secs(3600))
 }
 
 fn create(disk: &SimDisk) -> Log {
@@ -55,7 +55,7 @@ fn segment_is_filled_with_frames_and_its_seal_and_its_successor_names_it() {
         let bytes = segment(&disk, number);
         assert_eq!(bytes.len(), SEGMENT, "segment {number}");
         let mut expected = vec![FrameKind::Data; in_segment];
-        expected.push(FrameKind::SealRotated);
+        expected.push(FrameKind::SegmentEnd);
         assert_eq!(frames(&bytes), expected, "segment {number}");
     }
     assert_eq!((segment(&disk, 4).len(), frames(&segment(&disk, 4)).len()), (SEGMENT, 1));
@@ -63,7 +63,7 @@ fn segment_is_filled_with_frames_and_its_seal_and_its_successor_names_it() {
     for pair in headers.windows(2) {
         assert_eq!(pair[1].number, pair[0].number.next());
         assert_eq!((pair[1].nonce, pair[1].previous_nonce), (pair[0].nonce, pair[0].nonce));
-        assert!(pair[1].wall_ns >= made && pair[1].opening.is_none(), "{:?}", pair[1]);
+        assert!(pair[1].wall_ns >= made && pair[1].epoch_start.is_none(), "{:?}", pair[1]);
     }
 }
 
@@ -76,7 +76,7 @@ fn closed_log_ends_where_its_frames_do_and_its_spare_after_its_header() {
     let in_first = SEGMENT / SECTOR as usize - 2;
     let last = segment(&disk, 2);
     let mut expected = vec![FrameKind::Data; 40 - in_first];
-    expected.push(FrameKind::SealClosed);
+    expected.push(FrameKind::CleanShutdown);
     assert_eq!(frames(&last), expected);
     assert_eq!(last.len(), (1 + expected.len()) * SECTOR as usize);
     assert_eq!(segment(&disk, 3).len(), SECTOR as usize);

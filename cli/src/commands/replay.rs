@@ -132,7 +132,7 @@ fn print(found: &Report, replayed: &Replayed, changed: bool, out: &mut Out) -> R
         replayed_time: stats.last_frame.and_then(|(_, ns)| times::of_nanoseconds(ns)),
         changed,
         rewritten: found
-            .rehomed
+            .rewritten
             .map(|(from, to)| format!("LSN {from} to {to}, under the new epoch")),
         quarantine: found.quarantine.as_ref().map(|path| path.display().to_string()),
     })?;

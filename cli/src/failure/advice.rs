@@ -111,7 +111,7 @@ fn of_io(kind: io::ErrorKind) -> Option<&'static str> {
 fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
     match error {
         CheckpointError::Io { source, .. } => of_io(source.kind()),
-        CheckpointError::NotPromised { .. } => Some("change something, then retry"),
+        CheckpointError::NotMarked { .. } => Some("change something, then retry"),
         CheckpointError::Missing { .. } => Some(
             "restore a copy of the directory: the purged part of the log can't be replaced. \
              `bulla verify DIR` checks every checkpoint",

@@ -27,12 +27,12 @@ pub enum CheckpointError {
     },
     /// The log could not record durably that what the checkpoint contains is durable. Append
     /// something, and try again.
-    #[error("the log durably marks LSN {promised} as durable, not yet LSN {lsn}")]
-    NotPromised {
+    #[error("the log durably marks LSN {durable_mark} as durable, not yet LSN {lsn}")]
+    NotMarked {
         /// The position of the checkpoint.
         lsn: Lsn,
         /// The position that is marked as durable.
-        promised: Lsn,
+        durable_mark: Lsn,
     },
     /// The log does not begin with its first entry, and no checkpoint replaces what was purged. Restore a backup of the directory.
     #[error(
@@ -144,7 +144,7 @@ pub enum Refusal {
         "it is newer than the end of the log, or belongs to another history of it (it was taken at \
          LSN {lsn})"
     )]
-    OffHistory {
+    OffTimeline {
         /// Its position.
         lsn: Lsn,
     },

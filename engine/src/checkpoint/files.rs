@@ -10,7 +10,7 @@ use super::error::CheckpointFault;
 use super::format::{
     BLOCK, CheckpointDamage, Head, MAX_SLAB_LEN, Place, SlabView, blocks, decode_index,
 };
-use crate::faults::{Bug, planted};
+use crate::faults::{Mutant, planted};
 use bulla_storage::io::{Access, AlignedBuf, File, FileKind, Io, read_full};
 
 /// Name of the directory.
@@ -162,7 +162,7 @@ impl Checkpoint {
             crc.update(piece);
             at += piece.len() as u64;
         }
-        if crc.finalize() != place.crc && !planted(Bug::SlabCrcUnchecked) {
+        if crc.finalize() != place.crc && !planted(Mutant::SlabCrcUnchecked) {
             return Err(CheckpointDamage::SlabCrc(place.slab).into());
         }
         if occupied != [u8::MAX; BLOCK] {

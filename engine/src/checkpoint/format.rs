@@ -24,13 +24,13 @@
 use std::mem::size_of;
 
 use bulla_storage::format::{LogId, LowWater, MAX_START};
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::frames::reader::Cursor;
 use bulla_wal::{Epoch, Lsn, SegmentNumber, Seq};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::faults::{Bug, planted};
+use crate::faults::{Mutant, planted};
 use crate::record::RECORD_LEN;
 use crate::table::{PAGE_RECORDS, SLAB_PAGES, SLAB_RECORDS, SLABS};
 
@@ -44,7 +44,7 @@ pub(crate) const MAX_SLAB_LEN: usize = slab_len(SLAB_RECORDS, true);
 const MAGIC: [u8; 8] = *b"BULLACKP";
 /// Bytes that the CRC of the header does not cover: magic number and CRC.
 const UNCOVERED: usize = 12;
-/// The landmark is at the start of the first segment of its epoch.
+/// The anchor is at the start of the first segment of its epoch.
 const AT_OPENING: u32 = 1;
 /// The slab has a time for each of its records.
 const EXPIRES: u32 = 1;
@@ -98,7 +98,7 @@ pub(crate) struct Head {
     /// One more than that of the checkpoint before.
     pub(crate) number: u64,
     /// The changes that it contains: those below `upto`.
-    pub(crate) landmark: Landmark,
+    pub(crate) anchor: Anchor,
     /// When it was taken, in ns since 1970.
     pub(crate) wall_ns: u64,
     pub(crate) records: u64,
@@ -202,7 +202,7 @@ impl Head {
 
     /// Encodes the first block of the file.
     pub(crate) fn encode(&self) -> [u8; BLOCK] {
-        let Landmark { log_id, epoch, nonce, upto, segment, at, last } = self.landmark;
+        let Anchor { log_id, epoch, nonce, upto, segment, at, last } = self.anchor;
         let mut header = Header {
             magic: MAGIC,
             crc: U32::ZERO,
@@ -296,7 +296,7 @@ impl Header {
         range("last frame", !at_opening || self.at_last.get() == 0)?;
         Ok(Head {
             number: self.number.get(),
-            landmark: Landmark {
+            anchor: Anchor {
                 log_id: LogId(self.log_id),
                 epoch,
                 nonce: self.nonce.get(),
@@ -413,7 +413,7 @@ impl<'a> SlabView<'a> {
     pub(crate) fn decode(place: &Place, bytes: &'a [u8]) -> Result<Self> {
         let (slab, padding) =
             bytes.split_at_checked(place.len()).ok_or(CheckpointDamage::Length)?;
-        if crc32fast::hash(slab) != place.crc && !planted(Bug::SlabCrcUnchecked) {
+        if crc32fast::hash(slab) != place.crc && !planted(Mutant::SlabCrcUnchecked) {
             return Err(CheckpointDamage::SlabCrc(place.slab));
         }
         if padding.iter().any(|byte| *byte != 0) {

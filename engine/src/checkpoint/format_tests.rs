@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulla_storage::format::{LogId, LowWater, MAX_START};
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::frames::reader::Cursor;
 use bulla_storage::io::Io;
 use bulla_storage::io::sim::SimDisk;
@@ -44,7 +44,7 @@ const ENTRY_RECORDS: usize = 8;
 const ENTRY_OFFSET: usize = 16;
 const ENTRY_CRC: usize = 24;
 
-fn landmark(last: Option<Lsn>) -> Landmark {
+fn anchor(last: Option<Lsn>) -> Anchor {
     let segment = LowWater {
         segment: SegmentNumber(4),
         lsn: Lsn(512 * 10),
@@ -55,7 +55,7 @@ fn landmark(last: Option<Lsn>) -> Landmark {
     };
     let at = Cursor { lsn: Lsn(512 * 30), seq: Seq(222), chain: 0xDEAD_BEEF, wall_ns: WALL_NS - 1 };
     let at = if last.is_some() { at } else { Cursor::from(&segment) };
-    Landmark {
+    Anchor {
         log_id: LogId(*b"0123456789abcdef"),
         epoch: Epoch(3),
         nonce: 0x1122_3344_5566_7788,
@@ -97,7 +97,7 @@ fn written(records: &[Found], last: Option<Lsn>) -> (Head, Vec<u8>) {
     for page in records.chunk_by(|a, b| PageId::of(a.id) == PageId::of(b.id)) {
         writer.push(PageId::of(page[0].id), page).expect("written");
     }
-    let written = writer.finish(WALL_NS, landmark(last)).expect("written");
+    let written = writer.finish(WALL_NS, anchor(last)).expect("written");
     (written.publish().expect("published"), disk.read_file(dir.path_of(NUMBER)))
 }
 
@@ -146,7 +146,7 @@ fn checkpoint_has_its_golden_bytes() {
     for (name, records, last) in cases {
         let (head, bytes) = written(&records, last);
         golden(name, &bytes);
-        assert_eq!(head.landmark, landmark(last));
+        assert_eq!(head.anchor, anchor(last));
         assert_eq!(Head::decode(&bytes[..BLOCK], bytes.len() as u64), Ok(head));
         assert_eq!(plain(&load(&bytes).expect("whole")), plain(&records));
     }
@@ -193,16 +193,16 @@ fn field_out_of_its_range_is_refused_by_name() {
     assert_eq!(Head::decode(&head.encode(), bytes.len() as u64), Ok(head));
     assert_eq!(refused(&|head| head.number = 0), "number");
     assert_eq!(refused(&|head| head.number = over), "number");
-    assert_eq!(refused(&|head| head.landmark.upto = Lsn(over)), "LSN");
-    assert_eq!(refused(&|head| head.landmark.last = Some(Lsn(over))), "LSN");
-    assert_eq!(refused(&|head| head.landmark.at.lsn = Lsn(head.landmark.upto.0 + 1)), "LSN");
-    assert_eq!(refused(&|head| head.landmark.segment.lsn = Lsn(head.landmark.at.lsn.0 + 1)), "LSN");
+    assert_eq!(refused(&|head| head.anchor.upto = Lsn(over)), "LSN");
+    assert_eq!(refused(&|head| head.anchor.last = Some(Lsn(over))), "LSN");
+    assert_eq!(refused(&|head| head.anchor.at.lsn = Lsn(head.anchor.upto.0 + 1)), "LSN");
+    assert_eq!(refused(&|head| head.anchor.segment.lsn = Lsn(head.anchor.at.lsn.0 + 1)), "LSN");
     for seq in [Seq(0), Seq(over)] {
-        assert_eq!(refused(&|head| head.landmark.at.seq = seq), "Seq");
-        assert_eq!(refused(&|head| head.landmark.segment.seq = seq), "Seq");
-        assert_eq!(refused(&|head| head.landmark.segment.segment = SegmentNumber(seq.0)), "Seq");
+        assert_eq!(refused(&|head| head.anchor.at.seq = seq), "Seq");
+        assert_eq!(refused(&|head| head.anchor.segment.seq = seq), "Seq");
+        assert_eq!(refused(&|head| head.anchor.segment.segment = SegmentNumber(seq.0)), "Seq");
     }
-    assert_eq!(refused(&|head| head.landmark.epoch = Epoch(0)), "epoch");
+    assert_eq!(refused(&|head| head.anchor.epoch = Epoch(0)), "epoch");
     let (slabs, most) = (u64::from(head.slabs), u64::from(head.slabs) * SLAB_RECORDS as u64);
     assert!(slabs > 1 && head.pages > slabs, "{head:?}");
     assert_eq!(refused(&|head| head.records = slabs - 1), "records");

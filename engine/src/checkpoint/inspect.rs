@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Inspection, RepairPreview, Status};
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_wal::{Error as LogError, Options};
 
 use super::error::CheckpointFault;
@@ -22,8 +22,8 @@ pub struct CheckpointFile {
     pub path: PathBuf,
     /// Its contents in brief, if what was read of it is intact.
     pub state: Result<CheckpointInfo, CheckpointFault>,
-    /// The landmark in its header, if that is intact.
-    landmark: Option<Landmark>,
+    /// The anchor in its header, if that is intact.
+    anchor: Option<Anchor>,
 }
 
 /// Reads the checkpoints of the store in `dir`, the newest first: their headers and indexes, and
@@ -48,14 +48,14 @@ fn inspect(dir: &CheckpointDir, number: u64, all: bool) -> Option<CheckpointFile
     if matches!(&read, Err(CheckpointFault::Io(error)) if error.kind() == ErrorKind::NotFound) {
         return None;
     }
-    let landmark = read.as_ref().ok().map(|checkpoint| checkpoint.head.landmark);
+    let anchor = read.as_ref().ok().map(|checkpoint| checkpoint.head.anchor);
     let state = read.and_then(|checkpoint| {
         if all {
             read_all(&checkpoint)?;
         }
         Ok(CheckpointInfo::from(&checkpoint.head))
     });
-    Some(CheckpointFile { number, path: dir.path_of(number), state, landmark })
+    Some(CheckpointFile { number, path: dir.path_of(number), state, anchor })
 }
 
 fn read_all(checkpoint: &Checkpoint) -> Result<(), CheckpointFault> {
@@ -76,15 +76,15 @@ pub fn usable_checkpoints(
     inspection: &Inspection,
     files: &[CheckpointFile],
 ) -> Result<Vec<u64>> {
-    let landmarks = landmarks(files);
+    let anchors = anchors(files);
     let is_corrupt =
         |inspection: &Inspection| matches!(inspection.report().status, Status::Corrupt(_));
     let standing = if is_corrupt(inspection) {
         // The damage may be below one of them, where an open does not read.
-        let above = Inspection::read_above(dir.as_ref(), options, &landmarks)?;
-        if is_corrupt(&above) { Vec::new() } else { above.standing(&landmarks)? }
+        let above = Inspection::read_above(dir.as_ref(), options, &anchors)?;
+        if is_corrupt(&above) { Vec::new() } else { above.standing(&anchors)? }
     } else {
-        inspection.standing(&landmarks)?
+        inspection.standing(&anchors)?
     };
     Ok(numbers(files, &standing))
 }
@@ -95,7 +95,7 @@ pub fn usable_checkpoints(
 /// # Errors
 /// [`Error::Log`](crate::Error::Log) when the log can't be read.
 pub fn standing_checkpoints(inspection: &Inspection, files: &[CheckpointFile]) -> Result<Vec<u64>> {
-    Ok(numbers(files, &inspection.standing(&landmarks(files))?))
+    Ok(numbers(files, &inspection.standing(&anchors(files))?))
 }
 
 /// Returns the numbers of those that an open could use after a repair. `inspection` is of the
@@ -108,17 +108,17 @@ pub fn usable_checkpoints_after(
     inspection: &Inspection,
     files: &[CheckpointFile],
 ) -> Result<Vec<u64>> {
-    let mut standing = inspection.standing(&landmarks(files))?;
-    standing.retain(|landmark| repair.keeps(landmark));
+    let mut standing = inspection.standing(&anchors(files))?;
+    standing.retain(|anchor| repair.keeps(anchor));
     Ok(numbers(files, &standing))
 }
 
-fn landmarks(files: &[CheckpointFile]) -> Vec<Landmark> {
-    files.iter().filter_map(|file| file.landmark).collect()
+fn anchors(files: &[CheckpointFile]) -> Vec<Anchor> {
+    files.iter().filter_map(|file| file.anchor).collect()
 }
 
-fn numbers(files: &[CheckpointFile], standing: &[Landmark]) -> Vec<u64> {
+fn numbers(files: &[CheckpointFile], standing: &[Anchor]) -> Vec<u64> {
     let stands =
-        |file: &&CheckpointFile| file.landmark.is_some_and(|landmark| standing.contains(&landmark));
+        |file: &&CheckpointFile| file.anchor.is_some_and(|anchor| standing.contains(&anchor));
     files.iter().filter(stands).map(|file| file.number).collect()
 }

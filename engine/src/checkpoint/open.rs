@@ -1,13 +1,13 @@
 //! Which checkpoint a store opens from.
 //!
 //! Owns the order of the candidates: the newest whose header and index are intact and whose
-//! landmark is still in the log, then the older one, then the log alone. It removes nothing but
+//! anchor is still in the log, then the older one, then the log alone. It removes nothing but
 //! temporary files, and those only under the log's lock.
 
 use std::fmt;
 use std::time::SystemTime;
 
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_wal::{Epoch, Error as LogError, Lsn, Result};
 
 use super::error::{CheckpointError, Refusal, RefusedCheckpoint};
@@ -45,8 +45,8 @@ impl From<&Head> for CheckpointInfo {
     fn from(head: &Head) -> Self {
         Self {
             number: head.number,
-            lsn: head.landmark.upto,
-            epoch: head.landmark.epoch,
+            lsn: head.anchor.upto,
+            epoch: head.anchor.epoch,
             taken_at: from_ns(head.wall_ns),
             records: head.records,
             file_len: head.file_len(),
@@ -134,30 +134,30 @@ impl Candidates {
         candidates
     }
 
-    /// Returns the landmarks of those that are intact, the newest first.
-    pub(crate) fn landmarks(&self) -> Vec<Landmark> {
-        self.intact.iter().map(|checkpoint| checkpoint.head.landmark).collect()
+    /// Returns the anchors of those that are intact, the newest first.
+    pub(crate) fn anchors(&self) -> Vec<Anchor> {
+        self.intact.iter().map(|checkpoint| checkpoint.head.anchor).collect()
     }
 
-    /// Chooses the newest whose landmark is in the log, and the next such one. With `from_start`
+    /// Chooses the newest whose anchor is in the log, and the next such one. With `from_start`
     /// the log begins with its first entry, and needs none.
     ///
     /// # Errors
     /// When there is none and the log needs one.
     pub(crate) fn choose(
         self,
-        stands: &[Landmark],
+        stands: &[Anchor],
         first: Lsn,
         from_start: bool,
     ) -> std::result::Result<Choice, CheckpointError> {
         let Self { intact, mut refused, highest } = self;
         let mut standing = Vec::new();
         for checkpoint in intact {
-            let (number, lsn) = (checkpoint.head.number, checkpoint.head.landmark.upto);
-            if stands.contains(&checkpoint.head.landmark) {
+            let (number, lsn) = (checkpoint.head.number, checkpoint.head.anchor.upto);
+            if stands.contains(&checkpoint.head.anchor) {
                 standing.push(checkpoint);
             } else {
-                let (path, reason) = (checkpoint.path, Refusal::OffHistory { lsn });
+                let (path, reason) = (checkpoint.path, Refusal::OffTimeline { lsn });
                 refused.push(RefusedCheckpoint { number, path, reason });
             }
         }
@@ -167,11 +167,11 @@ impl Candidates {
         if newest.is_none() && !from_start {
             return Err(CheckpointError::Missing { first, refused });
         }
-        let upto = |checkpoint: &Checkpoint| checkpoint.head.landmark.upto;
+        let upto = |checkpoint: &Checkpoint| checkpoint.head.anchor.upto;
         // The log must have everything between the two.
         let older = standing.find(|older| {
             newest.as_ref().is_some_and(|newest| upto(older) <= upto(newest))
-                && older.head.landmark.segment.lsn >= first
+                && older.head.anchor.segment.lsn >= first
         });
         let fallback = match older {
             Some(older) => Fallback::Checkpoint(Box::new(older)),
@@ -187,7 +187,7 @@ impl Candidates {
         };
         refused.retain(|refused| match refused.reason {
             Refusal::Unreadable(_) => refused.number > oldest,
-            Refusal::OffHistory { .. } => refused.number > used,
+            Refusal::OffTimeline { .. } => refused.number > used,
         });
         let report = OpenReport {
             checkpoint: newest.as_ref().map(|newest| CheckpointInfo::from(&newest.head)),

@@ -11,7 +11,7 @@ use super::restore::{Failure, restore};
 use super::source::{CheckpointSource, Fallback};
 use crate::entries::{self, EntryError};
 use crate::error::{Error, Result};
-use crate::faults::{Bug, planted};
+use crate::faults::{Mutant, planted};
 use crate::record::Record;
 use crate::table::{PageId, Slab, TableOp, apply};
 
@@ -27,14 +27,14 @@ pub(crate) fn rebuild<R: Record>(
 ) -> Result<Slab> {
     let (slab, from) = match &source.fallback {
         Fallback::Checkpoint(older) => {
-            (older_slab::<R>(older, place.slab, buffer)?, older.head.landmark.upto)
+            (older_slab::<R>(older, place.slab, buffer)?, older.head.anchor.upto)
         }
         Fallback::Log => (Slab::new(false).map_err(Error::Memory)?, Lsn::ZERO),
         Fallback::Nothing => return Err(CheckpointError::NoOlder.into()),
     };
     replay::<R>(source, from, |op| {
         let page = PageId::of(op.id());
-        if page.slab_number() == place.slab && !planted(Bug::RebuildWithoutLog) {
+        if page.slab_number() == place.slab && !planted(Mutant::RebuildWithoutLog) {
             apply(&[page], &mut [slab.lock(page.in_slab())], &[op], 0);
         }
     })?;
@@ -62,7 +62,7 @@ fn replay<R: Record>(
     from: Lsn,
     mut apply: impl FnMut(TableOp<'_>),
 ) -> Result<()> {
-    let upto = source.newest.head.landmark.upto;
+    let upto = source.newest.head.anchor.upto;
     let from = Position::Lsn { epoch: None, lsn: from };
     let io = Arc::clone(&source.io);
     let mut reader = Reader::open(io, &source.store, from, Visibility::Durable)?;

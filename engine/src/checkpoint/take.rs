@@ -18,7 +18,7 @@ use super::open::{CheckpointInfo, Choice};
 use super::reserve::set_reserve;
 use super::write::{Writer, Written};
 use crate::error::{Error, Result};
-use crate::faults::{Bug, Point, either, planted, skip};
+use crate::faults::{Mutant, Point, either, planted, skip};
 use crate::options::Triggers;
 use crate::record::Record;
 use crate::snapshot::Snapshot;
@@ -120,7 +120,7 @@ impl<R: Record> Checkpoints<R> {
     ) -> Self {
         let newest = found.in_use.first();
         let schedule = Schedule {
-            lsn: newest.map_or(found.first, |head| head.landmark.upto),
+            lsn: newest.map_or(found.first, |head| head.anchor.upto),
             entries: (!found.replayed).then_some(0),
             at_ns: io.now_ns(),
             not_before_ns: 0,
@@ -159,7 +159,7 @@ impl<R: Record> Checkpoints<R> {
         let duration = Duration::from_nanos(schedule.at_ns.saturating_sub(begun));
         match &result {
             Ok(head) => {
-                (schedule.lsn, schedule.entries) = (head.landmark.upto, Some(entries));
+                (schedule.lsn, schedule.entries) = (head.anchor.upto, Some(entries));
                 schedule.stats.taken += 1;
                 schedule.stats.last_error = None;
                 schedule.stats.last_duration = Some(duration);
@@ -196,7 +196,7 @@ impl<R: Record> Checkpoints<R> {
         // No name is used twice, not even that of a checkpoint whose rename may have failed.
         taken.next_number += 1;
         let path = self.dir.path_of(number);
-        if planted(Bug::OlderGoesFirst) {
+        if planted(Mutant::OlderGoesFirst) {
             let older = taken.in_use.get(1).map(|head| head.number);
             self.remove(|number| Some(number) == older)?;
         }
@@ -255,15 +255,15 @@ impl<R: Record> Checkpoints<R> {
             next = page.next();
         }
         let lsn = snapshot.lsn();
-        if !skip(Point::CheckpointPromise) {
-            let promised = self.log.secure(lsn)?;
-            if promised < lsn {
-                return Err(CheckpointError::NotPromised { lsn, promised }.into());
+        if !skip(Point::CheckpointMark) {
+            let durable_mark = self.log.secure(lsn)?;
+            if durable_mark < lsn {
+                return Err(CheckpointError::NotMarked { lsn, durable_mark }.into());
             }
         }
-        let upto = either(lsn, Bug::CheckpointClaimsMore, self.log.durable());
-        let landmark = self.log.landmark(upto)?;
-        let written = writer.finish(self.io.wall_ns(), landmark);
+        let upto = either(lsn, Mutant::CheckpointClaimsMore, self.log.durable());
+        let anchor = self.log.anchor(upto)?;
+        let written = writer.finish(self.io.wall_ns(), anchor);
         Ok(written.map_err(CheckpointError::io("write", &path))?)
     }
 
@@ -271,11 +271,11 @@ impl<R: Record> Checkpoints<R> {
     fn remove_superseded(&self, in_use: &[Head]) -> Result<()> {
         let (newest, older) = match in_use {
             [newest, older] => (newest, older),
-            [newest] if planted(Bug::FirstCheckpointPurges) => (newest, newest),
+            [newest] if planted(Mutant::FirstCheckpointPurges) => (newest, newest),
             _ => return Ok(()),
         };
         if !self.triggers.keep_log {
-            let needed = either(older, Bug::PurgeForNewestOnly, newest).landmark;
+            let needed = either(older, Mutant::PurgeForNewestOnly, newest).anchor;
             self.log.purge_before(&needed)?;
         }
         self.remove(|number| in_use.iter().all(|head| head.number != number))

@@ -7,13 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::{AlignedBuf, File, write_full};
 use zerocopy::IntoBytes;
 
 use super::files::CheckpointDir;
 use super::format::{BLOCK, Head, MAX_SLAB_LEN, Place, blocks, encode_index};
-use crate::faults::{Bug, Point, either, planted, skip};
+use crate::faults::{Mutant, Point, either, planted, skip};
 use crate::record::RECORD_LEN;
 use crate::table::{Found, PageId, SLAB_PAGES, index};
 
@@ -109,14 +109,14 @@ impl Writer {
     }
 
     /// Writes the rest, and makes the file durable under its temporary name.
-    pub(crate) fn finish(&mut self, wall_ns: u64, landmark: Landmark) -> io::Result<Written> {
+    pub(crate) fn finish(&mut self, wall_ns: u64, anchor: Anchor) -> io::Result<Written> {
         self.flush()?;
         let (index, index_crc) = encode_index(&self.places);
         write_aligned(self.file.as_ref(), &index, self.offset)?;
         let sum = |count: fn(&Place) -> u32| self.places.iter().map(count).map(u64::from).sum();
         let head = Head {
             number: self.number,
-            landmark,
+            anchor,
             wall_ns,
             records: sum(|place| place.records),
             pages: sum(|place| place.pages),
@@ -126,7 +126,7 @@ impl Writer {
         };
         write_aligned(self.file.as_ref(), &head.encode(), 0)?;
         // The reserved space may be more than the checkpoint needs.
-        if self.file.len()? != head.file_len() && !planted(Bug::ReserveNotCutOff) {
+        if self.file.len()? != head.file_len() && !planted(Mutant::ReserveNotCutOff) {
             self.file.set_len(head.file_len())?;
         }
         if !skip(Point::CheckpointSync) {
@@ -137,7 +137,7 @@ impl Writer {
 
     /// Gives up: removes the file, or returns it to the reserve.
     pub(crate) fn abandon(self) -> io::Result<()> {
-        if self.from_reserve && !planted(Bug::ReserveLostOnFailure) {
+        if self.from_reserve && !planted(Mutant::ReserveLostOnFailure) {
             self.dir.io.rename(&self.temporary, &self.dir.reserve_path())
         } else {
             self.dir.remove(&self.temporary)
@@ -161,7 +161,7 @@ impl Gathered {
         for found in records {
             self.occupied[page.in_slab()] |= 1 << index(found.id);
             self.records.extend_from_slice(found.record.as_bytes());
-            self.expiries.push(either(found.expiry, Bug::CheckpointForgetsExpiry, 0));
+            self.expiries.push(either(found.expiry, Mutant::CheckpointForgetsExpiry, 0));
         }
     }
 

@@ -7,5 +7,5 @@
 pub mod steps;
 
 pub(crate) use bulla_storage::faults::failpoints::{Point, skip};
-pub(crate) use bulla_storage::faults::mutants::{Bug, either, planted};
+pub(crate) use bulla_storage::faults::mutants::{Mutant, either, planted};
 pub(crate) use steps::{Step, pass};

@@ -9,7 +9,7 @@ use bulla_wal::{Level, Lsn, Receipt, Seq};
 
 use super::Store;
 use crate::error::{Error, Result};
-use crate::faults::{Bug, Step, pass, planted};
+use crate::faults::{Mutant, Step, pass, planted};
 use crate::quota::{Growth, QuotaError, Reservation};
 use crate::record::Record;
 use crate::table::{PageGuard, PageId, TableOp, apply, plan};
@@ -63,7 +63,7 @@ impl<R: Record> Store<R> {
     ) -> Result<Option<Receipt>> {
         self.check_open()?;
         // Before a page is locked: it may wait for the disk.
-        if !planted(Bug::WriteDoesNotTouch) {
+        if !planted(Mutant::WriteDoesNotTouch) {
             pages.iter().try_for_each(|page| self.state.fault_in(*page))?;
         }
         let mut evictions = 0;
@@ -172,7 +172,7 @@ impl<R: Record> Logged<'_, '_, R> {
     #[inline]
     fn make(mut self) {
         pass(Step::Logged);
-        if planted(Bug::SnapshotAfterChange) {
+        if planted(Mutant::SnapshotAfterChange) {
             self.apply();
         }
         self.store.state.retain(self.pages, self.guards, self.lsn);

@@ -11,7 +11,7 @@ use super::commit::WriteRequest;
 use super::priority::{Evictor, Priority, RankedPage, filter, rank};
 use crate::entries::DELETE;
 use crate::error::Result;
-use crate::faults::{Bug, Step, pass, planted};
+use crate::faults::{Mutant, Step, pass, planted};
 use crate::quota::{QuotaError, Resource};
 use crate::record::Record;
 use crate::state::{LOAD_THREADS, decode};
@@ -63,7 +63,7 @@ impl<R: Record> Store<R> {
         self.state.load_all(LOAD_THREADS)?;
         let may_go = |found: &Found| {
             decode::<R>(found.record)
-                .is_some_and(|r| !r.is_persistent() || planted(Bug::ReclaimTakesPersistent))
+                .is_some_and(|r| !r.is_persistent() || planted(Mutant::ReclaimTakesPersistent))
         };
         let mut evicted = self.delete_due(BATCH, may_go)?;
         let mut found = evicted > 0;
@@ -112,7 +112,7 @@ impl<R: Record> Store<R> {
             guards[0].read(index(id)) == Some(found.record)
                 && guards[0].expiry(index(id)) == found.expiry
         })?;
-        if planted(Bug::DeletionsMakeWay) {
+        if planted(Mutant::DeletionsMakeWay) {
             self.evict_ahead();
         }
         Ok(deleted.is_some())
@@ -151,7 +151,7 @@ impl<R: Record> Store<R> {
                 for found in page.iter().filter(|found| found.expiry != 0) {
                     if found.expiry <= now && deleted < limit && may_go(found) {
                         deleted += usize::from(self.delete_found(found)?);
-                    } else if !planted(Bug::LaterExpiryForgotten) {
+                    } else if !planted(Mutant::LaterExpiryForgotten) {
                         self.evictor.expires(found.expiry);
                     }
                 }
@@ -166,7 +166,7 @@ impl<R: Record> Store<R> {
         let mut pages = self.sample();
         filter(&mut pages, resource);
         if pages.is_empty() {
-            pages = self.walk(resource);
+            pages = self.frame_reader(resource);
         }
         match resource {
             Resource::Records => {
@@ -221,7 +221,7 @@ impl<R: Record> Store<R> {
     }
 
     /// Searches the next pages in order, up to the first with a record that may go.
-    fn walk(&self, resource: Resource) -> Vec<RankedPage> {
+    fn frame_reader(&self, resource: Resource) -> Vec<RankedPage> {
         let mut copies = Vec::new();
         #[expect(clippy::cast_possible_truncation, reason = "the id of a page")]
         let mut from = PageId::of(self.evictor.cursor.load(Ordering::Relaxed) as u32);

@@ -1,4 +1,4 @@
-//! Opening: the log is recovered or created, and the state follows from it and a checkpoint.
+//! EpochStart: the log is recovered or created, and the state follows from it and a checkpoint.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ pub(super) fn recover<R: Record>(
     let mut candidates = Candidates::default();
     let recovery = Recovery::run_above(dir, options, || {
         candidates = Candidates::recover(&checkpoint_dir)?;
-        Ok(candidates.landmarks())
+        Ok(candidates.anchors())
     })?;
     let log_report = recovery.report().clone();
     let first = log_report.first_lsn;
     let choice = candidates.choose(recovery.standing(), first, log_report.first_seq == Seq(1))?;
-    let from = choice.newest.as_ref().map(|newest| newest.head.landmark.upto);
+    let from = choice.newest.as_ref().map(|newest| newest.head.anchor.upto);
     let found = Found::new(&choice, first);
     let Choice { newest, fallback, mut report, .. } = choice;
     if let Some(newest) = newest {

@@ -14,8 +14,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use bulla_storage::format::MAX_FRAME_LEN;
 
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
-use bulla_storage::frames::read_buffer::WINDOW_LEN;
-use bulla_storage::frames::reader::{Batch, Located, Walk};
+use bulla_storage::frames::read_buffer::READ_LEN;
+use bulla_storage::frames::reader::{Batch, FrameReader, Located};
 use bulla_storage::{Error, Result};
 
 /// More threads than this would wait for the memory.
@@ -24,7 +24,7 @@ const MAX_THREADS: usize = 4;
 const BATCHES_PER_THREAD: usize = 3;
 /// The next batch is read while all batches together hold no more than this: two with the
 /// longest frame, then, or all that there are with usual ones.
-const MAX_HELD: u64 = MAX_FRAME_LEN + 2 * WINDOW_LEN;
+const MAX_HELD: u64 = MAX_FRAME_LEN + 2 * READ_LEN;
 
 /// Passes every frame of `pieces` to `each`, in order, with its body and padding. The scan
 /// validated at least the header of each; here all of it is validated.
@@ -37,7 +37,7 @@ pub(super) fn frames(
     mut each: impl FnMut(&Located, &[u8]) -> ControlFlow<()>,
 ) -> Result<()> {
     let len: u64 = pieces.iter().map(|piece| piece.end.lsn.distance_from(piece.start.lsn)).sum();
-    let batches = usize::try_from(len / WINDOW_LEN).unwrap_or(usize::MAX);
+    let batches = usize::try_from(len / READ_LEN).unwrap_or(usize::MAX);
     let threads = log.threads().min(MAX_THREADS).min(batches.max(1));
     let ahead = Ahead {
         source: Mutex::new(Source { log, pieces: pieces.into_iter(), frames: None, next: Some(0) }),
@@ -92,7 +92,7 @@ impl Checked<'_> {
 struct Source<'a> {
     log: &'a LogDir,
     pieces: std::vec::IntoIter<&'a Piece>,
-    frames: Option<(&'a Piece, Walk)>,
+    frames: Option<(&'a Piece, FrameReader)>,
     /// Number of the next batch; none after the last one.
     next: Option<u64>,
 }

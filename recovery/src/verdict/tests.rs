@@ -102,7 +102,7 @@ fn witness_of_a_corruption_is_among_the_facts() {
             Witness::Header => !matches!(facts.headers, Headers::Fit | Headers::NoneYet),
             Witness::ControlBehind => facts.control == ControlEpoch::Behind,
             Witness::Successor => facts.successor == Successor::Missing,
-            Witness::Opening => facts.epochs == Epochs::OpeningMisfit,
+            Witness::EpochStart => facts.epochs == Epochs::OpeningMisfit,
             Witness::DurableMark => facts.durable_end == DurableEnd::InsideFrame,
             Witness::FrameMissing => {
                 facts.epochs == Epochs::CutShort
@@ -155,7 +155,7 @@ struct World {
     /// Of the frames that the newest epoch built on, one is gone.
     older_lost: bool,
     /// How many frames the opening of the newest epoch took over.
-    opening: usize,
+    epoch_start: usize,
     places: Vec<Place>,
     /// Every frame's mark is that many frames behind what was written before it.
     lag: usize,
@@ -181,14 +181,14 @@ impl World {
             let settings = 2 * 3 * 3 * 2 * 3 * 2;
             (0..settings).map(move |code| {
                 let (older_lost, code) = (code % 2 == 1, code / 2);
-                let (opening, code) = (code % 3, code / 3);
+                let (epoch_start, code) = (code % 3, code / 3);
                 let (lag, code) = (code % 3, code / 3);
                 let (off, code) = (code % 2, code / 2);
                 let (ending, code) = (code % 3, code / 3);
                 let fills_first = places.len() >= FIRST_SEGMENT;
                 Self {
                     older_lost,
-                    opening: opening.min(places.len()),
+                    epoch_start: epoch_start.min(places.len()),
                     places: places.clone(),
                     lag,
                     off,
@@ -215,7 +215,7 @@ impl World {
     /// The truth: is something that was durable gone, and what follows what can be read?
     fn outcome(&self) -> Outcome {
         let is_lost = |unit: usize| self.places[unit / FRAME] != Place::Frame;
-        let marked = self.marks().map(|(_, mark)| mark).chain([self.opening * FRAME]);
+        let marked = self.marks().map(|(_, mark)| mark).chain([self.epoch_start * FRAME]);
         let marked: Vec<usize> = marked.collect();
         let lost_durable = marked.iter().any(|mark| (0..*mark).any(is_lost));
         let highest = marked.iter().max().copied().unwrap_or(0);
@@ -242,9 +242,10 @@ impl World {
     fn facts(&self) -> Facts {
         let whole = self.places.iter().take_while(|place| **place == Place::Frame).count();
         let valid_end = whole * FRAME;
-        let (by, mark) = self.marks().fold((None, self.opening * FRAME), |best, (frame, mark)| {
-            if mark > best.1 { (Some(frame), mark) } else { best }
-        });
+        let (by, mark) =
+            self.marks().fold((None, self.epoch_start * FRAME), |best, (frame, mark)| {
+                if mark > best.1 { (Some(frame), mark) } else { best }
+            });
         let durable_end = if mark > valid_end {
             match by {
                 Some(frame) if frame >= whole => DurableEnd::BeyondByLaterHeader,

@@ -92,18 +92,18 @@ fn lost_frames() -> Vec<(&'static str, SimDisk)> {
     spoil(&mut before_mark, 0, 0, 0);
     spoil(&mut torn_mark, 0, 600, 0xEE);
     spoil(&mut torn_mark, 1, 600, 0xEE);
-    let mut opening = unmarked(2);
-    opening.reopen(opening.frames[1].lsn);
-    let rewritten = opening.files.get_mut(&2).expect("the new epoch");
+    let mut epoch_start = unmarked(2);
+    epoch_start.reopen(epoch_start.frames[1].lsn);
+    let rewritten = epoch_start.files.get_mut(&2).expect("the new epoch");
     rewritten[512..].fill(0);
     let mut inside = unmarked(2);
-    change_last_header(&mut inside, |frame| frame.promise = Lsn(512));
+    change_last_header(&mut inside, |frame| frame.durable_lsn = Lsn(512));
     let mut older = reopened();
     spoil(&mut older, 0, 0, 0xEE);
     vec![
         ("durable_frames_lost_before_mark", before_mark.disk()),
         ("durable_frames_lost_before_mark", torn_mark.disk()),
-        ("durable_frames_lost", opening.disk()),
+        ("durable_frames_lost", epoch_start.disk()),
         ("durable_mark_inside_frame", inside.disk()),
         ("older_epoch_cut_short", older.disk()),
     ]
@@ -118,8 +118,8 @@ fn wrong_segments() -> Vec<(&'static str, SimDisk)> {
     let behind = reopened();
     let control_behind = behind.disk();
     control_behind.flip(Path::new(DIR).join("CONTROL"), behind.newest_slot() + 20, 1);
-    let opening = |header: &mut Header, change: fn(&mut bulla_storage::format::Opening)| {
-        change(header.opening.as_mut().expect("an opening"));
+    let epoch_start = |header: &mut Header, change: fn(&mut bulla_storage::format::EpochStart)| {
+        change(header.epoch_start.as_mut().expect("an opening"));
     };
     vec![
         ("no_segment_left", without(&three, &[1, 2, 3])),
@@ -134,14 +134,14 @@ fn wrong_segments() -> Vec<(&'static str, SimDisk)> {
         (
             "segment_opening_out_of_log",
             with_header(&three, 1, |header| {
-                opening(header, |o| {
+                epoch_start(header, |o| {
                     (o.base, o.supersedes_from, o.cut_at) = (Lsn(512), Lsn(512), Lsn(512));
                 });
             }),
         ),
         (
             "opening_misfit",
-            with_header(&reopened(), 4, |header| opening(header, |o| o.first_seq.0 += 1)),
+            with_header(&reopened(), 4, |header| epoch_start(header, |o| o.first_seq.0 += 1)),
         ),
         ("control_behind", control_behind),
     ]

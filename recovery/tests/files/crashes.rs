@@ -119,7 +119,7 @@ fn cut_bytes_are_in_quarantine_before_they_are_gone() {
     assert_eq!(report.status, Status::TornTail);
     assert_eq!(report.bytes_cut, 1024);
     assert_eq!(report.last_lsn, torn.lsn);
-    assert_eq!(report.rehomed, Some((Lsn(report.durable_lsn.0), torn.lsn)));
+    assert_eq!(report.rewritten, Some((Lsn(report.durable_lsn.0), torn.lsn)));
     let folder = report.quarantine.clone().expect("a quarantine");
     assert!(!disk.paths().iter().any(|path| path.ends_with("00000000000000000009.seg.tmp")));
     disk.drop_pending();
@@ -171,15 +171,15 @@ fn receipts_of_lost_entries_diverge_and_of_kept_ones_do_not() {
     let torn = image.frames[image.frames.len() - 2];
     let old = bulla_storage::Epoch(1);
     let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
-    let history = recovery.report().history.clone();
-    history.check(old, Lsn(torn.lsn.0 - 512)).expect("kept");
-    assert!(history.check(old, torn.lsn).is_err());
-    history.check(recovery.report().epoch, torn.lsn).expect("new");
+    let timeline = recovery.report().timeline.clone();
+    timeline.check(old, Lsn(torn.lsn.0 - 512)).expect("kept");
+    assert!(timeline.check(old, torn.lsn).is_err());
+    timeline.check(recovery.report().epoch, torn.lsn).expect("new");
     drop(recovery);
     // Three epochs on it is still known.
     for _ in 0..3 {
         drop(Recovery::run(Path::new(DIR), &options(&disk)).expect("recover"));
     }
     let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
-    assert!(inspection.report().history.check(old, torn.lsn).is_err());
+    assert!(inspection.report().timeline.check(old, torn.lsn).is_err());
 }

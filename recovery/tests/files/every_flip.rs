@@ -45,25 +45,25 @@ struct Expected {
 /// promise of the newest epoch that can still be read.
 fn expect(image: &Image, left: impl Fn(&At) -> Left, junk: bool) -> Expected {
     let in_order: Vec<&At> =
-        image.frames.iter().filter(|at| at.kind != FrameKind::SealRotated).collect();
+        image.frames.iter().filter(|at| at.kind != FrameKind::SegmentEnd).collect();
     let whole = in_order.iter().take_while(|at| left(at) == Left::Whole).count();
     let x = in_order.get(whole).map_or(image.lsn, |at| at.lsn);
     let entries = in_order[..whole].iter().map(|at| at.entries).sum();
     let newest = image.frames.iter().filter(|at| at.epoch == image.epoch);
-    let opening = image
+    let epoch_start = image
         .headers
         .values()
         .filter(|header| header.epoch.0 == image.epoch)
-        .find_map(|header| header.opening.as_ref());
+        .find_map(|header| header.epoch_start.as_ref());
     let d = newest
         .clone()
         .filter(|at| matches!(left(at), Left::Whole | Left::Header))
-        .map(|at| at.promise)
-        .chain(opening.map(|opening| opening.cut_at))
+        .map(|at| at.durable_lsn)
+        .chain(epoch_start.map(|epoch_start| epoch_start.cut_at))
         .max()
         .expect("an opening");
     let something = newest
-        .filter(|at| at.lsn >= x && at.kind != FrameKind::SealRotated)
+        .filter(|at| at.lsn >= x && at.kind != FrameKind::SegmentEnd)
         .any(|at| left(at) != Left::Nothing);
     let verdict = if x < d {
         Verdict::Corrupt
@@ -83,12 +83,12 @@ fn place_of(image: &Image, missing: &At, left: &impl Fn(&At) -> Left) -> (u64, O
     let sector = u64::from(image.sector);
     let before = image.frames.iter().filter(|at| at.segment + 1 == missing.segment);
     let sealed =
-        before.clone().any(|at| at.kind == FrameKind::SealRotated && left(at) == Left::Whole);
-    let begins = image.headers[&missing.segment].opening.is_some();
+        before.clone().any(|at| at.kind == FrameKind::SegmentEnd && left(at) == Left::Whole);
+    let begins = image.headers[&missing.segment].epoch_start.is_some();
     if missing.offset > sector || sealed || begins {
         return (missing.segment, Some(missing.offset));
     }
-    let frames = before.filter(|at| at.kind != FrameKind::SealRotated);
+    let frames = before.filter(|at| at.kind != FrameKind::SegmentEnd);
     (missing.segment - 1, frames.map(At::end).max().or(Some(sector)))
 }
 
@@ -101,7 +101,7 @@ fn one_epoch(sector: u32) -> Image {
         image.frame(&[900, 1, 0]).frame(&[64, 64]);
     }
     image.seal().rotate().frame(&[33]).sync().frame(&[500, 500]);
-    image.rotate().frame(&[5]).promise().frame(&[100]);
+    image.rotate().frame(&[5]).durable_lsn().frame(&[100]);
     if sector == 512 {
         image.frame(&[700, 7]).frame(&[9]);
     }
@@ -130,7 +130,7 @@ fn closed(sector: u32) -> Image {
 /// Idle at last: its end is a promise, for which nothing vouches.
 fn idle(sector: u32) -> Image {
     let mut image = Image::new(sector);
-    image.frame(&[10]).seal().rotate().frame(&[300]).promise();
+    image.frame(&[10]).seal().rotate().frame(&[300]).durable_lsn();
     image
 }
 

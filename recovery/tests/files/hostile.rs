@@ -14,7 +14,7 @@ use super::image::{DIR, Image, SEGMENT_LEN, contents, options, segment};
 pub(crate) fn three() -> Image {
     let mut image = Image::new(512);
     image.frame(&[10, 300]).seal().rotate().frame(&[33]).frame(&[44]).seal().rotate();
-    image.frame(&[5]).promise().frame(&[100]);
+    image.frame(&[5]).durable_lsn().frame(&[100]);
     image
 }
 
@@ -232,11 +232,11 @@ fn segment_that_continues_no_epoch_and_opens_none_is_refused() {
     let changes: [(u64, Change); 3] = [
         // An opening in the middle of its epoch.
         (2, |image, at| {
-            let opening = image.headers[&1].opening.clone();
-            image.headers.get_mut(&at).expect("a header").opening = opening;
+            let epoch_start = image.headers[&1].epoch_start.clone();
+            image.headers.get_mut(&at).expect("a header").epoch_start = epoch_start;
         }),
         // A new epoch without one.
-        (4, |image, at| image.headers.get_mut(&at).expect("a header").opening = None),
+        (4, |image, at| image.headers.get_mut(&at).expect("a header").epoch_start = None),
         // An epoch that is older than the one before.
         (5, |image, at| {
             let oldest =
@@ -260,11 +260,11 @@ fn epoch_that_does_not_go_on_where_the_log_ends_is_refused() {
     image.reopen(end).frame(&[60]);
     let disk = image.disk();
     let mut header = image.headers[&4].clone();
-    header.opening.as_mut().expect("an opening").first_seq.0 += 1;
+    header.epoch_start.as_mut().expect("an opening").first_seq.0 += 1;
     let mut bytes = image.files[&4].clone();
     bytes[..512].copy_from_slice(&header.encode());
     disk.write_file(segment(4), &bytes);
-    assert_eq!(refused(&disk), CorruptionKind::Opening);
+    assert_eq!(refused(&disk), CorruptionKind::EpochStart);
     // Its first frame, which nothing promised, is none when it continues another one.
     change_last_header(&mut image, |frame| frame.chain ^= 1);
     let report = inspect(&image.disk()).expect("inspect").report().clone();
@@ -410,8 +410,8 @@ fn header_forged_inside_a_torn_payload_promises_nothing() {
     image.frame(&[10]).sync().frame(&[1500]).frame(&[20]);
     let (torn, other) = (image.frames[1], image.frames[2]);
     let seed = image.headers[&1].seed();
-    let promise = other.lsn_end();
-    let forged = Frame { lsn: promise, promise, ..image.decode(&other) };
+    let durable_lsn = other.lsn_end();
+    let forged = Frame { lsn: durable_lsn, durable_lsn, ..image.decode(&other) };
     let file = image.files.get_mut(&1).expect("a segment");
     file[torn.offset as usize + 512..][..64].copy_from_slice(&forged.encode(seed).0);
     let report = inspect(&image.disk()).expect("inspect").report().clone();
@@ -471,9 +471,9 @@ fn promise_behind_the_end_makes_lost_frames_a_corruption() {
         ref other => panic!("{other:?}"),
     };
     // The first frame that promised it is behind the end only in the damaged log.
-    let promised_by = image.frames[3].lsn;
-    assert_eq!(proof(&disk), (promised_by, true));
-    assert_eq!(proof(&image.disk()), (promised_by, false));
+    let marked_by = image.frames[3].lsn;
+    assert_eq!(proof(&disk), (marked_by, true));
+    assert_eq!(proof(&image.disk()), (marked_by, false));
     // The same without the promise: the disk may have persisted a later block first.
     let mut image = Image::new(512);
     image.frame(&[10]).frame(&[20]).frame(&[600]).frame(&[30]);
@@ -552,10 +552,10 @@ fn extreme_positions_do_not_overflow() {
     image.reopen(image.frames[3].lsn).frame(&[60]);
     for (base, cut_at) in [(u64::MAX - 511, u64::MAX - 511), (512, u64::MAX - 511)] {
         let mut header = image.headers[&4].clone();
-        let opening = header.opening.as_mut().expect("an opening");
-        opening.base = Lsn(base);
-        opening.supersedes_from = Lsn(base);
-        opening.cut_at = Lsn(cut_at);
+        let epoch_start = header.epoch_start.as_mut().expect("an opening");
+        epoch_start.base = Lsn(base);
+        epoch_start.supersedes_from = Lsn(base);
+        epoch_start.cut_at = Lsn(cut_at);
         let disk = image.disk();
         let mut bytes = image.files[&4].clone();
         bytes[..512].copy_from_slice(&header.encode());

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use bulla_storage::files::dir;
 use bulla_storage::format::{
-    CONTROL_LEN, Control, Cut, ENTRY_ALIGN, FRAME_HEADER_LEN, Frame, FrameKind, Header, LogId,
-    LowWater, Opening, align_up,
+    CONTROL_LEN, Control, Cut, ENTRY_ALIGN, EpochStart, FRAME_HEADER_LEN, Frame, FrameKind, Header,
+    LogId, LowWater, align_up,
 };
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{Epoch, Lsn, Options, SegmentNumber, Seq};
@@ -23,7 +23,7 @@ pub(crate) struct At {
     /// Bytes on disk.
     pub(crate) len: u64,
     pub(crate) lsn: Lsn,
-    pub(crate) promise: Lsn,
+    pub(crate) durable_lsn: Lsn,
     pub(crate) kind: FrameKind,
     pub(crate) entries: u64,
     pub(crate) epoch: u32,
@@ -36,7 +36,7 @@ impl At {
 
     pub(crate) fn lsn_end(&self) -> Lsn {
         match self.kind {
-            FrameKind::SealRotated => self.lsn,
+            FrameKind::SegmentEnd => self.lsn,
             _ => self.lsn.plus(self.len),
         }
     }
@@ -90,7 +90,7 @@ impl Image {
             base: Lsn(0),
             wall_ns: 1_000,
         };
-        image.add_segment(Some(Opening {
+        image.add_segment(Some(EpochStart {
             base: Lsn(0),
             first_seq: Seq(1),
             supersedes_from: Lsn(0),
@@ -100,10 +100,10 @@ impl Image {
         image
     }
 
-    fn add_segment(&mut self, opening: Option<Opening>) {
+    fn add_segment(&mut self, epoch_start: Option<EpochStart>) {
         let previous = self.headers.get(&self.segment).map_or(0, |header| header.nonce);
         self.segment += 1;
-        self.base = opening.as_ref().map_or(self.lsn, |opening| opening.base);
+        self.base = epoch_start.as_ref().map_or(self.lsn, |epoch_start| epoch_start.base);
         let header = Header {
             log_id: self.log_id,
             number: SegmentNumber(self.segment),
@@ -112,7 +112,7 @@ impl Image {
             previous_nonce: previous,
             sector: self.sector,
             wall_ns: 5,
-            opening,
+            epoch_start,
         };
         let mut bytes = header.encode();
         bytes.resize(SEGMENT_LEN as usize, 0);
@@ -142,7 +142,7 @@ impl Image {
     /// Ends the current segment with a seal.
     pub(crate) fn seal(&mut self) -> &mut Self {
         self.durable = self.lsn;
-        self.put(FrameKind::SealRotated, &[])
+        self.put(FrameKind::SegmentEnd, &[])
     }
 
     /// Everything so far is durable, and frames from now on say so.
@@ -157,7 +157,7 @@ impl Image {
     }
 
     /// An idle promise.
-    pub(crate) fn promise(&mut self) -> &mut Self {
+    pub(crate) fn durable_lsn(&mut self) -> &mut Self {
         self.durable = self.lsn;
         self.put(FrameKind::Promise, &[])
     }
@@ -165,7 +165,7 @@ impl Image {
     /// The seal of a closed log.
     pub(crate) fn close(&mut self) -> &mut Self {
         self.durable = self.lsn;
-        self.put(FrameKind::SealClosed, &[])
+        self.put(FrameKind::CleanShutdown, &[])
     }
 
     /// What a recovery does that found D at `durable` and X at the end: a new epoch with
@@ -175,7 +175,7 @@ impl Image {
         let tail: Vec<At> = self
             .frames
             .iter()
-            .filter(|at| at.lsn >= durable && at.kind != FrameKind::SealRotated)
+            .filter(|at| at.lsn >= durable && at.kind != FrameKind::SegmentEnd)
             .copied()
             .collect();
         let old = self.clone();
@@ -190,7 +190,7 @@ impl Image {
         self.lsn = durable;
         self.durable = durable;
         self.epoch += 1;
-        self.add_segment(Some(Opening {
+        self.add_segment(Some(EpochStart {
             base: durable,
             first_seq: self.seq,
             supersedes_from: durable,
@@ -201,7 +201,8 @@ impl Image {
             let frame = old.decode(&at);
             let body =
                 &old.files[&at.segment][(at.offset + FRAME_HEADER_LEN) as usize..at.end() as usize];
-            let kind = if at.kind == FrameKind::SealClosed { FrameKind::Promise } else { at.kind };
+            let kind =
+                if at.kind == FrameKind::CleanShutdown { FrameKind::Promise } else { at.kind };
             self.write(kind, body, frame.body_len, frame.entry_count);
         }
         self.durable = x;
@@ -240,7 +241,7 @@ impl Image {
             body_len,
             body_crc: seed.body_crc(&[body]),
             lsn: self.lsn,
-            promise: self.durable,
+            durable_lsn: self.durable,
             first_seq: self.seq,
             entry_count,
             epoch: Epoch(self.epoch),
@@ -259,7 +260,7 @@ impl Image {
             offset,
             len,
             lsn: self.lsn,
-            promise: self.durable,
+            durable_lsn: self.durable,
             kind,
             entries: u64::from(entry_count),
             epoch: self.epoch,

@@ -12,7 +12,7 @@ const SECTOR: u64 = 512;
 fn image() -> Image {
     let mut image = Image::new(512);
     image.frame(&[10, 300]).frame(&[900]).seal().rotate().frame(&[33]).frame(&[5]);
-    image.rotate().frame(&[700]).promise().frame(&[9]);
+    image.rotate().frame(&[700]).durable_lsn().frame(&[9]);
     image
 }
 
@@ -118,7 +118,7 @@ fn each_segment_says_what_became_of_it() {
         segments.iter().map(|segment| segment.state.name()).collect::<Vec<_>>()
     };
     let mut image = Image::new(512);
-    image.frame(&[10]).seal().rotate().promise().frame(&[20]).seal().rotate().promise();
+    image.frame(&[10]).seal().rotate().durable_lsn().frame(&[20]).seal().rotate().durable_lsn();
     assert_eq!(states(&image), ["live", "live", "live"]);
     image.spare();
     assert_eq!(states(&image), ["live", "live", "live", "spare"]);

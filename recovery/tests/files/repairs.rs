@@ -14,7 +14,7 @@ use super::image::{DIR, Image, contents, options, segment};
 fn three() -> Image {
     let mut image = Image::new(512);
     image.frame(&[10, 300]).frame(&[3]).seal().rotate().frame(&[33]).frame(&[44]).seal().rotate();
-    image.frame(&[5]).promise().frame(&[100]).sync().frame(&[4]);
+    image.frame(&[5]).durable_lsn().frame(&[100]).sync().frame(&[4]);
     image
 }
 

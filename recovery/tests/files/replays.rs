@@ -5,16 +5,16 @@ use std::path::Path;
 
 use bulla_recovery::{Bound, EntryView, Error, Inspection, Range, Recovery, Status, replay};
 use bulla_storage::format::{FRAME_HEADER_LEN, Frame, FrameKind};
-use bulla_storage::frames::read_buffer::Window;
-use bulla_storage::frames::reader::{Batch, Cursor, End, Start, Walk};
+use bulla_storage::frames::read_buffer::ReadBuffer;
+use bulla_storage::frames::reader::{Batch, Cursor, End, FrameReader, Start};
 use bulla_storage::{Lsn, Seq};
 
 use super::image::{DIR, Image, options, segment};
 
 fn image() -> Image {
     let mut image = Image::new(512);
-    image.frame(&[10, 300, 2]).frame(&[3]).seal().rotate().promise().frame(&[33, 0]);
-    image.rotate().frame(&[5]).promise().frame(&[100, 1, 1]);
+    image.frame(&[10, 300, 2]).frame(&[3]).seal().rotate().durable_lsn().frame(&[33, 0]);
+    image.rotate().frame(&[5]).durable_lsn().frame(&[100, 1, 1]);
     image
 }
 
@@ -273,12 +273,13 @@ fn frames_of_a_batch_begin_within_its_chunk() {
     }
     let (disk, header) = (image.disk(), &image.headers[&1]);
     let io = disk.process();
-    let window = Window::open(io.as_ref(), &segment(1), true).expect("open").with_chunk(CHUNK);
+    let read_buffer =
+        ReadBuffer::open(io.as_ref(), &segment(1), true).expect("open").with_chunk(CHUNK);
     let start = Start::At { base: Lsn(0), cursor: Cursor::from(&image.low_water) };
-    let mut walk = Walk::new(window, header, start, image.lsn);
+    let mut frame_reader = FrameReader::new(read_buffer, header, start, image.lsn);
     let (mut batch, mut found) = (Batch::default(), Vec::new());
     loop {
-        let end = walk.gather(&mut batch).expect("read");
+        let end = frame_reader.gather(&mut batch).expect("read");
         let offsets: Vec<u64> = batch.frames.iter().map(|located| located.offset).collect();
         assert!(offsets.iter().all(|offset| *offset < offsets[0] + CHUNK), "{offsets:?}");
         assert!(batch.frames.iter().all(|located| batch.check(located) == Ok(())));

@@ -27,15 +27,15 @@ pub enum Point {
     /// The directory sync at open, before anything is built on what is listed.
     OpenDirSync,
     /// The sync of the segment that opens an epoch, before its rename.
-    OpeningSync,
+    EpochStartSync,
     /// The directory sync after that rename: the commit point of a recovery.
-    OpeningDirSync,
+    EpochStartDirSync,
     /// The sync of a spare segment before it is named.
     SpareSync,
     /// The directory sync after a spare is named, before it is used.
     SpareDirSync,
     /// The sync of an idle promise.
-    PromiseSync,
+    MarkSync,
     /// The sync of the seal of a closed log.
     CloseSealSync,
     /// The sync of quarantined bytes before the originals are trimmed.
@@ -52,7 +52,7 @@ pub enum Point {
     /// listed.
     CheckpointOpenDirSync,
     /// The rule that a checkpoint is named only when a promise of its position is durable.
-    CheckpointPromise,
+    CheckpointMark,
     /// The check of a write's completion for an error.
     WriteErrorCheck,
     /// The check of a write's completion for a short count.
@@ -83,11 +83,11 @@ impl Point {
         Self::ControlEpochSync,
         Self::ControlPurgeSync,
         Self::OpenDirSync,
-        Self::OpeningSync,
-        Self::OpeningDirSync,
+        Self::EpochStartSync,
+        Self::EpochStartDirSync,
         Self::SpareSync,
         Self::SpareDirSync,
-        Self::PromiseSync,
+        Self::MarkSync,
         Self::CloseSealSync,
         Self::QuarantineSync,
         Self::QuarantineDirSync,
@@ -95,7 +95,7 @@ impl Point {
         Self::CheckpointSync,
         Self::CheckpointDirSync,
         Self::CheckpointOpenDirSync,
-        Self::CheckpointPromise,
+        Self::CheckpointMark,
         Self::WriteErrorCheck,
         Self::WriteShortCheck,
         Self::UringErrorCheck,

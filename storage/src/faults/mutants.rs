@@ -8,7 +8,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[non_exhaustive]
-pub enum Bug {
+pub enum Mutant {
     /// A plain write counts as synced once it has completed.
     AckBeforeSync = 1,
     /// A write with DSYNC is taken to have made earlier plain ones durable.
@@ -22,7 +22,7 @@ pub enum Bug {
     /// Frames carry the wall clock's time even where it went back.
     WallTimeGoesBack,
     /// A frame promises all that lies before it, durable or not.
-    PromiseAheadOfDurable,
+    MarkAheadOfDurable,
     /// The newest segment is synced in the place of the one that was asked for.
     SyncOfWrongSegment,
     /// The rest of a short write is written to where the first bytes are.
@@ -72,7 +72,7 @@ pub enum Bug {
     /// A reader goes on although what it read was cut off.
     ReaderNeverDiverges,
     /// A durable reader elsewhere takes every frame that it sees for promised.
-    ScoutTrustsHeaders,
+    ProbeTrustsHeaders,
     /// A write in the ring of `io_uring` that wraps has its pieces in the wrong order.
     UringPiecesSwapped,
     /// Every completion in the ring of `io_uring` is taken for that of the first place.
@@ -88,15 +88,15 @@ pub enum Bug {
     /// Promises behind the end of the frames are not looked for.
     ProbeSkipped,
     /// A replay in one pass takes frames that no promise covers for valid by their headers.
-    UnpromisedBodiesUnread,
+    UnmarkedBodiesUnread,
     /// What an opening took over is not counted as promised.
-    OpeningPromisesNothing,
+    EpochStartMarksNothing,
     /// A segment of another epoch is taken for one of this chain.
     StaleEpochAccepted,
     /// The last frame that a recovery keeps is not copied.
-    RehomeDropsLastFrame,
+    TailRewriteDropsLastFrame,
     /// Copied frames do not chain to one another.
-    RehomeForgetsChain,
+    TailRewriteForgetsChain,
     /// A new epoch supersedes from the end of what it took over.
     SupersedesFromEnd,
     /// A recovered log goes on at D, over what it took over.
@@ -120,9 +120,9 @@ pub enum Bug {
     /// The first half of a batch is not replayed.
     BatchReplayedByHalf,
     /// A checkpoint is named when what is below it is durable, promised or not.
-    PromiseInMemoryOnly,
-    /// Any landmark is taken to stand in the log.
-    LandmarkNotLookedAt,
+    MarkInMemoryOnly,
+    /// Any anchor is taken to stand in the log.
+    AnchorNotVerified,
     /// A checkpoint says that it has what was logged while it was written.
     CheckpointClaimsMore,
     /// A checkpoint does not have when records expire.
@@ -165,7 +165,7 @@ pub enum Bug {
     DeletionsMakeWay,
 }
 
-impl Bug {
+impl Mutant {
     /// Every bug.
     pub const ALL: &'static [Self] = &[
         Self::AckBeforeSync,
@@ -174,7 +174,7 @@ impl Bug {
         Self::SegmentSealedEarly,
         Self::WatermarkOvershoots,
         Self::WallTimeGoesBack,
-        Self::PromiseAheadOfDurable,
+        Self::MarkAheadOfDurable,
         Self::SyncOfWrongSegment,
         Self::ShortWriteStaysPut,
         Self::ChainStandsStill,
@@ -199,7 +199,7 @@ impl Bug {
         Self::BodyCrcStopsEarly,
         Self::ReaderShowsWritten,
         Self::ReaderNeverDiverges,
-        Self::ScoutTrustsHeaders,
+        Self::ProbeTrustsHeaders,
         Self::UringPiecesSwapped,
         Self::UringIndexIgnored,
         Self::UringDropDoesNotWait,
@@ -207,11 +207,11 @@ impl Bug {
         Self::UringCancelledIsDone,
         Self::UringSlotReusedEarly,
         Self::ProbeSkipped,
-        Self::UnpromisedBodiesUnread,
-        Self::OpeningPromisesNothing,
+        Self::UnmarkedBodiesUnread,
+        Self::EpochStartMarksNothing,
         Self::StaleEpochAccepted,
-        Self::RehomeDropsLastFrame,
-        Self::RehomeForgetsChain,
+        Self::TailRewriteDropsLastFrame,
+        Self::TailRewriteForgetsChain,
         Self::SupersedesFromEnd,
         Self::PositionsReused,
         Self::NumbersReused,
@@ -223,8 +223,8 @@ impl Bug {
         Self::QuotaNotGivenBack,
         Self::QuotaOffByOne,
         Self::BatchReplayedByHalf,
-        Self::PromiseInMemoryOnly,
-        Self::LandmarkNotLookedAt,
+        Self::MarkInMemoryOnly,
+        Self::AnchorNotVerified,
         Self::CheckpointClaimsMore,
         Self::CheckpointForgetsExpiry,
         Self::PurgeForNewestOnly,
@@ -251,7 +251,7 @@ impl Bug {
 /// The right value, unless this bug is planted: then the wrong one.
 #[inline]
 #[must_use]
-pub fn either<T>(right: T, bug: Bug, wrong: T) -> T {
+pub fn either<T>(right: T, bug: Mutant, wrong: T) -> T {
     if planted(bug) { wrong } else { right }
 }
 
@@ -259,7 +259,7 @@ pub fn either<T>(right: T, bug: Bug, wrong: T) -> T {
 ///
 /// # Errors
 /// That of the result.
-pub fn unless<E>(bug: Bug, result: Result<(), E>) -> Result<(), E> {
+pub fn unless<E>(bug: Mutant, result: Result<(), E>) -> Result<(), E> {
     if planted(bug) { Ok(()) } else { result }
 }
 
@@ -267,7 +267,7 @@ pub fn unless<E>(bug: Bug, result: Result<(), E>) -> Result<(), E> {
 #[cfg(not(any(bulla_broken, loom)))]
 #[inline]
 #[must_use]
-pub const fn planted(_bug: Bug) -> bool {
+pub const fn planted(_bug: Mutant) -> bool {
     false
 }
 
@@ -276,19 +276,19 @@ pub use switch::{plant, planted};
 
 #[cfg(any(bulla_broken, loom))]
 mod switch {
-    use super::Bug;
+    use super::Mutant;
     use std::sync::atomic::{AtomicU8, Ordering};
 
     static PLANTED: AtomicU8 = AtomicU8::new(0);
 
     /// Is this bug planted?
     #[must_use]
-    pub fn planted(bug: Bug) -> bool {
+    pub fn planted(bug: Mutant) -> bool {
         PLANTED.load(Ordering::Relaxed) == bug as u8
     }
 
     /// Plants one bug from now on, or none.
-    pub fn plant(bug: Option<Bug>) {
+    pub fn plant(bug: Option<Mutant>) {
         PLANTED.store(bug.map_or(0, |bug| bug as u8), Ordering::Relaxed);
     }
 }
@@ -297,7 +297,7 @@ mod switch {
 /// a model that fails may abort.
 #[cfg(loom)]
 pub mod models {
-    use super::{Bug, plant};
+    use super::{Mutant, plant};
     use std::process::Command;
 
     /// The name of a bug to be planted.
@@ -309,7 +309,7 @@ pub mod models {
     /// When there is no such bug.
     pub fn plant_what_is_asked_for() {
         let Ok(name) = std::env::var(VARIABLE) else { return };
-        let bug = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+        let bug = Mutant::ALL.iter().find(|bug| format!("{bug:?}") == name);
         plant(Some(*bug.unwrap_or_else(|| panic!("{name} is no bug"))));
     }
 
@@ -317,7 +317,7 @@ pub mod models {
     ///
     /// # Panics
     /// When one does not.
-    pub fn assert_each_fails(models: &[(&str, Bug)]) {
+    pub fn assert_each_fails(models: &[(&str, Mutant)]) {
         let program = std::env::current_exe().expect("the path of this program");
         for (model, bug) in models {
             let mut run = Command::new(&program);

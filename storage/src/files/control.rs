@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::faults::failpoints::{Point, skip};
-use crate::faults::mutants::{Bug, either};
+use crate::faults::mutants::{Mutant, either};
 use crate::files::dir;
 use crate::format::{CONTROL_LEN, Control, FormatError, MAX_SECTOR};
 use crate::io::{Access, AlignedBuf, File, Io, read_full, write_full};
@@ -50,7 +50,7 @@ fn newest(file: &dyn File, path: &Path) -> Result<Control> {
             Err(reason) => damage = reason,
         }
     }
-    let age = |c: &Control| either(c.counter, Bug::ControlOlderSlot, !c.counter);
+    let age = |c: &Control| either(c.counter, Mutant::ControlOlderSlot, !c.counter);
     slots.into_iter().max_by_key(age).ok_or_else(|| {
         let kind = CorruptionKind::Control(damage);
         Error::from(Box::new(Corruption {
@@ -124,7 +124,7 @@ impl ControlFile {
     /// The system's. Then it is unknown which contents a recovery will find: both are
     /// intact, but nothing may be built on the new ones.
     pub fn store(&mut self, control: Control, omission: Point) -> std::io::Result<()> {
-        let counter = self.current.counter + either(1, Bug::ControlInOneSlot, 2);
+        let counter = self.current.counter + either(1, Mutant::ControlInOneSlot, 2);
         let next = Control { counter, ..control };
         self.put(&next, skip(omission))?;
         self.current = next;

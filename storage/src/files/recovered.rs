@@ -8,7 +8,7 @@ use crate::faults::failpoints::{Point, skip};
 use crate::files::control::ControlFile;
 use crate::files::dir;
 use crate::files::segment::{self, NewSegment};
-use crate::format::{Control, Header, LogId, LowWater, Opening};
+use crate::format::{Control, EpochStart, Header, LogId, LowWater};
 use crate::io::{File, Lock};
 use crate::options::Options;
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
@@ -122,7 +122,7 @@ pub fn begin(
         previous_nonce: 0,
         sector: current.sector,
         wall_ns: io.wall_ns(),
-        opening: Some(Opening {
+        epoch_start: Some(EpochStart {
             base: Lsn(0),
             first_seq: Seq(1),
             supersedes_from: Lsn(0),
@@ -132,7 +132,7 @@ pub fn begin(
     };
     let new = NewSegment {
         header: &header,
-        len: options.opening_len(0),
+        len: options.epoch_start_len(0),
         direct: options.is_direct(),
         zeroed: true,
         is_wanted: &|| true,

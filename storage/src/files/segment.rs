@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::faults::failpoints::{Point, skip};
-use crate::faults::mutants::{Bug, unless};
+use crate::faults::mutants::{Mutant, unless};
 use crate::files::dir;
 use crate::format::Header;
 use crate::io::{AlignedBuf, File, Io, write_full};
@@ -60,20 +60,20 @@ pub fn create(
         let _ = io.unlink(&temporary);
         Error::io("write", &temporary)(error)
     })?;
-    let (sync_point, dir_point) = if new.header.opening.is_some() {
-        (Point::OpeningSync, Point::OpeningDirSync)
+    let (sync_point, dir_point) = if new.header.epoch_start.is_some() {
+        (Point::EpochStartSync, Point::EpochStartDirSync)
     } else {
         (Point::SpareSync, Point::SpareDirSync)
     };
     if !skip(sync_point) {
         let synced = file.sync().map_err(Error::io("sync", &temporary));
-        unless(Bug::SegmentSyncErrorIgnored, synced)?;
+        unless(Mutant::SegmentSyncErrorIgnored, synced)?;
     }
     let path = dir::segment_path(dir, number);
     io.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
     if !skip(dir_point) {
         let synced = io.sync_dir(dir).map_err(Error::io("sync", dir));
-        unless(Bug::SegmentDirSyncErrorIgnored, synced)?;
+        unless(Mutant::SegmentDirSyncErrorIgnored, synced)?;
     }
     Ok(file)
 }

@@ -28,9 +28,9 @@ pub enum FrameKind {
     /// Holds nothing but its promise; one sector.
     Promise = 2,
     /// Ends a segment that has a successor; no LSN length, its LSN is the segment's end.
-    SealRotated = 3,
+    SegmentEnd = 3,
     /// Ends a log that was closed; one sector.
-    SealClosed = 4,
+    CleanShutdown = 4,
 }
 
 impl FrameKind {
@@ -38,8 +38,8 @@ impl FrameKind {
         Some(match kind {
             1 => Self::Data,
             2 => Self::Promise,
-            3 => Self::SealRotated,
-            4 => Self::SealClosed,
+            3 => Self::SegmentEnd,
+            4 => Self::CleanShutdown,
             _ => return None,
         })
     }
@@ -47,7 +47,7 @@ impl FrameKind {
     /// Do later frames chain to this one?
     #[must_use]
     pub const fn is_seal(self) -> bool {
-        matches!(self, Self::SealRotated | Self::SealClosed)
+        matches!(self, Self::SegmentEnd | Self::CleanShutdown)
     }
 }
 
@@ -65,7 +65,7 @@ pub struct Frame {
     /// The durable watermark known when the frame was sealed: everything below it
     /// is on disk, so that damage there is told from a torn tail (the idea is
     /// Pebble's).
-    pub promise: Lsn,
+    pub durable_lsn: Lsn,
     /// Number of the first user entry in it, or that the next one will get.
     pub first_seq: Seq,
     /// How many user entries it holds.
@@ -87,7 +87,7 @@ struct FrameHeader {
     body_len: U32,
     body_crc: U32,
     lsn: U64,
-    promise: U64,
+    durable_lsn: U64,
     first_seq: U64,
     entry_count: U32,
     epoch: U32,
@@ -104,7 +104,7 @@ pub(super) const FRAME_HEADER: Structure = structure!(FrameHeader {
     body_len,
     body_crc,
     lsn,
-    promise,
+    durable_lsn,
     first_seq,
     entry_count,
     epoch,
@@ -127,7 +127,7 @@ impl Frame {
     #[must_use]
     pub const fn lsn_len(&self, sector: u32) -> u64 {
         match self.kind {
-            FrameKind::SealRotated => 0,
+            FrameKind::SegmentEnd => 0,
             _ => self.disk_len(sector),
         }
     }
@@ -153,7 +153,7 @@ impl Frame {
             body_len: self.body_len.into(),
             body_crc: self.body_crc.into(),
             lsn: self.lsn.0.into(),
-            promise: self.promise.0.into(),
+            durable_lsn: self.durable_lsn.0.into(),
             first_seq: self.first_seq.0.into(),
             entry_count: self.entry_count.into(),
             epoch: self.epoch.0.into(),
@@ -197,7 +197,7 @@ impl Frame {
             body_len: header.body_len.get(),
             body_crc: header.body_crc.get(),
             lsn: Lsn(header.lsn.get()),
-            promise: Lsn(header.promise.get()),
+            durable_lsn: Lsn(header.durable_lsn.get()),
             first_seq: Seq(header.first_seq.get()),
             entry_count: header.entry_count.get(),
             epoch: Epoch(header.epoch.get()),
@@ -214,8 +214,8 @@ impl Frame {
         if self.epoch != epoch {
             return Err(FormatError::Field("epoch"));
         }
-        if self.promise > self.lsn || !self.promise.0.is_multiple_of(sector) {
-            return Err(FormatError::Field("promise"));
+        if self.durable_lsn > self.lsn || !self.durable_lsn.0.is_multiple_of(sector) {
+            return Err(FormatError::Field("durable LSN"));
         }
         if !self.lsn.0.is_multiple_of(sector) || self.lsn.0 > u64::MAX - 2 * MAX_FRAME_LEN {
             return Err(FormatError::Field("lsn"));
@@ -233,14 +233,14 @@ impl Frame {
                     return Err(FormatError::Field("body length or entry count"));
                 }
             }
-            FrameKind::Promise | FrameKind::SealRotated | FrameKind::SealClosed => {
+            FrameKind::Promise | FrameKind::SegmentEnd | FrameKind::CleanShutdown => {
                 if body_len != 0 || self.entry_count != 0 {
                     return Err(FormatError::Field("body length or entry count"));
                 }
             }
         }
-        if self.kind.is_seal() && self.promise != self.lsn {
-            return Err(FormatError::Field("promise"));
+        if self.kind.is_seal() && self.durable_lsn != self.lsn {
+            return Err(FormatError::Field("durable LSN"));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! DIR/CONTROL      two ControlSlot, SLOT_STRIDE bytes apart
-//! DIR/N.seg        one sector: SegmentHeader [OpeningHeader EpochCut*]; then frames
+//! DIR/N.seg        one sector: SegmentHeader [EpochStartHeader TruncationRecord*]; then frames
 //! frame            FrameHeader, entries, zeros up to a whole sector
 //! entry            EntryHeader, payload, zeros up to a multiple of 8
 //! ```
@@ -30,7 +30,7 @@ pub use control::{Control, LowWater};
 pub use crc::Seed;
 pub use entry::{ENTRY_ALIGN, ENTRY_HEADER_LEN, Entries, EntriesAt, Entry, EntryHeader, entry_len};
 pub use frame::{FRAME_HEADER_BYTES, FRAME_HEADER_LEN, Frame, FrameKind};
-pub use segment::{Cut, Header, Opening, max_cuts};
+pub use segment::{Cut, EpochStart, Header, max_cuts};
 
 /// The format version that this build writes, and the highest that it reads.
 pub const VERSION: u32 = 1;

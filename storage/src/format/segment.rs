@@ -13,13 +13,13 @@ use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
 
 const SEGMENT_MAGIC: [u8; 8] = *b"BULLASEG";
 const CHECKSUM_CRC32_IEEE: u32 = 1;
-const SEGMENT_OPENS_EPOCH: u32 = 1;
+const SEGMENT_STARTS_EPOCH: u32 = 1;
 
 const _: () = assert!(size_of::<SegmentHeader>() == 96);
-const _: () = assert!(size_of::<OpeningHeader>() == 32);
-const _: () = assert!(size_of::<EpochCut>() == 16);
+const _: () = assert!(size_of::<EpochStartHeader>() == 32);
+const _: () = assert!(size_of::<TruncationRecord>() == 16);
 const _: () = assert!(
-    size_of::<SegmentHeader>() + size_of::<OpeningHeader>() + size_of::<EpochCut>()
+    size_of::<SegmentHeader>() + size_of::<EpochStartHeader>() + size_of::<TruncationRecord>()
         <= MIN_SECTOR as usize
 );
 
@@ -34,7 +34,7 @@ pub struct Cut {
 
 /// What the segment that opens an epoch says besides the rest.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Opening {
+pub struct EpochStart {
     /// LSN of the segment's first frame.
     pub base: Lsn,
     /// Number of the first entry in it.
@@ -44,7 +44,7 @@ pub struct Opening {
     /// The end of the prefix that the recovery before this epoch kept; a promise.
     pub cut_at: Lsn,
     /// The newest cuts of earlier epochs above the low-water mark, oldest first,
-    /// as many as fit ([`max_cuts`]). The openings themselves hold all of them.
+    /// as many as fit ([`max_cuts`]). The epoch_starts themselves hold all of them.
     pub cuts: Vec<Cut>,
 }
 
@@ -66,7 +66,7 @@ pub struct Header {
     /// When it was made, in ns since 1970.
     pub wall_ns: u64,
     /// Present on the segment that opens its epoch.
-    pub opening: Option<Opening>,
+    pub epoch_start: Option<EpochStart>,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -109,7 +109,7 @@ pub(super) const SEGMENT_HEADER: Structure = structure!(SegmentHeader {
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
 #[repr(C)]
-struct OpeningHeader {
+struct EpochStartHeader {
     base: U64,
     first_seq: U64,
     supersedes_from: U64,
@@ -118,54 +118,55 @@ struct OpeningHeader {
 
 /// Its fields, for `docs/FORMAT.md`.
 pub(super) const OPENING_HEADER: Structure =
-    structure!(OpeningHeader { base, first_seq, supersedes_from, cut_at });
+    structure!(EpochStartHeader { base, first_seq, supersedes_from, cut_at });
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
 #[repr(C)]
-struct EpochCut {
+struct TruncationRecord {
     epoch: U32,
     reserved: U32,
     cut_at: U64,
 }
 
 /// Its fields, for `docs/FORMAT.md`.
-pub(super) const EPOCH_CUT: Structure = structure!(EpochCut { epoch, reserved, cut_at });
+pub(super) const EPOCH_CUT: Structure = structure!(TruncationRecord { epoch, reserved, cut_at });
 
 /// How many earlier cuts fit in the header of an opening segment.
 #[must_use]
 pub const fn max_cuts(sector: u32) -> usize {
-    (sector as usize - size_of::<SegmentHeader>() - size_of::<OpeningHeader>())
-        / size_of::<EpochCut>()
+    (sector as usize - size_of::<SegmentHeader>() - size_of::<EpochStartHeader>())
+        / size_of::<TruncationRecord>()
 }
 
 impl Header {
     /// One whole sector of bytes. Of more cuts than fit, the newest are kept.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let cuts: Vec<EpochCut> = self.opening.as_ref().map_or_else(Vec::new, |opening| {
-            let skip = opening.cuts.len().saturating_sub(max_cuts(self.sector));
-            opening
-                .cuts
-                .iter()
-                .skip(skip)
-                .map(|cut| EpochCut {
-                    epoch: cut.epoch.0.into(),
-                    reserved: U32::ZERO,
-                    cut_at: cut.cut_at.0.into(),
-                })
-                .collect()
-        });
-        let opening = self.opening.as_ref().map(|opening| OpeningHeader {
-            base: opening.base.0.into(),
-            first_seq: opening.first_seq.0.into(),
-            supersedes_from: opening.supersedes_from.0.into(),
-            cut_at: opening.cut_at.0.into(),
+        let cuts: Vec<TruncationRecord> =
+            self.epoch_start.as_ref().map_or_else(Vec::new, |epoch_start| {
+                let skip = epoch_start.cuts.len().saturating_sub(max_cuts(self.sector));
+                epoch_start
+                    .cuts
+                    .iter()
+                    .skip(skip)
+                    .map(|cut| TruncationRecord {
+                        epoch: cut.epoch.0.into(),
+                        reserved: U32::ZERO,
+                        cut_at: cut.cut_at.0.into(),
+                    })
+                    .collect()
+            });
+        let epoch_start = self.epoch_start.as_ref().map(|epoch_start| EpochStartHeader {
+            base: epoch_start.base.0.into(),
+            first_seq: epoch_start.first_seq.0.into(),
+            supersedes_from: epoch_start.supersedes_from.0.into(),
+            cut_at: epoch_start.cut_at.0.into(),
         });
         let mut header = SegmentHeader {
             magic: SEGMENT_MAGIC,
             crc: U32::ZERO,
             version: VERSION.into(),
-            flags: if opening.is_some() { SEGMENT_OPENS_EPOCH } else { 0 }.into(),
+            flags: if epoch_start.is_some() { SEGMENT_STARTS_EPOCH } else { 0 }.into(),
             checksum: CHECKSUM_CRC32_IEEE.into(),
             log_id: self.log_id.0,
             number: self.number.0.into(),
@@ -177,7 +178,8 @@ impl Header {
             cut_count: u32::try_from(cuts.len()).unwrap_or(0).into(),
             reserved: [0; 12],
         };
-        let opening_bytes = opening.as_ref().map_or(&[][..], |opening| opening.as_bytes());
+        let opening_bytes =
+            epoch_start.as_ref().map_or(&[][..], |epoch_start| epoch_start.as_bytes());
         header.crc =
             sector_crc(&[header.as_bytes(), opening_bytes, cuts.as_bytes()], self.sector).into();
         padded(&[header.as_bytes(), opening_bytes, cuts.as_bytes()], self.sector)
@@ -210,7 +212,7 @@ impl Header {
         if header.checksum.get() != CHECKSUM_CRC32_IEEE {
             return Err(FormatError::Field("checksum"));
         }
-        if header.flags.get() & !SEGMENT_OPENS_EPOCH != 0 || header.reserved != [0; 12] {
+        if header.flags.get() & !SEGMENT_STARTS_EPOCH != 0 || header.reserved != [0; 12] {
             return Err(FormatError::Reserved);
         }
         let number = header.number.get();
@@ -221,13 +223,13 @@ impl Header {
             covered.get(size_of::<SegmentHeader>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
         let cut_count =
             usize::try_from(header.cut_count.get()).map_err(|_| FormatError::Field("cut count"))?;
-        let opening = if header.flags.get() & SEGMENT_OPENS_EPOCH == 0 {
+        let epoch_start = if header.flags.get() & SEGMENT_STARTS_EPOCH == 0 {
             if cut_count != 0 || !all_zero(tail) {
                 return Err(FormatError::Reserved);
             }
             None
         } else {
-            Some(decode_opening(tail, cut_count, sector)?)
+            Some(decode_epoch_start(tail, cut_count, sector)?)
         };
         Ok(Self {
             log_id: LogId(header.log_id),
@@ -237,7 +239,7 @@ impl Header {
             previous_nonce: header.previous_nonce.get(),
             sector,
             wall_ns: header.wall_ns.get(),
-            opening,
+            epoch_start,
         })
     }
 
@@ -248,33 +250,37 @@ impl Header {
     }
 }
 
-fn decode_opening(tail: &[u8], cut_count: usize, sector: u32) -> Result<Opening, FormatError> {
-    let (opening, tail) =
-        OpeningHeader::read_from_prefix(tail).map_err(|_| FormatError::TooShort)?;
+fn decode_epoch_start(
+    tail: &[u8],
+    cut_count: usize,
+    sector: u32,
+) -> Result<EpochStart, FormatError> {
+    let (epoch_start, tail) =
+        EpochStartHeader::read_from_prefix(tail).map_err(|_| FormatError::TooShort)?;
     if cut_count > max_cuts(sector) {
         return Err(FormatError::Field("cut count"));
     }
-    let (cuts, rest) = <[EpochCut]>::ref_from_prefix_with_elems(tail, cut_count)
+    let (cuts, rest) = <[TruncationRecord]>::ref_from_prefix_with_elems(tail, cut_count)
         .map_err(|_| FormatError::Field("cut count"))?;
     if !all_zero(rest) || cuts.iter().any(|cut| cut.reserved.get() != 0) {
         return Err(FormatError::Reserved);
     }
     let sector = u64::from(sector);
-    let (base, cut_at) = (opening.base.get(), opening.cut_at.get());
+    let (base, cut_at) = (epoch_start.base.get(), epoch_start.cut_at.get());
     if !base.is_multiple_of(sector) || !cut_at.is_multiple_of(sector) || cut_at < base {
         return Err(FormatError::Field("base or cut"));
     }
-    let first_seq = opening.first_seq.get();
+    let first_seq = epoch_start.first_seq.get();
     if cut_at > MAX_START || first_seq > MAX_START {
         return Err(FormatError::Field("base or first Seq"));
     }
-    if opening.supersedes_from.get() != base || first_seq == 0 {
+    if epoch_start.supersedes_from.get() != base || first_seq == 0 {
         return Err(FormatError::Field("supersedes_from or first Seq"));
     }
-    Ok(Opening {
+    Ok(EpochStart {
         base: Lsn(base),
-        first_seq: Seq(opening.first_seq.get()),
-        supersedes_from: Lsn(opening.supersedes_from.get()),
+        first_seq: Seq(epoch_start.first_seq.get()),
+        supersedes_from: Lsn(epoch_start.supersedes_from.get()),
         cut_at: Lsn(cut_at),
         cuts: cuts
             .iter()

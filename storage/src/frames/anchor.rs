@@ -1,4 +1,4 @@
-//! Landmarks: frame boundaries that stay where they are, for whoever keeps a state of its
+//! Anchors: frame boundaries that stay where they are, for whoever keeps a state of its
 //! own and wants to replay only what came after it.
 //!
 //! Owns how a boundary is found from a position, and how it is known again: the frame that
@@ -8,11 +8,11 @@
 use std::path::Path;
 
 use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
-use crate::faults::mutants::{Bug, planted};
+use crate::faults::mutants::{Mutant, planted};
 use crate::files::dir;
 use crate::format::{Frame, Header, LogId, LowWater, MAX_SECTOR};
-use crate::frames::read_buffer::Window;
-use crate::frames::reader::{Cursor, End, Start, Walk};
+use crate::frames::read_buffer::ReadBuffer;
+use crate::frames::reader::{Cursor, End, FrameReader, Start};
 use crate::io::Io;
 use crate::position::{Epoch, Lsn};
 
@@ -22,7 +22,7 @@ const CHUNK: u64 = 64 * 1024;
 /// The last frame boundary at or below a position, and all that is needed to know it again
 /// and to read on from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Landmark {
+pub struct Anchor {
     /// Which log it is in.
     pub log_id: LogId,
     /// The epoch that wrote the frame before it, and the entries up to `upto`.
@@ -41,8 +41,8 @@ pub struct Landmark {
     pub last: Option<Lsn>,
 }
 
-/// Finds the landmark of a position in the segment that starts at `segment`, at or below
-/// `ceiling`.
+/// Finds the anchor of a position in the segment that starts at `segment`, at or below
+/// `end_lsn`.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Corrupt`] when a frame below the position is not intact.
@@ -50,19 +50,19 @@ pub fn find(
     io: &dyn Io,
     dir: &Path,
     segment: LowWater,
-    ceiling: Lsn,
+    end_lsn: Lsn,
     upto: Lsn,
     direct: bool,
-) -> Result<Landmark> {
+) -> Result<Anchor> {
     let path = dir::segment_path(dir, segment.segment);
-    let mut window = Window::open(io, &path, direct)?.with_chunk(CHUNK);
-    let header = Header::decode(window.bytes(0, u64::from(MAX_SECTOR))?)
+    let mut read_buffer = ReadBuffer::open(io, &path, direct)?.with_chunk(CHUNK);
+    let header = Header::decode(read_buffer.bytes(0, u64::from(MAX_SECTOR))?)
         .map_err(|damage| fault(segment, 0, CorruptionKind::SegmentHeader(damage)))?;
     let start = Start::At { base: segment.lsn, cursor: Cursor::from(&segment) };
-    let mut walk = Walk::new(window, &header, start, ceiling);
+    let mut frame_reader = FrameReader::new(read_buffer, &header, start, end_lsn);
     let mut last = None;
     let end = loop {
-        match walk.skip()? {
+        match frame_reader.skip()? {
             Ok(located) => last = Some(located.frame.lsn),
             Err(end) => break end,
         }
@@ -71,26 +71,26 @@ pub fn find(
         // The position is a boundary itself, or inside the frame that comes next.
         End::Ceiling | End::Damage(FrameDamage::Boundary) => {}
         End::Damage(damage) => {
-            return Err(fault(segment, walk.offset(), CorruptionKind::Frame(damage)));
+            return Err(fault(segment, frame_reader.offset(), CorruptionKind::Frame(damage)));
         }
         End::Rotated | End::Closed => {
             let kind = CorruptionKind::Frame(FrameDamage::Boundary);
-            return Err(fault(segment, walk.offset(), kind));
+            return Err(fault(segment, frame_reader.offset(), kind));
         }
     }
-    let at = walk.at().unwrap_or(Cursor::from(&segment));
+    let at = frame_reader.at().unwrap_or(Cursor::from(&segment));
     let (log_id, epoch, nonce) = (header.log_id, header.epoch, header.nonce);
-    Ok(Landmark { log_id, epoch, nonce, upto, segment, at, last })
+    Ok(Anchor { log_id, epoch, nonce, upto, segment, at, last })
 }
 
-impl Landmark {
+impl Anchor {
     /// Is it still there, in the segment with this header? Looks at no other frame than the
     /// one that ends there.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn is_in(&self, header: &Header, window: &mut Window) -> Result<bool> {
-        if planted(Bug::LandmarkNotLookedAt) {
+    pub fn is_in(&self, header: &Header, read_buffer: &mut ReadBuffer) -> Result<bool> {
+        if planted(Mutant::AnchorNotVerified) {
             return Ok(true);
         }
         let Self { segment, at, .. } = self;
@@ -101,8 +101,10 @@ impl Landmark {
             && segment.lsn <= at.lsn
             && at.lsn <= self.upto;
         let Some(last) = self.last.filter(|_| same) else {
-            let opens = header.opening.as_ref().is_some_and(|opening| {
-                opening.base == at.lsn && opening.first_seq == at.seq && segment.lsn == at.lsn
+            let opens = header.epoch_start.as_ref().is_some_and(|epoch_start| {
+                epoch_start.base == at.lsn
+                    && epoch_start.first_seq == at.seq
+                    && segment.lsn == at.lsn
             });
             return Ok(same && opens);
         };
@@ -111,7 +113,7 @@ impl Landmark {
         }
         let sector = u64::from(header.sector);
         let offset = sector.saturating_add(last.distance_from(segment.lsn));
-        let bytes = window.bytes(offset, sector)?;
+        let bytes = read_buffer.bytes(offset, sector)?;
         let Ok((frame, crc)) = Frame::decode(bytes, header.seed(), header.epoch, header.sector)
         else {
             return Ok(false);

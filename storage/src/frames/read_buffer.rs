@@ -12,19 +12,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
-use crate::faults::mutants::{Bug, planted};
+use crate::faults::mutants::{Mutant, planted};
 use crate::format::align_up;
 use crate::io::{Access, AlignedBuf, DIRECT_ALIGN, File, Io};
 
 /// Bytes read at once when nothing longer is asked for.
-pub const WINDOW_LEN: u64 = 1024 * 1024;
+pub const READ_LEN: u64 = 1024 * 1024;
 const ALIGN: u64 = DIRECT_ALIGN as u64;
 /// How often a direct read that is too short to go on is tried again.
 const MAX_STALLS: u32 = 64;
 
 /// A file, and the part of it that is in memory.
 #[derive(Debug)]
-pub struct Window {
+pub struct ReadBuffer {
     file: Arc<dyn File>,
     path: PathBuf,
     len: u64,
@@ -131,7 +131,7 @@ impl Default for Buffer {
     }
 }
 
-impl Window {
+impl ReadBuffer {
     /// Opens a regular file for reading; `direct` past the page cache, if that can be.
     ///
     /// # Errors
@@ -144,13 +144,13 @@ impl Window {
             file,
             path: path.to_owned(),
             len,
-            chunk: WINDOW_LEN,
+            chunk: READ_LEN,
             limit: u64::MAX,
             buffer: Buffer::new(),
         })
     }
 
-    /// The same, reading `chunk` bytes at once instead of [`WINDOW_LEN`].
+    /// The same, reading `chunk` bytes at once instead of [`READ_LEN`].
     #[must_use]
     pub fn with_chunk(mut self, chunk: u64) -> Self {
         self.chunk = chunk;
@@ -270,7 +270,7 @@ impl Window {
         while let Some(rest) = self.buffer.rest(done, want).filter(|rest| !rest.is_empty()) {
             match self.file.read_at(rest, start + done as u64) {
                 Ok(0) => break,
-                Err(_) if planted(Bug::ReadErrorIsEnd) => break,
+                Err(_) if planted(Mutant::ReadErrorIsEnd) => break,
                 Ok(count) => {
                     let reached = done + count;
                     if start + reached as u64 >= self.len {
@@ -311,7 +311,7 @@ pub fn to_usize(len: u64) -> usize {
 mod tests {
     use std::path::Path;
 
-    use super::{Buffer, Window, to_usize};
+    use super::{Buffer, ReadBuffer, to_usize};
     use crate::io::Io;
     use crate::io::sim::SimDisk;
 
@@ -345,32 +345,32 @@ mod tests {
             let disk = SimDisk::new(1);
             disk.write_file(path, &bytes);
             let io = disk.process();
-            let mut window = Window::open(io.as_ref() as &dyn Io, path, direct).unwrap();
-            window = window.with_chunk(8 * 1024);
-            window.set_limit(1);
+            let mut read_buffer = ReadBuffer::open(io.as_ref() as &dyn Io, path, direct).unwrap();
+            read_buffer = read_buffer.with_chunk(8 * 1024);
+            read_buffer.set_limit(1);
             let (mut next, mut limit, mut other) = (numbers(), 1, Buffer::new());
             let mut held = std::collections::VecDeque::new();
             for _ in 0..20_000 {
                 let (offset, len) = (next(LEN + 10), next(20_000));
                 match next(10) {
-                    0 => window.forget(),
-                    1 => window.swap(&mut other),
+                    0 => read_buffer.forget(),
+                    1 => read_buffer.swap(&mut other),
                     2 => {
                         limit = (limit + next(100)).min(LEN);
-                        window.set_limit(limit);
+                        read_buffer.set_limit(limit);
                     }
                     3..6 => {
                         let near = offset.min(limit);
-                        window.extend(near, len).unwrap();
-                        assert!(window.holds(near, len));
+                        read_buffer.extend(near, len).unwrap();
+                        assert!(read_buffer.holds(near, len));
                     }
                     _ => {}
                 }
                 let expected = slice(&bytes, offset, len, limit);
-                let found = window.bytes(offset, len).unwrap();
+                let found = read_buffer.bytes(offset, len).unwrap();
                 assert!(found == expected, "{len} at {offset}, {limit}");
                 if next(3) == 0 {
-                    held.push_back((window.share(offset, len).unwrap(), expected));
+                    held.push_back((read_buffer.share(offset, len).unwrap(), expected));
                 }
                 // Held for a while, or let go at once.
                 held.drain(..held.len().saturating_sub(to_usize(next(8))));
@@ -387,16 +387,16 @@ mod tests {
         let disk = SimDisk::new(1);
         disk.write_file(path, &contents());
         let io = disk.process();
-        let mut window = Window::open(io.as_ref() as &dyn Io, path, true).unwrap();
-        window = window.with_chunk(8 * 1024);
-        let first = window.share(0, 8 * 1024).unwrap();
-        let second = window.share(100, 8).unwrap();
+        let mut read_buffer = ReadBuffer::open(io.as_ref() as &dyn Io, path, true).unwrap();
+        read_buffer = read_buffer.with_chunk(8 * 1024);
+        let first = read_buffer.share(0, 8 * 1024).unwrap();
+        let second = read_buffer.share(100, 8).unwrap();
         assert_eq!(first[100..108].as_ptr(), second.as_ptr(), "no copy");
-        let other = window.share(16 * 1024, 8 * 1024).unwrap();
+        let other = read_buffer.share(16 * 1024, 8 * 1024).unwrap();
         assert_ne!(other.as_ptr(), first.as_ptr());
         let before = other.as_ptr();
         drop(other);
-        let again = window.share(32 * 1024, 8 * 1024).unwrap();
+        let again = read_buffer.share(32 * 1024, 8 * 1024).unwrap();
         assert_eq!(again.as_ptr(), before, "nobody had it any more");
     }
 
@@ -409,18 +409,18 @@ mod tests {
         let mut next = numbers();
         for _ in 0..2_000 {
             disk.write_file(path, &old);
-            let mut window = Window::open(io.as_ref() as &dyn Io, path, true).unwrap();
-            window = window.with_chunk(8 * 1024);
+            let mut read_buffer = ReadBuffer::open(io.as_ref() as &dyn Io, path, true).unwrap();
+            read_buffer = read_buffer.with_chunk(8 * 1024);
             let (first, len) = (next(LEN / 2), 8 * 1024 + next(10_000));
-            assert!(window.bytes(first, len).unwrap() == slice(&old, first, len, LEN));
+            assert!(read_buffer.bytes(first, len).unwrap() == slice(&old, first, len, LEN));
             disk.write_file(path, &new);
             let held = (first + len).next_multiple_of(4096);
             let (offset, end) = (first + next(held - first), held + 1 + next(10_000));
             if next(2) == 0 {
-                window.extend(first, end - first).unwrap();
-                assert!(window.bytes(first, 1).unwrap() == slice(&old, first, 1, LEN));
+                read_buffer.extend(first, end - first).unwrap();
+                assert!(read_buffer.bytes(first, 1).unwrap() == slice(&old, first, 1, LEN));
             }
-            let found = window.bytes(offset, end - offset).unwrap();
+            let found = read_buffer.bytes(offset, end - offset).unwrap();
             let (found_old, found_new) = found.split_at(to_usize(held - offset));
             assert!(found_old == slice(&old, offset, held - offset, LEN));
             assert!(found_new == slice(&new, held, end - held, LEN));

@@ -8,7 +8,7 @@ use crate::error::{FrameDamage, Result};
 use crate::format::{
     Entries, FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header, LowWater, Seed, all_zero,
 };
-use crate::frames::read_buffer::{Buffer, Window, to_usize};
+use crate::frames::read_buffer::{Buffer, ReadBuffer, to_usize};
 use crate::position::{Epoch, Lsn, Seq};
 
 /// A batch has at most so many frames.
@@ -65,7 +65,7 @@ pub enum Start {
         cursor: Cursor,
     },
     /// What an opening says: its base, and the Seq there.
-    Opening {
+    EpochStart {
         /// LSN of the segment's first byte after the header.
         base: Lsn,
         /// Number of its first entry.
@@ -129,13 +129,13 @@ pub struct Batch {
 
 impl Batch {
     /// Bytes of memory for its frames' bytes, used or not. Never less after a
-    /// [`Walk::gather`].
+    /// [`FrameReader::gather`].
     #[must_use]
     pub fn memory_len(&self) -> u64 {
         self.buffer.memory_len()
     }
 
-    /// The body of one of its frames, and the padding; checked as [`Walk::step`] does.
+    /// The body of one of its frames, and the padding; checked as [`FrameReader::step`] does.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -166,15 +166,15 @@ pub enum Step<'a> {
 
 /// A walk over one segment.
 #[derive(Debug)]
-pub struct Walk {
+pub struct FrameReader {
     /// The segment's file.
-    pub window: Window,
+    pub read_buffer: ReadBuffer,
     seed: Seed,
     epoch: Epoch,
     sector: u32,
     start: Start,
     at: Option<Cursor>,
-    ceiling: Lsn,
+    end_lsn: Lsn,
     offset: u64,
     sealed: Option<End>,
 }
@@ -185,25 +185,25 @@ struct Checked {
     last_entry: Option<(Lsn, Seq)>,
 }
 
-impl Walk {
-    /// A walk over the frames below `ceiling`.
+impl FrameReader {
+    /// A walk over the frames below `end_lsn`.
     #[must_use]
-    pub fn new(window: Window, header: &Header, start: Start, ceiling: Lsn) -> Self {
+    pub fn new(read_buffer: ReadBuffer, header: &Header, start: Start, end_lsn: Lsn) -> Self {
         let sector = u64::from(header.sector);
         let (at, offset) = match start {
             Start::At { base, cursor } => {
                 (Some(cursor), sector.saturating_add(cursor.lsn.distance_from(base)))
             }
-            Start::Opening { .. } | Start::FirstFrame => (None, sector),
+            Start::EpochStart { .. } | Start::FirstFrame => (None, sector),
         };
         Self {
-            window,
+            read_buffer,
             seed: header.seed(),
             epoch: header.epoch,
             sector: header.sector,
             start,
             at,
-            ceiling,
+            end_lsn,
             offset,
             sealed: None,
         }
@@ -222,9 +222,9 @@ impl Walk {
         self.at
     }
 
-    /// From now on frames below `ceiling` are given.
-    pub fn set_ceiling(&mut self, ceiling: Lsn) {
-        self.ceiling = ceiling;
+    /// From now on frames below `end_lsn` are given.
+    pub fn set_end_lsn(&mut self, end_lsn: Lsn) {
+        self.end_lsn = end_lsn;
     }
 
     /// The seed of the segment's frames.
@@ -248,7 +248,7 @@ impl Walk {
         let Checked { frame, crc, last_entry } = checked;
         let Located { offset, before, after, .. } = self.pass(frame, crc);
         let len = frame.disk_len(self.sector);
-        let body = self.window.bytes(offset + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN)?;
+        let body = self.read_buffer.bytes(offset + FRAME_HEADER_LEN, len - FRAME_HEADER_LEN)?;
         Ok(Step::Frame(Found { frame, offset, body, before, after, last_entry }))
     }
 
@@ -285,26 +285,26 @@ impl Walk {
     pub fn gather(&mut self, batch: &mut Batch) -> Result<Option<End>> {
         batch.frames.clear();
         batch.segment = Some((self.seed, self.sector));
-        self.window.swap(&mut batch.buffer);
-        self.window.forget();
+        self.read_buffer.swap(&mut batch.buffer);
+        self.read_buffer.forget();
         let gathered = self.gather_in_window(&mut batch.frames);
-        self.window.swap(&mut batch.buffer);
+        self.read_buffer.swap(&mut batch.buffer);
         gathered
     }
 
     fn gather_in_window(&mut self, frames: &mut Vec<Located>) -> Result<Option<End>> {
-        let chunk_end = self.offset.saturating_add(self.window.chunk());
+        let chunk_end = self.offset.saturating_add(self.read_buffer.chunk());
         let sector = u64::from(self.sector);
         // Without a look at the chunk, blocks longer than a sector could lead from each frame
         // to the next one.
         while frames.len() < MAX_BATCH
             && (frames.is_empty()
-                || (self.offset < chunk_end && self.window.holds(self.offset, sector)))
+                || (self.offset < chunk_end && self.read_buffer.holds(self.offset, sector)))
         {
             match self.skip()? {
                 Ok(located) => {
                     // The header vouches for the length, and the file holds it.
-                    self.window.extend(located.offset, located.frame.disk_len(self.sector))?;
+                    self.read_buffer.extend(located.offset, located.frame.disk_len(self.sector))?;
                     frames.push(located);
                 }
                 Err(end) => return Ok(Some(end)),
@@ -330,8 +330,8 @@ impl Walk {
         let offset = self.offset;
         self.offset += frame.disk_len(self.sector);
         match frame.kind {
-            FrameKind::SealRotated => self.sealed = Some(End::Rotated),
-            FrameKind::SealClosed => self.sealed = Some(End::Closed),
+            FrameKind::SegmentEnd => self.sealed = Some(End::Rotated),
+            FrameKind::CleanShutdown => self.sealed = Some(End::Closed),
             FrameKind::Data | FrameKind::Promise => {}
         }
         Located { frame, offset, before, after }
@@ -339,11 +339,11 @@ impl Walk {
 
     fn end_before_reading(&self) -> Option<End> {
         let known = match self.start {
-            Start::Opening { base, .. } => Some(base),
+            Start::EpochStart { base, .. } => Some(base),
             Start::At { .. } | Start::FirstFrame => None,
         };
         let lsn = self.at.map(|at| at.lsn).or(known);
-        if lsn.is_some_and(|lsn| lsn >= self.ceiling) {
+        if lsn.is_some_and(|lsn| lsn >= self.end_lsn) {
             return Some(End::Ceiling);
         }
         self.sealed
@@ -358,7 +358,7 @@ impl Walk {
         // The header vouches for the length, and the file holds it: only now it is read.
         let len = frame.disk_len(self.sector);
         let seed = self.seed;
-        let bytes = self.window.bytes(self.offset, len)?;
+        let bytes = self.read_buffer.bytes(self.offset, len)?;
         let Some(body) =
             bytes.get(to_usize(FRAME_HEADER_LEN)..).filter(|_| bytes.len() as u64 == len)
         else {
@@ -372,7 +372,7 @@ impl Walk {
 
     fn check_header(&mut self) -> Result<Result<(Frame, u32), End>> {
         let (seed, epoch, sector) = (self.seed, self.epoch, self.sector);
-        let bytes = self.window.bytes(self.offset, u64::from(sector))?;
+        let bytes = self.read_buffer.bytes(self.offset, u64::from(sector))?;
         if bytes.is_empty() {
             return Ok(Err(End::Damage(FrameDamage::EndOfFile)));
         }
@@ -389,20 +389,20 @@ impl Walk {
         };
         let expected = match (self.at, self.start) {
             (Some(at), _) => at,
-            (None, Start::Opening { base, seq }) => Cursor { lsn: base, seq, ..found },
+            (None, Start::EpochStart { base, seq }) => Cursor { lsn: base, seq, ..found },
             (None, _) => found,
         };
         if let Some(damage) = found.mismatch(&expected) {
             return Ok(Err(End::Damage(damage)));
         }
-        if frame.lsn >= self.ceiling {
+        if frame.lsn >= self.end_lsn {
             return Ok(Err(End::Ceiling));
         }
-        if frame.end(sector) > self.ceiling {
+        if frame.end(sector) > self.end_lsn {
             return Ok(Err(End::Damage(FrameDamage::Boundary)));
         }
         let len = frame.disk_len(sector);
-        if self.offset.saturating_add(len) > self.window.len() {
+        if self.offset.saturating_add(len) > self.read_buffer.len() {
             return Ok(Err(End::Damage(FrameDamage::Length)));
         }
         Ok(Ok((frame, crc)))

@@ -3,37 +3,37 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::faults::mutants::{Bug, planted};
+use crate::faults::mutants::{Mutant, planted};
 use crate::format::{Cut, Header, LowWater};
 use crate::position::{Epoch, Lsn};
 use crate::range::Position;
 
 /// The cuts of a log's epochs, for positions that users keep together with their epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct History {
+pub struct Timeline {
     low_water: LowWater,
     cuts: BTreeMap<Epoch, Lsn>,
 }
 
-impl History {
+impl Timeline {
     /// What the headers of the live segments say.
     #[must_use]
     pub fn new<'a>(low_water: LowWater, headers: impl IntoIterator<Item = &'a Header>) -> Self {
-        let mut history = Self { low_water, cuts: BTreeMap::new() };
+        let mut timeline = Self { low_water, cuts: BTreeMap::new() };
         for header in headers {
-            if let Some(opening) = &header.opening {
-                // The list carries the cuts of openings that were purged.
-                for cut in &opening.cuts {
-                    history.cuts.insert(cut.epoch, cut.cut_at);
+            if let Some(epoch_start) = &header.epoch_start {
+                // The list carries the cuts of epoch_starts that were purged.
+                for cut in &epoch_start.cuts {
+                    timeline.cuts.insert(cut.epoch, cut.cut_at);
                 }
-                history.cuts.insert(header.epoch, opening.cut_at);
+                timeline.cuts.insert(header.epoch, epoch_start.cut_at);
             }
         }
         // An opening that was purged cut the log at or below the mark.
         if low_water.epoch > Epoch(1) {
-            history.cuts.entry(low_water.epoch).or_insert(low_water.lsn);
+            timeline.cuts.entry(low_water.epoch).or_insert(low_water.lsn);
         }
-        history
+        timeline
     }
 
     /// Adds the cut of a new epoch.
@@ -77,7 +77,7 @@ impl History {
     /// # Errors
     /// [`Error::Diverged`].
     pub fn check_read(&self, epoch: Epoch, lsn: Lsn) -> Result<()> {
-        self.check_cuts(epoch, lsn, |cut_at| lsn > cut_at && !planted(Bug::ReaderNeverDiverges))
+        self.check_cuts(epoch, lsn, |cut_at| lsn > cut_at && !planted(Mutant::ReaderNeverDiverges))
     }
 
     fn check_cuts(&self, epoch: Epoch, lsn: Lsn, is_lost: impl Fn(Lsn) -> bool) -> Result<()> {
@@ -91,28 +91,28 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use super::History;
+    use super::Timeline;
     use crate::error::Error;
     use crate::format::LowWater;
     use crate::position::{Epoch, Lsn};
 
     /// Epochs 2, 3 and 4 cut at 500, 900 and 2000.
-    fn history(low_water: LowWater) -> History {
-        let mut history = History::new(low_water, []);
+    fn timeline(low_water: LowWater) -> Timeline {
+        let mut timeline = Timeline::new(low_water, []);
         for (epoch, cut_at) in [(2, 500), (3, 900), (4, 2000)] {
-            history.push(Epoch(epoch), Lsn(cut_at));
+            timeline.push(Epoch(epoch), Lsn(cut_at));
         }
-        history
+        timeline
     }
 
     #[test]
     fn position_is_valid_below_the_cut_of_every_later_epoch() {
-        let history = history(LowWater::START);
+        let timeline = timeline(LowWater::START);
         for epoch in 1..=4 {
             for lsn in 0..3000 {
                 let cuts = [(2, 500), (3, 900), (4, 2000)];
                 let lost = cuts.iter().any(|(by, cut_at)| *by > epoch && lsn >= *cut_at);
-                let found = history.check(Epoch(epoch), Lsn(lsn));
+                let found = timeline.check(Epoch(epoch), Lsn(lsn));
                 assert_eq!(found.is_err(), lost, "({epoch}, {lsn})");
             }
         }
@@ -122,10 +122,10 @@ mod tests {
     fn cuts_below_the_low_water_mark_need_not_be_recorded() {
         // Epoch 3 wrote on to 1500, and everything below 1000 was purged.
         let low_water = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
-        let whole = history(low_water);
+        let whole = timeline(low_water);
         let recorded = whole.cuts();
         assert_eq!(recorded.len(), 2);
-        let mut reopened = History::new(low_water, []);
+        let mut reopened = Timeline::new(low_water, []);
         for cut in recorded {
             reopened.push(cut.epoch, cut.cut_at);
         }
@@ -144,12 +144,12 @@ mod tests {
     fn cut_below_the_mark_is_still_known_when_the_mark_moves_to_the_next_opening() {
         // Epoch 3 cut at 900 and wrote on; its opening was purged. Then epoch 4 took over
         // from 1800 on, cut at 2000, and everything below its opening was purged.
-        let mut before = History::new(LowWater::START, []);
+        let mut before = Timeline::new(LowWater::START, []);
         before.push(Epoch(3), Lsn(900));
         let mark = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
-        for before in [History { low_water: mark, ..before }, History::new(mark, [])] {
+        for before in [Timeline { low_water: mark, ..before }, Timeline::new(mark, [])] {
             let mark = LowWater { lsn: Lsn(1800), epoch: Epoch(4), ..LowWater::START };
-            let mut after = History::new(mark, []);
+            let mut after = Timeline::new(mark, []);
             for cut in before.cuts() {
                 after.push(cut.epoch, cut.cut_at);
             }

@@ -154,7 +154,7 @@ impl World<'_> {
             let checkpoints = scope.spawn(|| {
                 while !has_ended.load(Ordering::Acquire) {
                     match store.checkpoint() {
-                        Ok(_) | Err(Error::Checkpoint(CheckpointError::NotPromised { .. })) => {}
+                        Ok(_) | Err(Error::Checkpoint(CheckpointError::NotMarked { .. })) => {}
                         Err(error) if fails_with_the_disk(&error) => return Ok(()),
                         Err(error) => return Err(format!("checkpoint failed: {error:?}")),
                     }

@@ -326,7 +326,7 @@ impl Store {
                 }
                 Ok(_) => self.all_durable(&store),
                 // The last segment is full to its last sector.
-                Err(Error::Checkpoint(CheckpointError::NotPromised { .. })) => {}
+                Err(Error::Checkpoint(CheckpointError::NotMarked { .. })) => {}
                 Err(error) => self.failed(&error)?,
             },
             Operation::Close | Operation::Kill | Operation::PowerLoss => {

@@ -27,7 +27,7 @@ pub(super) struct Files {
 }
 
 /// What a history shows, and how it comes about.
-type History = (&'static str, fn(&SimDisk));
+type Timeline = (&'static str, fn(&SimDisk));
 /// Number, kind and payload of an entry.
 pub(super) type Entry = (Seq, u16, Vec<u8>);
 
@@ -62,8 +62,8 @@ pub(super) fn small() -> &'static [Files] {
     })
 }
 
-fn play(histories: &[History]) -> Vec<Files> {
-    let make = |(name, play): &History| {
+fn play(histories: &[Timeline]) -> Vec<Files> {
+    let make = |(name, play): &Timeline| {
         let disk = SimDisk::new(1);
         play(&disk);
         disk.kill();

@@ -88,7 +88,7 @@ fn frames(file: &mut [u8], sector: usize, mut chain: Option<&mut Renewed>) {
 }
 
 fn is_seal(frame: &[u8]) -> bool {
-    [FrameKind::SealRotated, FrameKind::SealClosed]
+    [FrameKind::SegmentEnd, FrameKind::CleanShutdown]
         .iter()
         .any(|kind| frame.get(KIND) == Some(&(*kind as u16).to_le_bytes()))
 }
@@ -107,7 +107,7 @@ pub(super) const fn any_frame() -> Frame {
         body_len: 8,
         body_crc: 0,
         lsn: Lsn(0),
-        promise: Lsn(0),
+        durable_lsn: Lsn(0),
         first_seq: Seq(1),
         entry_count: 1,
         epoch: Epoch(1),

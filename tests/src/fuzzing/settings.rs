@@ -91,7 +91,7 @@ impl Settings {
         options = set(options, flush, |options, value| options.flush_interval(ns(value)));
         options = set(options, sync, |options, value| options.sync_interval(ns(value)));
         options = set(options, balanced, |options, value| options.balanced_interval(ns(value)));
-        options = set(options, idle, |options, value| options.idle_promise(ns(value)));
+        options = set(options, idle, |options, value| options.idle_mark(ns(value)));
         options = set(options, self.sector, |options, value| {
             options.sector(u32::try_from(value).unwrap_or(u32::MAX))
         });

@@ -163,7 +163,7 @@ impl World {
             then.seq >= seq && then.map.len() as u64 == taken.records
         };
         match taken {
-            Ok(taken) if !self.history.iter().any(|then| were(&taken, then)) => {
+            Ok(taken) if !self.timeline.iter().any(|then| were(&taken, then)) => {
                 Err(format!("I35: {taken:?}, but there are {}", self.map.len()))
             }
             Ok(_) => {

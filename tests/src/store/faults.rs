@@ -82,7 +82,7 @@ impl World {
     pub(super) fn is_checkpoint_excused(&mut self, error: &Error) -> bool {
         match error {
             // The segment is full to its last sector.
-            Error::Checkpoint(CheckpointError::NotPromised { .. }) => true,
+            Error::Checkpoint(CheckpointError::NotMarked { .. }) => true,
             Error::Checkpoint(CheckpointError::Io { .. }) | Error::Log(LogError::Io { .. })
                 if self.faulty =>
             {

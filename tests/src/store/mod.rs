@@ -19,8 +19,8 @@
 //! faults        what fails on the disk, and what that excuses
 //! ```
 
-mod amid;
 mod checkpoints;
+mod during;
 mod faults;
 mod operations;
 mod oracle;
@@ -138,7 +138,7 @@ pub(crate) struct World {
     two_stand: bool,
     map: Map,
     /// The first is what the last open showed.
-    history: Vec<Moment>,
+    timeline: Vec<Moment>,
     /// The map after each entry that ended an operation, by the entry's number.
     maps: BTreeMap<u64, Map>,
     receipts: Vec<Receipt>,
@@ -197,7 +197,7 @@ impl seeds::World for World {
             max_records,
             max_pages,
             map: Map::new(),
-            history: Vec::new(),
+            timeline: Vec::new(),
             maps: BTreeMap::from([(0, Map::new())]),
             receipts: Vec::new(),
             base: 0,
@@ -209,7 +209,7 @@ impl seeds::World for World {
     }
 
     fn play(&mut self) -> Result<(), Violation> {
-        self.history.push(Moment { seq: 0, map: Map::new() });
+        self.timeline.push(Moment { seq: 0, map: Map::new() });
         for _ in 0..self.rng.within(2, 5) {
             let kind = self.kind();
             let store = self.open()?;

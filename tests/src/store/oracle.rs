@@ -31,17 +31,17 @@ impl World {
             Some(map) => map,
             None => self.maps.get(&seq).cloned().ok_or("I32: nobody knows the map")?,
         };
-        match self.history.iter().position(|moment| moment.seq == seq) {
-            Some(at) if self.history[at].map != self.map => {
+        match self.timeline.iter().position(|moment| moment.seq == seq) {
+            Some(at) if self.timeline[at].map != self.map => {
                 return Err(format!("I32: after entry {seq} the log says something else"));
             }
-            Some(at) => self.tally.lost_operations += (self.history.len() - 1 - at) as u64,
+            Some(at) => self.tally.lost_operations += (self.timeline.len() - 1 - at) as u64,
             // Records are reclaimed, and expire, one by one.
             None if self.reclaims || self.tally.expired > 0 => {}
             None => return Err(format!("I20d: entry {seq} is the last: a change was cut in two")),
         }
         (self.base, self.durable, self.written) = (seq, seq, seq);
-        self.history = vec![Moment { seq, map: self.map.clone() }];
+        self.timeline = vec![Moment { seq, map: self.map.clone() }];
         self.receipts.clear();
         self.in_use = (self.map.len() as u64, pages(&self.map));
         let (records, pages) = self.in_use;
@@ -67,8 +67,8 @@ impl World {
         self.compare_quota(store)?;
         let seq = self.seq(store);
         self.maps.insert(seq, self.map.clone());
-        if self.history.last().is_none_or(|last| last.seq != seq) {
-            self.history.push(Moment { seq, map: self.map.clone() });
+        if self.timeline.last().is_none_or(|last| last.seq != seq) {
+            self.timeline.push(Moment { seq, map: self.map.clone() });
         }
         Ok(())
     }
@@ -101,7 +101,7 @@ impl World {
                 self.map.len()
             ));
         }
-        if stats.records_high > self.max_records.max(self.history[0].map.len() as u64) {
+        if stats.records_high > self.max_records.max(self.timeline[0].map.len() as u64) {
             return Err(format!("I31: {stats:?}: more than may be"));
         }
         // A store that was opened above its quota stays there, or makes way.

@@ -15,7 +15,7 @@ fn config(write_through: bool, depth: usize) -> Config {
         balanced_interval: 100 * MS,
         balanced_entries: 50,
         balanced_max_unsynced: 32 * SECTOR,
-        idle_promise: 50 * MS,
+        idle_mark: 50 * MS,
         spares: 1,
     }
 }
@@ -415,24 +415,28 @@ fn write_above_a_plain_one_of_the_segment_before_is_durable_by_itself() {
 fn secured_is_only_what_a_durable_frame_promises() {
     for write_through in [false, true] {
         let mut world = World::new(config(write_through, 2));
-        let mut secured = Lsn(0);
+        let mut persisted_mark = Lsn(0);
         for _ in 0..2 {
             let lsn = world.append(1, false);
             world.request(lsn);
             world.finish();
-            assert_eq!(world.core.secured(), secured, "its own frame does not promise it");
-            secured = world.marks.synced;
+            assert_eq!(
+                world.core.persisted_mark(),
+                persisted_mark,
+                "its own frame does not promise it"
+            );
+            persisted_mark = world.marks.synced;
         }
         for _ in 0..2 {
             // Without an idle moment, and again for the frame of the promise itself.
             world.core.request_promise();
             world.finish();
-            assert_eq!(world.core.secured(), secured);
-            assert_eq!(world.marks.synced, secured.plus(SECTOR));
-            secured = world.marks.synced;
+            assert_eq!(world.core.persisted_mark(), persisted_mark);
+            assert_eq!(world.marks.synced, persisted_mark.plus(SECTOR));
+            persisted_mark = world.marks.synced;
         }
         world.finish();
-        assert_eq!(world.marks.synced, secured, "a promise does not call for another");
+        assert_eq!(world.marks.synced, persisted_mark, "a promise does not call for another");
     }
 }
 
@@ -462,12 +466,12 @@ fn promise_without_room_waits_for_the_next_segment() {
     world.finish();
     world.now = 50 * MS;
     world.core.tick(world.now, Tail { end: world.end, ..Tail::default() });
-    let promise = Some(Action::SealEmpty(FrameKind::Promise));
-    assert_eq!(world.core.next(), promise);
+    let durable_lsn = Some(Action::SealEmpty(FrameKind::Promise));
+    assert_eq!(world.core.next(), durable_lsn);
     world.core.no_room_for(FrameKind::Promise);
     assert_eq!((world.core.next(), world.core.deadline()), (None, None));
     world.core.spare_ready();
-    assert_eq!(world.core.next(), promise);
+    assert_eq!(world.core.next(), durable_lsn);
 }
 
 #[test]
@@ -482,7 +486,7 @@ fn close_makes_everything_durable_and_seals_last() {
         assert!(world.core.is_closed());
         assert_eq!(world.marks.synced, Lsn(21 * SECTOR));
         let last = world.frames.last().unwrap();
-        assert_eq!((last.1.kind, last.2), (FrameKind::SealClosed, Truth::Durable));
+        assert_eq!((last.1.kind, last.2), (FrameKind::CleanShutdown, Truth::Durable));
     }
 }
 
@@ -736,8 +740,8 @@ fn seal_without_room_ends_the_log_and_a_promise_without_room_does_not() {
     world.core.no_room_for(FrameKind::Promise);
     assert!(!world.core.is_closed());
     world.core.close();
-    assert_eq!(world.core.next(), Some(Action::SealEmpty(FrameKind::SealClosed)));
-    world.core.no_room_for(FrameKind::SealClosed);
+    assert_eq!(world.core.next(), Some(Action::SealEmpty(FrameKind::CleanShutdown)));
+    world.core.no_room_for(FrameKind::CleanShutdown);
     assert_eq!((world.core.next(), world.core.is_closed()), (None, true));
 }
 

@@ -113,7 +113,8 @@ pub(crate) struct Parts {
 
 impl Driver {
     pub(crate) fn new(parts: Parts) -> Self {
-        let base = parts.header.opening.as_ref().map_or(Lsn::ZERO, |opening| opening.base);
+        let base =
+            parts.header.epoch_start.as_ref().map_or(Lsn::ZERO, |epoch_start| epoch_start.base);
         Self {
             core: parts.core,
             counters: parts.counters,
@@ -237,7 +238,7 @@ impl Driver {
         );
         self.wall_ns = self.wall_ns.max(self.io.wall_ns());
         let stamp = Stamp {
-            promise: if closed.kind.is_seal() { closed.start } else { self.core.synced() },
+            durable_lsn: if closed.kind.is_seal() { closed.start } else { self.core.synced() },
             epoch: self.epoch,
             wall_ns: self.wall_ns,
             chain: self.chain,
@@ -343,11 +344,11 @@ impl Driver {
         let mut sector = AlignedBuf::zeroed(self.sector as usize);
         let (_, body) = sector.split_at(FRAME_HEADER_BYTES);
         let frame = Frame {
-            kind: FrameKind::SealRotated,
+            kind: FrameKind::SegmentEnd,
             body_len: 0,
             body_crc: segment.seed.body_crc(&[body]),
             lsn: end,
-            promise: end,
+            durable_lsn: end,
             first_seq,
             entry_count: 0,
             epoch: self.epoch,
@@ -363,7 +364,7 @@ impl Driver {
             segment: number,
             offset,
             bytes: RingBytes::from_heap(sector),
-            kind: FrameKind::SealRotated,
+            kind: FrameKind::SegmentEnd,
             dsync: false,
             stalls: 0,
         });
@@ -447,7 +448,7 @@ impl Driver {
         if count == len {
             let kind = pending.kind;
             self.pending.swap_remove(index);
-            if kind == FrameKind::SealRotated {
+            if kind == FrameKind::SegmentEnd {
                 self.open.retain(|open| open.number != segment);
             }
             self.core.completed(op);

@@ -49,11 +49,12 @@ impl SpareMaker {
     pub(crate) fn new(
         io: Arc<dyn Io>,
         dir: PathBuf,
-        opening: &Header,
+        epoch_start: &Header,
         len: u64,
         direct: bool,
     ) -> Self {
-        let header = Header { previous_nonce: opening.nonce, opening: None, ..opening.clone() };
+        let header =
+            Header { previous_nonce: epoch_start.nonce, epoch_start: None, ..epoch_start.clone() };
         Self { io, dir, header, len, direct }
     }
 

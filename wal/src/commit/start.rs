@@ -40,7 +40,7 @@ impl Commit {
             lsn: recovered.next_lsn,
             seq: recovered.next_seq,
             segment: header.number,
-            base: header.opening.as_ref().map_or(Lsn::ZERO, |opening| opening.base),
+            base: header.epoch_start.as_ref().map_or(Lsn::ZERO, |epoch_start| epoch_start.base),
             room,
         };
         let ring = Ring::new(&options, start).map_err(Error::io("map memory for", &dir))?;
@@ -97,7 +97,7 @@ fn config(options: &Options, write_through: bool, depth: usize) -> Config {
         balanced_interval: ns(options.balanced_interval),
         balanced_entries: options.balanced_entries,
         balanced_max_unsynced: options.balanced_max_unsynced,
-        idle_promise: ns(options.idle_promise),
+        idle_mark: ns(options.idle_mark),
         spares: SPARES,
     }
 }

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use crate::commit::core::{self, Action, Config, Nanos, Op, Watermarks};
 use crate::ring::Closed;
 use bulla_storage::faults::failpoints::{Point, skip};
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::FrameKind;
 use bulla_storage::{Lsn, SegmentNumber};
 
@@ -146,15 +146,15 @@ impl Core {
     // Questions.
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.core.is_closed() || (planted(Bug::CloseDoesNotDrain) && self.is_closing)
+        self.core.is_closed() || (planted(Mutant::CloseDoesNotDrain) && self.is_closing)
     }
 
     pub(crate) fn synced(&self) -> Lsn {
         self.core.synced().max(self.overshot)
     }
 
-    pub(crate) fn secured(&self) -> Lsn {
-        if planted(Bug::PromiseInMemoryOnly) { self.synced() } else { self.core.secured() }
+    pub(crate) fn persisted_mark(&self) -> Lsn {
+        if planted(Mutant::MarkInMemoryOnly) { self.synced() } else { self.core.persisted_mark() }
     }
 
     // Actions.
@@ -224,11 +224,11 @@ impl Core {
             self.core.completed(op);
             return None;
         }
-        if planted(Bug::AckBeforeSync) {
+        if planted(Mutant::AckBeforeSync) {
             self.core.completed(op);
             self.acknowledged.push(op);
         }
-        if planted(Bug::SegmentSealedEarly) && self.is_last_sync_of(segment) {
+        if planted(Mutant::SegmentSealedEarly) && self.is_last_sync_of(segment) {
             let synced = self.told.synced;
             self.late_sync = Some(LateSync { op, segment, synced });
             self.core.completed(op);
@@ -244,7 +244,7 @@ impl Core {
                 return None;
             }
         }
-        let wrong = planted(Bug::SyncOfWrongSegment);
+        let wrong = planted(Mutant::SyncOfWrongSegment);
         Some(Action::Sync { op, segment: if wrong { self.newest } else { segment } })
     }
 
@@ -259,7 +259,7 @@ impl Core {
     // Watermarks.
 
     fn decide(&mut self, marks: Watermarks) {
-        if planted(Bug::WatermarkOvershoots) && marks.synced > self.decided.synced {
+        if planted(Mutant::WatermarkOvershoots) && marks.synced > self.decided.synced {
             self.overshot = self.overshot.max(marks.written);
         }
         self.decided = marks;
@@ -274,7 +274,7 @@ impl Core {
         let is_durable = |frame: &&Frame| frame.status == Status::Synced;
         let is_written =
             |frame: &&Frame| !matches!(frame.status, Status::Sealed | Status::InFlight { .. });
-        if planted(Bug::DsyncCoversBelow)
+        if planted(Mutant::DsyncCoversBelow)
             && self.frames.iter().any(|f| is_durable(&f) && f.closed.end <= marks.written)
         {
             self.overshot = self.overshot.max(marks.written);
@@ -285,7 +285,7 @@ impl Core {
             let last = self.frames.iter().rfind(is_written);
             marks.written = last.map_or(marks.written, |frame| frame.closed.end);
         }
-        if planted(Bug::BoundIgnored) {
+        if planted(Mutant::BoundIgnored) {
             marks.balanced = marks.written;
         }
         marks.synced = marks.synced.max(self.overshot);
@@ -304,8 +304,8 @@ impl Core {
 fn failpoint(kind: FrameKind, of_data: Point) -> Point {
     match kind {
         FrameKind::Data => of_data,
-        FrameKind::Promise => Point::PromiseSync,
-        FrameKind::SealClosed | FrameKind::SealRotated => Point::CloseSealSync,
+        FrameKind::Promise => Point::MarkSync,
+        FrameKind::CleanShutdown | FrameKind::SegmentEnd => Point::CloseSealSync,
     }
 }
 

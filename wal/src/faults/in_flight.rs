@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::commit::core::Op;
 use crate::commit::in_flight;
 use bulla_storage::faults::failpoints::{Point, skip};
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::io::{Completion, File, Queue, Request};
 
 #[derive(Debug)]
@@ -42,10 +42,10 @@ impl InFlight {
             }
             Request::Write { file, offset, bytes, .. } => {
                 let begin = *self.writes.entry(op).or_insert(*offset);
-                if planted(Bug::ShortWriteStaysPut) {
+                if planted(Mutant::ShortWriteStaysPut) {
                     *offset = begin;
                 }
-                if planted(Bug::RotationKeepsBase) {
+                if planted(Mutant::RotationKeepsBase) {
                     *offset += self.displacement(file, *offset + bytes.len() as u64);
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::ring::{self, Appended, Closed, Group, Refused, RingBytes, Stamp, Start};
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::{FrameKind, Seed};
 use bulla_storage::io::Io;
 use bulla_storage::{Level, Lsn, Options};
@@ -33,7 +33,7 @@ impl Ring {
 
     pub(crate) fn append(&self, group: Group<'_>, level: Level) -> Result<Appended, Refused> {
         // Only where there is room for all: who is refused appends all of the batch again.
-        let splits = planted(Bug::BatchSplit) && !self.is_full() && self.spares() > 0;
+        let splits = planted(Mutant::BatchSplit) && !self.is_full() && self.spares() > 0;
         let (last, before) = match group.entries {
             [before @ .., last] if splits => (last, before),
             _ => return self.ring.append(group, level),
@@ -64,18 +64,18 @@ impl Ring {
 
     pub(crate) fn free(&self, upto: Lsn) {
         let taken = Lsn(self.taken.load(Ordering::Relaxed));
-        self.ring.free(if planted(Bug::RingFreedBeforeWritten) { taken } else { upto });
+        self.ring.free(if planted(Mutant::RingFreedBeforeWritten) { taken } else { upto });
     }
 
     pub(crate) fn seal(&self, closed: &Closed, seed: Seed, mut stamp: Stamp) -> (RingBytes, u32) {
-        let opening = *self.chain.get_or_init(|| stamp.chain);
-        if planted(Bug::ChainStandsStill) {
-            stamp.chain = opening;
+        let epoch_start = *self.chain.get_or_init(|| stamp.chain);
+        if planted(Mutant::ChainStandsStill) {
+            stamp.chain = epoch_start;
         }
-        if planted(Bug::PromiseAheadOfDurable) {
-            stamp.promise = closed.start;
+        if planted(Mutant::MarkAheadOfDurable) {
+            stamp.durable_lsn = closed.start;
         }
-        if planted(Bug::WallTimeGoesBack) {
+        if planted(Mutant::WallTimeGoesBack) {
             stamp.wall_ns = self.io.wall_ns();
         }
         self.ring.seal(closed, seed, stamp)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::commit::spare::{self, ReadySegment, SpareRequest};
-use bulla_storage::faults::mutants::{Bug, either, planted};
+use bulla_storage::faults::mutants::{Mutant, either, planted};
 use bulla_storage::format::Header;
 use bulla_storage::io::Io;
 
@@ -16,12 +16,12 @@ impl SpareMaker {
     pub(crate) fn new(
         io: Arc<dyn Io>,
         dir: PathBuf,
-        opening: &Header,
+        epoch_start: &Header,
         len: u64,
         direct: bool,
     ) -> Self {
-        let mut maker = spare::SpareMaker::new(io, dir, opening, len, direct);
-        if planted(Bug::SpareForgetsPredecessor) {
+        let mut maker = spare::SpareMaker::new(io, dir, epoch_start, len, direct);
+        if planted(Mutant::SpareForgetsPredecessor) {
             maker.header.previous_nonce = 0;
         }
         Self(maker)
@@ -33,7 +33,7 @@ impl SpareMaker {
         is_wanted: &dyn Fn() -> bool,
     ) -> io::Result<ReadySegment> {
         let SpareRequest { number, zeroed } = request;
-        let number = either(number, Bug::SpareSkipsNumber, number.next());
+        let number = either(number, Mutant::SpareSkipsNumber, number.next());
         self.0.make(SpareRequest { number, zeroed }, is_wanted)
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use crate::commit::waiters;
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 
 #[derive(Debug)]
 pub(crate) struct Waiters(waiters::Waiters);
@@ -14,11 +14,11 @@ impl Waiters {
     }
 
     pub(crate) fn release_all(&self) -> bool {
-        !planted(Bug::PoisonWakesNobody) && self.0.release_all()
+        !planted(Mutant::PoisonWakesNobody) && self.0.release_all()
     }
 
     pub(crate) fn wake_async_waiters(&self) {
-        if !planted(Bug::TasksNotWoken) {
+        if !planted(Mutant::TasksNotWoken) {
             self.0.wake_async_waiters();
         }
     }

@@ -19,25 +19,25 @@
     clippy::cast_possible_truncation
 )]
 
-mod map;
-mod random;
-mod scout;
-mod track;
+mod cursor;
+mod durable_probe;
+mod index;
+mod lookup;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::map::{Disk, MAX_LOOKS, Map};
-use self::random::Random;
-use self::scout::Scout;
-use self::track::Track;
+use self::cursor::Track;
+use self::durable_probe::DurableProbe;
+use self::index::{Disk, MAX_LOOKS, Map};
+use self::lookup::Random;
 use crate::commit::published::Published;
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::{
     ENTRY_HEADER_LEN, Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind,
 };
-use bulla_storage::frames::read_buffer::WINDOW_LEN;
+use bulla_storage::frames::read_buffer::READ_LEN;
 use bulla_storage::frames::reader::{Cursor, End, Found, Step};
 use bulla_storage::io::Io;
 use bulla_storage::{
@@ -94,7 +94,7 @@ enum Bound {
     /// By the watermarks of the log in this process.
     Log(Arc<Published>),
     /// By the promises of another process's log.
-    Promises(Option<Box<Scout>>),
+    Promises(Option<Box<DurableProbe>>),
 }
 
 /// The frame whose entries are given out.
@@ -142,7 +142,7 @@ impl Reader {
     /// Takes no lock and changes nothing. What is durable it learns from the log's frames:
     /// with `Visibility::Durable` an entry appears once a later frame says that it is
     /// durable, at the latest the one that an idle log writes after
-    /// [`idle_promise`](crate::Options::idle_promise). What a writer that was killed has
+    /// [`idle_mark`](crate::Options::idle_mark). What a writer that was killed has
     /// not promised appears after its recovery.
     ///
     /// `range` is a [`Range`], or what becomes one: the [`Position`] to begin at, `lsn..`,
@@ -386,19 +386,19 @@ impl Reader {
         let Some(view) = current.next(body) else { return Ok(None) };
         let EntryView { lsn, seq, kind, payload, epoch, wall_ns } = view;
         let (at, len) = (lsn.distance_from(start) + ENTRY_HEADER_LEN, payload.len() as u64);
-        let payload = self.track.walk.window.share(offset + at, len)?;
+        let payload = self.track.frame_reader.read_buffer.share(offset + at, len)?;
         Ok(Some(Entry { lsn, seq, kind, payload, epoch, wall_ns }))
     }
 
     /// Goes past the next frame, or to where the frames go on; false when there is none.
     fn step(&mut self) -> Result<bool> {
         let (sector, intact) = (self.map.sector(), self.intact());
-        let walk = &mut self.track.walk;
-        let end = match walk.peek()? {
+        let frame_reader = &mut self.track.frame_reader;
+        let end = match frame_reader.peek()? {
             Ok(frame) if is_after(&self.skip, &frame, sector) && frame.end(sector) <= intact => {
-                return Ok(walk.skip()?.is_ok());
+                return Ok(frame_reader.skip()?.is_ok());
             }
-            Ok(_) => match walk.step()? {
+            Ok(_) => match frame_reader.step()? {
                 Step::Frame(Found { frame, .. })
                     if frame.kind != FrameKind::Data || is_after(&self.skip, &frame, sector) =>
                 {
@@ -417,9 +417,10 @@ impl Reader {
     /// Below it no frame's body can be torn: what is passed over there need not be read.
     fn intact(&self) -> Lsn {
         match (&self.bound, self.visibility) {
-            (Bound::Promises(scout), Visibility::Written) => {
-                scout.as_deref().map_or(Lsn::ZERO, Scout::durable).max(self.map.durable())
-            }
+            (Bound::Promises(durable_probe), Visibility::Written) => durable_probe
+                .as_deref()
+                .map_or(Lsn::ZERO, DurableProbe::durable)
+                .max(self.map.durable()),
             _ => Lsn::MAX,
         }
     }
@@ -451,7 +452,7 @@ impl Reader {
             return Ok(true);
         }
         // What is in memory may have been read before it was written.
-        self.track.walk.window.forget();
+        self.track.frame_reader.read_buffer.forget();
         if lsn >= durable {
             return Ok(false);
         }
@@ -465,9 +466,9 @@ impl Reader {
     /// There may be later epochs: goes on in them, if they took over what was read.
     fn renew(&mut self) -> Result<()> {
         let (epoch, lsn) = self.position();
-        self.map.history().check_read(epoch, lsn)?;
-        if let Bound::Promises(scout) = &mut self.bound {
-            *scout = None;
+        self.map.timeline().check_read(epoch, lsn)?;
+        if let Bound::Promises(durable_probe) = &mut self.bound {
+            *durable_probe = None;
         }
         if !self.track.renew(&self.map) {
             self.locate()?;
@@ -483,7 +484,7 @@ impl Reader {
             return Err(purged(&self.map, lsn.into()));
         }
         let begin = self.map.locate(&self.disk, false, |first| first.lsn <= lsn)?;
-        let track = Track::open(&self.disk, &self.map, begin, WINDOW_LEN)?;
+        let track = Track::open(&self.disk, &self.map, begin, READ_LEN)?;
         self.track = track.ok_or_else(|| purged(&self.map, lsn.into()))?;
         self.skip.lsn = lsn;
         Ok(())
@@ -495,11 +496,11 @@ impl Reader {
             (Bound::Log(published), Visibility::Written) if !published.is_poisoned() => {
                 Ok(published.written())
             }
-            (Bound::Log(published), _) if planted(Bug::ReaderShowsWritten) => {
+            (Bound::Log(published), _) if planted(Mutant::ReaderShowsWritten) => {
                 Ok(published.written())
             }
             (Bound::Log(published), _) => Ok(published.synced()),
-            (Bound::Promises(_), visibility) => self.scout(lsn, visibility),
+            (Bound::Promises(_), visibility) => self.durable_probe(lsn, visibility),
         }
     }
 
@@ -508,31 +509,31 @@ impl Reader {
         match &self.bound {
             // Of a log in this process what is written is there, too.
             Bound::Log(_) => self.mark(lsn),
-            Bound::Promises(_) => self.scout(lsn, Visibility::Durable),
+            Bound::Promises(_) => self.durable_probe(lsn, Visibility::Durable),
         }
     }
 
-    fn scout(&mut self, lsn: Lsn, visibility: Visibility) -> Result<Lsn> {
-        let Self { disk, map, bound: Bound::Promises(scout), .. } = self else {
+    fn durable_probe(&mut self, lsn: Lsn, visibility: Visibility) -> Result<Lsn> {
+        let Self { disk, map, bound: Bound::Promises(durable_probe), .. } = self else {
             return Ok(Lsn::ZERO);
         };
-        let known = |scout: &Scout| match visibility {
-            Visibility::Durable => scout.durable(),
-            Visibility::Written => scout.durable().max(scout.seen()),
+        let known = |durable_probe: &DurableProbe| match visibility {
+            Visibility::Durable => durable_probe.durable(),
+            Visibility::Written => durable_probe.durable().max(durable_probe.seen()),
         };
-        let before = scout.as_deref().map_or(Lsn::ZERO, known).max(map.durable());
+        let before = durable_probe.as_deref().map_or(Lsn::ZERO, known).max(map.durable());
         if before > lsn {
             return Ok(before);
         }
-        if scout.is_none() {
+        if durable_probe.is_none() {
             let unsure = visibility == Visibility::Written;
             let begin = map.locate(disk, unsure, |first| first.lsn <= lsn)?;
-            *scout = Scout::open(disk, map, begin)?.map(Box::new);
+            *durable_probe = DurableProbe::open(disk, map, begin)?.map(Box::new);
         }
-        match scout {
-            Some(scout) => {
-                scout.look(disk, map, |scout| known(scout) > lsn)?;
-                Ok(known(scout).max(map.durable()))
+        match durable_probe {
+            Some(durable_probe) => {
+                durable_probe.look(disk, map, |durable_probe| known(durable_probe) > lsn)?;
+                Ok(known(durable_probe).max(map.durable()))
             }
             // The segment was purged just now.
             None => {
@@ -569,7 +570,7 @@ fn begin(disk: &Disk, range: Range, unsure: bool) -> Result<(Map, Track)> {
             Position::Seq(seq) => first.seq <= seq,
             _ => first.lsn <= lower.lsn,
         })?;
-        match Track::open(disk, &map, begin, WINDOW_LEN)? {
+        match Track::open(disk, &map, begin, READ_LEN)? {
             Some(track) => return Ok((map, track)),
             None if looks == MAX_LOOKS => return Err(purged(&map, begin.cursor.lsn.into())),
             None => looks += 1,
@@ -589,7 +590,7 @@ fn check_range(map: &Map, range: Range) -> Result<()> {
     }
     for position in [range.from, range.to] {
         if let Position::Lsn { epoch: Some(epoch), lsn } = position {
-            map.history().check_read(epoch, lsn)?;
+            map.timeline().check_read(epoch, lsn)?;
         }
     }
     Ok(())
@@ -604,7 +605,7 @@ fn damaged(track: &Track, durable: Lsn, end: End) -> Error {
     let (segment, offset) = match end {
         // The successor's first frame is damaged.
         End::Rotated => (track.number().next(), track.first_offset()),
-        _ => (track.number(), track.walk.offset()),
+        _ => (track.number(), track.frame_reader.offset()),
     };
     let damage = match end {
         End::Damage(damage) => damage,
@@ -622,5 +623,5 @@ fn damaged(track: &Track, durable: Lsn, end: End) -> Error {
 /// The entries' bytes, which the walk has just checked and holds in memory.
 fn body<'a>(track: &'a mut Track, current: &Current) -> Result<&'a [u8]> {
     let len = u64::from(current.frame.body_len);
-    track.walk.window.bytes(current.offset + FRAME_HEADER_LEN, len)
+    track.frame_reader.read_buffer.bytes(current.offset + FRAME_HEADER_LEN, len)
 }

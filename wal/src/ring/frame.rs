@@ -30,7 +30,7 @@ impl Closed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp {
     /// Everything below it is durable.
-    pub(crate) promise: Lsn,
+    pub(crate) durable_lsn: Lsn,
     pub(crate) epoch: Epoch,
     pub(crate) wall_ns: u64,
     /// The chain value of the frame before.

@@ -29,7 +29,7 @@ pub(crate) use frame::{Closed, Stamp, Tail};
 use self::open_frame::{Addition, MAX_OPEN_LEN, NewFrame, OpenFrame, Reserved};
 use self::slots::{Mine, Slots};
 use crate::sync::{Mutex, lock};
-use bulla_storage::faults::mutants::{Bug, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::{
     ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_BYTES, FRAME_HEADER_LEN,
     Frame, FrameKind, Seed, align_up, entry_len,
@@ -395,7 +395,7 @@ impl Ring {
             assert!(closed.end.distance_from(state.freed) <= self.len(), "it was free memory");
             closed
         };
-        if !planted(Bug::SealerDoesNotWait) {
+        if !planted(Mutant::SealerDoesNotWait) {
             self.slots.wait_until_copied(closed.end);
         }
         Some(closed)
@@ -443,7 +443,7 @@ impl Ring {
             body_len: closed.body_len,
             body_crc: seed.body_crc(&body.pieces()),
             lsn: closed.start,
-            promise: stamp.promise,
+            durable_lsn: stamp.durable_lsn,
             first_seq: closed.first_seq,
             entry_count: closed.entries,
             epoch: stamp.epoch,

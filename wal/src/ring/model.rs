@@ -33,7 +33,7 @@ fn ring(max_frame: u64) -> Arc<Ring> {
     Arc::new(Ring::new(&options, start).unwrap())
 }
 
-const STAMP: Stamp = Stamp { promise: Lsn(0), epoch: Epoch(1), wall_ns: 0, chain: 0 };
+const STAMP: Stamp = Stamp { durable_lsn: Lsn(0), epoch: Epoch(1), wall_ns: 0, chain: 0 };
 
 fn append(ring: &Ring, payload: &[u8], level: Level) -> Result<Appended, Refused> {
     ring.append(ring.group(&[(1, payload)]).unwrap(), level)
@@ -203,7 +203,7 @@ fn each_of_these_models_can_fail() {
     const SEAL: &str = "ring::model::entries_of_two_threads_are_whole_in_the_frame_that_is_sealed";
     const FREE: &str = "ring::model::freed_memory_is_written_only_after_it_was_read";
     models::assert_each_fails(&[
-        (SEAL, Bug::SealerDoesNotWait),
-        (FREE, Bug::RingFreedBeforeWritten),
+        (SEAL, Mutant::SealerDoesNotWait),
+        (FREE, Mutant::RingFreedBeforeWritten),
     ]);
 }

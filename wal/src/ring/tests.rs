@@ -34,7 +34,7 @@ fn append(ring: &Ring, len: usize) -> Result<Appended, Refused> {
     append_all(ring, &[(1, &vec![9; len])], Level::Strict)
 }
 
-const STAMP: Stamp = Stamp { promise: Lsn(0), epoch: Epoch(1), wall_ns: 0, chain: 0 };
+const STAMP: Stamp = Stamp { durable_lsn: Lsn(0), epoch: Epoch(1), wall_ns: 0, chain: 0 };
 
 fn seal(ring: &Ring) -> (Closed, Vec<u8>) {
     let closed = ring.take_frame().unwrap();
@@ -331,12 +331,12 @@ fn empty_frame_is_taken_only_when_nothing_is_before_it() {
     append(&ring, 10).unwrap();
     assert_eq!(ring.take_empty_frame(FrameKind::Promise), None);
     ring.take_frame().unwrap();
-    let promise = ring.take_empty_frame(FrameKind::Promise).unwrap();
-    assert_eq!(promise.end.distance_from(promise.start), SECTOR);
+    let durable_lsn = ring.take_empty_frame(FrameKind::Promise).unwrap();
+    assert_eq!(durable_lsn.end.distance_from(durable_lsn.start), SECTOR);
     assert_eq!(ring.take_empty_frame(FrameKind::Promise), None, "the segment is full");
     ring.add_spare(Spare { number: SegmentNumber(2), room: 8 * SECTOR });
-    let promise = ring.take_empty_frame(FrameKind::Promise).unwrap();
-    assert_eq!((promise.segment, promise.base), (SegmentNumber(2), Lsn(2 * SECTOR)));
+    let durable_lsn = ring.take_empty_frame(FrameKind::Promise).unwrap();
+    assert_eq!((durable_lsn.segment, durable_lsn.base), (SegmentNumber(2), Lsn(2 * SECTOR)));
 }
 
 #[test]

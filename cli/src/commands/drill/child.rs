@@ -47,7 +47,7 @@ pub(crate) struct Args {
 }
 
 /// The most records of a client in flight.
-const MAX_WINDOW: u64 = 256;
+const MAX_READ: u64 = 256;
 /// How often watermarks are reported.
 const TELL: Duration = Duration::from_millis(2);
 
@@ -163,9 +163,9 @@ impl Client<'_> {
     fn run(mut self) -> Result<()> {
         loop {
             // Many records or a single one: both ways of committing are hit.
-            let deepest = 1 + self.random.below(MAX_WINDOW);
-            let window = 1 + self.random.below(deepest);
-            for _ in 0..window {
+            let deepest = 1 + self.random.below(MAX_READ);
+            let read_buffer = 1 + self.random.below(deepest);
+            for _ in 0..read_buffer {
                 self.append()?;
             }
             while let Some((receipt, index)) = self.pending.pop_front() {

@@ -245,7 +245,7 @@ impl Drill<'_> {
             // Long enough for an acknowledgement, or the drill would show nothing.
             Aim::Appending(Duration::from_millis(self.args.max_life_ms))
         } else if self.random.below(4) == 0 {
-            Aim::Opening(while_opening)
+            Aim::EpochStart(while_opening)
         } else {
             let micros = self.random.below(1 + self.args.max_life_ms * 1000);
             Aim::Appending(Duration::from_micros(micros))

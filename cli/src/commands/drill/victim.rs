@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Aim {
     /// This long after the start: while it opens the log, or begins to append.
-    Opening(Duration),
+    EpochStart(Duration),
     /// This long after the start of a child that only opens what an earlier kill left.
     Recovering(Duration),
     /// This long after it began to append.
@@ -25,7 +25,7 @@ pub(super) enum Aim {
 impl Aim {
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Opening(_) => "opening",
+            Self::EpochStart(_) => "opening",
             Self::Recovering(_) => "recovering",
             Self::Appending(_) => "appending",
         }
@@ -95,7 +95,7 @@ impl Victim {
     pub(super) fn kill(mut self, aim: Aim) -> Result<Fall> {
         let mut opened = None;
         let waited = match aim {
-            Aim::Opening(delay) | Aim::Recovering(delay) => {
+            Aim::EpochStart(delay) | Aim::Recovering(delay) => {
                 std::thread::sleep(delay.saturating_sub(self.start.elapsed()));
                 Ok(())
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bulla_engine::Token;
 
 use super::parts::{open, quota_for};
-use super::work::{Work, window};
+use super::work::{Work, read_buffer};
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome> {
                 (thread as u128 | u128::from(count) << 64).to_le_bytes();
             (&pipe).write_all(&message).map_err(Error::Output)
         };
-        window(&work, share, put, |receipt| Ok(store.wait(receipt)?), tell)
+        read_buffer(&work, share, put, |receipt| Ok(store.wait(receipt)?), tell)
     })?;
     while !is_stdout_closed() {
         std::thread::sleep(Duration::from_millis(20));

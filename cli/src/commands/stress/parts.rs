@@ -9,7 +9,7 @@ use bulla_wal::{Level, Log};
 use procfs::process::Process;
 use procfs::{Current, Meminfo};
 
-use super::work::{Watch, Work, window};
+use super::work::{Watch, Work, read_buffer};
 use crate::args::{LevelArg, LogArgs};
 use crate::error::{Error, Result};
 
@@ -142,7 +142,13 @@ fn append(
     let syncs = wal.stats().durable_operations();
     let (_, time) = work.run(|_, share| {
         let append = |token: &Token| Ok(wal.append_with(PUT, token.as_bytes(), level)?);
-        window(work, share, append, |receipt| Ok(wal.wait(receipt)?), |count| watch.done(count))
+        read_buffer(
+            work,
+            share,
+            append,
+            |receipt| Ok(wal.wait(receipt)?),
+            |count| watch.done(count),
+        )
     })?;
     let syncs = Some(wal.stats().durable_operations() - syncs);
     wal.close()?;
@@ -159,7 +165,7 @@ fn put(work: &Work, log: &LogArgs, level: Level, dir: &Path, watch: Watch<'_>) -
     let (before, syncs) = (resident()?, store.stats().log.durable_operations());
     let (_, time) = work.run(|_, share| {
         let put = |token: &Token| Ok(store.at(level).begin().put(token)?);
-        window(work, share, put, |receipt| Ok(store.wait(receipt)?), |count| watch.done(count))
+        read_buffer(work, share, put, |receipt| Ok(store.wait(receipt)?), |count| watch.done(count))
     })?;
     let syncs = Some(store.stats().log.durable_operations() - syncs);
     let bytes_per_record = Some(grown(before, work)?);

@@ -20,7 +20,7 @@ pub(super) struct Work {
 }
 
 /// The most records of a thread in flight.
-const MAX_WINDOW: u64 = 10_000;
+const MAX_READ: u64 = 10_000;
 /// A time in 2013: in the past on any clock.
 const TIMESTAMP: u32 = 1_357_034_400;
 
@@ -50,7 +50,7 @@ impl Work {
 
     /// Returns after how many records a thread waits for those before them.
     pub(super) fn pause(&self) -> u64 {
-        (self.records / self.threads / 20).clamp(1, MAX_WINDOW / 2)
+        (self.records / self.threads / 20).clamp(1, MAX_READ / 2)
     }
 
     /// Runs `each` on every share, in a thread of its own; returns the time until all ended.
@@ -92,7 +92,7 @@ impl Watch<'_> {
 
 /// Makes the records of a share with a bounded number of them in flight. `done` gets the
 /// number of acknowledged ones.
-pub(super) fn window(
+pub(super) fn read_buffer(
     work: &Work,
     share: Range<u64>,
     mut append: impl FnMut(&Token) -> Result<Receipt>,

@@ -22,7 +22,7 @@ use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::faults::failpoints::{Point, skip};
-use crate::faults::mutants::{Bug, either, planted};
+use crate::faults::mutants::{Mutant, either, planted};
 use crate::io::{Completion, Lock, Queue, Request, Ticket};
 
 /// How often a write is given to the kernel again that it did not do.
@@ -144,7 +144,7 @@ impl UringQueue {
 
     /// Does the kernel have any of our memory?
     fn is_kernels(&self) -> bool {
-        self.slots.iter().any(|slot| slot.is_kernels) && !planted(Bug::UringDropDoesNotWait)
+        self.slots.iter().any(|slot| slot.is_kernels) && !planted(Mutant::UringDropDoesNotWait)
     }
 
     /// Is anything in the ring that was not reported?
@@ -219,7 +219,8 @@ impl UringQueue {
     }
 
     fn free_slot(&self) -> Option<usize> {
-        let is_free = |slot: &Slot| slot.operation.is_none() || planted(Bug::UringSlotReusedEarly);
+        let is_free =
+            |slot: &Slot| slot.operation.is_none() || planted(Mutant::UringSlotReusedEarly);
         self.slots.iter().position(is_free)
     }
 
@@ -251,7 +252,7 @@ impl UringQueue {
     fn take_completions(&mut self) {
         while let Some(entry) = { self.ring.completion().next() } {
             let (index, tag) = from_user_data(entry.user_data());
-            let index = either(index, Bug::UringIndexIgnored, 0);
+            let index = either(index, Mutant::UringIndexIgnored, 0);
             let slot = self.slots.get_mut(index);
             let is_ours = |slot: &&mut Slot| {
                 slot.is_kernels && slot.operation.as_ref().is_some_and(|o| o.tag == tag)
@@ -299,7 +300,7 @@ impl Slot {
             let len = u32::try_from(first.len().min(MAX_WRITE)).unwrap_or(u32::MAX);
             opcode::Write::new(fd, first.as_ptr(), len).offset(*offset).rw_flags(flags).build()
         } else {
-            self.pieces = either([first, second], Bug::UringPiecesSwapped, [second, first])
+            self.pieces = either([first, second], Mutant::UringPiecesSwapped, [second, first])
                 .map(|piece| Piece { base: piece.as_ptr(), len: piece.len() });
             let pieces = self.pieces.as_ptr().cast();
             opcode::Writev::new(fd, pieces, 2).offset(*offset).rw_flags(flags).build()
@@ -314,7 +315,7 @@ impl Operation {
         // Cancelled: the thread that submitted it ended before a worker began.
         let transient = [Errno::INTR, Errno::AGAIN, Errno::CANCELED];
         transient.iter().any(|errno| result == -errno.raw_os_error())
-            && self.resubmissions < either(MAX_RESUBMISSIONS, Bug::UringCancelledIsDone, 0)
+            && self.resubmissions < either(MAX_RESUBMISSIONS, Mutant::UringCancelledIsDone, 0)
     }
 
     /// What the kernel's answer means.
@@ -323,7 +324,7 @@ impl Operation {
         let len = bytes.len() as u64;
         let is_cancelled = result == -Errno::CANCELED.raw_os_error();
         match count(result) {
-            Err(_) if is_cancelled && planted(Bug::UringCancelledIsDone) => Ok(len),
+            Err(_) if is_cancelled && planted(Mutant::UringCancelledIsDone) => Ok(len),
             Err(_) if skip(Point::UringErrorCheck) => Ok(len),
             Ok(_) if skip(Point::UringShortCheck) => Ok(len),
             Ok(count) if count > len => {
@@ -357,7 +358,7 @@ unsafe impl Queue for UringQueue {
     }
 
     fn keep(&mut self, lock: &dyn Lock) -> io::Result<()> {
-        if let Some(fd) = lock.as_fd().filter(|_| !planted(Bug::UringLockNotKept)) {
+        if let Some(fd) = lock.as_fd().filter(|_| !planted(Mutant::UringLockNotKept)) {
             // Nothing uses the registered file: it is there to be held by the ring, which
             // the kernel keeps until its last write has ended, whoever has died.
             self.ring.submitter().register_files_update(LOCK_SLOT, &[fd.as_raw_fd()])?;

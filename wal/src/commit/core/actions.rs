@@ -18,7 +18,7 @@ pub(crate) struct Config {
     pub(crate) balanced_interval: Nanos,
     pub(crate) balanced_entries: u64,
     pub(crate) balanced_max_unsynced: u64,
-    pub(crate) idle_promise: Nanos,
+    pub(crate) idle_mark: Nanos,
     /// Segments kept ready.
     pub(crate) spares: usize,
 }

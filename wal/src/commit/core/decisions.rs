@@ -104,21 +104,21 @@ impl Core {
         Some(Action::Prepare)
     }
 
-    pub(super) fn promise_is_due_later(&self) -> bool {
+    pub(super) fn mark_is_due_later(&self) -> bool {
         self.phase == Phase::Running
-            && !self.promise_pending
+            && !self.mark_pending
             && self.is_idle()
-            && (self.promised < self.marks.synced
-                || (self.promise_wanted && self.secured < self.marks.synced))
+            && (self.durable_mark < self.marks.synced
+                || (self.mark_wanted && self.persisted_mark < self.marks.synced))
     }
 
-    pub(super) fn next_promise(&mut self) -> Option<Action> {
-        let idle = self.last_work.saturating_add(self.config.idle_promise) <= self.now;
-        if !self.promise_is_due_later() || !(idle || self.promise_wanted) {
+    pub(super) fn next_mark(&mut self) -> Option<Action> {
+        let idle = self.last_work.saturating_add(self.config.idle_mark) <= self.now;
+        if !self.mark_is_due_later() || !(idle || self.mark_wanted) {
             return None;
         }
-        self.promise_pending = true;
-        self.promise_wanted = false;
+        self.mark_pending = true;
+        self.mark_wanted = false;
         Some(Action::SealEmpty(FrameKind::Promise))
     }
 
@@ -129,7 +129,7 @@ impl Core {
         match self.phase {
             Phase::Closing => {
                 self.phase = Phase::Sealing;
-                Some(Action::SealEmpty(FrameKind::SealClosed))
+                Some(Action::SealEmpty(FrameKind::CleanShutdown))
             }
             Phase::Sealing => {
                 self.phase = Phase::Closed;

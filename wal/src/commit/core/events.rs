@@ -59,8 +59,8 @@ impl Core {
             self.last_work = self.now;
         }
         self.enter_segment_of(&frame);
-        let promise = self.marks.synced;
-        self.frames.push_back(FrameState { op, frame, status: Status::Queued, due, promise });
+        let durable_lsn = self.marks.synced;
+        self.frames.push_back(FrameState { op, frame, status: Status::Queued, due, durable_lsn });
         op
     }
 
@@ -79,17 +79,17 @@ impl Core {
 
     /// Takes note that there was no room for the empty frame that was asked for.
     pub(crate) fn no_room_for(&mut self, kind: FrameKind) {
-        if kind == FrameKind::SealClosed {
+        if kind == FrameKind::CleanShutdown {
             self.phase = Phase::Closed;
         }
         // A durable mark waits for the next segment: nothing else goes into this one either.
-        self.promise_wanted |= kind == FrameKind::Promise;
+        self.mark_wanted |= kind == FrameKind::Promise;
     }
 
     /// Has the durable mark written as soon as everything is durable, without waiting for an
     /// idle moment.
     pub(crate) fn request_promise(&mut self) {
-        self.promise_wanted = true;
+        self.mark_wanted = true;
     }
 
     /// Takes note that an operation completed well.
@@ -120,7 +120,7 @@ impl Core {
     pub(crate) fn spare_ready(&mut self) {
         if self.is_idle() {
             // No durable mark is on its way: it may have waited for this segment.
-            self.promise_pending = false;
+            self.mark_pending = false;
         }
         self.spares += 1;
         self.preparing = false;

@@ -26,7 +26,7 @@ pub(super) struct FrameState {
     /// A sync of it starts by then.
     pub(super) due: Nanos,
     /// The durable mark in its header.
-    pub(super) promise: Lsn,
+    pub(super) durable_lsn: Lsn,
 }
 
 /// A segment with frames that are not synced, or whose end mark is not written.

@@ -63,14 +63,14 @@ pub(crate) struct Core {
     requested_written: Lsn,
     requested_synced: Lsn,
     /// The highest durable position that is written down on disk.
-    promised: Lsn,
+    durable_mark: Lsn,
     /// The highest durable mark in a frame that is durable itself: no recovery moves what is
     /// below it.
-    secured: Lsn,
+    persisted_mark: Lsn,
     /// Somebody waits for a durable mark: it is not put off until the log is idle.
-    promise_wanted: bool,
+    mark_wanted: bool,
     /// A durable mark is on its way, or waits for a segment that has room for it.
-    promise_pending: bool,
+    mark_pending: bool,
     last_work: Nanos,
     /// Something was appended: segments are needed.
     is_used: bool,
@@ -103,10 +103,10 @@ impl Core {
             requested_written: Lsn::ZERO,
             requested_synced: Lsn::ZERO,
             // The opening segment's `cut_at` promises all that was recovered.
-            promised: start,
-            secured: start,
-            promise_wanted: false,
-            promise_pending: false,
+            durable_mark: start,
+            persisted_mark: start,
+            mark_wanted: false,
+            mark_pending: false,
             last_work: now,
             is_used: false,
             spares: 0,
@@ -133,8 +133,8 @@ impl Core {
         for segment in &self.segments {
             deadline = deadline.min(segment.unsynced.due);
         }
-        if self.promise_is_due_later() {
-            deadline = deadline.min(self.last_work.saturating_add(self.config.idle_promise));
+        if self.mark_is_due_later() {
+            deadline = deadline.min(self.last_work.saturating_add(self.config.idle_mark));
         }
         (deadline < Nanos::MAX).then_some(deadline)
     }
@@ -151,8 +151,8 @@ impl Core {
 
     /// Returns the position below which everything is durable, and so is the durable mark that
     /// says so.
-    pub(crate) fn secured(&self) -> Lsn {
-        self.secured
+    pub(crate) fn persisted_mark(&self) -> Lsn {
+        self.persisted_mark
     }
 
     // Decisions.
@@ -170,7 +170,7 @@ impl Core {
             .or_else(|| self.next_seal_of_segment())
             .or_else(|| self.next_prepare())
             .or_else(|| self.next_seal())
-            .or_else(|| self.next_promise())
+            .or_else(|| self.next_mark())
             .or_else(|| self.next_close())
     }
 

@@ -17,13 +17,13 @@ impl Core {
             self.written_frames += 1;
         }
         while let Some(state) = self.frames.front().filter(|s| s.status == Status::Synced) {
-            let FrameState { frame, promise, .. } = *state;
+            let FrameState { frame, durable_lsn, .. } = *state;
             assert_eq!(frame.start, self.marks.synced, "what is durable is contiguous");
             self.marks.synced = frame.end;
-            self.secured = self.secured.max(promise);
+            self.persisted_mark = self.persisted_mark.max(durable_lsn);
             if frame.kind == FrameKind::Promise {
-                self.promised = frame.end;
-                self.promise_pending = false;
+                self.durable_mark = frame.end;
+                self.mark_pending = false;
             }
             self.frames.pop_front();
             self.written_frames -= 1;

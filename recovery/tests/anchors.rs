@@ -1,4 +1,4 @@
-//! Landmarks: recovery above one that stands is recovery of the whole log, and one that does
+//! Anchors: recovery above one that stands is recovery of the whole log, and one that does
 //! not stand is not used.
 
 #![expect(clippy::cast_possible_truncation, reason = "logs of a few KiB")]
@@ -12,7 +12,7 @@ use bulla_recovery::{
     open, repair,
 };
 use bulla_storage::files::dir::segment_path;
-use bulla_storage::frames::anchor::Landmark;
+use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::sim::{CrashKind, FaultOp, SimDisk};
 use bulla_storage::{Level, Lsn, Method, Options};
 use bulla_wal::Log;
@@ -32,8 +32,8 @@ fn below(end: u64, rng: &mut SplitMix64) -> u64 {
     rng.next_u64() % end
 }
 
-fn above(disk: &SimDisk, seed: u64, landmarks: Vec<Landmark>) -> Recovery {
-    let run = Recovery::run_above(Path::new(DIR), &options(disk, seed), || Ok(landmarks));
+fn above(disk: &SimDisk, seed: u64, anchors: Vec<Anchor>) -> Recovery {
+    let run = Recovery::run_above(Path::new(DIR), &options(disk, seed), || Ok(anchors));
     run.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"))
 }
 
@@ -48,9 +48,9 @@ fn entries(recovery: &Recovery, from: Lsn) -> Entries {
     found
 }
 
-/// Appends at random; gives the landmarks that it took, the newest first.
-fn live(log: &Log, rng: &mut SplitMix64) -> Vec<Landmark> {
-    let mut landmarks = Vec::new();
+/// Appends at random; gives the anchors that it took, the newest first.
+fn live(log: &Log, rng: &mut SplitMix64) -> Vec<Anchor> {
+    let mut anchors = Vec::new();
     for _ in 0..below(60, rng) {
         let payload = vec![below(256, rng) as u8; below(1500, rng) as usize];
         let level = Level::ALL[below(3, rng) as usize];
@@ -61,22 +61,22 @@ fn live(log: &Log, rng: &mut SplitMix64) -> Vec<Landmark> {
         if below(8, rng) == 0 {
             // At the end, or inside the last frame.
             let upto = if below(2, rng) == 0 { log.end() } else { receipt.lsn };
-            let Ok(secured) = log.secure(upto) else { break };
-            if secured < upto {
+            let Ok(persisted_mark) = log.secure(upto) else { break };
+            if persisted_mark < upto {
                 // The segment is full to its last sector: there is no room for a promise.
                 continue;
             }
-            let Ok(landmark) = log.landmark(upto) else { break };
-            assert!(landmark.at.lsn <= upto);
-            landmarks.insert(0, landmark);
-            if let Some(older) = landmarks.get(1)
+            let Ok(anchor) = log.anchor(upto) else { break };
+            assert!(anchor.at.lsn <= upto);
+            anchors.insert(0, anchor);
+            if let Some(older) = anchors.get(1)
                 && log.purge_before(older).is_err()
             {
                 break;
             }
         }
     }
-    landmarks
+    anchors
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
     for seed in 0..300 {
         let mut rng = SplitMix64::seed_from_u64(seed);
         let disk = SimDisk::new(seed);
-        let mut kept: Vec<Landmark> = Vec::new();
+        let mut kept: Vec<Anchor> = Vec::new();
         for life in 0..4 {
             let log = if life == 0 {
                 let (recovered, _) = open(Path::new(DIR), &options(&disk, seed)).expect("open");
@@ -95,9 +95,9 @@ fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
                 let whole = Recovery::run(Path::new(DIR), &options(&fork, seed)).expect("whole");
                 let recovery = above(&disk, seed, kept.clone());
                 let newest = kept.first().copied();
-                assert_eq!(recovery.landmark(), newest.as_ref(), "seed {seed}, life {life}");
+                assert_eq!(recovery.anchor(), newest.as_ref(), "seed {seed}, life {life}");
                 let start = recovery.report().first_lsn;
-                let from = newest.map_or(start, |landmark| landmark.upto);
+                let from = newest.map_or(start, |anchor| anchor.upto);
                 assert_eq!(entries(&recovery, from), entries(&whole, from), "seed {seed}");
                 let end = |report: &Report| (report.last_lsn, report.next_seq);
                 assert_eq!(end(recovery.report()), end(whole.report()), "seed {seed}");
@@ -108,17 +108,17 @@ fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
                 fork.kill();
                 let again = Recovery::run(Path::new(DIR), &options(&fork, seed)).expect("again");
                 assert_eq!(entries(&again, start), entries(&whole, start), "seed {seed}");
-                if let Some(landmark) = newest {
+                if let Some(anchor) = newest {
                     let fork = disk.fork(2);
                     fork.kill();
-                    let recovered = above(&fork, seed, vec![landmark]).into_recovered();
+                    let recovered = above(&fork, seed, vec![anchor]).into_recovered();
                     let log = Log::start(recovered).expect("start");
-                    let purged = log.purge_before(&landmark).expect("purged");
-                    assert_eq!(purged, landmark.segment.lsn, "seed {seed}");
+                    let purged = log.purge_before(&anchor).expect("purged");
+                    assert_eq!(purged, anchor.segment.lsn, "seed {seed}");
                     drop(log);
                     // Not a segment too many.
-                    let recovery = above(&fork, seed, vec![landmark]);
-                    assert_eq!(recovery.landmark(), Some(&landmark), "seed {seed}");
+                    let recovery = above(&fork, seed, vec![anchor]);
+                    assert_eq!(recovery.anchor(), Some(&anchor), "seed {seed}");
                 }
                 used[usize::from(newest.is_some())] += 1;
                 Log::start(recovery.into_recovered()).expect("start")
@@ -142,8 +142,8 @@ fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
     assert!(used.iter().all(|count| *count > 50), "{used:?}");
 }
 
-/// A log with some segments, and a landmark in the middle of it.
-fn with_landmark(disk: &SimDisk) -> Landmark {
+/// A log with some segments, and a anchor in the middle of it.
+fn with_anchor(disk: &SimDisk) -> Anchor {
     let (recovered, _) = open(Path::new(DIR), &options(disk, 0)).expect("open");
     let log = Log::start(recovered).expect("start");
     let append = |count| {
@@ -155,17 +155,17 @@ fn with_landmark(disk: &SimDisk) -> Landmark {
     append(40);
     let upto = log.end();
     assert!(log.secure(upto).expect("secure") >= upto);
-    let landmark = log.landmark(upto).expect("landmark");
+    let anchor = log.anchor(upto).expect("anchor");
     append(20);
     log.close().expect("close");
-    landmark
+    anchor
 }
 
-fn is_used(disk: &SimDisk, landmark: Landmark) -> bool {
-    let recovery = above(disk, 0, vec![landmark]);
-    let used = recovery.landmark().is_some();
-    assert_eq!(recovery.standing().contains(&landmark), used);
-    assert_eq!(recovery.report().looked_from > recovery.report().first_lsn, used);
+fn is_used(disk: &SimDisk, anchor: Anchor) -> bool {
+    let recovery = above(disk, 0, vec![anchor]);
+    let used = recovery.anchor().is_some();
+    assert_eq!(recovery.standing().contains(&anchor), used);
+    assert_eq!(recovery.report().scanned_from > recovery.report().first_lsn, used);
     let segments = recovery.report().segments.iter();
     let mut covered = segments.filter(|segment| segment.state == SegmentState::Covered);
     assert!(covered.all(|segment| segment.frames == 0), "what is covered was read");
@@ -175,9 +175,9 @@ fn is_used(disk: &SimDisk, landmark: Landmark) -> bool {
 #[test]
 fn landmark_that_does_not_stand_is_not_used() {
     let disk = SimDisk::new(1);
-    let landmark = with_landmark(&disk);
-    assert!(is_used(&disk.fork(1), landmark));
-    let mut wrong = vec![landmark; 9];
+    let anchor = with_anchor(&disk);
+    assert!(is_used(&disk.fork(1), anchor));
+    let mut wrong = vec![anchor; 9];
     wrong[0].at.chain ^= 1;
     wrong[1].at.seq.0 += 1;
     wrong[2].nonce ^= 1;
@@ -187,21 +187,21 @@ fn landmark_that_does_not_stand_is_not_used() {
     wrong[6].at.lsn.0 += 512;
     wrong[7].upto.0 += 1 << 20;
     wrong[8].last = None;
-    for landmark in wrong {
-        assert!(!is_used(&disk.fork(1), landmark), "{landmark:?}");
+    for anchor in wrong {
+        assert!(!is_used(&disk.fork(1), anchor), "{anchor:?}");
     }
 }
 
 #[test]
 fn read_that_fails_under_a_landmark_is_told() {
     let disk = SimDisk::new(1);
-    let landmark = with_landmark(&disk);
+    let anchor = with_anchor(&disk);
     let mut told = 0;
     for after in 0..50 {
         let fork = disk.fork(1);
         fork.fail_next(FaultOp::Read, ErrorKind::Other, ".seg", after);
-        match Recovery::run_above(Path::new(DIR), &options(&fork, 0), || Ok(vec![landmark])) {
-            Ok(recovery) => assert_eq!(recovery.landmark(), Some(&landmark), "{after}"),
+        match Recovery::run_above(Path::new(DIR), &options(&fork, 0), || Ok(vec![anchor])) {
+            Ok(recovery) => assert_eq!(recovery.anchor(), Some(&anchor), "{after}"),
             Err(_) => told += 1,
         }
     }
@@ -211,7 +211,7 @@ fn read_that_fails_under_a_landmark_is_told() {
 #[test]
 fn landmark_of_a_history_that_was_cut_is_not_used() {
     let disk = SimDisk::new(1);
-    let landmark = with_landmark(&disk);
+    let anchor = with_anchor(&disk);
     let look = Inspection::read(Path::new(DIR), &options(&disk, 0)).expect("look");
     let mut cuts = Vec::new();
     look.replay(Range::ALL, |entry| {
@@ -222,8 +222,8 @@ fn landmark_of_a_history_that_was_cut_is_not_used() {
     // Frames begin a header before their first entry.
     let frames = cuts.into_iter().step_by(5).map(|entry| Lsn(entry.0 / 512 * 512));
     // Made for a position inside the next frame: the boundary can stay when that is cut.
-    let inside = Landmark { upto: landmark.at.lsn.plus(1), ..landmark };
-    for cut_at in frames.chain([landmark.at.lsn]) {
+    let inside = Anchor { upto: anchor.at.lsn.plus(1), ..anchor };
+    for cut_at in frames.chain([anchor.at.lsn]) {
         let disk = disk.fork(1);
         repair(Path::new(DIR), &options(&disk, 0), RepairPlan { cut_at }).expect("repair");
         let (recovered, _) = open(Path::new(DIR), &options(&disk, 0)).expect("open");
@@ -233,9 +233,9 @@ fn landmark_of_a_history_that_was_cut_is_not_used() {
             log.wait(receipt).expect("wait");
         }
         log.close().expect("close");
-        for landmark in [landmark, inside] {
-            let used = is_used(&disk.fork(1), landmark);
-            assert_eq!(used, cut_at >= landmark.upto, "cut at {cut_at}");
+        for anchor in [anchor, inside] {
+            let used = is_used(&disk.fork(1), anchor);
+            assert_eq!(used, cut_at >= anchor.upto, "cut at {cut_at}");
         }
     }
 }
@@ -251,21 +251,21 @@ fn landmark_ahead_of_an_older_copy_of_the_log_is_not_used() {
     let receipt = log.append_with(1, &[2; 900], Level::Strict).expect("append");
     log.wait(receipt).expect("wait");
     log.secure(log.end()).expect("secure");
-    let landmark = log.landmark(log.end()).expect("landmark");
+    let anchor = log.anchor(log.end()).expect("anchor");
     older.kill();
-    assert!(!is_used(&older, landmark));
+    assert!(!is_used(&older, anchor));
     disk.kill();
     drop(log);
-    assert!(is_used(&disk, landmark));
+    assert!(is_used(&disk, anchor));
 }
 
 #[test]
 fn what_no_frame_promises_is_proved_by_the_mark_or_the_landmark_from_which_a_look_starts() {
     let disk = SimDisk::new(1);
     let (recovered, _) = open(Path::new(DIR), &options(&disk, 0)).expect("open");
-    let proof = |landmarks: &[Landmark]| {
+    let proof = |anchors: &[Anchor]| {
         let options = options(&disk, 0);
-        let look = Inspection::read_above(Path::new(DIR), &options, landmarks).expect("look");
+        let look = Inspection::read_above(Path::new(DIR), &options, anchors).expect("look");
         match look.report().evidence[0] {
             Evidence::Promise { proof, durable } => (proof, durable),
             ref other => panic!("{other:?}"),
@@ -277,22 +277,22 @@ fn what_no_frame_promises_is_proved_by_the_mark_or_the_landmark_from_which_a_loo
     log.wait(receipt).expect("wait");
     let upto = log.end();
     log.secure(upto).expect("secure");
-    let landmark = log.landmark(upto).expect("landmark");
-    assert_eq!(proof(&[landmark]), (Proof::Landmark, landmark.at.lsn));
+    let anchor = log.anchor(upto).expect("anchor");
+    assert_eq!(proof(&[anchor]), (Proof::Anchor, anchor.at.lsn));
     assert!(matches!(proof(&[]), (Proof::Frame { .. }, durable) if durable == upto));
 }
 
 #[test]
 fn damage_below_a_landmark_is_found_by_a_look_at_the_whole_log() {
     let disk = SimDisk::new(1);
-    let landmark = with_landmark(&disk);
-    disk.flip(segment_path(Path::new(DIR), landmark.segment.segment), 700, 1);
-    assert!(is_used(&disk.fork(1), landmark), "what is below is not looked at");
+    let anchor = with_anchor(&disk);
+    disk.flip(segment_path(Path::new(DIR), anchor.segment.segment), 700, 1);
+    assert!(is_used(&disk.fork(1), anchor), "what is below is not looked at");
     let look = Inspection::read(Path::new(DIR), &options(&disk, 0)).expect("look");
     assert!(matches!(look.report().status, Status::Corrupt(_)));
     // Above it nothing is taken for the end of the log.
-    let offset = 512 + landmark.at.lsn.distance_from(landmark.segment.lsn);
-    disk.flip(segment_path(Path::new(DIR), landmark.segment.segment), offset + 20, 1);
-    let run = Recovery::run_above(Path::new(DIR), &options(&disk, 0), || Ok(vec![landmark]));
+    let offset = 512 + anchor.at.lsn.distance_from(anchor.segment.lsn);
+    disk.flip(segment_path(Path::new(DIR), anchor.segment.segment), offset + 20, 1);
+    let run = Recovery::run_above(Path::new(DIR), &options(&disk, 0), || Ok(vec![anchor]));
     assert!(run.expect_err("refused").corruption().is_some());
 }

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::map::{MAX_LOOKS, Map, SMALL_CHUNK};
-use super::track::{Begin, Track};
+use super::cursor::{Begin, Track};
+use super::index::{MAX_LOOKS, Map, SMALL_CHUNK};
 use super::{Current, FIRST_SEQ, Reader, body, damaged, purged};
 use bulla_storage::format::{Entries, EntriesAt, Frame, FrameKind};
 use bulla_storage::frames::reader::{Cursor, End, Found, Step};
@@ -105,7 +105,7 @@ impl Reader {
         let mut mark = self.durable(target.lsn())?;
         loop {
             if let (Target::Lsn(lsn), Some(epoch)) = (target, epoch) {
-                self.map.history().check(epoch, lsn)?;
+                self.map.timeline().check(epoch, lsn)?;
             }
             let sought = if target.lsn() < mark { self.seek(target, mark)? } else { Ok(None) };
             match sought {
@@ -153,16 +153,16 @@ impl Reader {
         let sector = map.sector();
         loop {
             track.raise(mark);
-            let end = match track.walk.peek()? {
+            let end = match track.frame_reader.peek()? {
                 Ok(frame) if target.is_after(&frame, sector) => {
                     random.note(track.here());
-                    let _ = track.walk.skip()?;
+                    let _ = track.frame_reader.skip()?;
                     continue;
                 }
                 Ok(frame) if frame.kind != FrameKind::Data => {
                     return Err(target.missing(&track, &frame));
                 }
-                Ok(_) => match track.walk.step()? {
+                Ok(_) => match track.frame_reader.step()? {
                     Step::Frame(Found { frame, offset, body, .. }) => {
                         let Some(at) = target.find(&frame, body) else {
                             return Err(target.missing(&track, &frame));

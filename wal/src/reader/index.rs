@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulla_storage::files::{control, dir};
-use bulla_storage::format::{Control, Header, MAX_SECTOR, Opening};
-use bulla_storage::frames::read_buffer::Window;
-use bulla_storage::frames::reader::{Cursor, Start, Walk};
-use bulla_storage::frames::timeline::History;
+use bulla_storage::format::{Control, EpochStart, Header, MAX_SECTOR};
+use bulla_storage::frames::read_buffer::ReadBuffer;
+use bulla_storage::frames::reader::{Cursor, FrameReader, Start};
+use bulla_storage::frames::timeline::Timeline;
 use bulla_storage::io::Io;
 use bulla_storage::{Corruption, CorruptionKind, Epoch, Error, Lsn, Result, SegmentNumber};
 
-use super::track::Begin;
+use super::cursor::Begin;
 
 /// A log that changes while it is looked at is looked at so often at most.
 pub(super) const MAX_LOOKS: u32 = 8;
@@ -36,18 +36,22 @@ pub(super) struct Disk {
 
 impl Disk {
     /// A window on a segment; none when there is no such file (any more).
-    pub(super) fn window(&self, number: SegmentNumber, chunk: u64) -> Result<Option<Window>> {
+    pub(super) fn read_buffer(
+        &self,
+        number: SegmentNumber,
+        chunk: u64,
+    ) -> Result<Option<ReadBuffer>> {
         let path = dir::segment_path(&self.dir, number);
-        match Window::open(self.io.as_ref(), &path, self.direct) {
+        match ReadBuffer::open(self.io.as_ref(), &path, self.direct) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            window => Ok(Some(window?.with_chunk(chunk))),
+            read_buffer => Ok(Some(read_buffer?.with_chunk(chunk))),
         }
     }
 
     fn header(&self, number: SegmentNumber) -> Result<Option<Header>> {
         let max = u64::from(MAX_SECTOR);
-        let Some(mut window) = self.window(number, max)? else { return Ok(None) };
-        let header = Header::decode(window.bytes(0, max)?);
+        let Some(mut read_buffer) = self.read_buffer(number, max)? else { return Ok(None) };
+        let header = Header::decode(read_buffer.bytes(0, max)?);
         header.map(Some).map_err(|error| fault(number, CorruptionKind::SegmentHeader(error)))
     }
 
@@ -136,7 +140,7 @@ impl Map {
         }
         let mut found = false;
         while let Some(header) = disk.header(self.next_number())? {
-            self.generation += u64::from(header.opening.is_some());
+            self.generation += u64::from(header.epoch_start.is_some());
             self.push(header)?;
             found = true;
         }
@@ -173,34 +177,36 @@ impl Map {
         self.segments.get(index).map(|segment| &segment.header)
     }
 
-    fn openings(&self) -> impl DoubleEndedIterator<Item = (&Header, &Opening)> {
+    fn epoch_starts(&self) -> impl DoubleEndedIterator<Item = (&Header, &EpochStart)> {
         self.segments.iter().filter_map(|segment| {
             let header = &segment.header;
-            header.opening.as_ref().map(|opening| (header, opening))
+            header.epoch_start.as_ref().map(|epoch_start| (header, epoch_start))
         })
     }
 
     /// From here on later epochs supersede what `epoch` wrote.
-    pub(super) fn ceiling(&self, epoch: Epoch) -> Lsn {
-        let later = self.openings().filter(|(header, _)| header.epoch > epoch);
-        later.map(|(_, opening)| opening.supersedes_from).min().unwrap_or(Lsn::MAX)
+    pub(super) fn end_lsn(&self, epoch: Epoch) -> Lsn {
+        let later = self.epoch_starts().filter(|(header, _)| header.epoch > epoch);
+        later.map(|(_, epoch_start)| epoch_start.supersedes_from).min().unwrap_or(Lsn::MAX)
     }
 
     /// The segment that opens the last of the epochs that begin at `lsn`.
-    pub(super) fn opening_at(&self, lsn: Lsn) -> Option<SegmentNumber> {
-        let mut newest_first = self.openings().rev();
-        newest_first.find(|(_, opening)| opening.base == lsn).map(|(header, _)| header.number)
+    pub(super) fn epoch_start_at(&self, lsn: Lsn) -> Option<SegmentNumber> {
+        let mut newest_first = self.epoch_starts().rev();
+        newest_first
+            .find(|(_, epoch_start)| epoch_start.base == lsn)
+            .map(|(header, _)| header.number)
     }
 
     /// Everything below it is durable, whatever the frames promise.
     pub(super) fn durable(&self) -> Lsn {
-        let newest = self.openings().next_back().map(|(_, opening)| opening.cut_at);
+        let newest = self.epoch_starts().next_back().map(|(_, epoch_start)| epoch_start.cut_at);
         newest.map_or(self.low_water(), |cut_at| cut_at.max(self.low_water()))
     }
 
-    pub(super) fn history(&self) -> History {
+    pub(super) fn timeline(&self) -> Timeline {
         let headers = self.segments.iter().map(|segment| &segment.header);
-        History::new(self.control.low_water, headers)
+        Timeline::new(self.control.low_water, headers)
     }
 
     /// The last live segment whose first frame fits, or the first live one. With
@@ -216,8 +222,8 @@ impl Map {
         for index in (0..self.segments.len()).rev() {
             let Some(first) = self.first(disk, index)? else { continue };
             let Some(Segment { header, .. }) = self.segments.get(index) else { continue };
-            let (number, opens) = (header.number, header.opening.is_some());
-            if first.lsn >= self.ceiling(header.epoch) {
+            let (number, opens) = (header.number, header.epoch_start.is_some());
+            if first.lsn >= self.end_lsn(header.epoch) {
                 continue;
             }
             if wanted || (fits(&first) && (opens || !one_before)) {
@@ -227,9 +233,9 @@ impl Map {
         }
         let low_water = &self.control.low_water;
         let cursor = Cursor::from(low_water);
-        let superseded = low_water.lsn >= self.ceiling(low_water.epoch);
-        let opening = if superseded { self.opening_at(low_water.lsn) } else { None };
-        let number = opening.unwrap_or(low_water.segment);
+        let superseded = low_water.lsn >= self.end_lsn(low_water.epoch);
+        let epoch_start = if superseded { self.epoch_start_at(low_water.lsn) } else { None };
+        let number = epoch_start.unwrap_or(low_water.segment);
         Ok(Begin { number, base: cursor.lsn, cursor })
     }
 
@@ -242,9 +248,12 @@ impl Map {
         }
         if segment.first.is_none() {
             let number = segment.header.number;
-            let Some(window) = disk.window(number, u64::from(MAX_SECTOR))? else { return Ok(None) };
-            let mut walk = Walk::new(window, &segment.header, Start::FirstFrame, Lsn::MAX);
-            segment.first = walk.peek()?.ok().map(|frame| Cursor {
+            let Some(read_buffer) = disk.read_buffer(number, u64::from(MAX_SECTOR))? else {
+                return Ok(None);
+            };
+            let mut frame_reader =
+                FrameReader::new(read_buffer, &segment.header, Start::FirstFrame, Lsn::MAX);
+            segment.first = frame_reader.peek()?.ok().map(|frame| Cursor {
                 lsn: frame.lsn,
                 seq: frame.first_seq,
                 chain: frame.chain,
@@ -285,9 +294,9 @@ fn misfit(
         None => header.epoch == control.low_water.epoch,
         Some(previous) if previous.nonce != header.previous_nonce => false,
         Some(previous) if previous.epoch == header.epoch => {
-            previous.nonce == header.nonce && header.opening.is_none()
+            previous.nonce == header.nonce && header.epoch_start.is_none()
         }
-        Some(previous) => previous.epoch < header.epoch && header.opening.is_some(),
+        Some(previous) => previous.epoch < header.epoch && header.epoch_start.is_some(),
     };
     (!fits).then_some(CorruptionKind::Epoch)
 }

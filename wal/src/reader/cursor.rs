@@ -3,8 +3,8 @@
 //! Owns the rules of where a segment's frames are continued. Never decides whether what
 //! is missing is lost or not there yet.
 
-use super::map::{Disk, Map};
-use bulla_storage::frames::reader::{Cursor, Start, Walk};
+use super::index::{Disk, Map};
+use bulla_storage::frames::reader::{Cursor, FrameReader, Start};
 use bulla_storage::{Epoch, Lsn, Result, SegmentNumber};
 
 /// Where a track begins: at a frame of a segment.
@@ -19,13 +19,13 @@ pub(super) struct Begin {
 /// A place among the live frames.
 #[derive(Debug)]
 pub(super) struct Track {
-    pub(super) walk: Walk,
+    pub(super) frame_reader: FrameReader,
     pub(super) epoch: Epoch,
     begin: Begin,
     sector: u32,
     chunk: u64,
     /// Later epochs supersede its frames from here on.
-    ceiling: Lsn,
+    end_lsn: Lsn,
     /// Bytes above it may still change.
     mark: Lsn,
 }
@@ -34,17 +34,17 @@ impl Track {
     /// None when there is no such segment (any more).
     pub(super) fn open(disk: &Disk, map: &Map, begin: Begin, chunk: u64) -> Result<Option<Self>> {
         let Some(header) = map.header(begin.number) else { return Ok(None) };
-        let Some(window) = disk.window(begin.number, chunk)? else { return Ok(None) };
-        let ceiling = map.ceiling(header.epoch);
+        let Some(read_buffer) = disk.read_buffer(begin.number, chunk)? else { return Ok(None) };
+        let end_lsn = map.end_lsn(header.epoch);
         let start = Start::At { base: begin.base, cursor: begin.cursor };
-        let walk = Walk::new(window, header, start, ceiling);
+        let frame_reader = FrameReader::new(read_buffer, header, start, end_lsn);
         let (epoch, sector) = (header.epoch, header.sector);
-        Ok(Some(Self { walk, epoch, begin, sector, chunk, ceiling, mark: Lsn::MAX }))
+        Ok(Some(Self { frame_reader, epoch, begin, sector, chunk, end_lsn, mark: Lsn::MAX }))
     }
 
     /// What the next frame must continue.
     pub(super) fn cursor(&self) -> Cursor {
-        self.walk.at().unwrap_or(self.begin.cursor)
+        self.frame_reader.at().unwrap_or(self.begin.cursor)
     }
 
     /// Where the next frame starts.
@@ -70,27 +70,27 @@ impl Track {
     /// From now on frames below `mark` are given, and no byte above it is kept.
     pub(super) fn raise(&mut self, mark: Lsn) {
         self.mark = mark;
-        self.walk.set_ceiling(self.ceiling.min(mark));
+        self.frame_reader.set_end_lsn(self.end_lsn.min(mark));
         let below = mark.distance_from(self.begin.base);
-        self.walk.window.set_limit(below.saturating_add(u64::from(self.sector)));
+        self.frame_reader.read_buffer.set_limit(below.saturating_add(u64::from(self.sector)));
     }
 
     /// There may be later epochs. False when they supersede what is before this place.
     pub(super) fn renew(&mut self, map: &Map) -> bool {
-        self.ceiling = map.ceiling(self.epoch);
-        self.walk.set_ceiling(self.ceiling);
-        self.lsn() <= self.ceiling
+        self.end_lsn = map.end_lsn(self.epoch);
+        self.frame_reader.set_end_lsn(self.end_lsn);
+        self.lsn() <= self.end_lsn
     }
 
     /// Goes on in the segment that continues here; false when none does (yet).
     pub(super) fn cross(&mut self, disk: &Disk, map: &Map) -> Result<bool> {
         let cursor = self.cursor();
-        let superseded = cursor.lsn == self.ceiling;
+        let superseded = cursor.lsn == self.end_lsn;
         let number = if superseded {
-            map.opening_at(cursor.lsn)
+            map.epoch_start_at(cursor.lsn)
         } else {
             let next = map.header(self.number().next());
-            next.filter(|next| next.opening.is_none()).map(|next| next.number)
+            next.filter(|next| next.epoch_start.is_none()).map(|next| next.number)
         };
         let Some(number) = number else { return Ok(false) };
         let begin = Begin { number, base: cursor.lsn, cursor };
@@ -98,7 +98,7 @@ impl Track {
         next.raise(self.mark);
         // Without its first frame a segment says nothing of where this one ends. The
         // opening of an epoch says it without one.
-        if !superseded && next.walk.peek()?.is_err() {
+        if !superseded && next.frame_reader.peek()?.is_err() {
             return Ok(false);
         }
         *self = next;

@@ -4,11 +4,11 @@
 //! frame of its own. So what may be shown is learned from the log itself, without a page
 //! that is shared with its writer. Owns where the frames end now, and the highest promise.
 
-use super::map::{Disk, Map, SMALL_CHUNK};
-use super::track::{Begin, Track};
-use bulla_storage::faults::mutants::{Bug, either};
+use super::cursor::{Begin, Track};
+use super::index::{Disk, Map, SMALL_CHUNK};
+use bulla_storage::faults::mutants::{Mutant, either};
 use bulla_storage::format::Frame;
-use bulla_storage::frames::read_buffer::{WINDOW_LEN, to_usize};
+use bulla_storage::frames::read_buffer::{READ_LEN, to_usize};
 use bulla_storage::frames::reader::End;
 use bulla_storage::{FrameDamage, Lsn, Result, SegmentNumber};
 
@@ -16,7 +16,7 @@ use bulla_storage::{FrameDamage, Lsn, Result, SegmentNumber};
 const ZEROS_ARE_DOUBTED: u64 = 64;
 
 #[derive(Debug)]
-pub(super) struct Scout {
+pub(super) struct DurableProbe {
     track: Track,
     /// Everything below it is durable.
     durable: Lsn,
@@ -26,7 +26,7 @@ pub(super) struct Scout {
     probed: bool,
 }
 
-impl Scout {
+impl DurableProbe {
     /// None when the segment is gone.
     pub(super) fn open(disk: &Disk, map: &Map, begin: Begin) -> Result<Option<Self>> {
         let track = Track::open(disk, map, begin, SMALL_CHUNK)?;
@@ -55,11 +55,11 @@ impl Scout {
         let generation = map.generation;
         let mut fresh = false;
         while !enough(self) {
-            match self.track.walk.skip()? {
+            match self.track.frame_reader.skip()? {
                 Ok(located) => {
-                    let (promise, end) = (located.frame.promise, located.after.lsn);
-                    let promise = either(promise, Bug::ScoutTrustsHeaders, end);
-                    self.durable = self.durable.max(promise);
+                    let (durable_lsn, end) = (located.frame.durable_lsn, located.after.lsn);
+                    let durable_lsn = either(durable_lsn, Mutant::ProbeTrustsHeaders, end);
+                    self.durable = self.durable.max(durable_lsn);
                     (self.idle, fresh) = (0, false);
                 }
                 Err(_) if self.track.cross(disk, map)? => fresh = false,
@@ -69,7 +69,7 @@ impl Scout {
                     }
                 }
                 Err(End::Damage(_)) if !fresh => {
-                    self.track.walk.window.forget();
+                    self.track.frame_reader.read_buffer.forget();
                     fresh = true;
                 }
                 Err(end) => return self.in_vain(disk, map, end),
@@ -103,12 +103,12 @@ impl Scout {
     fn probe(&mut self, disk: &Disk, map: &Map) -> Result<()> {
         let sector = u64::from(map.sector());
         let mut number = self.track.number();
-        let mut offset = self.track.walk.offset() + sector;
+        let mut offset = self.track.frame_reader.offset() + sector;
         while self.durable <= self.track.lsn()
             && map.header(number).is_some_and(|header| header.epoch == self.track.epoch)
         {
-            if let Some(promise) = self.probe_segment(disk, map, number, offset)? {
-                self.durable = self.durable.max(promise);
+            if let Some(durable_lsn) = self.probe_segment(disk, map, number, offset)? {
+                self.durable = self.durable.max(durable_lsn);
             }
             (number, offset) = (number.next(), sector);
         }
@@ -124,20 +124,22 @@ impl Scout {
         mut offset: u64,
     ) -> Result<Option<Lsn>> {
         let Some(header) = map.header(number) else { return Ok(None) };
-        let Some(mut window) = disk.window(number, WINDOW_LEN)? else { return Ok(None) };
+        let Some(mut read_buffer) = disk.read_buffer(number, READ_LEN)? else { return Ok(None) };
         loop {
-            let bytes = window.bytes(offset, WINDOW_LEN)?;
+            let bytes = read_buffer.bytes(offset, READ_LEN)?;
             if bytes.is_empty() {
                 return Ok(None);
             }
-            let promises = bytes
+            let durable_marks = bytes
                 .chunks(to_usize(u64::from(header.sector)))
                 .filter_map(|sector| {
                     Frame::decode(sector, header.seed(), header.epoch, header.sector).ok()
                 })
-                .map(|(frame, _)| frame.promise);
-            if let Some(promise) = { promises }.find(|promise| *promise > self.track.lsn()) {
-                return Ok(Some(promise));
+                .map(|(frame, _)| frame.durable_lsn);
+            if let Some(durable_lsn) =
+                { durable_marks }.find(|durable_lsn| *durable_lsn > self.track.lsn())
+            {
+                return Ok(Some(durable_lsn));
             }
             offset += bytes.len() as u64;
         }
