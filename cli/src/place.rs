@@ -15,7 +15,7 @@ const HARMLESS: [&str; 3] = [dir::LOCK, "CONTROL.tmp", "lost+found"];
 /// Returns whether `dir` holds no log yet, so that opening it creates one.
 ///
 /// Refuses a directory that holds other files: that is a mistyped path far more often
-/// than intended. EpochStart a damaged log reports the damage; this does not.
+/// than intended. `EpochStart` a damaged log reports the damage; this does not.
 pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
     let io = options.io.as_ref();
     let listing = match dir::list(io, dir) {

@@ -1,12 +1,10 @@
 //! Checkpoints: what a store shows never depends on them, and one damaged file costs nothing.
 
-#[path = "common/times.rs"]
-mod times;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::times::{at_ms, ms};
 use bulla_engine::{
     Batch, CheckpointError, CheckpointFile, Error, Level, Refusal, Store, StoreInspection,
     StoreOptions, Token, TokenId, usable_checkpoints, usable_checkpoints_after,
@@ -14,7 +12,6 @@ use bulla_engine::{
 use bulla_recovery::{Inspection, RepairPlan, Status, preview_repair, repair};
 use bulla_storage::io::sim::{FaultOp, SimConfig, SimDisk};
 use bulla_wal::{Lsn, Options};
-use times::{at_ms, ms};
 
 const DIR: &str = "/store";
 

@@ -9,5 +9,4 @@ mod quota;
 mod snapshot;
 mod store;
 mod threads;
-#[path = "common/times.rs"]
 mod times;

@@ -48,7 +48,7 @@ impl Analysis {
         Self::read_from(log, control, None, Bodies::Checked)
     }
 
-    /// Reads everything above a anchor, or everything when the anchor does not stand. With
+    /// Reads everything above an anchor, or everything when the anchor does not stand. With
     /// bodies unread, those that a durable mark covers are left to the replay: damage to one
     /// is corruption, whatever else the log holds.
     pub(crate) fn read_from(
@@ -322,13 +322,13 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<ReadHeader> {
         Ok(header) => Ok(Ok(header)),
         Err(reason @ (FormatError::Version(_) | FormatError::Features(_))) => {
             let path = dir::segment_path(&log.path, file.number);
-            Err(Error::Unsupported { path, reason }.into())
+            Err(Error::Unsupported { path, reason })
         }
         Err(reason) => Ok(Err((Headers::Damaged, CorruptionKind::SegmentHeader(reason)))),
     }
 }
 
-/// Returns the index of a anchor's segment, if the anchor is still in it.
+/// Returns the index of an anchor's segment, if the anchor is still in it.
 fn index_of(log: &LogDir, plan: &Plan, anchor: &Anchor) -> Result<Option<usize>> {
     let Some((index, segment)) = plan.place_of(anchor) else { return Ok(None) };
     let mut read_buffer = match log.one_sector(segment.number) {
@@ -364,7 +364,7 @@ fn scan_all(
         let PlannedSegment { number, newest, .. } = *segment;
         let read = |direct, trusted| {
             let read_buffer = log.segment(number, direct)?;
-            Ok(scan(read_buffer, segment, bodies, trusted, &long_frames)?)
+            scan(read_buffer, segment, bodies, trusted, &long_frames)
         };
         let direct = log.options.is_direct() && newest && number >= log.written_from;
         // A page may be stale where a write failed to replace it. Then the sync after it

@@ -56,7 +56,6 @@ impl Inspection {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    #[doc(hidden)]
     pub fn read_above(dir: &Path, options: &Options, anchors: &[Anchor]) -> Result<Self> {
         for anchor in anchors {
             let (log, analysis) = undisturbed_above(dir, options, Some(anchor), Bodies::Checked)?;
@@ -109,7 +108,6 @@ impl Inspection {
     ///
     /// # Errors
     /// [`Io`](bulla_storage::Error::Io).
-    #[doc(hidden)]
     pub fn standing(&self, anchors: &[Anchor]) -> Result<Vec<Anchor>> {
         self.analysis.standing(&self.log, anchors)
     }
@@ -200,7 +198,7 @@ pub(crate) fn undisturbed(
     undisturbed_above(dir, options, None, bodies)
 }
 
-/// Does what [`undisturbed`] does, above a anchor if it stands.
+/// Does what [`undisturbed`] does, above an anchor if it stands.
 fn undisturbed_above(
     dir: &Path,
     options: &Options,

@@ -63,7 +63,7 @@ impl LogDir {
     /// Opens a segment's file for reading.
     pub(crate) fn segment(&self, number: SegmentNumber, direct: bool) -> Result<ReadBuffer> {
         let path = dir::segment_path(&self.path, number);
-        Ok(ReadBuffer::open(self.io.as_ref(), &path, direct)?)
+        ReadBuffer::open(self.io.as_ref(), &path, direct)
     }
 
     /// Opens a segment's file to read one sector of it, as it is on the disk.
@@ -94,15 +94,15 @@ pub(crate) fn read_control(path: &Path, options: &Options) -> Result<Control> {
     let io = options.io.as_ref();
     let listing = match dir::list(io, path) {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::NotALog { path: path.to_owned() }.into());
+            return Err(Error::NotALog { path: path.to_owned() });
         }
         listing => listing?,
     };
     if listing.has_control {
-        return Ok(control::read(io, path)?);
+        return control::read(io, path);
     }
     match listing.segments.first() {
-        None => Err(Error::NotALog { path: path.to_owned() }.into()),
+        None => Err(Error::NotALog { path: path.to_owned() }),
         Some(segment) => Err(Corruption {
             segment: Some(segment.number),
             offset: None,

@@ -67,7 +67,6 @@ impl Recovery {
     ///
     /// # Errors
     /// Those of [`run`](Self::run), and those of `anchors`.
-    #[doc(hidden)]
     pub fn run_above(
         dir: &Path,
         options: &Options,
@@ -121,14 +120,12 @@ impl Recovery {
     }
 
     /// Returns the anchor below which nothing was read.
-    #[doc(hidden)]
     #[must_use]
     pub fn anchor(&self) -> Option<&Anchor> {
         self.anchor.as_ref()
     }
 
     /// Returns the anchors that stand, that one first.
-    #[doc(hidden)]
     #[must_use]
     pub fn standing(&self) -> &[Anchor] {
         &self.standing
@@ -175,7 +172,7 @@ pub fn open(dir: &Path, options: &Options) -> Result<(Recovered, Report)> {
             }
             // Another process was quicker: its log is recovered once that process unlocks it.
             Err(Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Misfit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) low_water: LowWater,
-    /// Where the scan starts: the low-water mark, or a anchor above it.
+    /// Where the scan starts: the low-water mark, or an anchor above it.
     pub(crate) start: Cursor,
     /// Index of the segment in which that is.
     pub(crate) first: usize,
@@ -178,7 +178,7 @@ impl Plan {
         Timeline::new(self.low_water, self.segments.iter().map(|segment| &segment.header))
     }
 
-    /// Finds the segment of a anchor, unless the headers contradict the anchor.
+    /// Finds the segment of an anchor, unless the headers contradict the anchor.
     pub(crate) fn place_of(&self, anchor: &Anchor) -> Option<(usize, &PlannedSegment)> {
         let number = anchor.segment.segment;
         let index = self.segments.iter().position(|segment| segment.number == number)?;
@@ -189,7 +189,7 @@ impl Plan {
         stands.then_some((index, segment))
     }
 
-    /// Leaves out what is below a anchor in the segment with this index.
+    /// Leaves out what is below an anchor in the segment with this index.
     pub(crate) fn start_at(&mut self, index: usize, anchor: &Anchor) {
         (self.first, self.first_start, self.start) = (index, anchor.segment, anchor.at);
         if let Some(segment) = self.segments.get_mut(index) {
@@ -290,7 +290,7 @@ struct SupersedingOpenings {
 }
 
 impl SupersedingOpenings {
-    /// Collects the epoch_starts, also those behind a segment that does not fit: what they
+    /// Collects the epoch starts, also those behind a segment that does not fit: what they
     /// supersede was superseded when they were written.
     fn new(control: &Control, files: &[SegmentFile], headers: &[ReadHeader]) -> Self {
         let mut epoch_starts: Vec<(Epoch, Lsn)> = files

@@ -46,7 +46,7 @@ impl<'a> Quarantine<'a> {
     }
 
     fn read_buffer(&self, source: &Path) -> Result<ReadBuffer> {
-        Ok(ReadBuffer::open(self.log.io.as_ref(), source, self.log.options.is_direct())?)
+        ReadBuffer::open(self.log.io.as_ref(), source, self.log.options.is_direct())
     }
 
     fn copy(&mut self, read_buffer: &mut ReadBuffer, from: u64, to: u64, name: &str) -> Result<()> {
@@ -58,7 +58,7 @@ impl<'a> Quarantine<'a> {
         let temporary = self.path.join(format!("{name}.tmp"));
         match io.unlink(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", temporary)(error).into());
+                return Err(Error::io("remove", temporary)(error));
             }
             _ => {}
         }

@@ -90,8 +90,7 @@ pub struct RepairPreview {
 }
 
 impl RepairPreview {
-    /// Returns whether a anchor that stands now would stand after the repair.
-    #[doc(hidden)]
+    /// Returns whether an anchor that stands now would stand after the repair.
     #[must_use]
     pub fn keeps(&self, anchor: &Anchor) -> bool {
         anchor.upto <= self.cut_at && anchor.at.lsn <= self.renewed_from

@@ -199,8 +199,7 @@ fn create_segment(
         }
     });
     match (created, failure) {
-        (_, Some(error)) => Err(error),
-        (Err(error), None) => Err(error.into()),
+        (_, Some(error)) | (Err(error), None) => Err(error),
         (Ok(file), None) => Ok((file, chain)),
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn remove_dead(log: &LogDir, analysis: &Analysis) -> Result<()> {
     for path in dead.chain(analysis.listing.temporaries.iter().cloned()) {
         match log.io.unlink(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", path)(error).into());
+                return Err(Error::io("remove", path)(error));
             }
             _ => {}
         }

@@ -61,7 +61,7 @@ fn live(log: &Log, rng: &mut SplitMix64) -> Vec<Anchor> {
         if below(8, rng) == 0 {
             // At the end, or inside the last frame.
             let upto = if below(2, rng) == 0 { log.end() } else { receipt.lsn };
-            let Ok(persisted_mark) = log.secure(upto) else { break };
+            let Ok(persisted_mark) = log.persist_durable_mark(upto) else { break };
             if persisted_mark < upto {
                 // The segment is full to its last sector: there is no room for a promise.
                 continue;
@@ -142,7 +142,7 @@ fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
     assert!(used.iter().all(|count| *count > 50), "{used:?}");
 }
 
-/// A log with some segments, and a anchor in the middle of it.
+/// A log with some segments, and an anchor in the middle of it.
 fn with_anchor(disk: &SimDisk) -> Anchor {
     let (recovered, _) = open(Path::new(DIR), &options(disk, 0)).expect("open");
     let log = Log::start(recovered).expect("start");
@@ -154,7 +154,7 @@ fn with_anchor(disk: &SimDisk) -> Anchor {
     };
     append(40);
     let upto = log.end();
-    assert!(log.secure(upto).expect("secure") >= upto);
+    assert!(log.persist_durable_mark(upto).expect("secure") >= upto);
     let anchor = log.anchor(upto).expect("anchor");
     append(20);
     log.close().expect("close");
@@ -250,7 +250,7 @@ fn landmark_ahead_of_an_older_copy_of_the_log_is_not_used() {
     let older = disk.fork(1);
     let receipt = log.append_with(1, &[2; 900], Level::Strict).expect("append");
     log.wait(receipt).expect("wait");
-    log.secure(log.end()).expect("secure");
+    log.persist_durable_mark(log.end()).expect("secure");
     let anchor = log.anchor(log.end()).expect("anchor");
     older.kill();
     assert!(!is_used(&older, anchor));
@@ -276,7 +276,7 @@ fn what_no_frame_promises_is_proved_by_the_mark_or_the_landmark_from_which_a_loo
     let receipt = log.append_with(1, &[1; 900], Level::Strict).expect("append");
     log.wait(receipt).expect("wait");
     let upto = log.end();
-    log.secure(upto).expect("secure");
+    log.persist_durable_mark(upto).expect("secure");
     let anchor = log.anchor(upto).expect("anchor");
     assert_eq!(proof(&[anchor]), (Proof::Anchor, anchor.at.lsn));
     assert!(matches!(proof(&[]), (Proof::Frame { .. }, durable) if durable == upto));

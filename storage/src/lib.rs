@@ -10,7 +10,7 @@
 //! files     CONTROL, segments, the lock   frames  frames of a segment, validated
 //! position  LSN, Seq, epoch               faults  what a test build can break
 //! range     where reading begins and ends error   what can go wrong
-//! options   how a log is opened
+//! options   how a log is opened       parse   names and positions from text
 //! ```
 
 mod error;
@@ -20,13 +20,15 @@ pub mod format;
 pub mod frames;
 pub mod io;
 mod options;
+mod parse;
 mod position;
 mod range;
 
-pub use error::{Corruption, CorruptionKind, Error, FrameDamage, ParseError, PoisonCause, Result};
+pub use error::{Corruption, CorruptionKind, Error, FrameDamage, PoisonCause, Result};
 pub use files::recovered::Recovered;
 pub use frames::{Entry, EntryView};
 pub use io::RingBytes;
 pub use options::{Background, Method, Options, Overflow, SOFT_FRAME_LEN};
+pub use parse::ParseError;
 pub use position::{Epoch, Level, Lsn, Receipt, SegmentNumber, Seq, Visibility};
 pub use range::{Limit, Position, Range};

@@ -5,9 +5,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, ParseError, Result};
+use crate::error::{Error, Result};
 use crate::format::{self, FRAME_HEADER_LEN};
 use crate::io::{Io, std::StdIo};
+use crate::parse::ParseError;
 use crate::position::Level;
 
 /// What `append` does when the ring has no room.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::ParseError;
+use crate::parse::ParseError;
 
 macro_rules! position {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -41,7 +41,7 @@ position! {
     Seq(u64)
 }
 position! {
-    /// Counts the epoch_starts of a log. The first is 1; each open adds at least one.
+    /// Counts the opens of a log. The first is 1; each open adds at least one.
     Epoch(u32)
 }
 position! {

@@ -8,7 +8,7 @@ use std::ops;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use crate::error::ParseError;
+use crate::parse::ParseError;
 use crate::position::{Epoch, Lsn, Seq};
 
 /// A place between two entries of a log, told by what follows it.

@@ -180,7 +180,7 @@ impl World<'_> {
         let recovery = match Recovery::run(&dir, options) {
             Ok(recovery) => recovery,
             Err(Error::NotALog { .. }) => {
-                return Ok(Log::create(&dir, options).map_err(Into::into));
+                return Ok(Log::create(&dir, options));
             }
             Err(error) if is_corruption(&error) => {
                 return Err(format!("an undamaged log is refused: {error}"));
@@ -197,7 +197,7 @@ impl World<'_> {
         let before = self.model.entries.len() as u64;
         self.model.recovered(&shown, None)?;
         self.tally.lost += before - self.model.entries.len() as u64;
-        Ok(Log::start(recovery.into_recovered()).map_err(Into::into))
+        Ok(Log::start(recovery.into_recovered()))
     }
 
     /// Appends and takes down what is acknowledged, until the cut or what it makes fail.

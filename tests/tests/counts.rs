@@ -77,7 +77,7 @@ fn owned_entries_cost_no_allocation_of_their_own_and_no_copy() {
     const ENTRIES: u64 = 100_000;
     for len in [64, 1024] {
         let dir = temp_dir("owned");
-        let log = Log::create(&dir.path().join("log"), &Options::new()).unwrap();
+        let log = Log::create(dir.path().join("log"), &Options::new()).unwrap();
         for number in 0..ENTRIES {
             log.append_with(1, &vec![number as u8; len], Level::Relaxed).unwrap();
         }

@@ -48,7 +48,7 @@ fn append_that_must_not_wait_says_full_and_fits_once_there_is_room() {
     log.close().unwrap();
     assert_eq!(recovered(dir.path()).len(), 100);
     let options = small().manual().overflow(Overflow::Full);
-    let log = Log::create(&dir.path().join("other"), &options).unwrap();
+    let log = Log::create(dir.path().join("other"), &options).unwrap();
     while log.try_append_batch(&[(1, &payload)], Level::Relaxed).is_ok() {}
     assert!(matches!(log.wait_for_room(), Err(Error::Full)));
 }

@@ -188,8 +188,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`sync`](Self::sync).
-    #[doc(hidden)]
-    pub fn secure(&self, upto: Lsn) -> Result<Lsn> {
+    pub fn persist_durable_mark(&self, upto: Lsn) -> Result<Lsn> {
         for _ in 0..PERSIST_ROUNDS {
             self.sync()?;
             let mut leader = self.leadership.lead();
@@ -205,13 +204,12 @@ impl Log {
         Ok(self.leadership.lead().core.persisted_mark())
     }
 
-    /// The anchor of a position of this epoch that is [secured](Self::secure). Reads the
+    /// The anchor of a position of this epoch that is [persisted](Self::persist_durable_mark). Reads the
     /// headers of the frames before it in its segment.
     ///
     /// # Errors
     /// [`Error::Purged`] when its segment is not there any more; [`Error::Corrupt`],
     /// [`Error::Io`].
-    #[doc(hidden)]
     pub fn anchor(&self, upto: Lsn) -> Result<Anchor> {
         let starts: Vec<_> = {
             let leader = self.leadership.lead();
@@ -248,13 +246,12 @@ impl Log {
         self.purger.purge(&self.leadership, keep_from, SegmentNumber::MAX)
     }
 
-    /// As [`purge`](Self::purge), of what comes before the segment of a anchor. That may be
+    /// As [`purge`](Self::purge), of what comes before the segment of an anchor. That may be
     /// empty, so that the next one starts at the same position: without it the anchor would
     /// not stand.
     ///
     /// # Errors
     /// As [`purge`](Self::purge).
-    #[doc(hidden)]
     pub fn purge_before(&self, anchor: &Anchor) -> Result<Lsn> {
         self.purger.purge(&self.leadership, anchor.segment.lsn, anchor.segment.segment)
     }

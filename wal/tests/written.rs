@@ -120,7 +120,7 @@ fn counters_say_what_was_done() {
         assert_eq!((stats.group_size.count, stats.group_size.max), (5, 1));
         assert_eq!((stats.commit_latency_ns.count, stats.short_writes), (5, 0));
         // A promise is a frame, and no group.
-        log.secure(log.end()).unwrap();
+        log.persist_durable_mark(log.end()).unwrap();
         let stats = log.stats();
         assert_eq!((stats.frames, stats.group_size.count), (6, 5));
         assert_eq!((stats.rotations, stats.reserved_rotations), (0, 0));

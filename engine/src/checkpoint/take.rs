@@ -256,7 +256,7 @@ impl<R: Record> Checkpoints<R> {
         }
         let lsn = snapshot.lsn();
         if !skip(Point::CheckpointMark) {
-            let durable_mark = self.log.secure(lsn)?;
+            let durable_mark = self.log.persist_durable_mark(lsn)?;
             if durable_mark < lsn {
                 return Err(CheckpointError::NotMarked { lsn, durable_mark }.into());
             }

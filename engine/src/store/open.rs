@@ -1,4 +1,4 @@
-//! EpochStart: the log is recovered or created, and the state follows from it and a checkpoint.
+//! `EpochStart`: the log is recovered or created, and the state follows from it and a checkpoint.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -44,7 +44,7 @@ pub struct EpochStart {
     /// The end of the prefix that the recovery before this epoch kept; a promise.
     pub cut_at: Lsn,
     /// The newest cuts of earlier epochs above the low-water mark, oldest first,
-    /// as many as fit ([`max_cuts`]). The epoch_starts themselves hold all of them.
+    /// as many as fit ([`max_cuts`]). The epoch-start segments themselves hold all of them.
     pub cuts: Vec<Cut>,
 }
 

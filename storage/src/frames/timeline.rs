@@ -22,7 +22,7 @@ impl Timeline {
         let mut timeline = Self { low_water, cuts: BTreeMap::new() };
         for header in headers {
             if let Some(epoch_start) = &header.epoch_start {
-                // The list carries the cuts of epoch_starts that were purged.
+                // The list carries the cuts of epoch starts that were purged.
                 for cut in &epoch_start.cuts {
                     timeline.cuts.insert(cut.epoch, cut.cut_at);
                 }

@@ -1,6 +1,6 @@
 //! Damage to a log's files as an input says.
 //!
-//! Owns what can happen to files between two epoch_starts: rot, torn, lost and misdirected
+//! Owns what can happen to files between two epoch starts: rot, torn, lost and misdirected
 //! writes, copies of old files, and what only an adversary does (checksums that fit).
 
 use std::path::{Path, PathBuf};
