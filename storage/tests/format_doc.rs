@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use bulla_storage::format::layout::{CONSTANTS, STRUCTURES, Structure};
+use bulla_storage::format::layout::Structure;
+use bulla_storage::format::tables::{CONSTANTS, STRUCTURES};
 
 fn document() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/FORMAT.md");

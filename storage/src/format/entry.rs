@@ -6,15 +6,13 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::layout::{Structure, structure};
-use super::{FIRST_INTERNAL_KIND, FRAME_HEADER_LEN, FormatError, Frame, align_up};
+use super::{
+    ENTRY_ALIGN, ENTRY_HEADER_LEN, FIRST_INTERNAL_KIND, FRAME_HEADER_LEN, FormatError, Frame,
+    align_up,
+};
 use crate::position::{Lsn, Seq};
 
-/// Entries start at multiples of this.
-pub const ENTRY_ALIGN: u64 = 8;
-/// Bytes of an entry's header.
-pub const ENTRY_HEADER_LEN: u64 = size_of::<EntryHeader>() as u64;
-
-const _: () = assert!(size_of::<EntryHeader>() == 8);
+const _: () = assert!(size_of::<EntryHeader>() as u64 == ENTRY_HEADER_LEN);
 
 /// Bytes that an entry of `payload_len` takes inside a frame.
 #[must_use]

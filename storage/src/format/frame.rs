@@ -7,17 +7,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::crc::Seed;
 use super::layout::{Structure, structure};
-use super::{ENTRY_ALIGN, ENTRY_HEADER_LEN, FormatError, MAX_FRAME_LEN, align_up};
+use super::{
+    ENTRY_ALIGN, ENTRY_HEADER_LEN, FRAME_HEADER_LEN, FormatError, MAX_FRAME_LEN, align_up,
+};
 use crate::position::{Epoch, Lsn, Seq};
 
 /// Bytes of a frame's header, as a length in memory.
 pub const FRAME_HEADER_BYTES: usize = size_of::<FrameHeader>();
-/// Bytes of a frame's header.
-pub const FRAME_HEADER_LEN: u64 = FRAME_HEADER_BYTES as u64;
 
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"BuFr");
 
-const _: () = assert!(size_of::<FrameHeader>() == 64);
+const _: () = assert!(FRAME_HEADER_BYTES as u64 == FRAME_HEADER_LEN);
 
 /// What a frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,13 +1,9 @@
-//! The structures of the format as a table: their fields, offsets and sizes.
+//! How a structure of the format is described: its fields, offsets and sizes.
 //!
 //! `docs/FORMAT.md` describes the bytes for people; `storage/tests/format_doc.rs` compares
-//! that description with this table, so that it cannot drift from the structs. Each struct
-//! has its row beside it, made by `structure!`, which does not compile if a field is missing.
-
-use super::{
-    ENTRY_ALIGN, FIRST_INTERNAL_KIND, MAX_FRAME_LEN, MAX_SECTOR, MAX_START, MIN_SECTOR,
-    SLOT_STRIDE, VERSION, control, entry, frame, segment,
-};
+//! that description with the table in `tables.rs`, so that it cannot drift from the structs.
+//! Each struct has its row beside it, made by `structure!`, which does not compile if a field
+//! is missing.
 
 /// One structure of the format.
 #[derive(Clone, Copy, Debug)]
@@ -19,28 +15,6 @@ pub struct Structure {
     /// The name, offset and size in bytes of every field, in order.
     pub fields: &'static [(&'static str, usize, usize)],
 }
-
-/// Every structure of the format.
-pub const STRUCTURES: [Structure; 6] = [
-    control::CONTROL_SLOT,
-    segment::SEGMENT_HEADER,
-    segment::OPENING_HEADER,
-    segment::EPOCH_CUT,
-    frame::FRAME_HEADER,
-    entry::ENTRY_HEADER,
-];
-
-/// The numbers that the format fixes.
-pub const CONSTANTS: [(&str, u64); 8] = [
-    ("VERSION", VERSION as u64),
-    ("MIN_SECTOR", MIN_SECTOR as u64),
-    ("MAX_SECTOR", MAX_SECTOR as u64),
-    ("SLOT_STRIDE", SLOT_STRIDE),
-    ("MAX_FRAME_LEN", MAX_FRAME_LEN),
-    ("MAX_START", MAX_START),
-    ("ENTRY_ALIGN", ENTRY_ALIGN),
-    ("FIRST_INTERNAL_KIND", FIRST_INTERNAL_KIND as u64),
-];
 
 /// Describes a struct by all of its fields.
 macro_rules! structure {

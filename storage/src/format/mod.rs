@@ -24,12 +24,14 @@ mod crc;
 mod entry;
 mod frame;
 pub mod layout;
+
 mod segment;
+pub mod tables;
 
 pub use control::{Control, LowWater};
 pub use crc::Seed;
-pub use entry::{ENTRY_ALIGN, ENTRY_HEADER_LEN, Entries, EntriesAt, Entry, EntryHeader, entry_len};
-pub use frame::{FRAME_HEADER_BYTES, FRAME_HEADER_LEN, Frame, FrameKind};
+pub use entry::{Entries, EntriesAt, Entry, EntryHeader, entry_len};
+pub use frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
 pub use segment::{Cut, EpochStart, Header, max_cuts};
 
 /// The format version that this build writes, and the highest that it reads.
@@ -46,6 +48,12 @@ pub const CONTROL_LEN: u64 = 2 * SLOT_STRIDE;
 pub const MAX_FRAME_LEN: u64 = 64 * 1024 * 1024;
 /// Entry kinds from here on belong to the log; users' kinds are below.
 pub const FIRST_INTERNAL_KIND: u16 = 0xFF00;
+/// Entries start at multiples of this.
+pub const ENTRY_ALIGN: u64 = 8;
+/// Bytes of an entry's header.
+pub const ENTRY_HEADER_LEN: u64 = 8;
+/// Bytes of a frame's header.
+pub const FRAME_HEADER_LEN: u64 = 64;
 /// No log starts, and no epoch opens, at a position or number beyond this: so that what
 /// is appended from there on stays within what a frame's header can say.
 pub const MAX_START: u64 = 1 << 62;

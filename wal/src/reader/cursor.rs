@@ -3,18 +3,9 @@
 //! Owns the rules of where a segment's frames are continued. Never decides whether what
 //! is missing is lost or not there yet.
 
-use super::index::{Disk, Map};
+use super::index::{Begin, Disk, Map};
 use bulla_storage::frames::reader::{Cursor, FrameReader, Start};
 use bulla_storage::{Epoch, Lsn, Result, SegmentNumber};
-
-/// Where a track begins: at a frame of a segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Begin {
-    pub(super) number: SegmentNumber,
-    /// LSN of the segment's first byte after the header.
-    pub(super) base: Lsn,
-    pub(super) cursor: Cursor,
-}
 
 /// A place among the live frames.
 #[derive(Debug)]

@@ -4,7 +4,8 @@
 //! frame of its own. So what may be shown is learned from the log itself, without a page
 //! that is shared with its writer. Owns where the frames end now, and the highest promise.
 
-use super::cursor::{Begin, Track};
+use super::cursor::Track;
+use super::index::Begin;
 use super::index::{Disk, Map, SMALL_CHUNK};
 use bulla_storage::faults::mutants::{Mutant, either};
 use bulla_storage::format::Frame;

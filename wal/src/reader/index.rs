@@ -17,12 +17,19 @@ use bulla_storage::frames::timeline::Timeline;
 use bulla_storage::io::Io;
 use bulla_storage::{Corruption, CorruptionKind, Epoch, Error, Lsn, Result, SegmentNumber};
 
-use super::cursor::Begin;
-
 /// A log that changes while it is looked at is looked at so often at most.
 pub(super) const MAX_LOOKS: u32 = 8;
 /// Bytes read at once where only headers are wanted.
 pub(super) const SMALL_CHUNK: u64 = 64 * 1024;
+
+/// Where a track begins: at a frame of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Begin {
+    pub(super) number: SegmentNumber,
+    /// LSN of the segment's first byte after the header.
+    pub(super) base: Lsn,
+    pub(super) cursor: Cursor,
+}
 
 /// A log's directory, and how its segments are read.
 #[derive(Clone, Debug)]

@@ -3,13 +3,14 @@
 //! A reader never takes the lock, never changes anything, and shows what is durable
 //! unless it is asked for more. It holds one frame (the longest that it met, 64 MiB at
 //! most) and an index of bounded size. In the writer's process its bound is the log's own
-//! watermark ([`Log::reader`](crate::Log::reader)); in another one it is what the frames
-//! promise ([`Reader::open`]). Bytes below the bound that are not intact are corruption,
+//! watermark ([`Log::reader`](crate::Log::reader)); in another one it is the frames' durable
+//! marks ([`Reader::open`]). Bytes below the bound that are not intact are corruption,
 //! never an end. Tested by `tests/tests/readers.rs` and by the program's tests.
 //!
 //! ```text
-//! map    segments by their headers, epochs     track   from segment to segment
-//! scout  promises ahead of the reader          random  one entry by its LSN
+//! index          segments by their headers   cursor       from segment to segment
+//! durable_probe  durable marks ahead         by_position  one entry, found by `lookup`
+//! begin          where a range begins        current      the frame that is shown
 //! ```
 
 #![deny(
@@ -19,6 +20,9 @@
     clippy::cast_possible_truncation
 )]
 
+mod begin;
+mod by_position;
+mod current;
 mod cursor;
 mod durable_probe;
 mod index;
@@ -28,21 +32,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::begin::{begin, is_after, is_reached, purged};
+use self::current::{Current, body, damaged};
 use self::cursor::Track;
 use self::durable_probe::DurableProbe;
-use self::index::{Disk, MAX_LOOKS, Map};
-use self::lookup::Random;
+use self::index::{Disk, Map};
+use self::lookup::Lookup;
 use crate::commit::published::Published;
 use bulla_storage::faults::mutants::{Mutant, planted};
-use bulla_storage::format::{
-    ENTRY_HEADER_LEN, Entries, EntriesAt, FRAME_HEADER_LEN, Frame, FrameKind,
-};
+use bulla_storage::format::{ENTRY_HEADER_LEN, Entries, EntriesAt, Frame, FrameKind};
 use bulla_storage::frames::read_buffer::READ_LEN;
-use bulla_storage::frames::reader::{Cursor, End, Found, Step};
+use bulla_storage::frames::reader::{End, Found, Step};
 use bulla_storage::io::Io;
 use bulla_storage::{
-    Corruption, CorruptionKind, Entry, EntryView, Epoch, Error, FrameDamage, Limit, Lsn, Position,
-    Range, Result, Seq, Visibility,
+    Entry, EntryView, Epoch, Error, FrameDamage, Limit, Lsn, Position, Range, Result, Seq,
+    Visibility,
 };
 
 /// Reads a log's entries in order, and any entry by its position.
@@ -85,7 +89,7 @@ pub struct Reader {
     current: Option<Current>,
     /// Of damage that was found the bytes were read a second time.
     doubted: bool,
-    random: Random,
+    lookup: Lookup,
 }
 
 /// How a reader knows how far it may go.
@@ -97,41 +101,6 @@ enum Bound {
     Promises(Option<Box<DurableProbe>>),
 }
 
-/// The frame whose entries are given out.
-#[derive(Clone, Copy, Debug)]
-struct Current {
-    frame: Frame,
-    offset: u64,
-    at: EntriesAt,
-}
-
-/// Does a range begin after a frame?
-fn is_after(skip: &Limit, frame: &Frame, sector: u32) -> bool {
-    frame.kind == FrameKind::Data
-        && (frame.end(sector) <= skip.lsn
-            || frame.next_seq() <= skip.seq
-            || frame.wall_ns < skip.wall_ns)
-}
-
-impl Current {
-    /// The next entry, of a body that was checked.
-    fn next<'a>(&mut self, body: &'a [u8]) -> Option<EntryView<'a>> {
-        let mut entries = Entries::resume(body, self.at);
-        let entry = entries.next()?.ok()?;
-        self.at = entries.at();
-        Some(EntryView {
-            lsn: entry.lsn,
-            seq: entry.seq,
-            kind: entry.kind,
-            payload: entry.payload,
-            epoch: self.frame.epoch,
-            wall_ns: self.frame.wall_ns,
-        })
-    }
-}
-
-/// Numbers begin with it: nothing was purged before.
-const FIRST_SEQ: Seq = Seq(1);
 /// A reader in another process looks again after so long, at first and at most.
 const FIRST_WAIT_NS: u64 = 1_000_000;
 const LONGEST_WAIT_NS: u64 = 50_000_000;
@@ -181,7 +150,7 @@ impl Reader {
         let (map, track) = begin(&disk, range, unsure)?;
         let mut reader = Self {
             generation: map.generation,
-            random: Random::default(),
+            lookup: Lookup::default(),
             next_seq: None,
             current: None,
             doubted: false,
@@ -550,78 +519,4 @@ impl Reader {
             _ => Ok(()),
         }
     }
-}
-
-/// Does a range end here? What is at a place comes after all that the place continues.
-fn is_reached(until: &Limit, at: &Cursor) -> bool {
-    at.lsn >= until.lsn || at.seq >= until.seq || at.wall_ns >= until.wall_ns
-}
-
-/// Finds where reading begins, in a log that may be purged meanwhile.
-fn begin(disk: &Disk, range: Range, unsure: bool) -> Result<(Map, Track)> {
-    let mut looks = 1;
-    loop {
-        let mut map = Map::read(disk)?;
-        check_range(&map, range)?;
-        let lower = range.from.lower_limit();
-        let begin = map.locate(disk, unsure, |first| match range.from {
-            Position::Start => false,
-            Position::Time(_) => first.wall_ns < lower.wall_ns,
-            Position::Seq(seq) => first.seq <= seq,
-            _ => first.lsn <= lower.lsn,
-        })?;
-        match Track::open(disk, &map, begin, READ_LEN)? {
-            Some(track) => return Ok((map, track)),
-            None if looks == MAX_LOOKS => return Err(purged(&map, begin.cursor.lsn.into())),
-            None => looks += 1,
-        }
-    }
-}
-
-fn check_range(map: &Map, range: Range) -> Result<()> {
-    let low_water = &map.control.low_water;
-    let is_purged = match range.from {
-        Position::Lsn { lsn, .. } => lsn < low_water.lsn,
-        Position::Seq(seq) => seq.max(FIRST_SEQ) < low_water.seq,
-        _ => false,
-    };
-    if is_purged {
-        return Err(purged(map, range.from));
-    }
-    for position in [range.from, range.to] {
-        if let Position::Lsn { epoch: Some(epoch), lsn } = position {
-            map.timeline().check_read(epoch, lsn)?;
-        }
-    }
-    Ok(())
-}
-
-fn purged(map: &Map, position: Position) -> Error {
-    Error::Purged { position, low_water: map.low_water() }
-}
-
-/// What was durable is not there.
-fn damaged(track: &Track, durable: Lsn, end: End) -> Error {
-    let (segment, offset) = match end {
-        // The successor's first frame is damaged.
-        End::Rotated => (track.number().next(), track.first_offset()),
-        _ => (track.number(), track.frame_reader.offset()),
-    };
-    let damage = match end {
-        End::Damage(damage) => damage,
-        End::Ceiling | End::Rotated | End::Closed => FrameDamage::Boundary,
-    };
-    Error::from(Box::new(Corruption {
-        segment: Some(segment),
-        offset: Some(offset),
-        lsn: Some(track.lsn()),
-        durable: Some(durable),
-        kind: CorruptionKind::Frame(damage),
-    }))
-}
-
-/// The entries' bytes, which the walk has just checked and holds in memory.
-fn body<'a>(track: &'a mut Track, current: &Current) -> Result<&'a [u8]> {
-    let len = u64::from(current.frame.body_len);
-    track.frame_reader.read_buffer.bytes(current.offset + FRAME_HEADER_LEN, len)
 }

@@ -3,6 +3,7 @@
 //! Owns the course of a drill: runs of the child, kills, recoveries. The ledger decides what
 //! is right (`ledger.rs`), the feed what a client sends (`feed.rs`).
 
+mod args;
 pub(crate) mod child;
 mod feed;
 mod ledger;
@@ -19,65 +20,18 @@ use bulla_recovery::{Range, Recovery};
 use bulla_wal::{Lsn, Options, Seq};
 use tempfile::TempDir;
 
-use self::feed::{Feed, MAX_CLIENTS};
+pub(crate) use self::args::Args;
+use self::feed::Feed;
 use self::ledger::{Findings, Ledger, Recovered, Run};
 use self::report::{Checked, Kill, Totals};
 use self::victim::{Aim, Fall, Victim};
-use crate::args::{LevelArg, LogArgs, size};
+use crate::args::LogArgs;
 use crate::error::{Error, Result};
-use crate::mapping::MappingArgs;
 use crate::outcome::Outcome;
 use crate::output::Out;
 use crate::random::Random;
 use crate::signals::Interrupt;
 use crate::{input, progress, terminal};
-
-/// Kill a writer with SIGKILL at random moments, recover, and check every acknowledgement.
-///
-/// A child process appends the rows of FILE over and over, from several threads, and reports
-/// what was acknowledged. It is killed while it appends, while it opens the log, and while
-/// it recovers from an earlier kill. After each recovery the log must be a prefix of what
-/// was sent, byte for byte, and hold every balanced and strict record that was acknowledged;
-/// relaxed ones may be lost, but not more of them than the ring holds.
-///
-/// Segments and ring are small unless given: 1MiB each. Exits with 0 only if something was
-/// acknowledged, and nothing was lost that must not be lost. This shows what a crash of the
-/// process does; the simulator of the test suite shows power loss.
-#[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Examples:\n  bulla drill --input data/flights-sample.csv --kills 10\n  bulla drill --input flights.csv.zip --kills 100 --level strict --backend direct --seed 7 --format json"
-)]
-pub(crate) struct Args {
-    /// CSV file (or a .zip of one) whose rows are sent.
-    #[arg(long, value_name = "FILE")]
-    input: PathBuf,
-    /// Number of kills.
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    kills: u64,
-    /// Level of every record.
-    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
-    level: LevelArg,
-    /// Determines the moments of the kills, and the pace of the clients.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    seed: u64,
-    /// Directory for the log; empty, or not there yet. Default: a temporary directory, which
-    /// is removed unless something went wrong.
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// Threads that append.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_CLIENTS)), value_name = "N")]
-    clients: u8,
-    /// The longest time for which a child appends before it is killed, in milliseconds.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000), value_name = "MS")]
-    max_life_ms: u64,
-    /// Purge the log when it is longer than this.
-    #[arg(long, default_value = "32MiB", value_parser = size, value_name = "SIZE")]
-    keep: u64,
-    #[command(flatten)]
-    mapping: MappingArgs,
-    #[command(flatten)]
-    log: LogArgs,
-}
 
 /// Small, so that segments are filled in every run.
 const SEGMENT_LEN: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use anstyle::Style;
 use bulla_recovery::{Report, Status};
 use serde::Serialize;
 
-use super::Args;
+use super::args::Args;
 use super::feed::Feed;
 use super::ledger::{Findings, Recovered};
 use super::victim::Fall;

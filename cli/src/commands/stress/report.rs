@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Args;
+use super::args::Args;
 use super::crash::Crash;
 use super::parts::{Measured, Part};
 use crate::args::{Backend, LevelArg};
