@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn flights_are_found_again_as_ways_after_reopening() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let csv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/flights-sample.csv");
+        let csv = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/flights-sample.csv");
         let mut graph = Graph::open(dir.path()).expect("made");
         let flights = load(&mut graph, &csv).expect("loaded");
         let count = |graph: &Graph| -> u64 {

@@ -287,7 +287,7 @@ fn damaged_checkpoint_is_told_by_every_command_and_two_are_a_corruption() {
         assert_eq!(code(&refused), 4, "{line}");
         let words = stderr(&refused);
         assert!(
-            words.contains("no checkpoint stands")
+            words.contains("no checkpoint replaces")
                 && words.contains("Restore") | words.contains("restore"),
             "{words}"
         );
