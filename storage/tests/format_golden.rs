@@ -376,8 +376,8 @@ fn frame_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
         assert_eq!(decode(passes), Ok(passes));
     }
     let refused = [
-        (at(512, 1024), "promise"),
-        (at(512, 1), "promise"),
+        (at(512, 1024), "durable LSN"),
+        (at(512, 1), "durable LSN"),
         (at(513, 512), "lsn"),
         (at(last_lsn + 512, 0), "lsn"),
         (first(0), "first Seq"),
@@ -388,7 +388,7 @@ fn frame_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
         (holds(16, 3), "body length or entry count"),
         (Frame { body_len: 8, ..empty(FrameKind::Promise) }, "body length or entry count"),
         (Frame { entry_count: 1, ..empty(FrameKind::CleanShutdown) }, "body length or entry count"),
-        (Frame { durable_lsn: Lsn(512), ..empty(FrameKind::SegmentEnd) }, "promise"),
+        (Frame { durable_lsn: Lsn(512), ..empty(FrameKind::SegmentEnd) }, "durable LSN"),
     ];
     for (frame, field) in refused {
         assert_eq!(decode(frame), Err(FormatError::Field(field)), "{frame:?}");
