@@ -1,4 +1,4 @@
-//! What can go wrong, told apart by what the caller may do next.
+//! The log's errors, grouped by what the caller can do next.
 
 use std::io;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub enum Error {
     /// An empty batch has no receipt.
     #[error("the batch is empty")]
     EmptyBatch,
-    /// The receipt was given by another opening of a log; its positions say nothing here.
+    /// The receipt comes from another run of a log; its positions mean nothing here.
     #[error("the receipt is of epoch {receipt}, the log is in epoch {log}")]
     ForeignReceipt {
         /// The receipt's epoch.
@@ -50,7 +50,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// There is a log already where one was to be created.
+    /// The directory already holds a log, so none was created.
     #[error("{} holds a log already: open it with recovery", path.display())]
     AlreadyExists {
         /// The directory.
@@ -85,15 +85,15 @@ pub enum Error {
         /// The log's sector, in bytes.
         log: u32,
     },
-    /// The position was lost in a crash, and may have been given to another entry by a
-    /// later epoch. What was built on it must be rebuilt from before `cut_at`.
+    /// The position was lost in a crash, and a later epoch may have assigned it to another
+    /// entry. Rebuild everything that depends on it from before `cut_at`.
     #[error("LSN {lsn} of epoch {epoch} was cut off when epoch {by} began at LSN {cut_at}")]
     Diverged {
         /// The position's epoch.
         epoch: Epoch,
         /// The position.
         lsn: Lsn,
-        /// The epoch that cut it off.
+        /// The epoch that truncated it.
         by: Epoch,
         /// The end of what that epoch kept of the log before it.
         cut_at: Lsn,
@@ -110,7 +110,8 @@ pub enum Error {
         /// Where the log starts.
         low_water: Lsn,
     },
-    /// Another process opened, cut or repaired the log while it was read. Read it again.
+    /// Another process opened, truncated or repaired the log while it was read. Read it
+    /// again.
     #[error("the log was changed while it was read, at LSN {lsn}: read it again")]
     Changed {
         /// The position that is no longer there: no durable mark covered it.
@@ -119,7 +120,7 @@ pub enum Error {
     /// All 2^32 epochs are used up. Copy the entries into a new log.
     #[error("no epoch is left for another open")]
     EpochsExhausted,
-    /// No entry starts at this position; it is no receipt's.
+    /// No entry starts at this position; no receipt has it.
     #[error("no entry starts at LSN {lsn}")]
     NoEntry {
         /// The position asked for.
@@ -136,7 +137,7 @@ pub enum Error {
     /// An operation on a file failed. The log itself is unharmed.
     #[error("{operation} {}", path.display())]
     Io {
-        /// What was tried, such as "open".
+        /// The failed operation, such as "open".
         operation: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -177,7 +178,7 @@ pub enum PoisonCause {
     /// CONTROL could not be written or synced.
     #[error("writing CONTROL failed")]
     Control(#[source] io::Error),
-    /// The thread that drove the log panicked.
+    /// The thread that led the log's I/O panicked.
     #[error("the thread that drove the log panicked")]
     Panic,
 }
@@ -198,7 +199,7 @@ pub struct Corruption {
     pub offset: Option<u64>,
     /// The first position that is lost or in doubt.
     pub lsn: Option<Lsn>,
-    /// The highest promise found: everything below it was durable.
+    /// The highest durable mark found: everything below it was durable.
     pub durable: Option<Lsn>,
     /// What is wrong.
     pub kind: CorruptionKind,
@@ -231,7 +232,7 @@ pub enum CorruptionKind {
     /// The file's length is not one a segment can have.
     #[error("impossible segment length")]
     SegmentLength,
-    /// What has a segment's name is not a regular file.
+    /// The file with a segment's name is not a regular file.
     #[error("not a regular file")]
     NotAFile,
     /// A segment of another log.
@@ -246,7 +247,7 @@ pub enum CorruptionKind {
     /// A segment whose nonce or epoch does not fit its neighbours.
     #[error("segment of another epoch than its place in the chain")]
     Epoch,
-    /// An opening segment that does not start where the log before it ends.
+    /// An epoch-start segment that does not start where the log before it ends.
     #[error("the epoch's opening does not fit the log before it")]
     EpochStart,
     /// A frame that was durable is damaged or missing.
@@ -258,7 +259,7 @@ pub enum CorruptionKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameDamage {
-    /// Only zeros where it must be.
+    /// Only zeros where the frame must be.
     #[error("zeros")]
     Zeros,
     /// The header is damaged.
@@ -270,7 +271,7 @@ pub enum FrameDamage {
     /// The body's entries are not what the header says.
     #[error("body: {0}")]
     Body(FormatError),
-    /// The LSN is not that of its place.
+    /// The LSN does not match the frame's place.
     #[error("LSN out of place")]
     Lsn,
     /// The Seq does not continue the frame before.
@@ -297,7 +298,7 @@ impl From<Corruption> for Error {
 }
 
 impl Error {
-    /// Returns the corruption, if it is that.
+    /// Returns the corruption, if the error is one.
     #[must_use]
     pub fn corruption(&self) -> Option<&Corruption> {
         match self {
@@ -306,13 +307,13 @@ impl Error {
         }
     }
 
-    /// Returns whether a file was not there.
+    /// Returns whether the error means that a file was not found.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Wraps a system error with what was tried on which path.
+    /// Wraps a system error with the operation and the path.
     pub fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { operation, path, source }

@@ -29,17 +29,17 @@ pub enum Overflow {
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Method {
     /// `O_DIRECT`, with `RWF_DSYNC` on the writes that must be durable. Falls back to
-    /// `Buffered` where the file system refuses, and says so in the statistics.
+    /// `Buffered` where the file system refuses it; the statistics say so.
     #[default]
     Direct,
-    /// Through the page cache, with `fdatasync`. The faster one for threads that wait for each
-    /// of their Balanced appends: a write is a copy to the kernel, and none waits for the
-    /// device.
+    /// Through the page cache, with `fdatasync`. The faster method for threads that wait for
+    /// each of their Balanced appends: a write is a copy to the kernel and does not wait for
+    /// the device.
     Buffered,
 }
 
 impl Method {
-    /// The lower-case name.
+    /// Returns the lower-case name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl Method {
 }
 
 impl Overflow {
-    /// The lower-case name.
+    /// Returns the lower-case name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -107,7 +107,8 @@ const EPOCH_START_ROOM: u64 = 4 * 1024 * 1024;
 const MIN_SEGMENT: u64 = 16 * 1024;
 const MIN_RING: u64 = 16 * 1024;
 const MAX_RING: u64 = 4 * format::MAX_FRAME_LEN;
-/// About what a disk writes in the time that a sync into reserved space takes longer.
+/// About the number of bytes that a disk writes in the extra time of a sync into reserved
+/// space.
 const ZEROS_PAY_BELOW: u64 = 256 * 1024;
 
 /// Declares the options once: a public field, and a setter of the same name.
@@ -130,8 +131,8 @@ macro_rules! options {
             /// slightly smaller. `None` (the default) allows as much as the ring and the
             /// segment do: a quarter of the ring, and what one segment holds.
             pub max_frame_len: Option<u64>,
-            /// Writes in flight at once, from 1 to 1024; a backend may do fewer. `None` (the
-            /// default) takes what suits the backend: 2 for `std`, 8 for `io_uring`.
+            /// Writes in flight at once, from 1 to 1024; a backend may allow fewer. `None`
+            /// (the default) takes what suits the backend: 2 for `std`, 8 for `io_uring`.
             pub depth: Option<usize>,
         }
 
@@ -167,9 +168,9 @@ options! {
     /// Length in bytes of segment files: at least 16 KiB, a multiple of the sector.
     /// Default: 64 MiB.
     segment_len: u64 = 64 * 1024 * 1024,
-    /// Bytes of the ring in memory: a power of two from 16 KiB to 256 MiB. It bounds what a
-    /// crash of the process can take from Relaxed entries. The log populates all of it in
-    /// the background, soon after its first append. Default: 32 MiB.
+    /// Bytes of the ring in memory: a power of two from 16 KiB to 256 MiB. It bounds how many
+    /// bytes of Relaxed entries a crash of the process can lose. The log populates all of it
+    /// in the background, soon after its first append. Default: 32 MiB.
     ring_len: u64 = 32 * 1024 * 1024,
     /// How long after the first unwritten entry a write starts. Default: 10 ms.
     flush_interval: Duration = Duration::from_millis(10),
@@ -185,16 +186,16 @@ options! {
     /// least the largest frame. A value above what two segments hold adds no bound: the log
     /// writes to a third segment only when the first of the three is synced. Default: 64 MiB.
     balanced_max_unsynced: u64 = 64 * 1024 * 1024,
-    /// How long without work until the log writes down that all of it is durable.
-    /// Default: 50 ms.
+    /// How long the log is idle before it writes a durable mark for everything. Default: 50
+    /// ms.
     idle_mark: Duration = Duration::from_millis(50),
     /// How long an open waits for another writer to close the log. Default: 5 s.
     lock_timeout: Duration = Duration::from_secs(5),
     /// Who does the background work. Default: [`Background::Threads`].
     background: Background = Background::default(),
-    /// The next segment is filled with zeros ahead while a sync covers at most this many
-    /// bytes on average: zeros spare each sync a metadata change and cost one write of the
-    /// segment. Default: 256 KiB.
+    /// The log fills the next segment with zeros in advance while a sync covers at most this
+    /// many bytes on average: zeros spare each sync a metadata change and cost one write of
+    /// the segment. Default: 256 KiB.
     zeros_pay_below: u64 = ZEROS_PAY_BELOW,
 }
 
@@ -227,19 +228,19 @@ impl Options {
         self.background == Background::Manual
     }
 
-    /// Returns the depth to ask the backend for.
+    /// Returns the depth to request from the backend.
     #[must_use]
     pub fn wanted_depth(&self) -> usize {
         self.depth.unwrap_or_else(|| self.io.usual_depth())
     }
 
-    /// Returns whether the data go past the page cache.
+    /// Returns whether the data bypass the page cache.
     #[must_use]
     pub fn is_direct(&self) -> bool {
         self.method == Method::Direct
     }
 
-    /// Returns these options for a log whose sector is fixed already.
+    /// Returns these options for a log whose sector size is already fixed.
     ///
     /// # Errors
     /// [`Error::Options`] when an option is out of its range.

@@ -1,6 +1,6 @@
-//! What went wrong when a name or a position was parsed.
+//! The error of parsing a name or a position.
 
-/// A text that does not say what it should.
+/// A text that can't be parsed as what it should be.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("expected {expected}, found {text:?}")]
 pub struct ParseError {

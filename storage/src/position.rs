@@ -51,7 +51,7 @@ position! {
 }
 
 impl Lsn {
-    /// The position `bytes` further on.
+    /// Returns the position `bytes` further on.
     ///
     /// # Panics
     /// When the address space of 2^64 bytes is exhausted, which no real log reaches.
@@ -63,7 +63,7 @@ impl Lsn {
         }
     }
 
-    /// How many bytes `self` is past `start`; 0 when it is not past it.
+    /// Returns how many bytes `self` is past `start`, or 0 when it is not past it.
     #[must_use]
     pub const fn distance_from(self, start: Self) -> u64 {
         self.0.saturating_sub(start.0)
@@ -71,7 +71,7 @@ impl Lsn {
 }
 
 impl SegmentNumber {
-    /// The number after this one.
+    /// Returns the number after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -98,7 +98,7 @@ impl Level {
     /// All levels, from the weakest to the strongest.
     pub const ALL: [Self; 3] = [Self::Relaxed, Self::Balanced, Self::Strict];
 
-    /// The lower-case name.
+    /// Returns the lower-case name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -124,9 +124,9 @@ impl FromStr for Level {
     }
 }
 
-/// What `append` returns: where the entry is and which level was asked for it.
+/// What `append` returns: where the entry is and which level was requested for it.
 ///
-/// Plain data: copy it, keep it, drop it (that cancels nothing). Give it to
+/// Plain data: copy it, keep it, drop it (that cancels nothing). Pass it to
 /// [`Log::wait`](crate::Log::wait) to learn when the level holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -141,12 +141,12 @@ pub struct Receipt {
     pub level: Level,
 }
 
-/// Which entries a reader shows.
+/// Which entries a reader returns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Visibility {
-    /// Durable entries: no crash takes back what was shown.
+    /// Durable entries: no crash takes back what was returned.
     #[default]
     Durable,
     /// Also entries that are only written: a power loss can take them back. Then a reader

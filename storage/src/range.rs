@@ -1,7 +1,7 @@
-//! Places in a log and what lies between two of them: the one vocabulary in which
-//! readers and replay are told where to begin and where to end.
+//! Places in a log and what lies between two of them: they tell readers and replay where to
+//! begin and where to end.
 //!
-//! Never says whether a place is still there: its reader finds out.
+//! Never says whether a place still exists: the reader finds out.
 
 use std::fmt;
 use std::ops;
@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 use crate::parse::ParseError;
 use crate::position::{Epoch, Lsn, Seq};
 
-/// A place between two entries of a log, told by what follows it.
+/// A place between two entries of a log, identified by what follows it.
 ///
-/// Its text, which it is also parsed from, is `start`, `end`, `lsn:N`, `lsn:N@EPOCH`,
+/// Its text form, which it also parses from, is `start`, `end`, `lsn:N`, `lsn:N@EPOCH`,
 /// `seq:N`, or `time:N` with N in ns since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -44,7 +44,7 @@ pub enum Position {
 
 /// The entries between two positions. The default is all of them.
 ///
-/// Its text is `FROM..TO`; a position that is left out stands for the start or the end.
+/// Its text form is `FROM..TO`; an omitted position stands for the start or the end.
 ///
 /// # Examples
 /// ```
@@ -58,13 +58,13 @@ pub enum Position {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Range {
-    /// Entries before it are left out.
+    /// Entries before it are excluded.
     pub from: Position,
-    /// The first entry at or after it is left out, and so are all that follow.
+    /// The first entry at or after it is excluded, and so are all that follow.
     pub to: Position,
 }
 
-/// A position in numbers, as entries are compared with it: one of them decides.
+/// A position as numbers to compare entries with; a single one of them decides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limit {
     /// The LSN of an entry.
@@ -151,8 +151,8 @@ impl Default for Range {
     }
 }
 
-/// Nanoseconds since 1970, as frames have them; times that they can't have become the
-/// nearest that they can.
+/// Returns nanoseconds since 1970, as frames store them; a time that a frame can't store
+/// becomes the nearest one that it can.
 fn wall_ns(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

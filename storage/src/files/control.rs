@@ -1,7 +1,7 @@
 //! The CONTROL file: two slots written in turn, so that one is always intact.
 //!
-//! Owns which slot is the newest and when it is durable. Never decides what goes
-//! into it: creation, recovery and purge do. Tested by the simulator's suites.
+//! Owns which slot is the newest and when it is durable. Never decides its contents:
+//! creation, recovery and purge do. Tested by the simulator's suites.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,8 +94,8 @@ impl ControlFile {
         Ok(Self { file, path, current: control })
     }
 
-    /// Opens CONTROL and makes what it says durable: what is visible after a kill may
-    /// not be on disk, and nothing may be built on it before it is.
+    /// Opens CONTROL and makes its contents durable: what is visible after a kill may not be
+    /// on disk, and nothing may be built on it until it is.
     ///
     /// # Errors
     /// [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`].
@@ -110,7 +110,7 @@ impl ControlFile {
         Ok(control)
     }
 
-    /// The newest contents, which are durable.
+    /// Returns the newest contents, which are durable.
     #[must_use]
     pub fn current(&self) -> &Control {
         &self.current
@@ -118,7 +118,7 @@ impl ControlFile {
 
     /// Writes new contents into the other slot; on return they are durable.
     ///
-    /// `omission` names the sync where a test build can leave it out.
+    /// `omission` names the sync, so that a test build can skip it.
     ///
     /// # Errors
     /// The system's. Then it is unknown which contents a recovery will find: both are
@@ -131,8 +131,8 @@ impl ControlFile {
         Ok(())
     }
 
-    /// Notes that the log has its first segment, without waiting for the disk: so that
-    /// one that lost all its segments is not taken for one that never had any.
+    /// Notes that the log has its first segment, without waiting for the disk: so that a log
+    /// that lost all its segments is not taken for one that never had any.
     ///
     /// # Errors
     /// The system's.
@@ -143,7 +143,7 @@ impl ControlFile {
         Ok(())
     }
 
-    /// The file's path.
+    /// Returns the file's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

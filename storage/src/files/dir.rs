@@ -1,4 +1,4 @@
-//! A log's directory: which files it has, how they are named, who may write.
+//! A log's directory: its files, their names, and who may write.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,23 +11,23 @@ use crate::position::SegmentNumber;
 pub const CONTROL: &str = "CONTROL";
 /// Name of the lock file, which is never removed.
 pub const LOCK: &str = "LOCK";
-/// Name of the folder in which recovery keeps what it cut off.
+/// Name of the folder in which recovery keeps the bytes that it truncates.
 pub const QUARANTINE: &str = "quarantine";
 const LOCK_RETRY_NS: u64 = 10_000_000;
 
-/// `DIR/N.seg`.
+/// Returns `DIR/N.seg`.
 #[must_use]
 pub fn segment_path(dir: &Path, number: SegmentNumber) -> PathBuf {
     dir.join(format!("{:020}.seg", number.0))
 }
 
-/// The temporary name of a segment that is not complete.
+/// Returns the temporary name of a segment that is not complete.
 #[must_use]
 pub fn segment_temporary_path(dir: &Path, number: SegmentNumber) -> PathBuf {
     dir.join(format!("{:020}.seg.tmp", number.0))
 }
 
-/// The number in a segment's file name, if it is one.
+/// Returns the number in a segment's file name, or `None` for any other name.
 #[must_use]
 pub fn parse_segment_name(name: &str) -> Option<SegmentNumber> {
     let digits = name.strip_suffix(".seg")?;
@@ -51,11 +51,11 @@ pub struct SegmentFile {
 /// What a log's directory holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Listing {
-    /// Is there a CONTROL file?
+    /// Whether there is a CONTROL file.
     pub has_control: bool,
-    /// Everything with a segment's name, in the order of the numbers.
+    /// Every file with a segment's name, in the order of the numbers.
     pub segments: Vec<SegmentFile>,
-    /// Temporary files of a creation or recovery that did not end.
+    /// Temporary files of a creation or recovery that did not finish.
     pub temporaries: Vec<PathBuf>,
 }
 
@@ -78,7 +78,7 @@ pub fn list(io: &dyn Io, dir: &Path) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Takes the writer's lock, trying again until `timeout` has passed.
+/// Takes the writer's lock, and retries until `timeout` has passed.
 ///
 /// # Errors
 /// [`Error::Locked`], [`Error::Io`].

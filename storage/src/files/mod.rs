@@ -1,4 +1,4 @@
-//! The files of a log: names, CONTROL, segments, and how each comes to exist durably.
+//! The files of a log: names, CONTROL, segments, and how each is created durably.
 //!
 //! ```text
 //! dir        names and listing of the directory, the writer's lock

@@ -1,4 +1,4 @@
-//! The hand-over from recovery to the log: the only way to a log that can be appended to.
+//! What recovery passes to the log: the only way to obtain a log that accepts appends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
 /// A segment that holds live entries, for purging.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LiveSegment {
-    /// What the low-water mark becomes when everything before this segment is purged.
+    /// The low-water mark once everything before this segment is purged.
     pub start: LowWater,
 }
 
 /// A log that was recovered (or just created): locked, its active segment durable.
 ///
 /// Made by the recovery crate and by [`create`]; consumed by
-/// [`Log::start`](crate::Log::start). That is the typestate by which a log that was not
-/// recovered can't be appended to.
+/// [`Log::start`](crate::Log::start). This typestate keeps a log that was not recovered from
+/// accepting appends.
 #[derive(Debug)]
 pub struct Recovered {
     /// Options, checked, with the log's own sector.
@@ -33,9 +33,9 @@ pub struct Recovered {
     pub dir: PathBuf,
     /// The writer's lock.
     pub lock: Box<dyn Lock>,
-    /// CONTROL, with the epoch that was begun.
+    /// CONTROL, with the new epoch.
     pub control: ControlFile,
-    /// The header of the segment that opens the epoch.
+    /// The header of the epoch-start segment.
     pub header: Header,
     /// That segment, open for writing.
     pub file: Arc<dyn File>,
@@ -49,11 +49,11 @@ pub struct Recovered {
     pub chain: u32,
     /// Wall time of the last frame, in ns since 1970.
     pub wall_ns: u64,
-    /// The live segments in order; the last is the one that opens the epoch.
+    /// The live segments in order; the last is the epoch-start segment.
     pub live: Vec<LiveSegment>,
 }
 
-/// Creates a log in a directory, which is made if it does not exist.
+/// Creates a log in a directory, and the directory itself if it does not exist.
 ///
 /// On return the empty log is durable.
 ///
@@ -101,8 +101,8 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
     begin(path, options, lock, control)
 }
 
-/// Makes the first segment of a log whose CONTROL is there: the end of a creation, or
-/// of one that a crash cut short.
+/// Makes the first segment of a log that already has CONTROL: the last step of a creation,
+/// also of one that a crash interrupted.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -156,7 +156,7 @@ pub fn begin(
     })
 }
 
-/// A nonce for a new epoch.
+/// Returns a nonce for a new epoch.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -1,8 +1,8 @@
 //! Making segment files: complete, synced and named before anyone needs them.
 //!
-//! Owns the one sequence by which a segment comes to be, for spares, for a new log and
-//! for recovery: temporary name, space, header and frames, sync, rename, directory
-//! sync. The rename of an opening segment is the commit point of its recovery.
+//! Owns the one sequence that creates a segment, for spares, for a new log and for recovery:
+//! temporary name, space, header and frames, sync, rename, directory sync. The rename of an
+//! epoch-start segment is the commit point of its recovery.
 
 use std::io;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::io::{AlignedBuf, File, Io, write_full};
 
 const CHUNK: usize = 1024 * 1024;
 
-/// What to make.
+/// The segment to make.
 #[expect(missing_debug_implementations, reason = "it holds a closure")]
 pub struct NewSegment<'a> {
     /// Its first sector.
@@ -26,20 +26,20 @@ pub struct NewSegment<'a> {
     pub len: u64,
     /// Open it with direct access.
     pub direct: bool,
-    /// Write zeros to what is left of it, so that no later sync has to change metadata;
-    /// else that space is only reserved, where the file system can.
+    /// Write zeros to the rest of it, so that no later sync has to change metadata; else only
+    /// reserve that space, where the file system can.
     pub zeroed: bool,
-    /// Asked between pieces of it: is it still wanted?
+    /// Returns whether the segment is still wanted; called between pieces of the work.
     pub is_wanted: &'a dyn Fn() -> bool,
 }
 
 /// Makes a segment. On return it is durable under its name.
 ///
-/// `frames` writes what follows the header, and gives where it ends (a file offset).
+/// `frames` writes what follows the header, and returns where it ends (a file offset).
 ///
 /// # Errors
-/// [`Error::Io`]; what is left under the temporary name is removed at the next try or
-/// the next open.
+/// [`Error::Io`]; the next try or the next open removes what is left under the temporary
+/// name.
 pub fn create(
     io: &dyn Io,
     dir: &Path,
@@ -56,7 +56,7 @@ pub fn create(
     }
     let file = io.create(&temporary, new.direct).map_err(Error::io("create", &temporary))?;
     fill(file.as_ref(), new, frames).map_err(|error| {
-        // The name is ours and incomplete; its space is better given back now.
+        // The file is ours and incomplete: free its space now.
         let _ = io.unlink(&temporary);
         Error::io("write", &temporary)(error)
     })?;
@@ -83,8 +83,8 @@ fn fill(
     new: &NewSegment<'_>,
     frames: impl FnOnce(&dyn File) -> io::Result<u64>,
 ) -> io::Result<()> {
-    // Reserved at once, so that a lack of space shows before the work and the blocks lie
-    // together.
+    // Reserve everything at once, so that a lack of space shows before the work and the
+    // blocks are contiguous.
     let reserved = match file.preallocate(new.len) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::Unsupported => false,

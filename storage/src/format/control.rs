@@ -22,7 +22,7 @@ const _: () = assert!(size_of::<ControlSlot>() == 128);
 pub struct LowWater {
     /// The first live segment.
     pub segment: SegmentNumber,
-    /// Its first live position; counts as a promise.
+    /// Its first live position; counts as a durable mark.
     pub lsn: Lsn,
     /// The number of the first entry at or after `lsn`.
     pub seq: Seq,
@@ -49,17 +49,17 @@ impl LowWater {
 /// The contents of one slot of CONTROL.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Control {
-    /// One more at every write; the slot with the higher one is the newest.
+    /// Incremented at every write; the slot with the higher counter is the newest.
     pub counter: u64,
     /// Which log this is.
     pub log_id: LogId,
     /// Sector size in bytes, fixed when the log is created.
     pub sector: u32,
-    /// The newest epoch ever begun.
+    /// The newest epoch that was ever started.
     pub epoch: Epoch,
     /// Its random nonce.
     pub nonce: u64,
-    /// Compatible features, known or not: kept as they were found.
+    /// Compatible features, known or not: preserved as found.
     pub compatible: u64,
     /// Where the live log starts.
     pub low_water: LowWater,
@@ -110,13 +110,13 @@ pub(super) const CONTROL_SLOT: Structure = structure!(ControlSlot {
 });
 
 impl Control {
-    /// The slot that holds this generation: they are written in turn.
+    /// Returns the slot that holds this generation: they are written in turn.
     #[must_use]
     pub const fn slot_offset(counter: u64) -> u64 {
         (counter % 2) * SLOT_STRIDE
     }
 
-    /// One whole sector of bytes.
+    /// Returns one whole sector of bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut slot = ControlSlot {

@@ -13,7 +13,7 @@ pub(super) const UNCOVERED: usize = 12;
 pub struct Seed(u32);
 
 impl Seed {
-    /// The seed for the frames of one segment.
+    /// Returns the seed for the frames of one segment.
     #[must_use]
     pub fn new(log_id: LogId, number: SegmentNumber, epoch: Epoch, nonce: u64) -> Self {
         let mut hasher = crc32fast::Hasher::new();
@@ -24,7 +24,7 @@ impl Seed {
         Self(hasher.finalize())
     }
 
-    /// The CRC of a frame's body, given in pieces, padding included.
+    /// Returns the CRC of a frame's body, which is passed in pieces, padding included.
     #[must_use]
     pub fn body_crc(self, pieces: &[&[u8]]) -> u32 {
         let mut hasher = self.hasher();
@@ -35,20 +35,20 @@ impl Seed {
         hasher.finalize()
     }
 
-    /// A hasher to compute a body's CRC piece by piece.
+    /// Returns a hasher that computes a body's CRC piece by piece.
     #[must_use]
     pub fn hasher(self) -> crc32fast::Hasher {
         crc32fast::Hasher::new_with_initial(self.0)
     }
 }
 
-/// What the CRC of a sector covers: all of it but magic and CRC.
+/// Returns the part of a sector that its CRC covers: all but magic and CRC.
 pub(super) fn covered_sector(bytes: &[u8], sector: u32) -> Result<&[u8], FormatError> {
     let sector = usize::try_from(sector).map_err(|_| FormatError::TooShort)?;
     bytes.get(UNCOVERED..sector).ok_or(FormatError::TooShort)
 }
 
-/// The CRC over a sector made of `parts` and zeros, but for magic and CRC.
+/// Returns the CRC of a sector made of `parts` and zeros, without magic and CRC.
 pub(super) fn sector_crc(parts: &[&[u8]], sector: u32) -> u32 {
     let bytes = padded(parts, sector);
     crc32fast::hash(bytes.get(UNCOVERED..).unwrap_or(&[]))

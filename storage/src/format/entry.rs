@@ -14,7 +14,7 @@ use crate::position::{Lsn, Seq};
 
 const _: () = assert!(size_of::<EntryHeader>() as u64 == ENTRY_HEADER_LEN);
 
-/// Bytes that an entry of `payload_len` takes inside a frame.
+/// Returns the bytes that an entry of `payload_len` takes inside a frame.
 #[must_use]
 pub const fn entry_len(payload_len: u64) -> u64 {
     align_up(ENTRY_HEADER_LEN + payload_len, ENTRY_ALIGN)
@@ -33,7 +33,7 @@ pub struct EntryHeader {
 pub(super) const ENTRY_HEADER: Structure = structure!(EntryHeader { len, kind, flags });
 
 impl EntryHeader {
-    /// The header of an entry with a payload of `len` bytes.
+    /// Returns the header of an entry with a payload of `len` bytes.
     #[must_use]
     pub fn new(len: u32, kind: u16) -> Self {
         Self { len: len.into(), kind: kind.into(), flags: U16::ZERO }
@@ -47,7 +47,7 @@ pub struct Entry<'a> {
     pub lsn: Lsn,
     /// Its number.
     pub seq: Seq,
-    /// The kind given by the user.
+    /// The user's kind.
     pub kind: u16,
     /// The user's bytes.
     pub payload: &'a [u8],
@@ -55,8 +55,8 @@ pub struct Entry<'a> {
 
 /// Iterates over the user entries of a body whose CRC was checked.
 ///
-/// Yields an error once, and then ends, when the body does not hold what its
-/// header says: that is damage that the CRC did not see, or a foreign writer.
+/// Yields one error, and then ends, when the body does not hold what its header says: the CRC
+/// missed the damage, or a foreign writer made it.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
     rest: &'a [u8],
@@ -77,7 +77,7 @@ pub struct EntriesAt {
 }
 
 impl EntriesAt {
-    /// The first entry of `frame`.
+    /// Returns the place of the first entry of `frame`.
     pub fn start(frame: &Frame) -> Self {
         Self {
             lsn: frame.lsn.plus(FRAME_HEADER_LEN),
@@ -89,8 +89,8 @@ impl EntriesAt {
 }
 
 impl<'a> Entries<'a> {
-    /// The entries of `frame`; `body` starts after the header and has `body_len` bytes
-    /// or more (padding is left out).
+    /// Returns the entries of `frame`; `body` starts after the header and has `body_len`
+    /// bytes or more (padding is ignored).
     #[must_use]
     pub fn new(frame: &Frame, body: &'a [u8]) -> Self {
         let len = usize::try_from(frame.body_len).unwrap_or(usize::MAX);
@@ -104,13 +104,13 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// Goes on with a body whose entries were iterated over before, without an error.
+    /// Resumes in a body whose entries up to `at` were iterated over without an error.
     pub fn resume(body: &'a [u8], at: EntriesAt) -> Self {
         let rest = body.len().checked_sub(at.left_bytes).and_then(|used| body.get(used..));
         Self { rest: rest.unwrap_or(&[]), lsn: at.lsn, seq: at.seq, left: at.left, failed: false }
     }
 
-    /// Where the iteration is.
+    /// Returns where the iteration is.
     pub fn at(&self) -> EntriesAt {
         let left_bytes = self.rest.len();
         EntriesAt { lsn: self.lsn, seq: self.seq, left: self.left, left_bytes }

@@ -25,7 +25,7 @@ const _: () = assert!(FRAME_HEADER_BYTES as u64 == FRAME_HEADER_LEN);
 pub enum FrameKind {
     /// Holds entries.
     Data = 1,
-    /// Holds nothing but its promise; one sector.
+    /// Holds nothing but its durable mark; one sector.
     Promise = 2,
     /// Ends a segment that has a successor; no LSN length, its LSN is the segment's end.
     SegmentEnd = 3,
@@ -44,7 +44,7 @@ impl FrameKind {
         })
     }
 
-    /// Do later frames chain to this one?
+    /// Returns whether later frames chain to this one.
     #[must_use]
     pub const fn is_seal(self) -> bool {
         matches!(self, Self::SegmentEnd | Self::CleanShutdown)
@@ -62,11 +62,10 @@ pub struct Frame {
     pub body_crc: u32,
     /// Where the frame starts.
     pub lsn: Lsn,
-    /// The durable watermark known when the frame was sealed: everything below it
-    /// is on disk, so that damage there is told from a torn tail (the idea is
-    /// Pebble's).
+    /// The durable watermark known when the frame was sealed: everything below it is on disk,
+    /// so that damage there is distinguished from a torn tail (the idea is Pebble's).
     pub durable_lsn: Lsn,
-    /// Number of the first user entry in it, or that the next one will get.
+    /// Number of the first user entry in it, or the number that the next one will get.
     pub first_seq: Seq,
     /// How many user entries it holds.
     pub entry_count: u32,
@@ -117,13 +116,13 @@ pub(super) const FRAME_HEADER: Structure = structure!(FrameHeader {
 const FRAME_UNCOVERED: usize = 8;
 
 impl Frame {
-    /// Bytes on disk: header, body and padding, in whole sectors.
+    /// Returns the bytes on disk: header, body and padding, in whole sectors.
     #[must_use]
     pub const fn disk_len(&self, sector: u32) -> u64 {
         align_up(FRAME_HEADER_LEN + self.body_len as u64, sector as u64)
     }
 
-    /// Bytes of LSN space: as on disk, but none for a rotated seal.
+    /// Returns the bytes of LSN space: as on disk, but none for a segment end.
     #[must_use]
     pub const fn lsn_len(&self, sector: u32) -> u64 {
         match self.kind {
@@ -132,19 +131,19 @@ impl Frame {
         }
     }
 
-    /// The LSN after it.
+    /// Returns the LSN after it.
     #[must_use]
     pub const fn end(&self, sector: u32) -> Lsn {
         self.lsn.plus(self.lsn_len(sector))
     }
 
-    /// The number of the first entry after it.
+    /// Returns the number of the first entry after it.
     #[must_use]
     pub const fn next_seq(&self) -> Seq {
         Seq(self.first_seq.0.saturating_add(self.entry_count as u64))
     }
 
-    /// The header's bytes, and its CRC: the chain value of the next frame.
+    /// Returns the header's bytes, and its CRC: the chain value of the next frame.
     #[must_use]
     pub fn encode(&self, seed: Seed) -> ([u8; FRAME_HEADER_BYTES], u32) {
         let mut header = FrameHeader {
@@ -167,9 +166,9 @@ impl Frame {
         (zerocopy::transmute!(header), crc)
     }
 
-    /// Decodes and checks a header: everything that can be checked without knowing
-    /// where it was found. Gives the header and its CRC. The caller compares LSN,
-    /// Seq, chain and length with what must be there, and the body with its CRC.
+    /// Decodes and checks a header: everything that can be checked without knowing where it
+    /// was found. Returns the header and its CRC. The caller compares LSN, Seq, chain and
+    /// length with the expected values, and the body with its CRC.
     ///
     /// # Errors
     /// Any [`FormatError`] but `Version` and `Features`.

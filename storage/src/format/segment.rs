@@ -1,4 +1,4 @@
-//! A segment's first sector: what it is, and, where it starts an epoch, what that epoch
+//! A segment's first sector: its identity and, in an epoch-start segment, what the epoch
 //! takes over.
 
 use std::mem::size_of;
@@ -23,28 +23,28 @@ const _: () = assert!(
         <= MIN_SECTOR as usize
 );
 
-/// A later epoch's cut: positions of earlier epochs at or above `cut_at` were lost.
+/// A later epoch's truncation: positions of earlier epochs at or above `cut_at` were lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cut {
-    /// The epoch whose opening cut the log.
+    /// The epoch whose start truncated the log.
     pub epoch: Epoch,
-    /// X of the recovery before it.
+    /// The end of the valid log that the recovery before it found.
     pub cut_at: Lsn,
 }
 
-/// What the segment that opens an epoch says besides the rest.
+/// What an epoch-start segment's header says in addition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EpochStart {
     /// LSN of the segment's first frame.
     pub base: Lsn,
     /// Number of the first entry in it.
     pub first_seq: Seq,
-    /// From here on the bytes of lower epochs are ignored.
+    /// The truncation point: from here on readers ignore the bytes of lower epochs.
     pub supersedes_from: Lsn,
-    /// The end of the prefix that the recovery before this epoch kept; a promise.
+    /// The end of the prefix that the recovery before this epoch kept; a durable mark.
     pub cut_at: Lsn,
-    /// The newest cuts of earlier epochs above the low-water mark, oldest first,
-    /// as many as fit ([`max_cuts`]). The epoch-start segments themselves hold all of them.
+    /// The newest truncations of earlier epochs above the low-water mark, oldest first, as
+    /// many as fit ([`max_cuts`]). The epoch-start segments themselves hold all of them.
     pub cuts: Vec<Cut>,
 }
 
@@ -65,7 +65,7 @@ pub struct Header {
     pub sector: u32,
     /// When it was made, in ns since 1970.
     pub wall_ns: u64,
-    /// Present on the segment that opens its epoch.
+    /// Present on an epoch-start segment.
     pub epoch_start: Option<EpochStart>,
 }
 
@@ -131,7 +131,7 @@ struct TruncationRecord {
 /// Its fields, for `docs/FORMAT.md`.
 pub(super) const EPOCH_CUT: Structure = structure!(TruncationRecord { epoch, reserved, cut_at });
 
-/// How many earlier cuts fit in the header of an opening segment.
+/// Returns how many earlier truncations fit in the header of an epoch-start segment.
 #[must_use]
 pub const fn max_cuts(sector: u32) -> usize {
     (sector as usize - size_of::<SegmentHeader>() - size_of::<EpochStartHeader>())
@@ -139,7 +139,7 @@ pub const fn max_cuts(sector: u32) -> usize {
 }
 
 impl Header {
-    /// One whole sector of bytes. Of more cuts than fit, the newest are kept.
+    /// Returns one whole sector of bytes. If not all truncations fit, the newest are kept.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let cuts: Vec<TruncationRecord> =
@@ -243,7 +243,7 @@ impl Header {
         })
     }
 
-    /// The checksum seed of this segment's frames.
+    /// Returns the checksum seed of this segment's frames.
     #[must_use]
     pub fn seed(&self) -> Seed {
         Seed::new(self.log_id, self.number, self.epoch, self.nonce)

@@ -1,9 +1,10 @@
-//! Anchors: frame boundaries that stay where they are, for whoever keeps a state of its
-//! own and wants to replay only what came after it.
+//! Anchors: frame boundaries that stay where they are, for a caller that keeps a state of its
+//! own and replays only what came after it.
 //!
-//! Owns how a boundary is found from a position, and how it is known again: the frame that
-//! ends there must still have the CRC that it had. Never says that what lies below is
-//! durable; [`Log::persist_durable_mark`](crate::Log::persist_durable_mark) does. Tested by `recovery/tests/with_log.rs`.
+//! Owns how a boundary is found from a position, and how it is recognised again: the frame
+//! that ends there must still have the CRC that it had. Never says that what lies below is
+//! durable; [`Log::persist_durable_mark`](crate::Log::persist_durable_mark) does. Tested by
+//! `recovery/tests/with_log.rs`.
 
 use std::path::Path;
 
@@ -16,11 +17,11 @@ use crate::frames::reader::{Cursor, End, FrameReader, Start};
 use crate::io::Io;
 use crate::position::{Epoch, Lsn};
 
-/// Headers are read in pieces of so many bytes.
+/// Headers are read in pieces of this many bytes.
 const CHUNK: u64 = 64 * 1024;
 
-/// The last frame boundary at or below a position, and all that is needed to know it again
-/// and to read on from it.
+/// The last frame boundary at or below a position, and everything needed to recognise it
+/// again and to read on from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Anchor {
     /// Which log it is in.
@@ -31,13 +32,11 @@ pub struct Anchor {
     pub nonce: u64,
     /// The position that it was made for.
     pub upto: Lsn,
-    /// Where its segment starts: what the low-water mark becomes when everything before
-    /// that is purged.
+    /// Where its segment starts: the low-water mark once everything before that is purged.
     pub segment: LowWater,
     /// The boundary: what the frame there continues.
     pub at: Cursor,
-    /// Where the frame starts that ends there; none at the start of a segment that opens
-    /// an epoch.
+    /// Where the frame that ends there starts; none at the start of an epoch-start segment.
     pub last: Option<Lsn>,
 }
 
@@ -84,8 +83,8 @@ pub fn find(
 }
 
 impl Anchor {
-    /// Is it still there, in the segment with this header? Looks at no other frame than the
-    /// one that ends there.
+    /// Returns whether it is still there, in the segment with this header. Reads no other
+    /// frame than the one that ends there.
     ///
     /// # Errors
     /// [`Error::Io`].

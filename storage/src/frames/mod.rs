@@ -18,18 +18,18 @@ use bytes::Bytes;
 
 use crate::position::{Epoch, Lsn, Seq};
 
-/// An entry, as readers and replay show it.
+/// An entry, as readers and replay return it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryView<'a> {
-    /// Its position: that of the receipt.
+    /// Its position, the same as in the receipt.
     pub lsn: Lsn,
     /// Its number.
     pub seq: Seq,
-    /// The kind its writer gave it.
+    /// The kind that its writer chose.
     pub kind: u16,
     /// Its writer's bytes.
     pub payload: &'a [u8],
-    /// The epoch under which it is stored (higher than its receipt's after a re-homing).
+    /// The epoch under which it is stored (higher than its receipt's after a tail rewrite).
     pub epoch: Epoch,
     /// When its frame was sealed, in ns since 1970.
     pub wall_ns: u64,
@@ -43,18 +43,18 @@ impl EntryView<'_> {
     }
 }
 
-/// An entry that is no longer tied to its reader: send it to another thread, keep it.
+/// An entry that is no longer tied to its reader: it can be kept, or sent to another thread.
 ///
 /// Its payload is a slice of the buffer through which its frame was read, which it keeps
-/// alive: all of a long frame, or up to 1 MiB of short ones. Copy the payload of an entry
-/// that is to be kept while its neighbours are not.
+/// alive: all of a long frame, or up to 1 MiB of short ones. Copy the payload to keep an
+/// entry without its neighbours.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Its position: that of the receipt.
+    /// Its position, the same as in the receipt.
     pub lsn: Lsn,
     /// Its number.
     pub seq: Seq,
-    /// The kind its writer gave it.
+    /// The kind that its writer chose.
     pub kind: u16,
     /// Its writer's bytes.
     pub payload: Bytes,

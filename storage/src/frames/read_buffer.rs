@@ -1,10 +1,10 @@
-//! Bounded reads of one file: a window of aligned memory that moves over it.
+//! Bounded reads of one file: a read buffer of aligned memory that moves over it.
 //!
-//! Owns how a file is read (direct access where the log uses it: a page that a
-//! buffered reader caches would fail a running writer's next sync). Never holds more
-//! than it was asked for, or its chunk; never reads a byte twice that it still holds;
-//! never reads past its limit; never writes memory of which a slice was given out and is
-//! still held. A read error is an error, never an end.
+//! Owns how a file is read (direct access where the log uses it: a page that a buffered
+//! reader caches would fail a running writer's next sync). Never holds more than it was asked
+//! for, or its chunk; never reads a byte twice that it still holds; never reads past its
+//! limit; never writes memory of which a caller still holds a slice. A read error is an
+//! error, never an end.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::faults::mutants::{Mutant, planted};
 use crate::format::align_up;
 use crate::io::{Access, AlignedBuf, DIRECT_ALIGN, File, Io};
 
-/// Bytes read at once when nothing longer is asked for.
+/// Bytes read at once when no more are requested.
 pub const READ_LEN: u64 = 1024 * 1024;
 const ALIGN: u64 = DIRECT_ALIGN as u64;
-/// How often a direct read that is too short to go on is tried again.
+/// How often a direct read that is too short to continue from is retried.
 const MAX_STALLS: u32 = 64;
 
 /// A file, and the part of it that is in memory.
@@ -28,7 +28,7 @@ pub struct ReadBuffer {
     file: Arc<dyn File>,
     path: PathBuf,
     len: u64,
-    /// Bytes read at once when no more are asked for.
+    /// Bytes read at once when no more are requested.
     chunk: u64,
     /// Nothing at or after this offset is kept: it may still change.
     limit: u64,
@@ -39,14 +39,14 @@ pub struct ReadBuffer {
 #[derive(Debug)]
 pub struct Buffer {
     bytes: Arc<AlignedBuf>,
-    /// All of `bytes`, once a slice of them was given out.
+    /// All of `bytes`, once a slice of them was returned.
     shared: Option<Bytes>,
     /// Offset in the file of the first byte.
     start: u64,
     filled: usize,
 }
 
-/// A buffer's memory, as the owner of the slices that were given out.
+/// A buffer's memory, as the owner of the slices that were returned.
 struct SharedMemory(Arc<AlignedBuf>);
 
 impl AsRef<[u8]> for SharedMemory {
@@ -56,19 +56,20 @@ impl AsRef<[u8]> for SharedMemory {
 }
 
 impl Buffer {
-    /// Without any bytes yet.
+    /// Creates a buffer without any bytes yet.
     #[must_use]
     pub fn new() -> Self {
         Self { bytes: Arc::new(AlignedBuf::zeroed(0)), shared: None, start: 0, filled: 0 }
     }
 
-    /// Bytes of memory, used or not.
+    /// Returns the bytes of memory, used or not.
     #[must_use]
     pub fn memory_len(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// `len` bytes of the file at `offset`; fewer where no more of them are here.
+    /// Returns `len` bytes of the file at `offset`, or fewer where no more of them are in
+    /// memory.
     #[must_use]
     pub fn get(&self, offset: u64, len: u64) -> &[u8] {
         let Some(from) = offset.checked_sub(self.start) else { return &[] };
@@ -76,9 +77,9 @@ impl Buffer {
         self.bytes.get(to_usize(from)..to).unwrap_or(&[])
     }
 
-    /// As [`get`](Self::get), but the slice keeps the whole memory alive, and may outlive
-    /// the buffer. The first slice of what was read allocates a reference count, no other
-    /// one allocates anything.
+    /// Returns the same as [`get`](Self::get), but the slice keeps the whole memory alive,
+    /// and may outlive the buffer. The first slice of what was read allocates a reference
+    /// count; later ones allocate nothing.
     pub fn share(&mut self, offset: u64, len: u64) -> Bytes {
         let Some(from) = offset.checked_sub(self.start) else { return Bytes::new() };
         let to = to_usize(from.saturating_add(len)).min(self.filled);
@@ -89,9 +90,9 @@ impl Buffer {
         shared.slice(from..to)
     }
 
-    /// Drops what is before `start` and makes room for `len` bytes from there; gives how
-    /// many of them are here, in whole blocks of [`DIRECT_ALIGN`]. On return nobody else
-    /// has the memory.
+    /// Drops what is before `start` and makes room for `len` bytes from there; returns how
+    /// many of them are in memory, in whole blocks of [`DIRECT_ALIGN`]. On return nobody else
+    /// holds the memory.
     fn keep(&mut self, start: u64, len: usize) -> usize {
         let (mut skip, mut kept) = (0, 0);
         if let Some(before) = start.checked_sub(self.start)
@@ -103,7 +104,7 @@ impl Buffer {
         match Arc::get_mut(&mut self.bytes).filter(|bytes| bytes.len() >= len) {
             Some(bytes) if skip > 0 && kept > 0 => bytes.copy_within(skip..skip + kept, 0),
             Some(_) => {}
-            // It is too short, or somebody has a slice of it.
+            // It is too short, or somebody holds a slice of it.
             None => {
                 let mut bytes = AlignedBuf::zeroed(len);
                 let old = self.bytes.get(skip..skip + kept);
@@ -117,7 +118,7 @@ impl Buffer {
         kept
     }
 
-    /// The memory from `from` to `to`, to be read into after [`keep`](Self::keep).
+    /// Returns the memory from `from` to `to`, for a read after [`keep`](Self::keep).
     fn rest(&mut self, from: usize, to: usize) -> Option<&mut [u8]> {
         let bytes = Arc::get_mut(&mut self.bytes);
         debug_assert!(bytes.is_some(), "`keep` left it to us alone");
@@ -132,7 +133,8 @@ impl Default for Buffer {
 }
 
 impl ReadBuffer {
-    /// Opens a regular file for reading; `direct` past the page cache, if that can be.
+    /// Opens a regular file for reading; `direct` bypasses the page cache, where the file
+    /// system can.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -150,38 +152,38 @@ impl ReadBuffer {
         })
     }
 
-    /// The same, reading `chunk` bytes at once instead of [`READ_LEN`].
+    /// Returns the same buffer, which reads `chunk` bytes at once instead of [`READ_LEN`].
     #[must_use]
     pub fn with_chunk(mut self, chunk: u64) -> Self {
         self.chunk = chunk;
         self
     }
 
-    /// From now on `chunk` bytes are read at once.
+    /// Sets how many bytes are read at once from now on.
     pub fn set_chunk(&mut self, chunk: u64) {
         self.chunk = chunk;
     }
 
-    /// Bytes read at once when no more are asked for.
+    /// Bytes read at once when no more are requested.
     #[must_use]
     pub fn chunk(&self) -> u64 {
         self.chunk
     }
 
-    /// The file's length in bytes when it was opened.
+    /// Returns the file's length in bytes when it was opened.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Is the file empty?
+    /// Returns whether the file is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// From now on bytes below `limit` may be read; those that are in memory stay. It
-    /// must not go down.
+    /// Allows reads below `limit` from now on; the bytes in memory stay. The limit must not
+    /// go down.
     pub fn set_limit(&mut self, limit: u64) {
         self.limit = limit;
     }
@@ -191,8 +193,8 @@ impl ReadBuffer {
         self.buffer.filled = 0;
     }
 
-    /// Forgets what is in memory, and gives the memory back where it is much longer than
-    /// the chunk.
+    /// Forgets what is in memory, and frees the memory where it is much longer than the
+    /// chunk.
     pub fn shrink(&mut self) {
         self.forget();
         if self.buffer.memory_len() > 2 * self.chunk {
@@ -200,14 +202,14 @@ impl ReadBuffer {
         }
     }
 
-    /// Exchanges what is in memory, and the memory itself. The caller gives no buffer of
-    /// another file, or forgets its bytes.
+    /// Exchanges what is in memory, and the memory itself. The caller passes a buffer of the
+    /// same file, or calls [`forget`](Self::forget) first.
     pub fn swap(&mut self, buffer: &mut Buffer) {
         std::mem::swap(&mut self.buffer, buffer);
     }
 
-    /// `len` bytes at `offset`, fewer at the end of the file and at the limit. The caller
-    /// bounds `len`.
+    /// Returns `len` bytes at `offset`, or fewer at the end of the file and at the limit. The
+    /// caller bounds `len`.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -219,8 +221,8 @@ impl ReadBuffer {
         Ok(self.buffer.get(offset, end.saturating_sub(offset)))
     }
 
-    /// As [`bytes`](Self::bytes), but the slice keeps the memory alive, all of what was read
-    /// together with it, and may outlive the window.
+    /// Returns the same as [`bytes`](Self::bytes), but the slice keeps the memory alive, with
+    /// everything that was read into it, and may outlive the buffer.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -232,7 +234,7 @@ impl ReadBuffer {
         Ok(self.buffer.share(offset, end.saturating_sub(offset)))
     }
 
-    /// Is everything in memory that [`bytes`](Self::bytes) would give?
+    /// Returns whether everything that [`bytes`](Self::bytes) would return is in memory.
     #[must_use]
     pub fn holds(&self, offset: u64, len: u64) -> bool {
         let end = self.end_of(offset, len);
@@ -240,8 +242,8 @@ impl ReadBuffer {
         offset >= end || (offset >= start && end <= start + filled as u64)
     }
 
-    /// Reads on, so that [`bytes`](Self::bytes) at `offset`, which is not before what is in
-    /// memory, are there together with all of that. The caller bounds the sum.
+    /// Reads on, so that [`bytes`](Self::bytes) at `offset` are in memory together with
+    /// everything that already is; `offset` is not before that. The caller bounds the sum.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -277,12 +279,12 @@ impl ReadBuffer {
                         done = reached;
                         break;
                     }
-                    // Direct reads go on at an aligned place only.
+                    // Direct reads continue only at an aligned offset.
                     let aligned = reached / DIRECT_ALIGN * DIRECT_ALIGN;
                     let next = if self.file.is_direct() { aligned } else { reached };
                     stalls += u32::from(next == done);
                     if next < reached && start + reached as u64 >= self.file_len()? {
-                        // The file was cut short meanwhile.
+                        // The file was truncated meanwhile.
                         done = reached;
                         break;
                     }
@@ -301,7 +303,7 @@ impl ReadBuffer {
     }
 }
 
-/// Lengths in memory; the crate's target is 64-bit (asserted by the format).
+/// Converts to a length in memory; the target is 64-bit (asserted by the format).
 #[must_use]
 pub fn to_usize(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
@@ -318,7 +320,7 @@ mod tests {
     /// Odd, so that it ends within a sector.
     const LEN: u64 = 100_003;
 
-    /// Any numbers, always the same.
+    /// Returns a generator of arbitrary numbers, always the same.
     fn numbers() -> impl FnMut(u64) -> u64 {
         let mut state = 1_u64;
         move |end| {
@@ -372,7 +374,7 @@ mod tests {
                 if next(3) == 0 {
                     held.push_back((read_buffer.share(offset, len).unwrap(), expected));
                 }
-                // Held for a while, or let go at once.
+                // Hold it for a while, or drop it at once.
                 held.drain(..held.len().saturating_sub(to_usize(next(8))));
                 for (shared, expected) in &held {
                     assert!(shared == expected, "{len} at {offset}, {limit}");

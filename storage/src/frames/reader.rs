@@ -1,8 +1,8 @@
-//! Frames of one segment in order, each validated, to the first that is not.
+//! Frames of one segment in order, each validated, up to the first that is not valid.
 //!
 //! Owns what makes a frame valid in its place. Used by readers, and by recovery's scan,
-//! replay and re-homing, so that all agree. It allocates no more than a frame's length
-//! that its header's CRC vouches for and that fits into the file.
+//! replay and tail rewrite, so that all agree. It allocates no more than one frame's length,
+//! once the header's CRC has confirmed it and the file is long enough.
 
 use crate::error::{FrameDamage, Result};
 use crate::format::{
@@ -11,7 +11,7 @@ use crate::format::{
 use crate::frames::read_buffer::{Buffer, ReadBuffer, to_usize};
 use crate::position::{Epoch, Lsn, Seq};
 
-/// A batch has at most so many frames.
+/// The largest number of frames in a batch.
 pub const MAX_BATCH: usize = 1024;
 
 /// Where the next frame must start, and what it must continue.
@@ -28,7 +28,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Why a frame that starts with `self` does not continue what ends with `end`.
+    /// Returns why a frame that starts with `self` does not continue what ends with `end`.
     #[must_use]
     pub fn mismatch(&self, end: &Self) -> Option<FrameDamage> {
         if self.lsn != end.lsn {
@@ -64,7 +64,7 @@ pub enum Start {
         /// The first frame to be read.
         cursor: Cursor,
     },
-    /// What an opening says: its base, and the Seq there.
+    /// What an epoch-start segment says: its base, and the Seq there.
     EpochStart {
         /// LSN of the segment's first byte after the header.
         base: Lsn,
@@ -75,16 +75,16 @@ pub enum Start {
     FirstFrame,
 }
 
-/// How the walk ended.
+/// How reading ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
     /// No valid frame starts here.
     Damage(FrameDamage),
-    /// From here on the bytes are superseded, or were not asked for.
+    /// From here on the bytes are replaced by a later epoch, or were not requested.
     Ceiling,
-    /// A rotated seal came before.
+    /// The segment's end came before.
     Rotated,
-    /// The seal of a closed log came before.
+    /// The clean shutdown of a closed log came before.
     Closed,
 }
 
@@ -105,7 +105,7 @@ pub struct Found<'a> {
     pub last_entry: Option<(Lsn, Seq)>,
 }
 
-/// A frame whose header is valid in its place. Its body was not looked at.
+/// A frame whose header is valid in its place. Its body was not read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Located {
     /// Its header.
@@ -128,24 +128,25 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Bytes of memory for its frames' bytes, used or not. Never less after a
-    /// [`FrameReader::gather`].
+    /// Returns the bytes of memory for its frames' bytes, used or not. A
+    /// [`FrameReader::gather`] never reduces it.
     #[must_use]
     pub fn memory_len(&self) -> u64 {
         self.buffer.memory_len()
     }
 
-    /// The body of one of its frames, and the padding; checked as [`FrameReader::step`] does.
+    /// Returns the body of one of its frames, and the padding; checked as
+    /// [`FrameReader::step`] does.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn check(&self, located: &Located) -> Result<(), FrameDamage> {
         let (seed, body) = self.segment.zip(self.body(located)).ok_or(FrameDamage::EndOfFile)?;
         check_body(&located.frame, body, seed.0).map(drop)
     }
 
-    /// The body of one of its frames, and the padding; none when the file is shorter than
-    /// it was.
+    /// Returns the body of one of its frames, and the padding; `None` when the file is
+    /// shorter than it was.
     #[must_use]
     pub fn body(&self, located: &Located) -> Option<&[u8]> {
         let (_, sector) = self.segment?;
@@ -155,16 +156,16 @@ impl Batch {
     }
 }
 
-/// One step of a walk.
+/// One step of a frame reader.
 #[derive(Debug)]
 pub enum Step<'a> {
     /// A valid frame.
     Frame(Found<'a>),
-    /// There is none.
+    /// There is no further frame.
     End(End),
 }
 
-/// A walk over one segment.
+/// A reader of the frames of one segment.
 #[derive(Debug)]
 pub struct FrameReader {
     /// The segment's file.
@@ -186,7 +187,7 @@ struct Checked {
 }
 
 impl FrameReader {
-    /// A walk over the frames below `end_lsn`.
+    /// Creates a reader of the frames below `end_lsn`.
     #[must_use]
     pub fn new(read_buffer: ReadBuffer, header: &Header, start: Start, end_lsn: Lsn) -> Self {
         let sector = u64::from(header.sector);
@@ -209,31 +210,31 @@ impl FrameReader {
         }
     }
 
-    /// File offset of the next frame.
+    /// Returns the file offset of the next frame.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// What the next frame must continue; none before the first frame of a walk whose
+    /// Returns what the next frame must continue; `None` before the first frame when the
     /// start says nothing of it.
     #[must_use]
     pub fn at(&self) -> Option<Cursor> {
         self.at
     }
 
-    /// From now on frames below `end_lsn` are given.
+    /// Sets the end: from now on the reader returns frames below `end_lsn`.
     pub fn set_end_lsn(&mut self, end_lsn: Lsn) {
         self.end_lsn = end_lsn;
     }
 
-    /// The seed of the segment's frames.
+    /// Returns the seed of the segment's frames.
     #[must_use]
     pub fn seed(&self) -> Seed {
         self.seed
     }
 
-    /// The next frame, or why there is none; after an end, the same end again.
+    /// Returns the next frame, or why there is none; after an end, the same end again.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
@@ -252,7 +253,7 @@ impl FrameReader {
         Ok(Step::Frame(Found { frame, offset, body, before, after, last_entry }))
     }
 
-    /// The header of the next frame, without a look at its body; or why there is none.
+    /// Returns the header of the next frame without reading its body, or why there is none.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
@@ -263,8 +264,8 @@ impl FrameReader {
         Ok(self.check_header()?.map(|(frame, _)| frame))
     }
 
-    /// Goes past the next frame without a look at its body, as [`step`](Self::step) does
-    /// with one.
+    /// Skips the next frame without reading its body, as [`step`](Self::step) does after
+    /// reading it.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
@@ -275,10 +276,10 @@ impl FrameReader {
         Ok(self.check_header()?.map(|(frame, crc)| self.pass(frame, crc)))
     }
 
-    /// Goes past the next frames without a look at their bodies, and puts them into
-    /// `batch`: as many as begin within the window's chunk, at most [`MAX_BATCH`], and one
-    /// unless there is none. Gives the end, once it is there. After an error or an end, the
-    /// frames before are in the batch.
+    /// Skips the next frames without checking their bodies, and puts them into `batch`: as
+    /// many as begin within the read buffer's chunk, at most [`MAX_BATCH`], and at least one
+    /// if there is one. Returns the end once it is reached. After an error or an end, the
+    /// batch holds the frames before it.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io).
@@ -295,15 +296,15 @@ impl FrameReader {
     fn gather_in_window(&mut self, frames: &mut Vec<Located>) -> Result<Option<End>> {
         let chunk_end = self.offset.saturating_add(self.read_buffer.chunk());
         let sector = u64::from(self.sector);
-        // Without a look at the chunk, blocks longer than a sector could lead from each frame
-        // to the next one.
+        // Without the check of the chunk, blocks longer than a sector could lead from each
+        // frame to the next one.
         while frames.len() < MAX_BATCH
             && (frames.is_empty()
                 || (self.offset < chunk_end && self.read_buffer.holds(self.offset, sector)))
         {
             match self.skip()? {
                 Ok(located) => {
-                    // The header vouches for the length, and the file holds it.
+                    // The header's CRC confirms the length, and the file holds it.
                     self.read_buffer.extend(located.offset, located.frame.disk_len(self.sector))?;
                     frames.push(located);
                 }
@@ -349,13 +350,13 @@ impl FrameReader {
         self.sealed
     }
 
-    /// The frame at the walk's place, if it is valid there.
+    /// Returns the frame at the reader's place, if it is valid there.
     fn check(&mut self) -> Result<Result<Checked, End>> {
         let (frame, crc) = match self.check_header()? {
             Ok(valid) => valid,
             Err(end) => return Ok(Err(end)),
         };
-        // The header vouches for the length, and the file holds it: only now it is read.
+        // The header's CRC confirms the length, and the file holds it: read it only now.
         let len = frame.disk_len(self.sector);
         let seed = self.seed;
         let bytes = self.read_buffer.bytes(self.offset, len)?;
@@ -409,7 +410,7 @@ impl FrameReader {
     }
 }
 
-/// Checks CRC, entries and padding of a body; gives its last user entry.
+/// Checks CRC, entries and padding of a body; returns its last user entry.
 fn check_body(frame: &Frame, body: &[u8], seed: Seed) -> Result<Option<(Lsn, Seq)>, FrameDamage> {
     if seed.body_crc(&[body]) != frame.body_crc {
         return Err(FrameDamage::BodyCrc);

@@ -1,4 +1,4 @@
-//! Which positions of earlier epochs are still valid: what every later epoch's cut says.
+//! Which positions of earlier epochs are still valid: every later epoch's truncation decides.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use crate::format::{Cut, Header, LowWater};
 use crate::position::{Epoch, Lsn};
 use crate::range::Position;
 
-/// The cuts of a log's epochs, for positions that users keep together with their epoch.
+/// The truncations of a log's epochs, for positions that users keep together with their
+/// epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Timeline {
     low_water: LowWater,
@@ -16,35 +17,35 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// What the headers of the live segments say.
+    /// Builds the timeline from the headers of the live segments.
     #[must_use]
     pub fn new<'a>(low_water: LowWater, headers: impl IntoIterator<Item = &'a Header>) -> Self {
         let mut timeline = Self { low_water, cuts: BTreeMap::new() };
         for header in headers {
             if let Some(epoch_start) = &header.epoch_start {
-                // The list carries the cuts of epoch starts that were purged.
+                // The list carries the truncations of epoch starts that were purged.
                 for cut in &epoch_start.cuts {
                     timeline.cuts.insert(cut.epoch, cut.cut_at);
                 }
                 timeline.cuts.insert(header.epoch, epoch_start.cut_at);
             }
         }
-        // An opening that was purged cut the log at or below the mark.
+        // An epoch start that was purged truncated the log at or below the mark.
         if low_water.epoch > Epoch(1) {
             timeline.cuts.entry(low_water.epoch).or_insert(low_water.lsn);
         }
         timeline
     }
 
-    /// Adds the cut of a new epoch.
+    /// Adds the truncation of a new epoch.
     pub fn push(&mut self, epoch: Epoch, cut_at: Lsn) {
         self.cuts.insert(epoch, cut_at);
     }
 
-    /// The cuts above the low-water mark, oldest first: what a new opening records.
-    /// Of those at or below it the newest says it all: whatever an earlier epoch wrote
-    /// above the mark was cut. It must be said, as the mark may move to an opening that
-    /// begins below its own cut.
+    /// Returns the truncations above the low-water mark, oldest first: what a new epoch start
+    /// records. Of those at or below the mark the newest is enough: everything that an
+    /// earlier epoch wrote above the mark was truncated. It must be recorded, because the
+    /// mark may move to an epoch start that begins below its own truncation point.
     #[must_use]
     pub fn cuts(&self) -> Vec<Cut> {
         let is_above = |cut_at: Lsn| cut_at > self.low_water.lsn;
@@ -57,11 +58,11 @@ impl Timeline {
             .collect()
     }
 
-    /// Is the position still that of the entry it was given to?
+    /// Checks that the position still belongs to the entry that first had it.
     ///
     /// # Errors
-    /// [`Error::Purged`] below the low-water mark; [`Error::Diverged`] when a later
-    /// epoch cut it off, so that its entry was lost.
+    /// [`Error::Purged`] below the low-water mark; [`Error::Diverged`] when a later epoch
+    /// truncated it, so that its entry was lost.
     pub fn check(&self, epoch: Epoch, lsn: Lsn) -> Result<()> {
         let low_water = self.low_water;
         if lsn < low_water.lsn {
@@ -71,8 +72,9 @@ impl Timeline {
         self.check_cuts(epoch, lsn, |cut_at| lsn >= cut_at)
     }
 
-    /// Is everything that was read below this position still in the log? One that is
-    /// exactly where a later epoch cut is fine: nothing at or above it was read.
+    /// Checks that everything that was read below this position is still in the log. A
+    /// position exactly at a later epoch's truncation point is fine: nothing at or above it
+    /// was read.
     ///
     /// # Errors
     /// [`Error::Diverged`].
@@ -96,7 +98,7 @@ mod tests {
     use crate::format::LowWater;
     use crate::position::{Epoch, Lsn};
 
-    /// Epochs 2, 3 and 4 cut at 500, 900 and 2000.
+    /// Returns a timeline whose epochs 2, 3 and 4 truncated at 500, 900 and 2000.
     fn timeline(low_water: LowWater) -> Timeline {
         let mut timeline = Timeline::new(low_water, []);
         for (epoch, cut_at) in [(2, 500), (3, 900), (4, 2000)] {
@@ -142,8 +144,9 @@ mod tests {
 
     #[test]
     fn cut_below_the_mark_is_still_known_when_the_mark_moves_to_the_next_opening() {
-        // Epoch 3 cut at 900 and wrote on; its opening was purged. Then epoch 4 took over
-        // from 1800 on, cut at 2000, and everything below its opening was purged.
+        // Epoch 3 truncated at 900 and wrote on; its epoch start was purged. Then epoch 4
+        // took over from 1800 on, truncated at 2000, and everything below its epoch start was
+        // purged.
         let mut before = Timeline::new(LowWater::START, []);
         before.push(Epoch(3), Lsn(900));
         let mark = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
