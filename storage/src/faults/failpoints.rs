@@ -1,9 +1,10 @@
-//! Named points where a build with `--cfg bulla_broken` can leave one sync or one
-//! check out at run time, to show that a test notices.
+//! Named points where a build with `--cfg bulla_broken` can skip one sync or one check at run
+//! time, to prove that a test notices.
 //!
-//! In an ordinary build [`skip`] is `false` at compile time and nothing is left.
+//! In an ordinary build [`skip`] is `false` at compile time and the compiler removes all of
+//! it.
 
-/// One sync, directory sync or completion check that correctness rests on.
+/// One sync, directory sync or completion check that correctness depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -24,9 +25,9 @@ pub enum Point {
     ControlEpochSync,
     /// The sync of CONTROL with a new low-water mark, before any unlink.
     ControlPurgeSync,
-    /// The directory sync at open, before anything is built on what is listed.
+    /// The directory sync at open, before anything relies on the listing.
     OpenDirSync,
-    /// The sync of the segment that opens an epoch, before its rename.
+    /// The sync of an epoch-start segment, before its rename.
     EpochStartSync,
     /// The directory sync after that rename: the commit point of a recovery.
     EpochStartDirSync,
@@ -34,9 +35,9 @@ pub enum Point {
     SpareSync,
     /// The directory sync after a spare is named, before it is used.
     SpareDirSync,
-    /// The sync of an idle promise.
+    /// The sync of an idle durable mark.
     MarkSync,
-    /// The sync of the seal of a closed log.
+    /// The sync of a closed log's clean-shutdown frame.
     CloseSealSync,
     /// The sync of quarantined bytes before the originals are trimmed.
     QuarantineSync,
@@ -48,10 +49,10 @@ pub enum Point {
     CheckpointSync,
     /// The directory sync after that rename, before log and older ones are removed.
     CheckpointDirSync,
-    /// The sync of the checkpoints' directory at open, before anything is built on what is
-    /// listed.
+    /// The sync of the checkpoints' directory at open, before anything relies on the listing.
     CheckpointOpenDirSync,
-    /// The rule that a checkpoint is named only when a promise of its position is durable.
+    /// The rule that a checkpoint is named only when a durable mark of its position is
+    /// durable.
     CheckpointMark,
     /// The check of a write's completion for an error.
     WriteErrorCheck,
@@ -59,7 +60,7 @@ pub enum Point {
     WriteShortCheck,
     /// The check of a completion in the ring of `io_uring` for an error.
     UringErrorCheck,
-    /// That a count in the ring of `io_uring` which is short is told as such.
+    /// The report of a short count in the ring of `io_uring`.
     UringShortCheck,
     /// The check of a sync's completion for an error.
     SyncErrorCheck,
@@ -107,7 +108,7 @@ impl Point {
     ];
 }
 
-/// Is this point left out? Always `false` in an ordinary build.
+/// Returns whether to skip this point. Always `false` in an ordinary build.
 #[cfg(not(bulla_broken))]
 #[inline]
 #[must_use]
@@ -125,13 +126,13 @@ mod switch {
 
     static OMITTED: AtomicU8 = AtomicU8::new(0);
 
-    /// Is this point left out?
+    /// Returns whether to skip this point.
     #[must_use]
     pub fn skip(point: Point) -> bool {
         OMITTED.load(Ordering::Relaxed) == point as u8
     }
 
-    /// Leaves one point out from now on, or none.
+    /// Sets the one point to skip from now on, or none.
     pub fn set(point: Option<Point>) {
         OMITTED.store(point.map_or(0, |point| point as u8), Ordering::Relaxed);
     }

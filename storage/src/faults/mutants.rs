@@ -1,10 +1,11 @@
 //! Defects that a build with `--cfg bulla_broken` can have at run time, one at a time, to
-//! show that a test notices; a build with `--cfg loom` can, too.
+//! prove that a test notices; a build with `--cfg loom` can, too.
 //!
-//! Each is one line at its place. In an ordinary build [`planted`] is `false` at compile
-//! time and nothing is left. What [`omit`](crate::faults::failpoints) leaves out is not repeated here.
+//! Each is one line at its place. In an ordinary build [`planted`] is `false` at compile time
+//! and the compiler removes all of it. The [failpoints](crate::faults::failpoints) are not
+//! repeated here.
 
-/// A deliberate defect: what the code does then.
+/// A deliberate defect, named after what the code does with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -15,41 +16,41 @@ pub enum Mutant {
     DsyncCoversBelow,
     /// Balanced receipts are ready beyond the bound of what may be unsynced.
     BoundIgnored,
-    /// A segment gets its seal when it is written, not when it is synced.
+    /// A segment gets its end frame when it is written, not when it is synced.
     SegmentSealedEarly,
     /// The durable watermark jumps to what is written.
     WatermarkOvershoots,
     /// Frames carry the wall clock's time even where it went back.
     WallTimeGoesBack,
-    /// A frame promises all that lies before it, durable or not.
+    /// A frame marks everything before it as durable, whether it is or not.
     MarkAheadOfDurable,
-    /// The newest segment is synced in the place of the one that was asked for.
+    /// The newest segment is synced instead of the requested one.
     SyncOfWrongSegment,
     /// The rest of a short write is written to where the first bytes are.
     ShortWriteStaysPut,
-    /// Every frame chains to the one with which the log was opened.
+    /// Every frame chains to the last frame before the open.
     ChainStandsStill,
     /// Offsets in a new segment are counted from the log's beginning.
     RotationKeepsBase,
-    /// A spare leaves a number out.
+    /// A spare skips a number.
     SpareSkipsNumber,
     /// The header of a spare does not name the epoch of its predecessor.
     SpareForgetsPredecessor,
-    /// A log that fails leaves those asleep who wait for it.
+    /// A log that fails does not wake its waiters.
     PoisonWakesNobody,
     /// Futures are not woken when their level holds.
     TasksNotWoken,
     /// Every entry of a batch is appended by itself.
     BatchSplit,
-    /// `sync` says so when everything is written.
+    /// `sync` returns when everything is written.
     SyncStopsAtWritten,
-    /// `close` says so when it has begun.
+    /// `close` returns when it has begun.
     CloseDoesNotDrain,
     /// A purge removes segments before CONTROL says that they are dead.
     PurgeUnlinksFirst,
-    /// A purge also removes the segment that holds the first entry to be kept.
+    /// A purge also removes the segment that holds the first entry to keep.
     PurgeTooFar,
-    /// A purge removes what is not durable yet, if it is asked to.
+    /// A purge removes entries that are not durable yet, on request.
     PurgeAboveDurable,
     /// A frame is sealed while threads still copy their entries into it.
     SealerDoesNotWait,
@@ -67,17 +68,17 @@ pub enum Mutant {
     ReadErrorIsEnd,
     /// The CRC of a body leaves its last bytes out.
     BodyCrcStopsEarly,
-    /// A durable reader in the process shows what is only written.
+    /// A durable reader in the process returns entries that are only written.
     ReaderShowsWritten,
-    /// A reader goes on although what it read was cut off.
+    /// A reader continues although the entries that it read were truncated.
     ReaderNeverDiverges,
-    /// A durable reader elsewhere takes every frame that it sees for promised.
+    /// A durable reader in another process takes every frame that it sees for durable.
     ProbeTrustsHeaders,
     /// A write in the ring of `io_uring` that wraps has its pieces in the wrong order.
     UringPiecesSwapped,
     /// Every completion in the ring of `io_uring` is taken for that of the first place.
     UringIndexIgnored,
-    /// A ring of `io_uring` is given up while the kernel has writes of it.
+    /// A ring of `io_uring` is freed while the kernel still has its writes.
     UringDropDoesNotWait,
     /// The ring of `io_uring` does not hold the log's lock.
     UringLockNotKept,
@@ -85,11 +86,12 @@ pub enum Mutant {
     UringCancelledIsDone,
     /// The next write takes a slot whose write the kernel is still at.
     UringSlotReusedEarly,
-    /// Promises behind the end of the frames are not looked for.
+    /// Durable marks behind the end of the frames are not searched for.
     ProbeSkipped,
-    /// A replay in one pass takes frames that no promise covers for valid by their headers.
+    /// A replay in one pass takes frames that no durable mark covers for valid by their
+    /// headers.
     UnmarkedBodiesUnread,
-    /// What an opening took over is not counted as promised.
+    /// The frames that an epoch start took over do not count as marked durable.
     EpochStartMarksNothing,
     /// A segment of another epoch is taken for one of this chain.
     StaleEpochAccepted,
@@ -97,76 +99,77 @@ pub enum Mutant {
     TailRewriteDropsLastFrame,
     /// Copied frames do not chain to one another.
     TailRewriteForgetsChain,
-    /// A new epoch supersedes from the end of what it took over.
+    /// A new epoch's truncation point is the end of what it took over.
     SupersedesFromEnd,
-    /// A recovered log goes on at D, over what it took over.
+    /// A recovered log continues at the durable end, over what it took over.
     PositionsReused,
-    /// A recovered log gives the numbers of what it took over again.
+    /// A recovered log assigns the numbers of what it took over again.
     NumbersReused,
-    /// A recovery begins the epoch that there was.
+    /// A recovery starts no new epoch.
     EpochNotRaised,
-    /// What is copied is cut off before the copy counts.
+    /// The tail is truncated before its copy counts.
     TrimBeforeCommit,
-    /// A new epoch does not record the cuts of those before it.
+    /// A new epoch does not record the truncations of those before it.
     CutsForgotten,
-    /// What is cut off is not kept.
+    /// The truncated bytes are not quarantined.
     TrimBeforeQuarantine,
-    /// A write that is refused gives back twice what it reserved.
+    /// A write that is refused releases twice what it reserved.
     QuotaReleasedTwice,
-    /// What is deleted stays counted.
+    /// Deleted records stay counted.
     QuotaNotGivenBack,
     /// One record more than the quota fits.
     QuotaOffByOne,
     /// The first half of a batch is not replayed.
     BatchReplayedByHalf,
-    /// A checkpoint is named when what is below it is durable, promised or not.
+    /// A checkpoint is named when everything below it is durable, with or without a durable
+    /// mark.
     MarkInMemoryOnly,
-    /// Any anchor is taken to stand in the log.
+    /// Any anchor is taken to be in the log.
     AnchorNotVerified,
-    /// A checkpoint says that it has what was logged while it was written.
+    /// A checkpoint claims to hold what was logged while it was written.
     CheckpointClaimsMore,
-    /// A checkpoint does not have when records expire.
+    /// A checkpoint does not store when records expire.
     CheckpointForgetsExpiry,
-    /// The log is purged to what the newest checkpoint needs, not to what both do.
+    /// The log is purged up to what the newest checkpoint needs, not up to what both need.
     PurgeForNewestOnly,
-    /// The log is purged when there is one checkpoint alone.
+    /// The log is purged when there is only one checkpoint.
     FirstCheckpointPurges,
-    /// The older checkpoint is removed to make room for the one that comes.
+    /// The older checkpoint is removed to make room for the next one.
     OlderGoesFirst,
-    /// A slab of a checkpoint is taken as it is read.
+    /// A slab of a checkpoint is used without a check of its CRC.
     SlabCrcUnchecked,
-    /// A slab is built again as the older checkpoint had it.
+    /// A slab is rebuilt from the older checkpoint, without the log.
     RebuildWithoutLog,
-    /// A slab that two threads have read counts for two that are there.
+    /// A slab that two threads have read counts as two loaded ones.
     LazyCountedTwice,
-    /// A write does not look for the slab in the checkpoint.
+    /// A write does not fault in the slab from the checkpoint.
     WriteDoesNotTouch,
-    /// Replay does not look for the slab in the checkpoint.
+    /// Replay does not fault in the slab from the checkpoint.
     ReplayDoesNotTouch,
-    /// What expires and is still in the checkpoint is not looked at.
+    /// Expiry does not load records that are still in the checkpoint.
     ExpiryNotLoaded,
-    /// What is in the checkpoint does not count.
+    /// Records in the checkpoint do not count.
     QuotaForgetsCheckpoint,
-    /// Space that is kept for a checkpoint is given up when one fails.
+    /// The space reserved for a checkpoint is released when one fails.
     ReserveLostOnFailure,
-    /// A checkpoint in the space that was kept is as long as that.
+    /// A checkpoint in the reserved space is as long as that space.
     ReserveNotCutOff,
-    /// Pages are kept for snapshots after they were changed.
+    /// Pages are copied for snapshots only after they were changed.
     SnapshotAfterChange,
-    /// What was kept for a snapshot stays counted.
+    /// The pages retained for a snapshot stay counted.
     KeptNotGivenBack,
-    /// A record that is swapped or updated does not expire any more.
+    /// A record that is swapped or updated no longer expires.
     SwapForgetsExpiry,
-    /// A look at what expires forgets what will expire later.
+    /// A scan for expired records forgets those that will expire later.
     LaterExpiryForgotten,
-    /// A persistent record makes way once it has expired.
+    /// A persistent record is evicted once it has expired.
     ReclaimTakesPersistent,
-    /// A record that is deleted to make room, or as its time has come, makes others go, too.
+    /// A record that is evicted or has expired causes the eviction of others, too.
     DeletionsMakeWay,
 }
 
 impl Mutant {
-    /// Every bug.
+    /// Every mutant.
     pub const ALL: &'static [Self] = &[
         Self::AckBeforeSync,
         Self::DsyncCoversBelow,
@@ -248,14 +251,14 @@ impl Mutant {
     ];
 }
 
-/// The right value, unless this bug is planted: then the wrong one.
+/// Returns the right value, or the wrong one if this bug is planted.
 #[inline]
 #[must_use]
 pub fn either<T>(right: T, bug: Mutant, wrong: T) -> T {
     if planted(bug) { wrong } else { right }
 }
 
-/// The result, unless this bug is planted: then no error is seen.
+/// Returns the result, or hides its error if this bug is planted.
 ///
 /// # Errors
 /// That of the result.
@@ -263,7 +266,7 @@ pub fn unless<E>(bug: Mutant, result: Result<(), E>) -> Result<(), E> {
     if planted(bug) { Ok(()) } else { result }
 }
 
-/// Is this bug planted? Always `false` in an ordinary build.
+/// Returns whether this bug is planted. Always `false` in an ordinary build.
 #[cfg(not(any(bulla_broken, loom)))]
 #[inline]
 #[must_use]
@@ -281,7 +284,7 @@ mod switch {
 
     static PLANTED: AtomicU8 = AtomicU8::new(0);
 
-    /// Is this bug planted?
+    /// Returns whether this bug is planted.
     #[must_use]
     pub fn planted(bug: Mutant) -> bool {
         PLANTED.load(Ordering::Relaxed) == bug as u8
@@ -293,17 +296,18 @@ mod switch {
     }
 }
 
-/// That a model of loom's can fail: it is run again with a bug, in a process of its own, as
-/// a model that fails may abort.
+/// Proves that a loom model can fail: the model runs again with a bug, in its own process,
+/// because a failing model may abort.
 #[cfg(loom)]
 pub mod models {
     use super::{Mutant, plant};
     use std::process::Command;
 
-    /// The name of a bug to be planted.
+    /// The variable that names the bug to plant.
     const VARIABLE: &str = "BULLA_BROKEN";
 
-    /// Plants the bug that `BULLA_BROKEN` names, if it is set. Every model begins with it.
+    /// Plants the bug that `BULLA_BROKEN` names, if it is set. Every model starts with this
+    /// call.
     ///
     /// # Panics
     /// When there is no such bug.

@@ -203,7 +203,7 @@ impl ReadBuffer {
     }
 
     /// Exchanges what is in memory, and the memory itself. The caller passes a buffer of the
-    /// same file, or calls [`forget`](Self::forget) first.
+    /// same file, or forgets its bytes.
     pub fn swap(&mut self, buffer: &mut Buffer) {
         std::mem::swap(&mut self.buffer, buffer);
     }

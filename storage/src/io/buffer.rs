@@ -13,7 +13,7 @@ pub struct AlignedBuf {
 }
 
 impl AlignedBuf {
-    /// `len` zeros.
+    /// Returns `len` zeros.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
         let bytes = vec![0; len + DIRECT_ALIGN];
@@ -21,7 +21,7 @@ impl AlignedBuf {
         Self { bytes, start, len }
     }
 
-    /// A copy of `bytes`.
+    /// Returns a copy of `bytes`.
     #[must_use]
     pub fn copy_of(bytes: &[u8]) -> Self {
         let mut buf = Self::zeroed(bytes.len());

@@ -1,10 +1,9 @@
 //! Every access to a disk goes through these traits, so that the simulator sees it.
 //!
-//! [`Io`] is a file system with a clock and randomness, [`File`] an open file,
-//! [`Queue`] the way of the log's data: several writes and syncs in flight, whose
-//! completions may come in any order. Backends: [`mod@std`] and `uring` for Linux, and
-//! the simulated disk `sim`. One conformance suite holds for all
-//! (`storage/tests/io_conformance.rs`).
+//! [`Io`] is a file system with a clock and randomness, [`File`] an open file, [`Queue`]
+//! carries the log's data: several writes and syncs in flight, whose completions may arrive
+//! in any order. Backends: [`mod@std`] and `uring` for Linux, and the simulated disk `sim`.
+//! One conformance suite tests all of them (`storage/tests/io_conformance.rs`).
 
 mod buffer;
 pub mod ring_memory;
@@ -58,7 +57,7 @@ pub enum FileKind {
 /// One entry of a directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirEntry {
-    /// Its name; entries whose names are not UTF-8 are not ours and are left out.
+    /// Its name; entries whose names are not UTF-8 are not ours and are skipped.
     pub name: String,
     /// What it is.
     pub kind: FileKind,
@@ -68,11 +67,11 @@ pub struct DirEntry {
 
 /// A file system, a clock and a source of randomness.
 pub trait Io: fmt::Debug + Send + Sync + 'static {
-    /// The backend's name, for statistics and messages.
+    /// Returns the backend's name, for statistics and messages.
     fn name(&self) -> &'static str;
 
-    /// Returns whether a run must be reproducible: then reads of one recovery come from one
-    /// thread, in an order that the files alone decide.
+    /// Returns whether a run must be reproducible: then one thread does all reads of a
+    /// recovery, in an order that only the files determine.
     fn is_deterministic(&self) -> bool {
         false
     }
@@ -92,38 +91,38 @@ pub trait Io: fmt::Debug + Send + Sync + 'static {
     /// Removes a file's name.
     fn unlink(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a file, mode 0600, that must not exist (`AlreadyExists`).
-    /// Where direct access is refused by the file system, the file is opened without;
-    /// [`File::is_direct`] tells.
+    /// Creates a file, mode 0600, that must not exist (`AlreadyExists`). Where the file
+    /// system refuses direct access, the file is opened without it; [`File::is_direct`] tells
+    /// which.
     fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>>;
 
     /// Opens a regular file that exists; never follows a link, never blocks on a FIFO
     /// (`InvalidInput` when it is not a regular file).
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
 
-    /// Tries to take the writer's lock on a file, creating it; `None` when another has
-    /// it. It is held until the returned guard is dropped or the process is gone.
+    /// Tries to take the writer's lock on a file, creating it; `None` when another process
+    /// has it. The lock is held until the returned guard is dropped or the process ends.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
 
-    /// A queue for at most `depth` operations in flight; a backend may have a lower
+    /// Returns a queue for at most `depth` operations in flight; a backend may have a lower
     /// depth of its own.
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>>;
 
-    /// The depth that suits the backend when nobody asks for another.
+    /// Returns the depth that suits the backend, used when no other is requested.
     fn usual_depth(&self) -> usize {
         1
     }
 
-    /// The physical sector in bytes of the device under `path`, when it can be known.
+    /// Returns the physical sector in bytes of the device under `path`, if it is known.
     fn physical_sector(&self, path: &Path) -> Option<u32>;
 
-    /// Nanoseconds of a clock that never goes back.
+    /// Returns the nanoseconds of a clock that never goes back.
     fn now_ns(&self) -> u64;
 
-    /// Wall time in nanoseconds since 1970.
+    /// Returns the wall time in nanoseconds since 1970.
     fn wall_ns(&self) -> u64;
 
-    /// Blocks the thread for so long.
+    /// Blocks the thread for `ns` nanoseconds.
     fn sleep_ns(&self, ns: u64);
 
     /// Fills `bytes` with randomness that no one can predict.
@@ -132,7 +131,7 @@ pub trait Io: fmt::Debug + Send + Sync + 'static {
 
 /// A held writer's lock; dropping it releases it.
 pub trait Lock: fmt::Debug + Send + Sync {
-    /// The descriptor that holds the lock, for a queue that is to keep it held; `None`
+    /// Returns the descriptor that holds the lock, for a queue that must keep it held; `None`
     /// where there is none.
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -141,15 +140,15 @@ pub trait Lock: fmt::Debug + Send + Sync {
 
 /// An open file. Its operations block; a count may be short, as in `pread` and `pwrite`.
 pub trait File: fmt::Debug + Send + Sync {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> io::Result<u64>;
 
-    /// Is it empty?
+    /// Returns whether the file is empty.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 
-    /// Was it opened with direct access, and granted?
+    /// Returns whether direct access was requested and granted.
     fn is_direct(&self) -> bool;
 
     /// Reads at an offset; 0 at the end of the file.
@@ -158,23 +157,23 @@ pub trait File: fmt::Debug + Send + Sync {
     /// Writes at an offset; the file grows as needed.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes two pieces, one after the other, at an offset; with `dsync`, the bytes
-    /// counted are durable on return, and only they.
+    /// Writes two pieces, one after the other, at an offset; with `dsync`, the bytes counted,
+    /// and only they, are durable on return.
     fn write_pieces_at(&self, pieces: [&[u8]; 2], offset: u64, dsync: bool) -> io::Result<usize>;
 
     /// Makes data and length durable (`fdatasync`). After a failure it must not be retried.
     fn sync(&self) -> io::Result<()>;
 
-    /// Cuts or extends the file to a length.
+    /// Truncates or extends the file to a length.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// Reserves blocks for the first `len` bytes and makes the file that long, reading
     /// as zeros where it was not written. `Unsupported` where the file system can't.
     fn preallocate(&self, len: u64) -> io::Result<()>;
 
-    /// The descriptor, for a queue that gives operations to the kernel; `None` where there
-    /// is none. The kernel would write to it what [`write_pieces_at`](Self::write_pieces_at)
-    /// does.
+    /// Returns the descriptor, for a queue that passes operations to the kernel; `None` where
+    /// there is none. A write by the kernel must have the effect of
+    /// [`write_pieces_at`](Self::write_pieces_at).
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -208,7 +207,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// Does the operation now, and blocks until it is done; gives the bytes written.
+    /// Performs the operation now, and blocks until it is done; returns the bytes written.
     pub fn perform(&self) -> io::Result<u64> {
         match self {
             Self::Write { file, offset, bytes, dsync } => {
@@ -222,13 +221,13 @@ impl Request {
 /// The end of an operation.
 #[derive(Debug)]
 pub struct Completion {
-    /// Which one.
+    /// Which operation.
     pub ticket: Ticket,
     /// Bytes written (perhaps fewer than asked), 0 for a sync; or the error.
     pub result: io::Result<u64>,
 }
 
-/// What a backend has a queue of when it can't have its own.
+/// The queue that a backend falls back to when it can't have its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fallback {
     /// The backend that does the work.
@@ -237,8 +236,7 @@ pub struct Fallback {
     pub reason: &'static str,
 }
 
-/// Operations in flight. Dropping it waits for them (or, in a simulated crash,
-/// leaves them to their fate).
+/// Operations in flight. Dropping it waits for them (a simulated crash does not wait).
 ///
 /// # Safety
 /// The bytes of a write lie in the ring, where an appender writes again once the write is
@@ -246,16 +244,16 @@ pub struct Fallback {
 /// [`RingBytes`] are dropped, and nobody else (a kernel, a device, another thread) reads what
 /// they point to. Only after an error may that go on: the log then uses none of it again.
 pub unsafe trait Queue: fmt::Debug + Send {
-    /// How many operations may be in flight.
+    /// Returns how many operations may be in flight.
     fn depth(&self) -> usize;
 
-    /// Set when the queue is not of the backend that it was asked of.
+    /// Returns the fallback, if the queue is not the requested backend's.
     fn fallback(&self) -> Option<Fallback> {
         None
     }
 
-    /// Keeps a lock held as long as anything that was submitted can still reach the disk,
-    /// even when the process dies meanwhile: where operations can outlive the process.
+    /// Keeps a lock held as long as any submitted operation can still reach the disk, even
+    /// when the process dies meanwhile. Needed where operations can outlive the process.
     fn keep(&mut self, lock: &dyn Lock) -> io::Result<()> {
         let _ = lock;
         Ok(())
@@ -264,19 +262,18 @@ pub unsafe trait Queue: fmt::Debug + Send {
     /// Starts an operation. May block, and may complete it at once.
     fn submit(&mut self, ticket: Ticket, request: Request);
 
-    /// Takes out an operation that blocks whoever does it, for the caller to do in its
-    /// stead: it may let others use the queue meanwhile. [`complete`](Self::complete) does
-    /// not report it.
+    /// Takes out a blocking operation for the caller to perform itself, so that others can
+    /// use the queue meanwhile. [`complete`](Self::complete) does not report it.
     fn take(&mut self) -> Option<(Ticket, Request)> {
         None
     }
 
-    /// The next completion, in any order; with `wait`, blocks while something is in
+    /// Returns the next completion, in any order; with `wait`, blocks while something is in
     /// flight. `None` when nothing has completed (with `wait`: nothing is in flight).
     fn complete(&mut self, wait: bool) -> Option<Completion>;
 }
 
-/// Reads exactly `bytes.len()` bytes, or fewer at the end of the file; gives the count.
+/// Reads exactly `bytes.len()` bytes, or fewer at the end of the file; returns the count.
 ///
 /// # Errors
 /// Those of [`File::read_at`].

@@ -34,13 +34,13 @@ impl RingMemory {
         let map = MmapRaw::from(MmapMut::map_anon(bytes)?);
         // A child of a fork must not copy pages that a write in flight reads.
         map.advise(Advice::DontFork)?;
-        // Fewer page faults, and fewer pages to pin for each direct write. Only a wish: a
-        // kernel without huge pages says no, and a ring that is shorter has none.
+        // Fewer page faults, and fewer pages to pin for each direct write. Only a hint: a
+        // kernel without huge pages refuses it, and a shorter ring has none.
         let _ = map.advise(Advice::HugePage);
         Ok(Arc::new(Self { map, len, shadow: Shadow::new() }))
     }
 
-    /// Returns the bytes of it.
+    /// Returns the ring's length in bytes.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a ring is never empty")]
     pub const fn len(&self) -> u64 {
@@ -52,15 +52,15 @@ impl RingMemory {
     #[cfg(feature = "sim")]
     #[must_use]
     pub fn in_small_pages(&self) -> *const u8 {
-        // A kernel that says no has no others.
+        // A kernel that refuses has no huge pages.
         let _ = self.map.advise(Advice::NoHugePage);
         self.map.as_ptr()
     }
 
-    /// Has the system find the memory for [`POPULATED`] bytes around `at` now, so that no
-    /// append waits for it: for a huge page that takes as long as dozens of commits. What
-    /// lies there stays as it is, and others may be writing it. Only a wish: a kernel
-    /// before Linux 5.14 says no.
+    /// Makes the system allocate the memory for [`POPULATED`] bytes around `at` now, so that
+    /// no append waits for it: a huge page takes as long as dozens of commits. The contents
+    /// stay as they are, and others may be writing them. Only a hint: a kernel before Linux
+    /// 5.14 refuses it.
     pub fn populate(&self, at: Lsn) {
         let start = at.0 & (self.len - 1) & !(POPULATED - 1);
         let len = POPULATED.min(self.len);
@@ -69,7 +69,7 @@ impl RingMemory {
         let _ = self.map.advise_range(Advice::PopulateWrite, start, len);
     }
 
-    /// Index and length of the first part of `len` bytes at `at`; the second part, if
+    /// Returns index and length of the first part of `len` bytes at `at`; the second part, if
     /// any, starts at index 0.
     fn split(&self, at: Lsn, len: usize) -> (usize, usize) {
         assert!(len as u64 <= self.len, "a range longer than the ring");
@@ -118,9 +118,9 @@ impl RingMemory {
         let (start, first) = self.split(at, bytes.len());
         let base = self.map.as_mut_ptr();
         self.shadow.written(start, first);
-        // SAFETY: `split` keeps both parts inside the map, the map outlives the call
-        // (we borrow it), and the caller promises that nobody else touches the range.
-        // The source is a shared slice and cannot overlap a range that nobody else has.
+        // SAFETY: `split` keeps both parts inside the map, the map outlives the call (we
+        // borrow it), and the caller guarantees that nobody else touches the range. The
+        // source is a shared slice and cannot overlap a range that nobody else has.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), base.add(start), first);
             std::ptr::copy_nonoverlapping(bytes.as_ptr().add(first), base, bytes.len() - first);
@@ -143,8 +143,8 @@ impl RingMemory {
     }
 }
 
-/// Lets loom see who touches which bytes: the first KiB of the ring, where its models
-/// stay.
+/// Lets loom see which thread touches which bytes: the first KiB of the ring, where its
+/// models stay.
 #[cfg(loom)]
 struct Shadow(Vec<loom::cell::UnsafeCell<()>>);
 
@@ -199,7 +199,7 @@ impl fmt::Debug for RingMemory {
 
 /// A range of the ring that nobody writes while this exists, or heap bytes.
 ///
-/// What a write in flight holds: it keeps the memory alive, however the log ends.
+/// A write in flight holds one: it keeps the memory alive, however the log ends.
 #[derive(Clone, Debug)]
 pub struct RingBytes(Source);
 
@@ -210,21 +210,22 @@ enum Source {
 }
 
 impl RingBytes {
-    /// Bytes on the heap.
+    /// Wraps bytes on the heap.
     #[must_use]
     pub fn from_heap(bytes: crate::io::AlignedBuf) -> Self {
         Self(Source::Heap { bytes: Arc::new(bytes), from: 0 })
     }
 
-    /// A sealed range of the ring.
+    /// Returns a sealed range of the ring.
     ///
     /// # Safety
-    /// Once it is given to others, nobody writes the range while it, or a clone of it, exists.
+    /// Once it is passed to others, nobody writes the range while it, or a clone of it,
+    /// exists.
     pub unsafe fn from_ring(memory: Arc<RingMemory>, at: Lsn, len: usize) -> Self {
         Self(Source::Ring { memory, at, len })
     }
 
-    /// How many bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -233,13 +234,14 @@ impl RingBytes {
         }
     }
 
-    /// Are there none?
+    /// Returns whether there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes in order: two pieces where the range wraps, else the second is empty.
+    /// Returns the bytes in order: two pieces where the range wraps, else the second is
+    /// empty.
     #[must_use]
     pub fn pieces(&self) -> [&[u8]; 2] {
         match &self.0 {
@@ -248,9 +250,9 @@ impl RingBytes {
                 let (start, first) = memory.split(*at, *len);
                 let base = memory.map.as_ptr();
                 memory.shadow.read(start, first);
-                // SAFETY: `split` keeps both parts inside the map, which `memory` keeps
-                // alive as long as `self`; by the promise of `from_ring` nobody writes
-                // them. The pages are anonymous: always initialised, never a SIGBUS.
+                // SAFETY: `split` keeps both parts inside the map, which `memory` keeps alive
+                // as long as `self`; by the contract of `from_ring` nobody writes them. The
+                // pages are anonymous: always initialised, never a SIGBUS.
                 unsafe {
                     [
                         std::slice::from_raw_parts(base.add(start), first),
@@ -261,7 +263,7 @@ impl RingBytes {
         }
     }
 
-    /// What is left after the first `count` bytes.
+    /// Returns what is left after the first `count` bytes.
     #[must_use]
     pub fn skip(mut self, count: usize) -> Self {
         self.advance(count.min(self.len()));

@@ -26,7 +26,7 @@ pub struct StdIo {
 }
 
 impl StdIo {
-    /// A handle; it has no state but the origin of its clock.
+    /// Creates a handle; its only state is the origin of its clock.
     #[must_use]
     pub fn new() -> Self {
         Self { start: Instant::now() }
@@ -147,7 +147,7 @@ impl Io for StdIo {
         let device = fs::metadata(path).ok()?.dev();
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let block = format!("/sys/dev/block/{major}:{minor}");
-        // A partition has no queue of its own: its disk, the parent folder, has.
+        // A partition has no queue of its own; its disk, the parent folder, has one.
         [format!("{block}/queue"), format!("{block}/../queue")].iter().find_map(|queue| {
             let text = fs::read_to_string(format!("{queue}/physical_block_size")).ok()?;
             text.trim().parse().ok()
@@ -191,8 +191,8 @@ fn created(fd: OwnedFd, direct: bool) -> Result<Arc<dyn File>, Errno> {
     Ok(Arc::new(StdFile { fd, direct }))
 }
 
-/// Takes `O_NONBLOCK` back: it means nothing to `pwrite` on a regular file, but older
-/// kernels' `io_uring` answers EAGAIN for it where a write would have to wait.
+/// Clears `O_NONBLOCK`: it means nothing to `pwrite` on a regular file, but older kernels'
+/// `io_uring` answers EAGAIN for it where a write would have to wait.
 fn blocking(fd: &OwnedFd) -> Result<(), Errno> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     rustix::fs::fcntl_setfl(fd, flags - OFlags::NONBLOCK)
@@ -200,7 +200,7 @@ fn blocking(fd: &OwnedFd) -> Result<(), Errno> {
 
 #[derive(Debug)]
 struct StdLock {
-    /// Closing it gives the lock back.
+    /// Closing it releases the lock.
     fd: OwnedFd,
 }
 
@@ -270,11 +270,11 @@ impl File for StdFile {
     }
 }
 
-/// Writes in flight when nobody asks for another depth: each takes a thread that waits.
+/// Writes in flight by default: each takes a thread that waits.
 const USUAL_DEPTH: usize = 2;
 
-/// Operations that wait for a thread to do them: the one that takes them, or the one that
-/// waits for their completion.
+/// Operations that wait for a thread to perform them: the thread that takes them, or the
+/// thread that waits for their completion.
 #[derive(Debug)]
 pub(super) struct StdQueue {
     waiting: VecDeque<(Ticket, Request)>,
@@ -283,7 +283,7 @@ pub(super) struct StdQueue {
 }
 
 impl StdQueue {
-    /// Stands in for another backend's queue.
+    /// Creates a queue that stands in for another backend's.
     #[cfg(feature = "uring")]
     pub(super) fn instead(depth: usize, reason: &'static str) -> Self {
         let mut queue = Self::new(depth.min(USUAL_DEPTH));
@@ -302,8 +302,8 @@ impl Drop for StdQueue {
     }
 }
 
-// SAFETY: a request is given out by `take`, or done in `complete` by a call that has returned
-// and dropped there; no other one is ever reported.
+// SAFETY: `take` returns a request to the caller, or `complete` performs it by a call that
+// has returned, and drops it there; no other one is ever reported.
 unsafe impl Queue for StdQueue {
     fn depth(&self) -> usize {
         self.depth

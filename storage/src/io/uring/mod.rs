@@ -1,8 +1,8 @@
-//! Linux's `io_uring` for the log's data; all else is done by [`StdIo`].
+//! Linux's `io_uring` for the log's data; [`StdIo`] does everything else.
 //!
-//! Owns the probe of whether there is a ring. Where there is none (an old kernel, a
-//! container's seccomp filter, no memory to lock, no descriptor left), the queue is that of
-//! `std` and says why: it must never fail an open that `std` could do. Tested by
+//! Owns the probe for a usable ring. Where there is none (an old kernel, a container's
+//! seccomp filter, no memory to lock, no descriptor left), the queue is that of `std` and
+//! reports why: it must never fail an open that `std` could do. Tested by
 //! `storage/tests/io_conformance.rs` and `tests/tests/uring.rs`.
 
 mod queue;
@@ -17,15 +17,16 @@ use self::queue::{LONG_WRITE, UringQueue};
 use super::std::{StdIo, StdQueue};
 use super::{Access, DirEntry, File, Io, Lock, Queue};
 
-/// The operating system's files, the log's data through `io_uring`.
+/// The operating system's files, with the log's data written through `io_uring`.
 ///
-/// The end of a direct write is told once the thread that started it can be interrupted: one
-/// that is stuck in the kernel (at a network file system that is gone, or in `vfork` until
-/// the child's `exec`) keeps others who wait for that write waiting as long.
+/// The kernel reports the end of a direct write only once the thread that started it can be
+/// interrupted: while that thread is stuck in the kernel (in a network file system that is
+/// gone, or in `vfork` until the child's `exec`), all others that wait for the write wait as
+/// long.
 #[derive(Debug)]
 pub struct UringIo {
     files: StdIo,
-    /// Writes of so many bytes go into the ring also when there is nothing in it.
+    /// Writes of at least this many bytes go into the ring even when it is empty.
     long_write: usize,
 }
 
@@ -35,31 +36,31 @@ impl Default for UringIo {
     }
 }
 
-/// Writes in flight when nobody asks for another depth.
+/// Writes in flight by default.
 const USUAL_DEPTH: usize = 8;
 
 impl UringIo {
-    /// A handle; whether the kernel gives a ring is found out by each queue.
+    /// Creates a handle; each queue finds out whether the kernel provides a ring.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A handle whose queues put every write into the ring, for tests.
+    /// Creates a handle whose queues put every write into the ring, for tests.
     #[doc(hidden)]
     #[must_use]
     pub fn eager() -> Self {
         Self { long_write: 0, ..Self::default() }
     }
 
-    /// Why there is no ring here, now; `None` when there is.
+    /// Returns why there is no ring here, now; `None` when there is one.
     #[must_use]
     pub fn refusal() -> Option<&'static str> {
         UringQueue::new(1, LONG_WRITE).err().map(|error| reason(&error))
     }
 }
 
-/// Why the kernel gives no ring.
+/// Returns why the kernel provides no ring.
 fn reason(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::NOSYS) => "this kernel has no io_uring",

@@ -1,15 +1,15 @@
 //! The ring: writes that the kernel works on while we do other things.
 //!
-//! Owns, in a slot per write, every buffer, iovec and file that the kernel was given, until
-//! it has said that it is done: also across errors and panics, and if need be for ever.
-//! Must never report an operation twice, nor give up a slot whose end the kernel has not
-//! reported. Holds the `unsafe` of handing memory to the kernel. Tested by
+//! Owns, in a slot per write, every buffer, iovec and file that was passed to the kernel,
+//! until the kernel reports the end of the write: also across errors and panics, and if
+//! necessary for ever. Must never report an operation twice, nor free a slot whose end the
+//! kernel has not reported. Holds the `unsafe` of handing memory to the kernel. Tested by
 //! `storage/tests/io_conformance.rs`, `tests/tests/uring.rs` and below.
 //!
 //! A small write while nothing is in the ring, and every sync, is a blocking call of the
-//! thread that drives: with nothing to overlap it with, a ring only adds hand-overs. (A sync in the ring goes to a
-//! thread of the kernel's, which may refuse it when the thread that asked for it has
-//! ended; and a sync must never be asked for twice.)
+//! leader: with nothing to overlap it with, a ring only adds thread switches. (A sync in the
+//! ring goes to a kernel thread, which may refuse it when the thread that requested it has
+//! ended; and a sync must never be requested twice.)
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,15 +25,15 @@ use crate::faults::failpoints::{Point, skip};
 use crate::faults::mutants::{Mutant, either, planted};
 use crate::io::{Completion, Lock, Queue, Request, Ticket};
 
-/// How often a write is given to the kernel again that it did not do.
+/// How often a write that the kernel did not do is resubmitted.
 const MAX_RESUBMISSIONS: u32 = 16;
-/// How often the kernel may refuse to take or to wait before the ring counts as broken,
-/// and how long we give it each time.
+/// How often the kernel may refuse to take or to wait before the ring counts as broken, and
+/// how long we wait each time.
 const MAX_REFUSALS: u32 = 1000;
 const REFUSAL_PAUSE: Duration = Duration::from_millis(1);
-/// How often a broken ring is looked at when it is dropped, before its memory is given up.
+/// How often `drop` polls a broken ring before it leaks its memory.
 const MAX_LAST_LOOKS: u32 = 5000;
-/// A write of so many bytes goes into the ring in any case: the next frame is sealed
+/// A write of at least this many bytes always goes into the ring: the next frame is sealed
 /// meanwhile.
 pub(super) const LONG_WRITE: usize = 64 * 1024;
 /// The longest single write; the rest follows as after a short one.
@@ -47,15 +47,15 @@ pub(super) struct UringQueue {
     /// As `ring`. Never grows, so that iovecs in it stay where they are. One per entry of
     /// the submission queue.
     slots: ManuallyDrop<Box<[Slot]>>,
-    /// A write of so many bytes is long.
+    /// A write of at least this many bytes is long.
     long_write: usize,
-    /// Operations that are done by calls that block.
+    /// Operations that blocking calls perform.
     waiting: VecDeque<(Ticket, Request)>,
     done: VecDeque<Completion>,
     depth: usize,
     /// Counts writes, so that no completion is taken for another's.
     next_tag: u32,
-    /// The ring takes no more: what it said.
+    /// Why the ring takes no more operations; `None` while it does.
     broken: Option<Errno>,
 }
 
@@ -63,8 +63,8 @@ pub(super) struct UringQueue {
 struct Slot {
     operation: Option<Operation>,
     pieces: [Piece; 2],
-    /// The kernel may use what is in here. Set before the entry is pushed, taken back when
-    /// its completion was taken and by nothing else.
+    /// The kernel may use the contents of this slot. Set before the entry is pushed, and
+    /// cleared only when its completion was taken.
     is_kernels: bool,
 }
 
@@ -74,7 +74,8 @@ struct Operation {
     request: Request,
     tag: u32,
     resubmissions: u32,
-    /// Its end was reported as the error that broke the ring; the kernel may still be at it.
+    /// Its end was reported as the error that broke the ring; the kernel may still be working
+    /// on it.
     reported: bool,
 }
 
@@ -99,14 +100,14 @@ impl Default for Piece {
 unsafe impl Send for Piece {}
 
 impl UringQueue {
-    /// Sets a ring up and sees one operation through it: a filter may let a ring be made
+    /// Sets a ring up and runs one operation through it: a filter may allow a ring's creation
     /// and refuse its use.
     pub(super) fn new(depth: usize, long_write: usize) -> io::Result<Self> {
         let depth = depth.max(1);
         let entries = u32::try_from(depth).map_err(|_| Errno::INVAL)?;
-        // No IORING_SETUP_SINGLE_ISSUER: whoever waits drives, so threads take turns. And
-        // no IORING_SETUP_COOP_TASKRUN: the thread that submitted may be busy elsewhere
-        // for long, while another one waits for the completion.
+        // No IORING_SETUP_SINGLE_ISSUER: the threads that wait take turns as leader. And no
+        // IORING_SETUP_COOP_TASKRUN: the thread that submitted may be busy elsewhere for
+        // long, while another one waits for the completion.
         let ring = IoUring::builder().dontfork().setup_clamp().build(entries)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
@@ -142,28 +143,28 @@ impl UringQueue {
         }
     }
 
-    /// Does the kernel have any of our memory?
+    /// Returns whether the kernel has any of our memory.
     fn is_kernels(&self) -> bool {
         self.slots.iter().any(|slot| slot.is_kernels) && !planted(Mutant::UringDropDoesNotWait)
     }
 
-    /// Is anything in the ring that was not reported?
+    /// Returns whether the ring holds an operation that was not reported.
     fn is_busy(&self) -> bool {
         self.slots.iter().any(|slot| slot.operation.as_ref().is_some_and(|o| !o.reported))
     }
 
-    /// Gives the kernel what was pushed, and waits for `want` completions; or for fewer,
-    /// when a signal came.
+    /// Submits what was pushed to the kernel, and waits for `want` completions, or for fewer
+    /// when a signal arrives.
     fn enter(&mut self, want: usize) -> io::Result<()> {
         for _ in 0..MAX_REFUSALS {
             match self.ring.submit_and_wait(want) {
                 Ok(_) if self.ring.submission().is_empty() => return Ok(()),
-                // An operation that it did not like ended the batch (and is completed).
+                // An operation that the kernel rejected ended the batch (and is completed).
                 Ok(_) => {}
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::INTR) if self.ring.submission().is_empty() => return Ok(()),
                     Some(Errno::INTR) => {}
-                    // It lacks memory, or wants completions to be taken first.
+                    // It lacks memory, or needs us to take completions first.
                     Some(Errno::AGAIN | Errno::BUSY) => {
                         if !self.ring.completion().is_empty() {
                             return Ok(());
@@ -177,14 +178,14 @@ impl UringQueue {
         Err(Errno::AGAIN.into())
     }
 
-    /// Enters; a refusal for good ends the ring's use.
+    /// Enters; a permanent refusal ends the use of the ring.
     fn enter_or_break(&mut self, want: usize) {
         if let Err(error) = self.enter(want) {
             self.break_down(Errno::from_io_error(&error).unwrap_or(Errno::IO));
         }
     }
 
-    /// Reports all that is under way as failed. The slots stay: the kernel may have them.
+    /// Reports all operations in flight as failed. The slots stay: the kernel may have them.
     fn break_down(&mut self, errno: Errno) {
         self.broken = Some(errno);
         let in_ring = self.slots.iter_mut().filter_map(|slot| slot.operation.as_mut());
@@ -224,8 +225,8 @@ impl UringQueue {
         self.slots.iter().position(is_free)
     }
 
-    /// Pushes the operation of a slot; as a `worker`'s, a thread of the kernel's does it,
-    /// which may block.
+    /// Pushes the operation of a slot; with `worker`, a kernel thread, which may block,
+    /// performs it.
     fn push(&mut self, index: usize, worker: bool) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(entry) = slot.entry(index) else {
@@ -248,7 +249,7 @@ impl UringQueue {
         }
     }
 
-    /// Takes all completions that are there.
+    /// Takes all available completions.
     fn take_completions(&mut self) {
         while let Some(entry) = { self.ring.completion().next() } {
             let (index, tag) = from_user_data(entry.user_data());
@@ -270,7 +271,7 @@ impl UringQueue {
         }
     }
 
-    /// The kernel is done with a slot.
+    /// Finishes a slot that the kernel is done with.
     fn finish(&mut self, index: usize, result: i32) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(mut operation) = slot.operation.take() else { return };
@@ -286,7 +287,7 @@ impl UringQueue {
 }
 
 impl Slot {
-    /// What the kernel is told of the write; it refers to this slot.
+    /// Returns the submission entry of the write; it refers to this slot.
     fn entry(&mut self, index: usize) -> Option<squeue::Entry> {
         let operation = self.operation.as_ref()?;
         let Request::Write { file, offset, bytes, dsync } = &operation.request else {
@@ -310,7 +311,8 @@ impl Slot {
 }
 
 impl Operation {
-    /// Did the kernel only fail to get to it? The same bytes may go to the same place again.
+    /// Returns whether the kernel only failed to start the operation, so that the same bytes
+    /// may be written to the same place again.
     fn may_be_done_again(&self, result: i32) -> bool {
         // Cancelled: the thread that submitted it ended before a worker began.
         let transient = [Errno::INTR, Errno::AGAIN, Errno::CANCELED];
@@ -318,7 +320,7 @@ impl Operation {
             && self.resubmissions < either(MAX_RESUBMISSIONS, Mutant::UringCancelledIsDone, 0)
     }
 
-    /// What the kernel's answer means.
+    /// Returns what the kernel's result means.
     fn result(&self, result: i32) -> io::Result<u64> {
         let Request::Write { bytes, .. } = &self.request else { return count(result) };
         let len = bytes.len() as u64;
@@ -335,7 +337,7 @@ impl Operation {
     }
 }
 
-/// The count in a completion, or the error.
+/// Returns the count in a completion, or the error.
 fn count(result: i32) -> io::Result<u64> {
     u64::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()))
 }
@@ -359,8 +361,8 @@ unsafe impl Queue for UringQueue {
 
     fn keep(&mut self, lock: &dyn Lock) -> io::Result<()> {
         if let Some(fd) = lock.as_fd().filter(|_| !planted(Mutant::UringLockNotKept)) {
-            // Nothing uses the registered file: it is there to be held by the ring, which
-            // the kernel keeps until its last write has ended, whoever has died.
+            // Nothing uses the registered file: the ring only holds it, and the kernel keeps
+            // the ring until its last write has ended, even when the process has died.
             self.ring.submitter().register_files_update(LOCK_SLOT, &[fd.as_raw_fd()])?;
         }
         Ok(())
@@ -407,11 +409,11 @@ unsafe impl Queue for UringQueue {
 }
 
 impl Drop for UringQueue {
-    /// Sees everything through. What the kernel does not give back is never freed: neither
-    /// the memory nor the ring, which then holds the lock until the process ends.
+    /// Completes everything. What the kernel does not return is never freed: neither the
+    /// memory nor the ring, which then holds the lock until the process ends.
     fn drop(&mut self) {
         while let Some((_, request)) = self.waiting.pop_front() {
-            // Nobody is left to hear of it.
+            // Nobody is left to report it to.
             let _ = request.perform();
         }
         while self.is_kernels() && self.broken.is_none() {
@@ -428,8 +430,8 @@ impl Drop for UringQueue {
         if self.is_kernels() {
             return;
         }
-        // The kernel takes a closed ring down in its own time; the lock is wanted now. A
-        // failure only leaves it to that.
+        // The kernel takes a closed ring down in its own time; the lock is needed now. After
+        // a failure the kernel releases it in its own time.
         let _ = self.ring.submitter().unregister_files();
         // SAFETY: neither is used after this, and the kernel has nothing of the slots.
         unsafe {
@@ -463,8 +465,8 @@ mod tests {
     const WRITES: usize = 64;
     const BLOCK: usize = 4096;
 
-    /// The kernel gives up what its workers did not begin when the thread ends for which
-    /// they work.
+    /// The kernel cancels what its workers did not begin when the thread that they work for
+    /// ends.
     #[test]
     fn write_that_a_dead_thread_left_to_a_worker_is_done_all_the_same() {
         let mut queue = match UringQueue::new(WRITES, 0) {
