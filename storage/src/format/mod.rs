@@ -54,8 +54,8 @@ pub const ENTRY_ALIGN: u64 = 8;
 pub const ENTRY_HEADER_LEN: u64 = 8;
 /// Bytes of a frame's header.
 pub const FRAME_HEADER_LEN: u64 = 64;
-/// No log starts, and no epoch opens, at a position or number beyond this: so that what
-/// is appended from there on stays within what a frame's header can say.
+/// No log and no epoch starts at a position or number beyond this, so that later appends stay
+/// within the range of a frame's header.
 pub const MAX_START: u64 = 1 << 62;
 
 /// Compatible features may be ignored by a reader that does not know them.
@@ -70,7 +70,7 @@ compile_error!("Bulla runs on 64-bit little-endian targets only");
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// The bytes are too few.
+    /// There are too few bytes.
     #[error("too short")]
     TooShort,
     /// The magic number is not there: never written, or not ours.
@@ -93,13 +93,13 @@ pub enum FormatError {
     Features(u64),
 }
 
-/// Is `sector` a sector size that a log can have?
+/// Returns whether `sector` is a sector size that a log can have.
 #[must_use]
 pub const fn is_valid_sector(sector: u32) -> bool {
     sector.is_power_of_two() && sector >= MIN_SECTOR && sector <= MAX_SECTOR
 }
 
-/// `len` rounded up to a multiple of `align`, a power of two.
+/// Returns `len` rounded up to a multiple of `align`, a power of two.
 ///
 /// # Panics
 /// On overflow of 64 bits, which lengths bounded by this format never reach.
@@ -118,7 +118,7 @@ pub const fn align_up(len: u64, align: u64) -> u64 {
 pub struct LogId(pub [u8; 16]);
 
 impl std::fmt::Display for LogId {
-    /// The usual grouping of a UUID.
+    /// Formats it in the usual groups of a UUID.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (i, byte) in self.0.iter().enumerate() {
             if matches!(i, 4 | 6 | 8 | 10) {
@@ -136,7 +136,7 @@ impl std::fmt::Debug for LogId {
     }
 }
 
-/// Are all bytes zero?
+/// Returns whether all bytes are zero.
 #[must_use]
 pub fn all_zero(bytes: &[u8]) -> bool {
     // Eight bytes a step: this runs over whole unused segments.
