@@ -26,8 +26,8 @@ impl Part {
         }
     }
 
-    /// Gives the part a value; `None` when that is a timestamp outside its range. The builder
-    /// refuses other values that are.
+    /// Sets the part's value; returns `None` for a timestamp outside its range. The builder
+    /// refuses other values that are out of range.
     pub(crate) fn set(self, token: TokenBuilder, value: f64) -> Option<TokenBuilder> {
         Some(match self {
             Self::Coordinate(space, axis) => token.coordinate(space, axis, value),

@@ -347,7 +347,7 @@ fn is_unsure(plan: &Plan, scans: &[Option<Scan>], index: usize, durable: Lsn) ->
     newest && scan.and_then(|scan| scan.data_end).is_some_and(|end| end > durable)
 }
 
-/// Scans the segments with these indices that are not superseded.
+/// Scans the segments with these indices that no later epoch replaces.
 fn scan_all(
     log: &LogDir,
     plan: &Plan,

@@ -60,7 +60,7 @@ pub(crate) struct Chain {
     pub(crate) last_frame: LastFrame,
 }
 
-/// Joins the scans. `scans` go with the plan's segments; superseded ones have none.
+/// Joins the scans. `scans` go with the plan's segments; replaced ones have none.
 pub(crate) fn join(plan: &Plan, scans: &[Option<Scan>], sector: u32) -> Chain {
     let start = plan.start;
     let mut chain = Chain {
@@ -135,7 +135,7 @@ impl Joiner<'_> {
         if chain.valid_end.lsn == opener.end_lsn {
             return true;
         }
-        // The later opening exists, so everything below it was durable then.
+        // The later epoch start exists, so everything below it was durable then.
         chain.durable_end = opener.end_lsn;
         chain.proof = Proof::Superseded { by: opener.end_lsn };
         chain.epochs = Epochs::CutShort;

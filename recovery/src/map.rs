@@ -17,7 +17,7 @@ pub struct SegmentBytes {
     pub header: u64,
     /// Frames that count, and the seal.
     pub live: u64,
-    /// Written once, and no longer a part of the log: superseded by a later epoch, below
+    /// Written once, and no longer a part of the log: replaced by a later epoch, below
     /// the low-water mark, or behind where the successor shows that the segment ends.
     pub dead: u64,
     /// Behind the end of the log, and never marked durable: a recovery cuts it off.

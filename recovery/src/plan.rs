@@ -1,5 +1,5 @@
 //! From segment headers to a plan: which segments are the log's, where each starts, and where
-//! a later epoch supersedes it.
+//! a later epoch replaces it.
 //!
 //! Pure: no I/O, no clock. Owns the rules of epochs, numbers and nonces. Says what does not
 //! fit; what that means, `verdict` decides.
@@ -22,9 +22,9 @@ pub(crate) struct PlannedSegment {
     pub(crate) file_len: u64,
     pub(crate) header: Header,
     pub(crate) start: Start,
-    /// The exclusive end of its epoch's frames: from here on a later epoch supersedes them.
+    /// The exclusive end of its epoch's frames: from here on a later epoch replaces them.
     pub(crate) end_lsn: Lsn,
-    /// A later epoch supersedes all of it.
+    /// A later epoch replaces all of it.
     pub(crate) superseded: bool,
     /// It is of the newest epoch.
     pub(crate) newest: bool,
@@ -112,7 +112,7 @@ fn fitting(
         let start = start_of(&low_water, previous.is_none(), &header);
         let end_lsn = superseding.end_of(header.epoch);
         let superseded = match start {
-            // The rest of an epoch that is superseded from its opening on is superseded too.
+            // If an epoch is replaced from its start on, the rest of it is replaced too.
             Start::FirstFrame => previous.is_some_and(|previous| previous.superseded),
             Start::At { cursor, .. } => cursor.lsn >= end_lsn,
             Start::EpochStart { base, .. } => base >= end_lsn,
@@ -283,7 +283,7 @@ fn start_of(low_water: &LowWater, first: bool, header: &Header) -> Start {
     }
 }
 
-/// Where the frames of each epoch end because later epochs supersede them.
+/// Where the frames of each epoch end because later epochs replace them.
 struct SupersedingOpenings {
     /// Sorted by epoch; each with the lowest `supersedes_from` of it and all later ones.
     epoch_starts: Vec<(Epoch, Lsn)>,
@@ -291,7 +291,7 @@ struct SupersedingOpenings {
 
 impl SupersedingOpenings {
     /// Collects the epoch starts, also those behind a segment that does not fit: what they
-    /// supersede was superseded when they were written.
+    /// replace was replaced when they were written.
     fn new(control: &Control, files: &[SegmentFile], headers: &[ReadHeader]) -> Self {
         let mut epoch_starts: Vec<(Epoch, Lsn)> = files
             .iter()

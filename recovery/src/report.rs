@@ -190,7 +190,7 @@ pub enum SegmentState {
     Dead,
     /// Prepared ahead; it holds no frames that count.
     Spare,
-    /// Everything in it was superseded by a later epoch.
+    /// A later epoch replaced everything in it.
     Superseded,
     /// A checkpoint stands for its frames: they were not read.
     Covered,
@@ -284,7 +284,7 @@ pub struct SegmentReport {
     /// User entries in them.
     pub entries: u64,
     /// The seal behind its live frames. There is none in the segment that is being written,
-    /// in one whose epoch a later one superseded, and where a crash came first.
+    /// in one whose epoch a later one replaced, and where a crash came first.
     pub seal: Option<Seal>,
     /// Length in bytes of its file.
     pub file_len: u64,

@@ -121,7 +121,7 @@ impl LongFrames {
 }
 
 /// Scans one segment. Only in the newest epoch it probes what follows the frames: durable
-/// marks of older epochs count no further than the opening that supersedes them, and the
+/// marks of older epochs count no further than the epoch start that replaces them, and the
 /// frames must reach that anyway. Returns `None` when the frames end with damage and the file
 /// is not `trusted` to be what is on the disk.
 pub(crate) fn scan(

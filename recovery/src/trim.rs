@@ -60,7 +60,7 @@ pub(crate) fn keep_cut_bytes(
     quarantine.finish()
 }
 
-/// Truncates older segments to what counts of them. Only purge removes one: a superseded
+/// Truncates older segments to what counts of them. Only purge removes one: a replaced
 /// segment keeps its number.
 pub(crate) fn trim(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Result<()> {
     for (index, segment) in analysis.plan.segments.iter().enumerate() {

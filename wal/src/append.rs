@@ -1,6 +1,6 @@
 //! Appending: entries, batches, and payloads that lie in several pieces.
 //!
-//! Checks what is to be appended, puts it into the ring, and waits for room where the log's
+//! Checks what callers append, puts it into the ring, and waits for room where the log's
 //! options say so.
 
 use std::io::IoSlice;

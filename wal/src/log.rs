@@ -54,7 +54,7 @@ pub struct Log {
     log_id: LogId,
     direct: bool,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
-    /// Somebody gives up lock and files, or has.
+    /// A thread is releasing the lock and the files, or has released them.
     closed: AtomicBool,
 }
 
@@ -158,7 +158,7 @@ impl Log {
         self.leadership.wait(watermark, receipt.lsn, Some(deadline))
     }
 
-    /// Does the receipt's level hold? Never blocks, never does I/O.
+    /// Returns whether the receipt's level holds. Never blocks, never does I/O.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -235,7 +235,7 @@ impl Log {
         }
     }
 
-    /// Gives up entries below `keep_from`: removes whole segments that hold nothing at or
+    /// Purges entries below `keep_from`: removes whole segments that hold nothing at or
     /// above it and nothing that is not durable. Returns the new low-water mark; positions
     /// below it are purged. On return that mark is durable.
     ///
@@ -275,7 +275,7 @@ impl Log {
     }
 
     /// Makes everything durable, marks the log as shut down cleanly, and releases its lock and
-    /// files. Whoever shares the log by an `Arc` may call it.
+    /// files. Every owner of an `Arc` of the log may call it.
     ///
     /// From the call on appends return [`Error::Closed`]; those that wait for receipts get
     /// their answer, readers read to the end. A call after the first one does nothing. One
@@ -286,8 +286,8 @@ impl Log {
     /// [`Error::Poisoned`]; lock and files are released all the same.
     pub fn close(&self) -> Result<()> {
         let drained = self.drain();
-        // Whoever closes the log may be a task that is woken while another thread closes
-        // it: so nobody waits for anybody here.
+        // The caller may be a task that is woken while another thread closes the log: so
+        // no caller waits for another one here.
         if !self.closed.swap(true, Ordering::AcqRel) {
             self.release(drained);
         }

@@ -1,7 +1,7 @@
 //! A reader that an executor polls.
 //!
-//! Owns nothing but its reader and its place among those that wait to read: whoever moves
-//! the log's watermark wakes it. Never starts a thread, never sleeps.
+//! Owns nothing but its reader and its place among those that wait to read: the thread that
+//! moves the log's watermark wakes it. Never starts a thread, never sleeps.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -89,7 +89,7 @@ impl EntryStream {
                 context.waker(),
                 place.task,
             ));
-            // Registered before this look: either we see the change, or it sees us.
+            // Registered before this check: either we see the change, or it sees us.
             if !place.published.may_read(visibility, lsn) {
                 return Poll::Pending;
             }

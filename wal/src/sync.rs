@@ -54,8 +54,8 @@ pub(crate) fn park(timeout: Option<Duration>) {
 pub(crate) fn pause(round: &mut u32) {
     /// Rounds that take less time than giving the processor away.
     const SPINS: u32 = 64;
-    /// Rounds after which we sleep: a yield gives the processor to no thread of a lower
-    /// priority, and one of those may be what is waited for.
+    /// Rounds after which we sleep: a yield never passes the processor to a thread of a lower
+    /// priority, and we may be waiting for such a thread.
     const YIELDS: u32 = SPINS + 64;
     const NAP: Duration = Duration::from_micros(50);
     match *round {
@@ -109,7 +109,7 @@ mod futex {
             let _ = wait_bitset(&self.0, Flags::PRIVATE, seen, until.as_ref(), bits);
         }
 
-        /// Wakes those that sleep with one of these bits, so many at most; gives how many.
+        /// Wakes at most `most` threads that sleep with one of these bits; returns how many.
         pub(crate) fn wake(&self, most: u32, bits: NonZeroU32) -> usize {
             wake_bitset(&self.0, Flags::PRIVATE, most, bits).unwrap_or(0)
         }

@@ -36,7 +36,7 @@ pub(crate) struct ManArgs {
 }
 
 pub(crate) fn man(args: &ManArgs, mut program: Command, out: &mut Out) -> Result<Outcome> {
-    // Gives the commands their full names, and the global options.
+    // Sets the full names of the commands, and adds the global options.
     program.build();
     let command = match &args.command {
         None => program,

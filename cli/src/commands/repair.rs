@@ -1,4 +1,4 @@
-//! `bulla repair`: gives up what is damaged, and keeps the rest and a copy.
+//! `bulla repair`: cuts off what is damaged, and keeps the rest and a copy.
 
 use std::path::PathBuf;
 

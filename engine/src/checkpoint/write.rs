@@ -135,7 +135,7 @@ impl Writer {
         Ok(Written { dir: self.dir.clone(), temporary: self.temporary.clone(), head })
     }
 
-    /// Gives up: removes the file, or returns it to the reserve.
+    /// Abandons the checkpoint: removes the file, or returns it to the reserve.
     pub(crate) fn abandon(self) -> io::Result<()> {
         if self.from_reserve && !planted(Mutant::ReserveLostOnFailure) {
             self.dir.io.rename(&self.temporary, &self.dir.reserve_path())
@@ -209,8 +209,8 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Gives the checkpoint its name; on return that is durable. Everything below its position
-    /// must be durable before, and a durable mark of that.
+    /// Renames the checkpoint to its final name; on return the name is durable. Everything
+    /// below its position must be durable before, and so must a durable mark of that.
     pub(crate) fn publish(self) -> io::Result<Head> {
         let io = &self.dir.io;
         if let Err(error) = io.rename(&self.temporary, &self.dir.path_of(self.head.number)) {

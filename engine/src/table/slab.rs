@@ -128,7 +128,7 @@ impl Slab {
         (0..SLAB_PAGES).map(|page| header(page).occupied.load(Ordering::Relaxed).count_ones()).sum()
     }
 
-    /// Returns whether so many pages are in use that the next slab will probably fill, too.
+    /// Returns whether enough pages are in use that the next slab will probably fill, too.
     pub(super) fn is_dense(&self) -> bool {
         self.in_use.load(Ordering::Relaxed) >= DENSE_PAGES
     }

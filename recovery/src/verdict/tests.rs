@@ -212,7 +212,7 @@ impl World {
         headers.map(|(frame, _)| (frame, self.mark(frame)))
     }
 
-    /// The truth: is something that was durable gone, and what follows what can be read?
+    /// Returns the truth: whether durable data is gone, and what follows the readable part.
     fn outcome(&self) -> Outcome {
         let is_lost = |unit: usize| self.places[unit / FRAME] != Place::Frame;
         let marked = self.marks().map(|(_, mark)| mark).chain([self.epoch_start * FRAME]);

@@ -428,7 +428,7 @@ fn secured_is_only_what_a_durable_frame_promises() {
             persisted_mark = world.marks.synced;
         }
         for _ in 0..2 {
-            // Without an idle moment, and again for the frame of the promise itself.
+            // Without an idle moment, and again for the frame of the durable mark itself.
             world.core.request_promise();
             world.finish();
             assert_eq!(world.core.persisted_mark(), persisted_mark);
@@ -556,7 +556,7 @@ fn lateness_is_what_passed_since_a_write_was_due() {
         assert_eq!(world.core.take_lateness(), late * MS, "at {at} ms");
         assert_eq!(world.core.take_lateness(), 0, "it is told once");
     }
-    // A promise is not data: it is written when there is time.
+    // A durable mark is not data: it is written when there is time.
     world.now = 2000 * MS;
     world.finish();
     world.now = 2060 * MS;

@@ -61,7 +61,7 @@ pub(crate) struct Driver {
     prepared_at: (u64, u64),
     /// Zeros are written ahead when a sync makes at most this many bytes durable, on average.
     zeros_pay_below: u64,
-    /// Async waiters are to be woken, which must not be done under the driver's lock.
+    /// Async waiters must be woken, but not under the driver's lock.
     pub(crate) async_waiters_ready: bool,
     /// Held as long as anything can be written.
     lock: Option<Box<dyn Lock>>,
@@ -148,8 +148,8 @@ impl Driver {
     }
 
     /// Does everything that can be done without waiting for a completion (a backend may
-    /// block in a submission), or until async waiters are to be woken, which must not wait for
-    /// the next submission. Returns whether anything was done.
+    /// block in a submission). Stops early if async waiters must be woken, since they must not
+    /// wait for the next submission. Returns whether anything was done.
     pub(crate) fn pump(&mut self) -> bool {
         let mut progress = false;
         for _ in 0..MAX_ROUNDS {
@@ -188,17 +188,17 @@ impl Driver {
         self.complete(completion);
     }
 
-    /// Are all operations in the hands of threads that will lead when they are done?
+    /// Returns whether threads that will lead afterwards are doing all the operations.
     pub(crate) fn has_workers(&self) -> bool {
         self.in_flight.is_all_outside()
     }
 
-    /// Is a thread doing an operation without the driver's lock?
+    /// Returns whether a thread is doing an operation without the driver's lock.
     pub(crate) fn is_worked_on(&self) -> bool {
         self.in_flight.is_any_outside()
     }
 
-    /// Is an operation in flight, or on its way there?
+    /// Returns whether an operation is in flight, or on its way there.
     pub(crate) fn is_busy(&self) -> bool {
         !self.in_flight.is_empty() || !self.pending.is_empty()
     }
@@ -384,8 +384,8 @@ impl Driver {
         }
     }
 
-    /// Are zeros worth their write? They save each sync a change of metadata, and cost a
-    /// byte for each byte of the log. So the load since the last segment decides.
+    /// Returns whether zeros are worth their write. They save each sync a change of metadata,
+    /// and cost a byte for each byte of the log. So the load since the last segment decides.
     fn zeros_pay(&mut self) -> bool {
         let stats = &self.counters.stats;
         let now = (stats.written_bytes, stats.durable_operations());
@@ -484,8 +484,8 @@ impl Driver {
         }
     }
 
-    /// Gives back the space behind the frames of a log that is closed: the next open then has
-    /// no zeros to look through.
+    /// Releases the space behind the frames of a log that is closed: the next open then has
+    /// no zeros to scan.
     pub(crate) fn trim(&self, end: Lsn) {
         let sector = u64::from(self.sector);
         let spares = self.spares.iter().map(|spare| (&spare.file, sector));

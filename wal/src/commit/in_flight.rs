@@ -60,17 +60,17 @@ impl InFlight {
         self.count == 0
     }
 
-    /// Are all operations in the hands of threads that will lead when they are done?
+    /// Returns whether threads that will lead afterwards are doing all the operations.
     pub(crate) fn is_all_outside(&self) -> bool {
         self.outside > 0 && self.count == self.outside
     }
 
-    /// Is an operation in the hands of a thread?
+    /// Returns whether a thread is doing an operation.
     pub(crate) fn is_any_outside(&self) -> bool {
         self.outside > 0
     }
 
-    /// Gives up the queue, which waits for what the backend has begun.
+    /// Drops the queue, which waits for what the backend has begun.
     pub(crate) fn give_up(&mut self) {
         self.queue = None;
     }

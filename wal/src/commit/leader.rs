@@ -1,8 +1,8 @@
 //! Who drives when: one leader at a time, and its followers.
 //!
-//! Whoever waits leads: a waiter that finds the driver's lock free does the work of all until
-//! its own receipt is ready, then hands over; the others sleep. Owns the driver and its lock.
-//! Every wait here ends by an advance, by a hand-over, or by the poison.
+//! Waiters lead: a waiter that finds the driver's lock free does the work of all until its own
+//! receipt is ready, then passes the lead on; the others sleep. Owns the driver and its lock.
+//! Every wait here ends by an advance, by a passed lead, or by the poison.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -244,8 +244,8 @@ impl std::ops::DerefMut for Leader<'_> {
 }
 
 impl Drop for Leader<'_> {
-    /// Gives the lock back, and the lead to somebody who waits: whoever found the lock taken,
-    /// whatever it was taken for, counts on that.
+    /// Releases the lock, and passes the lead to a waiter: every thread that found the lock
+    /// taken, whatever it was taken for, counts on that.
     fn drop(&mut self) {
         let published = self.leadership.published();
         if !self.unwinding && std::thread::panicking() && !published.is_poisoned() {

@@ -66,7 +66,7 @@ impl Published {
         Lsn(self.synced.load(Ordering::Acquire))
     }
 
-    /// Is `lsn` below its watermark? An error when it never will be.
+    /// Returns whether `lsn` is below its watermark; an error when it never will be.
     pub(crate) fn check(&self, watermark: Watermark, lsn: Lsn) -> Result<bool> {
         let published = match watermark {
             Watermark::Balanced => &self.balanced,
@@ -83,7 +83,7 @@ impl Published {
         Ok(false)
     }
 
-    /// Publishes watermarks and wakes threads; returns whether async waiters are to be woken.
+    /// Publishes watermarks and wakes threads; returns whether async waiters must be woken.
     pub(crate) fn publish(&self, marks: Watermarks) -> bool {
         assert!(marks.synced <= marks.written && marks.balanced <= marks.written, "{marks:?}");
         assert!(marks.written >= self.written() && marks.synced >= self.synced(), "{marks:?}");
@@ -128,7 +128,7 @@ impl Published {
         self.waiters.cancel_reader();
     }
 
-    /// May entries at `lsn` be read, or is it certain that they never will?
+    /// Returns whether entries at `lsn` may be read, or certainly never will be.
     pub(crate) fn may_read(&self, visibility: Visibility, lsn: Lsn) -> bool {
         let published = match visibility {
             Visibility::Durable => self.synced(),
@@ -139,7 +139,7 @@ impl Published {
 
     // Poison.
 
-    /// Poisons the log and wakes threads; returns whether async waiters are to be woken.
+    /// Poisons the log and wakes threads; returns whether async waiters must be woken.
     pub(crate) fn poison(&self, cause: PoisonCause) -> bool {
         {
             let mut slot = lock(&self.cause);
@@ -172,7 +172,7 @@ impl Published {
         let _ = self.spare_maker.set(spare_maker);
     }
 
-    /// Is there a thread to which work can be left?
+    /// Returns whether there is a thread to which work can be left.
     pub(crate) fn has_flusher(&self) -> bool {
         self.flusher.get().is_some()
     }

@@ -28,7 +28,7 @@ pub(crate) struct ReadySegment {
     pub(crate) seed: Seed,
     /// Bytes of frames it holds, the sector of its end mark left out.
     pub(crate) room: u64,
-    /// Was it written with zeros ahead?
+    /// It was written with zeros ahead.
     pub(crate) zeroed: bool,
 }
 

@@ -100,7 +100,7 @@ fn blocks(from: u64, upto: u64) -> NonZeroU32 {
 }
 
 /// A thread that waits, until this is dropped. A leader that changes what it waits for from
-/// here on, or gives the driver's lock back, keeps it from sleeping, or wakes it.
+/// here on, or releases the driver's lock, keeps it from sleeping, or wakes it.
 #[derive(Debug)]
 pub(crate) struct Follower<'a> {
     parker: &'a Parker,

@@ -55,7 +55,7 @@ impl Reader {
             let sought = if target.lsn() < mark { self.seek(target, mark)? } else { Ok(None) };
             match sought {
                 Ok(Some(current)) => return self.give(current),
-                // It is not below what was known to be durable: is more so by now?
+                // It is not below what was known to be durable: more may be durable by now.
                 Ok(None) => {
                     let further = match target {
                         Target::Lsn(_) => mark,

@@ -15,7 +15,7 @@ pub(super) struct Track {
     begin: Begin,
     sector: u32,
     chunk: u64,
-    /// Later epochs supersede its frames from here on.
+    /// Later epochs replace its frames from here on.
     end_lsn: Lsn,
     /// Bytes above it may still change.
     mark: Lsn,
@@ -66,7 +66,7 @@ impl Track {
         self.frame_reader.read_buffer.set_limit(below.saturating_add(u64::from(self.sector)));
     }
 
-    /// There may be later epochs. False when they supersede what is before this place.
+    /// There may be later epochs. Returns false when they replace what is before this place.
     pub(super) fn renew(&mut self, map: &Map) -> bool {
         self.end_lsn = map.end_lsn(self.epoch);
         self.frame_reader.set_end_lsn(self.end_lsn);

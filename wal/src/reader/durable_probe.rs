@@ -1,8 +1,8 @@
-//! What another process's log promises: a walk over headers, ahead of the reader.
+//! Finds how far another process's log is durable: scans headers, ahead of the reader.
 //!
 //! Every frame says what was durable when it was sealed, and an idle log says so in a
 //! frame of its own. So what may be shown is learned from the log itself, without a page
-//! that is shared with its writer. Owns where the frames end now, and the highest promise.
+//! shared with its writer. Owns where the frames end now, and the highest durable mark.
 
 use super::cursor::Track;
 use super::index::Begin;
@@ -13,7 +13,7 @@ use bulla_storage::frames::read_buffer::{READ_LEN, to_usize};
 use bulla_storage::frames::reader::End;
 use bulla_storage::{FrameDamage, Lsn, Result, SegmentNumber};
 
-/// From the so-manieth look in vain on, now and then, what follows zeros is probed, too.
+/// After this many scans in vain, the bytes behind zeros are probed now and then, too.
 const ZEROS_ARE_DOUBTED: u64 = 64;
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl DurableProbe {
         Ok(())
     }
 
-    /// No frame is here. If a promise is further on, one was: the reader will find out.
+    /// No frame is here. If a durable mark is further on, one was: the reader will find out.
     ///
     /// What is no frame is probed at once, zeros are believed: they are how every log
     /// ends. Only at the first end, and ever more rarely after that, is the rest probed.
@@ -89,7 +89,7 @@ impl DurableProbe {
             End::Damage(damage) => matches!(damage, FrameDamage::Zeros | FrameDamage::EndOfFile),
             // The successor is there, but not its first frame.
             End::Rotated => true,
-            // Only another epoch goes on here, and its opening tells.
+            // Only another epoch goes on here, and its epoch-start segment tells.
             End::Ceiling | End::Closed => return Ok(()),
         };
         let again = !usual || self.idle >= ZEROS_ARE_DOUBTED;
@@ -100,7 +100,7 @@ impl DurableProbe {
         Ok(())
     }
 
-    /// Looks for headers behind this place whose promise is above it.
+    /// Searches for headers behind this place whose durable mark is above it.
     fn probe(&mut self, disk: &Disk, map: &Map) -> Result<()> {
         let sector = u64::from(map.sector());
         let mut number = self.track.number();
@@ -116,7 +116,7 @@ impl DurableProbe {
         Ok(())
     }
 
-    /// The first promise from `offset` on that is above this place.
+    /// Returns the first durable mark from `offset` on that is above this place.
     fn probe_segment(
         &self,
         disk: &Disk,

@@ -1,7 +1,7 @@
 //! Which segments a log has, by their headers: what readers know of its structure.
 //!
-//! Owns the rules of numbers, nonces and epochs that a reader needs: where a later
-//! opening supersedes an epoch, and in which segment a position is. It is read without a
+//! Owns the rules of numbers, nonces and epochs that a reader needs: where a later epoch
+//! replaces an earlier one, and in which segment a position is. It is read without a
 //! lock, while a writer may add segments, purge them, or open the log again.
 
 use std::collections::VecDeque;
@@ -191,7 +191,7 @@ impl Map {
         })
     }
 
-    /// From here on later epochs supersede what `epoch` wrote.
+    /// From here on later epochs replace what `epoch` wrote.
     pub(super) fn end_lsn(&self, epoch: Epoch) -> Lsn {
         let later = self.epoch_starts().filter(|(header, _)| header.epoch > epoch);
         later.map(|(_, epoch_start)| epoch_start.supersedes_from).min().unwrap_or(Lsn::MAX)
@@ -205,7 +205,7 @@ impl Map {
             .map(|(header, _)| header.number)
     }
 
-    /// Everything below it is durable, whatever the frames promise.
+    /// Everything below it is durable, whatever the frames' durable marks say.
     pub(super) fn durable(&self) -> Lsn {
         let newest = self.epoch_starts().next_back().map(|(_, epoch_start)| epoch_start.cut_at);
         newest.map_or(self.low_water(), |cut_at| cut_at.max(self.low_water()))

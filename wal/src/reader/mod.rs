@@ -97,7 +97,7 @@ pub struct Reader {
 enum Bound {
     /// By the watermarks of the log in this process.
     Log(Arc<Published>),
-    /// By the promises of another process's log.
+    /// By the durable marks of another process's log.
     Promises(Option<Box<DurableProbe>>),
 }
 
@@ -111,8 +111,8 @@ impl Reader {
     /// Takes no lock and changes nothing. What is durable it learns from the log's frames:
     /// with `Visibility::Durable` an entry appears once a later frame says that it is
     /// durable, at the latest the one that an idle log writes after
-    /// [`idle_mark`](crate::Options::idle_mark). What a writer that was killed has
-    /// not promised appears after its recovery.
+    /// [`idle_mark`](crate::Options::idle_mark). Entries that a killed writer had not
+    /// marked as durable appear after its recovery.
     ///
     /// `range` is a [`Range`], or what becomes one: the [`Position`] to begin at, `lsn..`,
     /// `seq..seq`, or `..`. A reader whose range has an end shows nothing from there on.
@@ -232,7 +232,7 @@ impl Reader {
         let deadline = self.disk.io.now_ns().saturating_add(timeout);
         let mut wait = FIRST_WAIT_NS;
         loop {
-            // Asked before the look, so that nothing is missed that was read then.
+            // Asked before the scan, so that nothing is missed that was read then.
             let closed = matches!(&self.bound, Bound::Log(published) if published.is_stopped());
             if self.find()? {
                 return Ok(true);
@@ -279,8 +279,8 @@ impl Reader {
         self.map.low_water()
     }
 
-    /// Makes sure that `current` is at an entry that is to be shown; false when there is
-    /// none.
+    /// Makes sure that `current` is at an entry that the reader may show; returns false
+    /// when there is none.
     fn find(&mut self) -> Result<bool> {
         loop {
             if self.current.is_some() && self.find_in_frame()? {
@@ -340,7 +340,7 @@ impl Reader {
         Ok(false)
     }
 
-    /// Gives the entry that was found.
+    /// Returns the entry that was found.
     fn take(&mut self) -> Result<Option<EntryView<'_>>> {
         let Some(current) = &mut self.current else { return Ok(None) };
         let body = body(&mut self.track, current)?;
@@ -512,7 +512,7 @@ impl Reader {
         }
     }
 
-    /// Nothing more may be shown now. Is that for good?
+    /// Nothing more may be shown now. Returns an error if that is for good.
     fn check_poison(&self) -> Result<()> {
         match &self.bound {
             Bound::Log(published) if published.is_poisoned() => Err(published.poison_error()),

@@ -506,15 +506,15 @@ impl Ring {
             .map(move |part| self.memory.populate(end.plus(part * POPULATED)))
     }
 
-    /// Did the last append find no room in memory, and is it still so? Takes the largest
-    /// frame for granted, so that a waiter may try once too often, never too seldom.
+    /// Returns whether the last append found no room in memory, and there still is none.
+    /// Assumes the largest frame, so that a waiter may try once too often, never too seldom.
     pub(crate) fn is_full(&self) -> bool {
         let state = lock(&self.state);
         !state.shut
             && self.tail_of(&state).plus(self.max_frame).distance_from(state.freed) > self.len()
     }
 
-    /// Is there no segment ready, and none that failed?
+    /// Returns whether no segment is ready, and none failed.
     pub(crate) fn lacks_segment(&self) -> bool {
         let state = lock(&self.state);
         !state.shut && state.spares.is_empty() && state.spare_error.is_none()

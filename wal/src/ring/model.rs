@@ -39,7 +39,7 @@ fn append(ring: &Ring, payload: &[u8], level: Level) -> Result<Appended, Refused
     ring.append(ring.group(&[(1, payload)]).unwrap(), level)
 }
 
-/// Takes a frame and reads all of it, as a write does; gives its numbers.
+/// Takes a frame and reads all of it, as a write does; returns its numbers.
 fn seal(ring: &Ring) -> Option<Vec<(u64, u8)>> {
     let closed = ring.take_frame()?;
     let seed = Seed::new(LogId([0; 16]), closed.segment, Epoch(1), 0);

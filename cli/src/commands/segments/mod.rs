@@ -23,7 +23,7 @@ use crate::{progress, terminal};
 /// Takes no lock, changes nothing; of a log that is open for writing it shows a moment.
 /// The bytes of a file are its header, then
 ///   live    frames that count, and the mark that ends the segment
-///   dead    superseded by a later epoch, or below the low-water mark
+///   dead    replaced by a later epoch, or below the low-water mark
 ///   torn    after the end of the log and never acknowledged as durable: a recovery cuts them
 ///   unread  after damage, or of a segment that does not fit into the log
 ///   zero    not used yet

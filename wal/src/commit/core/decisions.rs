@@ -65,8 +65,8 @@ impl Core {
             .then_some(Action::Seal)
     }
 
-    /// May another frame be closed just because somebody waits for it? While one such
-    /// group is on its way the next one gathers, to share a sync. Only two lone entries
+    /// Returns whether another frame may be closed just because somebody waits for it. While
+    /// one such group is on its way the next one gathers, to share a sync. Only two lone entries
     /// are better off side by side: the disk does both in less time than one after the
     /// other, and there is nobody to share with.
     fn may_close_group(&self) -> bool {

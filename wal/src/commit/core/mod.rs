@@ -102,7 +102,7 @@ impl Core {
             published: marks,
             requested_written: Lsn::ZERO,
             requested_synced: Lsn::ZERO,
-            // The opening segment's `cut_at` promises all that was recovered.
+            // The epoch-start segment's `cut_at` marks all that was recovered as durable.
             durable_mark: start,
             persisted_mark: start,
             mark_wanted: false,
@@ -192,7 +192,7 @@ impl Core {
         self.idle_since.saturating_add(self.config.flush_interval)
     }
 
-    /// Is everything that was appended durable?
+    /// Returns whether everything that was appended is durable.
     fn is_idle(&self) -> bool {
         self.frames.is_empty() && self.tail.end <= self.sealed && self.writes_in_flight == 0
     }

@@ -41,7 +41,7 @@ impl Core {
         Some(Action::Sync { op, segment: number })
     }
 
-    /// Is a plain write in flight to this segment for which a sync is requested?
+    /// Returns whether a plain write for which a sync is requested is in flight to this segment.
     pub(super) fn demanded_in_flight(&self, number: SegmentNumber) -> bool {
         let requested = self.requested_synced();
         // What is below the watermark is written: only the last frames, at most the depth and
@@ -54,7 +54,7 @@ impl Core {
             })
     }
 
-    /// Is there a plain frame in the same segment that needs a sync of the file anyway?
+    /// Returns whether a plain frame in the same segment needs a sync of the file anyway.
     pub(super) fn has_plain_below(&self, index: usize) -> bool {
         let segment = self.frames.get(index).map(|state| state.frame.segment);
         self.segments
