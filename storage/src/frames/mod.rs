@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! reader       frames of one segment in order, each validated
-//! read_buffer  the bounded window of a file that frames are read through
+//! read_buffer  the bounded buffer through which frames are read
 //! timeline     which positions of earlier epochs are still valid
 //! anchor       a frame boundary that can be recognised again
 //! ```

@@ -31,20 +31,21 @@ pub enum FaultOp {
     Preallocate,
 }
 
-/// The ways in which a device deceives: nobody gets an error.
+/// The ways in which a device lies: no operation returns an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lie {
-    /// A write is told as done, and nothing is written.
+    /// The device reports a write as done, and writes nothing.
     LostWrite,
     /// A write goes astray: it lands one sector behind its place.
     MisdirectedWrite,
-    /// A read gives a wrong bit, in the middle of what was asked for. The next one does not.
+    /// A read returns a wrong bit, in the middle of the requested range. The next one does
+    /// not.
     RottenRead,
-    /// A sync of a file is told as done, and makes nothing durable.
+    /// The device reports a sync of a file as done, and makes nothing durable.
     LostSync,
 }
 
-/// What a simulated disk is like. Chances are given per million (`_ppm`).
+/// What a simulated disk is like. Chances are per million (`_ppm`).
 #[derive(Clone, Debug)]
 pub struct SimConfig {
     /// Bytes that are written or lost as one; also what direct access must be aligned to.
@@ -53,13 +54,13 @@ pub struct SimConfig {
     pub physical_sector: Option<u32>,
     /// The most operations that one queue has in flight.
     pub depth: usize,
-    /// Bytes that files can allocate together; `None` is without end.
+    /// Bytes that files can allocate together; `None` is unlimited.
     pub capacity: Option<u64>,
-    /// Can the file system reserve space?
+    /// Whether the file system can reserve space.
     pub preallocate: bool,
     /// Wall time in nanoseconds since 1970 at the disk's beginning.
     pub wall_base_ns: u64,
-    /// How far the clock goes on at each step.
+    /// How far the clock advances at each step.
     pub step_ns: u64,
     /// A read fails with EIO.
     pub read_error_ppm: u32,
@@ -75,18 +76,18 @@ pub struct SimConfig {
     pub short_write_ppm: u32,
     /// A poll of a queue finds nothing although something is in flight.
     pub late_completion_ppm: u32,
-    /// A poll of a queue in which only syncs are left finds none of them done: they take longer
-    /// than writes. A poll that waits is not put off.
+    /// A poll of a queue in which only syncs are left finds none of them done: they take
+    /// longer than writes. A poll that waits is not delayed.
     pub slow_sync_ppm: u32,
-    /// A sector that a power loss keeps is shorn: new bytes up to some point in it, old
-    /// ones from there on. Devices promise not to; 0 by default.
+    /// A sector that a power loss keeps is shorn: new bytes up to some point in it, old ones
+    /// from there on. Devices guarantee not to; 0 by default.
     pub shorn_sector_ppm: u32,
     /// Space that was reserved and never written durably shows after a power loss what some
-    /// file held before, not zeros. A file system that does so is out of POSIX's contract, but
-    /// not unheard of; 0 by default.
+    /// file held before, not zeros. A file system that does so violates POSIX, but such file
+    /// systems exist; 0 by default.
     pub stale_block_ppm: u32,
-    /// A sync, or the DSYNC of a write, is told as done and makes nothing durable: a device
-    /// with a volatile cache that it denies. 0 by default.
+    /// A sync, or the DSYNC of a write, is reported as done and makes nothing durable: the
+    /// device has a volatile cache that it denies. 0 by default.
     pub lost_sync_ppm: u32,
     /// A power loss loses everything that is not durable.
     pub lose_all_ppm: u32,
@@ -95,7 +96,7 @@ pub struct SimConfig {
 }
 
 impl Default for SimConfig {
-    /// A disk without faults and without end, with sectors of 512 bytes.
+    /// Returns a disk without faults and without a size limit, with sectors of 512 bytes.
     fn default() -> Self {
         Self {
             sector: 512,
@@ -128,7 +129,7 @@ impl Default for SimConfig {
 pub struct SimCounts {
     /// Reads of files.
     pub reads: u64,
-    /// Bytes that they gave.
+    /// Bytes that they returned.
     pub read_bytes: u64,
     /// Writes without DSYNC.
     pub writes: u64,

@@ -1,7 +1,7 @@
 //! Reading and writing files: alignment, space, short counts, torn and failed writes.
 //!
-//! Owns the space that files take up. What becomes of the bytes is the inode's rule.
-//! Tested by `storage/tests/sim_disk.rs`.
+//! Owns the space that files take up. The inode decides what happens to the bytes. Tested by
+//! `storage/tests/sim_disk.rs`.
 
 use std::io;
 
@@ -29,7 +29,7 @@ impl Disk {
         offset: u64,
     ) -> io::Result<usize> {
         self.counts.reads += 1;
-        // As on Linux, the end of the file is told before anything is checked.
+        // As on Linux, the end of the file is reported before anything is checked.
         if offset >= self.file(file.node)?.cached().len() as u64 {
             return self.fail_file(FaultOp::Read, file.node).map(|()| 0);
         }
@@ -49,7 +49,7 @@ impl Disk {
         Ok(count)
     }
 
-    /// Writes; what strikes it leaves open which of the sectors.
+    /// Writes; a strike leaves open which of the sectors are written.
     pub(super) fn write(&mut self, write: &Write<'_>, strike: Option<Strike>) -> io::Result<usize> {
         let Write { file, offset, pieces: [first, second], dsync } = *write;
         if dsync {
@@ -103,7 +103,7 @@ impl Disk {
         Ok(len)
     }
 
-    /// What must hold of a write before anything is done.
+    /// Checks what must hold of a write before anything is done.
     pub(super) fn check_write(
         &self,
         file: OpenFile,
@@ -141,7 +141,7 @@ impl Disk {
         Ok(())
     }
 
-    /// A random subset of a write's sectors reaches the cache.
+    /// Writes a random subset of a write's sectors to the cache.
     pub(super) fn tear(
         &mut self,
         node: NodeId,
@@ -216,7 +216,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The stamp of the latest change: a sync submitted now covers up to it.
+    /// Returns the stamp of the latest change: a sync submitted now covers up to it.
     pub(super) fn latest_stamp(&self) -> Stamp {
         self.stamp
     }
@@ -232,7 +232,7 @@ impl Disk {
         })
     }
 
-    /// Takes space for a range of a file; gives how much of it there is space for.
+    /// Takes space for a range of a file; returns how much of it there is space for.
     pub(super) fn allocate(
         &mut self,
         node: NodeId,
@@ -254,7 +254,7 @@ impl Disk {
         }
     }
 
-    /// A shorter length, not zero; the same where there is none.
+    /// Returns a shorter length, not zero, or the same length where there is none.
     fn shorten(&mut self, len: usize, unit: usize) -> usize {
         let units = len / unit;
         if units < 2 { len } else { (1 + self.rng.below(units - 1)) * unit }

@@ -1,7 +1,7 @@
 //! The state of the machine, what is in flight, and how it all crashes.
 //!
-//! Owns what a crash does, and the order in which chance is drawn. Never blocks, reads
-//! no clock but its own. Tested by `storage/tests/sim_disk.rs`.
+//! Owns what a crash does, and the order in which random numbers are drawn. Never blocks, and
+//! reads no clock but its own. Tested by `storage/tests/sim_disk.rs`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,7 +39,7 @@ pub(super) enum FlightBody {
         dsync: bool,
         /// The bytes when it was submitted.
         bytes: Arc<[u8]>,
-        /// The bytes that must not change meanwhile; a fork has no right to them.
+        /// The bytes that must not change meanwhile; a fork does not hold them.
         held: Option<RingBytes>,
     },
     Sync {
@@ -53,9 +53,9 @@ pub(super) enum FlightBody {
 /// What an armed step does to the process that takes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Strike {
-    /// A crash whose ends are drawn.
+    /// A crash whose ends are drawn at random.
     Crash(CrashKind),
-    /// A halt: what it leaves open is decided later. What is struck was done, or not.
+    /// A halt: what it leaves open is decided later. The struck operation was done, or not.
     Halt { done: bool },
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Undecided {
     pub(super) bytes: Arc<[u8]>,
 }
 
-/// How many writes are among the operations of a queue.
+/// Returns how many writes are among the operations of a queue.
 pub(super) fn writes_in(queue: &[InFlight]) -> usize {
     queue.iter().filter(|operation| matches!(operation.body, FlightBody::Write { .. })).count()
 }
@@ -77,7 +77,7 @@ pub(super) struct Disk {
     pub(super) config: SimConfig,
     pub(super) rng: Rng,
     pub(super) nodes: Vec<Option<Node>>,
-    /// Removed names since files without any were last looked for.
+    /// Names removed since the last search for files without any.
     pub(super) garbage: usize,
     pub(super) allocated_sectors: usize,
     pub(super) stamp: Stamp,
@@ -137,7 +137,7 @@ impl Disk {
         self.armed = Some((self.steps.saturating_add(steps).saturating_add(1), strike));
     }
 
-    /// Counts a step; what strikes now, if anything.
+    /// Counts a step; returns what strikes now, if anything.
     pub(super) fn step(&mut self) -> Option<Strike> {
         self.steps += 1;
         self.clock_ns += self.config.step_ns;
@@ -146,7 +146,7 @@ impl Disk {
 
     // In flight.
 
-    /// Does what one operation in flight asks.
+    /// Performs one operation in flight.
     pub(super) fn perform(&mut self, body: &FlightBody) -> io::Result<u64> {
         match body {
             FlightBody::Write { file, offset, dsync, bytes, held } => {
@@ -175,7 +175,7 @@ impl Disk {
         }
     }
 
-    /// Every process dies, and perhaps the machine.
+    /// Kills every process, and perhaps the machine.
     pub(super) fn crash(&mut self, kind: CrashKind) {
         self.end_processes();
         self.tear_undecided();
@@ -206,7 +206,7 @@ impl Disk {
 
     fn tear_undecided(&mut self) {
         for Undecided { node, offset, bytes } in std::mem::take(&mut self.undecided) {
-            // The file may be gone: then so is the write.
+            // If the file is gone, so is the write.
             let _ = self.tear(node, offset, [&bytes, &[]]);
         }
     }
@@ -237,7 +237,7 @@ impl Disk {
         self.name_everything();
     }
 
-    /// What a block that was never written can show.
+    /// Returns what a block that was never written can show.
     fn old_content(&self) -> Vec<Vec<u8>> {
         if self.config.stale_block_ppm == 0 {
             return Vec::new();
@@ -252,7 +252,7 @@ impl Disk {
             .collect()
     }
 
-    /// A power loss of which nothing survives but what is durable.
+    /// Loses power, so that only durable contents survive.
     pub(super) fn drop_pending(&mut self) {
         self.end_processes();
         self.tear_undecided();

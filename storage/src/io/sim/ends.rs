@@ -1,8 +1,7 @@
 //! Every way in which a halt can end, piece by piece.
 //!
 //! Owns which pieces there are, and their order. A crash draws its end by chance; a halt
-//! leaves it to a caller that goes through all of them. Tested by
-//! `storage/tests/sim_disk.rs`.
+//! leaves it to a caller that enumerates all of them. Tested by `storage/tests/sim_disk.rs`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -12,10 +11,10 @@ use super::disk::{Disk, Undecided};
 use super::names::{Body, Dir, DirOp, NodeId, ROOT};
 
 impl Disk {
-    /// Decides what a halt has left open: `choose` is told how many ends a piece has, and
-    /// gives one of them.
+    /// Decides what a halt has left open: `choose` takes how many ends a piece has, and
+    /// returns one of them.
     pub(super) fn end(&mut self, kind: CrashKind, choose: &mut dyn FnMut(usize) -> usize) {
-        // Nobody can look any more into a file that no name leads to.
+        // Nobody can read a file any more that no name leads to.
         self.collect_garbage();
         for Undecided { node, offset, bytes } in std::mem::take(&mut self.undecided) {
             let len = self.allocate(node, offset, bytes.len()).unwrap_or(0);

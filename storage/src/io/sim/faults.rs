@@ -1,4 +1,4 @@
-//! Operations that fail: as a test has scripted, or by chance.
+//! Operations that fail: as scripted by a test, or by chance.
 
 use std::io;
 use std::path::Path;
@@ -27,7 +27,7 @@ impl Disk {
         self.lies.push(LieScript { lie, filter: filter.to_owned(), after });
     }
 
-    /// Is this the operation about which the device lies so?
+    /// Returns whether the device tells this lie about this operation.
     pub(super) fn lies(&mut self, lie: Lie, node: NodeId) -> bool {
         if self.lies.is_empty() {
             return false;

@@ -1,9 +1,9 @@
 //! A file's bytes: what is durable, what is visible, and what lies between.
 //!
-//! Owns the rule which bytes a sync, a DSYNC write and a power loss leave. A sector
-//! that was written has a list of versions until one is durable; lengths have a list
-//! of changes, which reach the disk in order. Knows neither names nor processes.
-//! Tested by `storage/tests/sim_disk.rs`.
+//! Decides which bytes a sync, a DSYNC write and a power loss leave. A sector that was
+//! written has a list of versions until one is durable; lengths have a list of changes, which
+//! reach the disk in order. Knows neither names nor processes. Tested by
+//! `storage/tests/sim_disk.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -56,7 +56,7 @@ pub(super) struct Inode {
     /// Which sectors take up space.
     allocated: Vec<bool>,
     /// Sectors that were reserved, and of which nothing written is durable: a power loss may
-    /// show what was there before. Empty unless such blocks are asked for.
+    /// show what was there before. Empty unless such blocks are configured.
     raw: BTreeSet<usize>,
 }
 
@@ -82,7 +82,7 @@ impl Inode {
         }
     }
 
-    /// What processes see.
+    /// Returns what processes see.
     pub(super) fn cached(&self) -> &[u8] {
         &self.cached
     }
@@ -155,7 +155,7 @@ impl Inode {
         let middle = self.durable.len().clamp(from, to);
         let durable = self.durable.get(from..middle).unwrap_or(&[]);
         self.cached[from..from + durable.len()] == *durable
-            // Without an early end, so that it compiles to wide loads.
+            // Without an early exit, so that it compiles to wide loads.
             && self.cached[from + durable.len()..to].iter().fold(0, |all, byte| all | byte) == 0
     }
 
@@ -184,7 +184,7 @@ impl Inode {
         self.durable[from..end].copy_from_slice(&self.cached[from..end]);
     }
 
-    /// Makes everything up to a stamp durable that no failed sync has let go.
+    /// Makes everything up to a stamp durable, except what a failed sync dropped.
     pub(super) fn sync(&mut self, cover: Stamp) {
         self.apply_resizes(self.resizes.partition_point(|resize| resize.stamp <= cover));
         let Self { pending, durable, raw, sector: size, .. } = self;
@@ -200,7 +200,7 @@ impl Inode {
         });
     }
 
-    /// What a failed sync does: what it covered is taken for clean.
+    /// Fails a sync: what it covered counts as clean.
     pub(super) fn fail_sync(&mut self, cover: Stamp) {
         for version in self.pending.values_mut().flatten() {
             version.stuck |= version.stamp <= cover;
@@ -231,7 +231,7 @@ impl Inode {
             };
             if let Some(version) = version {
                 let shorn = rng.chance(shorn_ppm);
-                // Rather early than late: what matters is at a sector's start.
+                // Early rather than late: what matters is at a sector's start.
                 let len = if shorn { rng.below(self.sector) >> rng.below(6) } else { self.sector };
                 put(&mut self.durable, sector * self.sector, len, version.bytes());
                 self.raw.remove(&sector);
@@ -241,7 +241,7 @@ impl Inode {
         self.cached.clone_from(&self.durable);
     }
 
-    /// Raw sectors may show old content; from then on it is their own.
+    /// Lets raw sectors show old content, which is their own from then on.
     fn expose(&mut self, rng: &mut Rng, loss: &Loss<'_>) {
         let exposed: Vec<usize> = self
             .raw
@@ -257,22 +257,23 @@ impl Inode {
         }
     }
 
-    /// The sectors that hold something, as far as they are durable.
+    /// Returns the sectors that hold something, as far as they are durable.
     pub(super) fn durable_sectors(&self) -> Vec<Vec<u8>> {
         let sectors = self.durable.chunks_exact(self.sector);
         let holds = |sector: &&[u8]| sector.iter().fold(0, |all, byte| all | byte) != 0;
         sectors.filter(holds).map(<[u8]>::to_vec).collect()
     }
 
-    /// Space is reserved for the first sectors; what of it was not, holds what it held.
+    /// Reserves space for the first sectors; newly reserved sectors keep what they held
+    /// before.
     pub(super) fn reserve_raw(&mut self, sectors: usize) {
         let new = |sector: &usize| self.allocated.get(*sector) != Some(&true);
         let new: Vec<usize> = (0..sectors).filter(new).collect();
         self.raw.extend(new);
     }
 
-    /// Decides piece by piece what is left of everything pending: `choose` is told how many
-    /// ends a piece has, and gives one of them.
+    /// Decides piece by piece what is left of everything pending: `choose` takes how many
+    /// ends a piece has, and returns one of them.
     pub(super) fn end(&mut self, choose: &mut dyn FnMut(usize) -> usize) {
         if self.resizes.is_empty() && self.pending.is_empty() {
             return;
@@ -348,13 +349,13 @@ impl Inode {
         }
     }
 
-    /// How many sectors take up space.
+    /// Returns how many sectors take up space.
     pub(super) fn allocated_sectors(&self) -> usize {
         self.allocated.iter().filter(|allocated| **allocated).count()
     }
 
-    /// Takes space for the sectors of a range as long as `free` lasts. Gives how many
-    /// were taken, and the first that found no space.
+    /// Takes space for the sectors of a range as long as `free` lasts. Returns how many were
+    /// taken, and the first that found no space.
     pub(super) fn allocate(
         &mut self,
         sectors: std::ops::Range<usize>,
@@ -376,19 +377,19 @@ impl Inode {
         (taken, None)
     }
 
-    /// How many sectors of a range take up no space yet.
+    /// Returns how many sectors of a range take up no space yet.
     pub(super) fn unallocated(&self, sectors: std::ops::Range<usize>) -> usize {
         sectors.filter(|sector| self.allocated.get(*sector) != Some(&true)).count()
     }
 
-    /// Gives back the space beyond a length; says how many sectors.
+    /// Frees the space beyond a length; returns how many sectors.
     pub(super) fn deallocate_beyond(&mut self, len: usize) -> usize {
         let keep = len.div_ceil(self.sector).min(self.allocated.len());
         self.allocated.drain(keep..).filter(|allocated| *allocated).count()
     }
 }
 
-/// Most bytes are zeros: they are told by what is missing.
+/// Hashes bytes; most are zeros, which it skips.
 fn hash_bytes(bytes: &[u8], hasher: &mut impl Hasher) {
     bytes.len().hash(hasher);
     for (number, bytes) in bytes.chunks(64).enumerate() {
@@ -399,7 +400,7 @@ fn hash_bytes(bytes: &[u8], hasher: &mut impl Hasher) {
     }
 }
 
-/// Stores a sector's content as far as the file is long; what it does not say is zeros.
+/// Stores a sector's content up to the end of the file; the rest of the sector is zeros.
 fn put(durable: &mut [u8], at: usize, sector: usize, bytes: &[u8]) {
     let end = durable.len().min(at + sector);
     if let Some(target) = durable.get_mut(at..end) {

@@ -1,20 +1,20 @@
 //! A simulated machine: a disk that outlives processes, and processes that crash.
 //!
-//! [`SimDisk`] is the machine, [`SimIo`] one process on it. Deterministic: the same seed
-//! and the same calls give the same bytes, faults and crashes. Sectors, lengths and names
-//! that were not synced are lost one by one at a power loss; a kill loses only what was in
-//! flight. Never does real I/O, starts no thread. Tested by `storage/tests/sim_disk.rs`.
+//! [`SimDisk`] is the machine, [`SimIo`] one process on it. Deterministic: the same seed and
+//! the same calls produce the same bytes, faults and crashes. Sectors, lengths and names that
+//! were not synced are lost one by one at a power loss; a kill loses only what was in flight.
+//! Never does real I/O and starts no thread. Tested by `storage/tests/sim_disk.rs`.
 //!
 //! # For other programs
 //!
 //! Any program that does its I/O through [`Io`](crate::io::Io) can be run on it; nothing here
-//! knows of logs. Give it a [`process`](SimDisk::process), crash it, give it another and see
+//! knows about logs. Start a [`process`](SimDisk::process), crash it, start another and check
 //! what it finds. There are two ways to crash:
 //!
 //! - [`crash_after`](SimDisk::crash_after) a number of steps, whose end is drawn from the seed:
 //!   many seeds, each with a long run.
-//! - [`halt_after`](SimDisk::halt_after) a number of steps, whose every
-//!   [`end`](SimDisk::end) can be gone through: a short run, at each of its steps.
+//! - [`halt_after`](SimDisk::halt_after) a number of steps, after which every
+//!   [`end`](SimDisk::end) can be enumerated: a short run, halted at each of its steps.
 //!
 //! [`SimConfig`] says what the disk is like, [`fail_next`](SimDisk::fail_next) makes operations
 //! fail, and [`lie_next`](SimDisk::lie_next) makes the device deceive. The example `naive_log`
@@ -68,13 +68,13 @@ use rng::Rng;
 pub struct SimDisk(Arc<Mutex<Disk>>);
 
 impl SimDisk {
-    /// An empty disk without faults: only "/" exists.
+    /// Creates an empty disk without faults: only "/" exists.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::with_config(seed, SimConfig::default())
     }
 
-    /// An empty disk.
+    /// Creates an empty disk.
     ///
     /// # Panics
     /// When the sector is not a power of two.
@@ -83,7 +83,8 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(Disk::new(seed, config))))
     }
 
-    /// A deep copy of the machine with a new seed, to try several ends of one beginning.
+    /// Returns a deep copy of the machine with a new seed, to try several ends of one
+    /// beginning.
     ///
     /// Handles stay with the original. What is in flight there is in flight here too,
     /// without anyone to reap it, so crash the copy before starting a process.
@@ -100,7 +101,7 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(disk)))
     }
 
-    /// Starts a process. Others that live go on.
+    /// Starts a process. Other live processes continue.
     #[must_use]
     pub fn process(&self) -> Arc<SimIo> {
         let mut disk = self.lock();
@@ -108,7 +109,7 @@ impl SimDisk {
         SimIo::new(Arc::clone(&self.0), disk.generation)
     }
 
-    /// All processes die; the kernel lives on.
+    /// Kills all processes; the kernel lives on.
     ///
     /// Completed writes stay visible and stay pending; of a write in flight any subset of
     /// its sectors was done.
@@ -116,13 +117,13 @@ impl SimDisk {
         self.lock().crash(CrashKind::Kill);
     }
 
-    /// The machine loses power: all processes die, and everything that is not durable is
-    /// kept or lost piece by piece.
+    /// Cuts the power: all processes die, and everything that is not durable is kept or lost
+    /// piece by piece.
     pub fn power_loss(&self) {
         self.lock().crash(CrashKind::PowerLoss);
     }
 
-    /// A power loss of which nothing survives but what is durable.
+    /// Cuts the power, so that only durable contents survive.
     pub fn drop_pending(&self) {
         self.lock().drop_pending();
     }
@@ -134,8 +135,8 @@ impl SimDisk {
 
     /// Arms a crash: `steps` more steps succeed, and the next one is struck.
     ///
-    /// Of a write that is struck any subset of its sectors is done; another operation is
-    /// done or not. Its caller gets the error of a dead process. Any crash disarms it.
+    /// Any subset of a struck write's sectors is done; any other operation is done or not.
+    /// Its caller gets the error of a dead process. Any crash disarms it.
     pub fn crash_after(&self, steps: u64, kind: CrashKind) {
         let mut disk = self.lock();
         disk.arm(steps, Strike::Crash(kind));
@@ -143,23 +144,23 @@ impl SimDisk {
 
     /// Arms a halt: as [`crash_after`](Self::crash_after), but nothing is left to chance.
     ///
-    /// What is struck was `done` or not, unless it is a write. All else stays open:
-    /// [`open_ends`](Self::open_ends) tells what, [`end`](Self::end) decides it. Until
-    /// then no process must be started.
+    /// The struck operation was `done` or not, unless it is a write. All else stays open:
+    /// [`open_ends`](Self::open_ends) lists it, [`end`](Self::end) decides it. Start no
+    /// process before that.
     pub fn halt_after(&self, steps: u64, done: bool) {
         self.lock().arm(steps, Strike::Halt { done });
     }
 
-    /// All processes die now, as at a halt.
+    /// Kills all processes now, as at a halt.
     pub fn halt(&self) {
         self.lock().strike(Strike::Halt { done: true });
     }
 
-    /// The pieces that a halt has left open, and how many ends each of them has, two or
+    /// Returns the pieces that a halt has left open, as the number of ends of each, two or
     /// more.
     ///
-    /// Of a kill these are the sectors of the writes in flight: left out (0) or done. Of a
-    /// power loss also every sector, change of a length and change of a name that is not
+    /// After a kill these are the sectors of the writes in flight: skipped (0) or done. After
+    /// a power loss also every sector, change of a length and change of a name that is not
     /// durable: lost (0), or one of the contents or lengths that were pending, in order.
     #[must_use]
     pub fn open_ends(&self, kind: CrashKind) -> Vec<usize> {
@@ -171,9 +172,9 @@ impl SimDisk {
         ends
     }
 
-    /// A copy of the halted machine, as [`fork`](Self::fork) makes it, in which each open
-    /// piece has come to the end that was chosen: one for each of
-    /// [`open_ends`](Self::open_ends), in that order; 0 for those that are missing.
+    /// Returns a copy of the halted machine, as [`fork`](Self::fork) makes it, in which each
+    /// open piece has the chosen end: one for each of [`open_ends`](Self::open_ends), in that
+    /// order; 0 for those that are missing.
     #[must_use]
     pub fn end(&self, seed: u64, kind: CrashKind, ends: &[usize]) -> Self {
         let copy = self.fork(seed);
@@ -182,58 +183,58 @@ impl SimDisk {
         copy
     }
 
-    /// A hash of everything that can still be found out about the files: what processes
-    /// see, what is durable, what is pending, what a halt has left open. Not of clocks,
+    /// Returns a hash of everything that can still be observed of the files: what processes
+    /// see, what is durable, what is pending, what a halt has left open. It excludes clocks,
     /// chance and counts.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         self.lock().fingerprint()
     }
 
-    /// Takes back [`crash_after`](Self::crash_after).
+    /// Cancels [`crash_after`](Self::crash_after).
     pub fn disarm(&self) {
         self.lock().armed = None;
     }
 
-    /// How many steps all processes took: calls that touch the disk. Lengths, clocks,
-    /// randomness and polls that find nothing are none.
+    /// Returns how many steps all processes took: calls that touch the disk. Lengths, clocks,
+    /// randomness and polls that find nothing do not count.
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.lock().steps
     }
 
-    /// Has there been a crash since the last [`process`](Self::process)?
+    /// Returns whether there was a crash since the last [`process`](Self::process).
     #[must_use]
     pub fn is_crashed(&self) -> bool {
         self.lock().crashed
     }
 
-    /// Makes one operation fail: of those of this kind on a path that contains
+    /// Makes one operation fail: of the operations of this kind on a path that contains
     /// `path_contains`, `after` more succeed and the next one fails. A rename matches by
     /// either path. Several may be armed; one fires once, and crashes do not disarm it.
     pub fn fail_next(&self, op: FaultOp, kind: io::ErrorKind, path_contains: &str, after: u64) {
         self.lock().add_script(op, kind, path_contains, after);
     }
 
-    /// Makes the device lie once: of the operations that can be lied about so, on a path that
+    /// Makes the device lie once: of the operations that this lie applies to, on a path that
     /// contains `path_contains`, `after` more are honest and the next one is not.
     pub fn lie_next(&self, lie: Lie, path_contains: &str, after: u64) {
         self.lock().add_lie(lie, path_contains, after);
     }
 
-    /// Has every lie been told? True when none was armed.
+    /// Returns whether every lie was told; true when none was armed.
     #[must_use]
     pub fn is_honest(&self) -> bool {
         self.lock().lies.is_empty()
     }
 
-    /// Takes back every [`fail_next`](Self::fail_next) and [`lie_next`](Self::lie_next) that has
+    /// Cancels every [`fail_next`](Self::fail_next) and [`lie_next`](Self::lie_next) that has
     /// not fired.
     pub fn clear_faults(&self) {
         self.lock().clear_scripts();
     }
 
-    /// Changes the configuration, but for the sector.
+    /// Changes the configuration, except the sector.
     pub fn configure(&self, change: impl FnOnce(&mut SimConfig)) {
         let mut disk = self.lock();
         let sector = disk.config.sector;
@@ -256,19 +257,19 @@ impl SimDisk {
         self.lock().wall_offset_ns = ns;
     }
 
-    /// What the disk has done so far.
+    /// Returns what the disk has done so far.
     #[must_use]
     pub fn counts(&self) -> SimCounts {
         self.lock().counts
     }
 
-    /// The files as processes see them, sorted.
+    /// Returns the files as processes see them, sorted.
     #[must_use]
     pub fn paths(&self) -> Vec<PathBuf> {
         self.lock().paths()
     }
 
-    /// A file's bytes as processes see them.
+    /// Returns a file's bytes as processes see them.
     ///
     /// # Panics
     /// When there is no such file.
@@ -320,13 +321,13 @@ impl fmt::Debug for SimDisk {
     }
 }
 
-/// The error of every operation of a dead process.
+/// Returns the error of every operation of a dead process.
 fn dead() -> io::Error {
     io::Error::other("the simulated process is dead")
 }
 
-/// An offset or length in memory.
+/// Converts to an offset or length in memory.
 fn index(value: u64) -> usize {
-    // A value that is no index is refused by what uses it.
+    // The user of a value that is not a valid index refuses it.
     usize::try_from(value).unwrap_or(usize::MAX)
 }

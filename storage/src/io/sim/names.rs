@@ -1,7 +1,7 @@
-//! Directories and names: what processes see, what is durable, what lies between.
+//! Directories and names: what processes see, what is durable, and what lies between.
 //!
-//! Owns the rule what a directory sync and a power loss leave of creations, renames and
-//! removals. Each is one unit that is done or not. Tested by `storage/tests/sim_disk.rs`.
+//! Decides what a directory sync and a power loss leave of creations, renames and removals.
+//! Each is one unit that is done or not. Tested by `storage/tests/sim_disk.rs`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,7 @@ use super::index;
 use super::inode::Inode;
 use crate::io::{DirEntry, FileKind};
 
-/// So many removed names, and files without any are looked for.
+/// After this many removed names, the disk searches for files without any.
 const GARBAGE: usize = 32;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -53,7 +53,7 @@ pub(super) enum DirOp {
 }
 
 impl DirOp {
-    /// Does it to names of which some earlier change may have been lost.
+    /// Applies it to names of which some earlier change may have been lost.
     pub(super) fn apply(&self, names: &mut Names) {
         match self {
             Self::Link { name, node } => {
@@ -151,7 +151,7 @@ impl Disk {
         Ok(id)
     }
 
-    /// A file has lost its name: its space is free at once.
+    /// Frees the space of a file that has lost its name, at once.
     fn bury(&mut self, id: NodeId) {
         self.garbage += 1;
         if let Some(node) = self.nodes[id.0].as_mut() {
@@ -295,7 +295,7 @@ impl Disk {
         self.garbage = 0;
     }
 
-    /// Finds every node's name and the space in use afresh.
+    /// Recomputes every node's name and the space in use.
     pub(super) fn name_everything(&mut self) {
         self.allocated_sectors = 0;
         let mut next = vec![ROOT];

@@ -1,4 +1,4 @@
-//! What a process holds: the handle of the disk, its files, locks and queues.
+//! A process's handles: of the disk, its files, locks and queues.
 //!
 //! Owns the check that the process still lives, and where an armed crash strikes.
 //! Tested by `storage/tests/sim_disk.rs`.
@@ -46,15 +46,15 @@ impl Handle {
         if disk.generation == self.generation { Ok(disk) } else { Err(dead()) }
     }
 
-    /// Does one step. Where it is struck, `run` is told to do its work by halves.
+    /// Does one step. If it is struck, `run` does only part of its work.
     fn operate<T>(
         &self,
         run: impl FnOnce(&mut Disk, Option<Strike>) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut disk = self.alive()?;
         let Some(strike) = disk.step() else { return run(&mut disk, None) };
-        // The process does not live to see the result, which may be a file: closing that
-        // takes the lock.
+        // The process does not live to see the result, which may be a file: its drop takes
+        // the lock.
         let lost = run(&mut disk, Some(strike));
         disk.strike(strike);
         drop(disk);
@@ -270,13 +270,12 @@ impl fmt::Debug for SimQueue {
 }
 
 impl SimQueue {
-    /// Is the process alive?
+    /// Returns whether the process is alive.
     fn is_alive(&self, disk: &Disk) -> bool {
         disk.generation == self.handle.generation
     }
 
-    /// Ends one operation in flight, any of them; none that takes longer, unless the caller
-    /// waits.
+    /// Finishes any one operation in flight, but a slow one only if the caller waits.
     fn finish_one(&self, disk: &mut Disk, wait: bool) -> Option<Completion> {
         let in_flight = disk.queues.get(&self.id).map_or(0, Vec::len);
         if in_flight == 0 {
@@ -316,7 +315,7 @@ fn in_flight(disk: &Disk, request: &Request) -> io::Result<FlightBody> {
     }
 }
 
-/// A queue is given files as trait objects; their addresses tell which.
+/// Returns the open file behind a trait object, identified by its address.
 fn open_file(disk: &Disk, file: &Arc<dyn File>) -> io::Result<OpenFile> {
     let address = Arc::as_ptr(file).cast::<()>().addr();
     disk.open.get(&address).copied().ok_or_else(|| {
@@ -350,7 +349,7 @@ unsafe impl Queue for SimQueue {
             }
             Err(error) => self.done.push_back(Completion { ticket, result: Err(error) }),
         }
-        // The request may hold the last handle of its file: closing that takes the lock.
+        // The request may hold the last handle of its file: its drop takes the lock.
         drop(disk);
         drop(request);
     }

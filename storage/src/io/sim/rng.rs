@@ -15,7 +15,7 @@ impl Rng {
         self.0.next_u64()
     }
 
-    /// A number below `bound`, which is small and not zero: the bias does not matter.
+    /// Returns a number below `bound`, which is small and not zero: the bias does not matter.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         super::index(self.next() % bound as u64)
     }
@@ -24,13 +24,13 @@ impl Rng {
         self.next() & 1 == 1
     }
 
-    /// True `ppm` times in a million.
+    /// Returns true `ppm` times in a million.
     pub(super) fn chance(&mut self, ppm: u32) -> bool {
         ppm > 0 && self.next() % 1_000_000 < u64::from(ppm)
     }
 
-    /// How much of what is undecided survives one crash: often an extreme, because
-    /// "nothing" and "everything" are the outcomes that chance alone hardly ever gives.
+    /// Returns how much of the undecided pieces survives one crash: often an extreme, because
+    /// chance alone hardly ever produces "nothing" or "everything".
     pub(super) fn survival(&mut self, none_ppm: u32, all_ppm: u32) -> Survival {
         let draw = self.next() % 1_000_000;
         if draw < u64::from(none_ppm) {
@@ -56,7 +56,7 @@ impl Rng {
 pub(super) enum Survival {
     None,
     All,
-    /// Each piece for itself, so many times in a million.
+    /// Each piece on its own, with this chance in a million.
     Some {
         ppm: u32,
     },
