@@ -17,7 +17,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The entry or batch can never fit into a frame. Nothing was appended.
-    #[error("{len} bytes, entry headers and padding included, do not fit into a frame: {max} do")]
+    #[error("entry too large: {len} bytes with header and padding, the limit is {max}")]
     TooLarge {
         /// Bytes asked for, with each entry's header and padding.
         len: u64,
@@ -29,7 +29,7 @@ pub enum Error {
     #[error("the ring is full")]
     Full,
     /// A kind at or above [`FIRST_INTERNAL_KIND`](crate::format::FIRST_INTERNAL_KIND).
-    #[error("kind {0:#06x} is reserved: kinds of users are below 0xff00")]
+    #[error("kind {0:#06x} is reserved; use a kind below 0xff00")]
     ReservedKind(u16),
     /// An empty batch has no receipt.
     #[error("the batch is empty")]
@@ -179,7 +179,7 @@ pub enum PoisonCause {
     #[error("writing CONTROL failed")]
     Control(#[source] io::Error),
     /// The thread that led the log's I/O panicked.
-    #[error("the thread that drove the log panicked")]
+    #[error("the thread that led the log's I/O panicked")]
     Panic,
 }
 
@@ -245,10 +245,10 @@ pub enum CorruptionKind {
     #[error("sector size does not match CONTROL")]
     SectorSize,
     /// A segment whose nonce or epoch does not fit its neighbours.
-    #[error("segment of another epoch than its place in the chain")]
+    #[error("epoch or nonce does not fit the neighbouring segments")]
     Epoch,
     /// An epoch-start segment that does not start where the log before it ends.
-    #[error("the epoch's opening does not fit the log before it")]
+    #[error("the epoch start does not fit the log before it")]
     EpochStart,
     /// A frame that was durable is damaged or missing.
     #[error("damaged frame below the durable watermark ({0})")]
