@@ -17,22 +17,13 @@ const MAX_ARCHITECTURE_LEN: usize = 8 * 1024;
 /// Private terms, each with the standard term to use in its place. A word in all lower case
 /// matches whole words in any case, `word*` also what begins with it.
 const BANNED: &[(&str, &str)] = &[
-    ("landmark*", "anchor"),
     ("rehome*", "tail rewrite"),
     ("re-home*", "tail rewrite"),
     ("rehoming", "tail rewrite"),
     ("re-homing", "tail rewrite"),
-    ("amid", "during, while"),
     ("whoever", "name the actor"),
     ("scout*", "durable probe"),
-    ("uncovered", "unsynced"),
-    ("promise*", "durable mark, guarantee"),
-    ("promising", "durable mark, guarantee"),
-    ("supersed*", "truncation point, replace"),
-    ("fua", "write_through"),
-    ("gives", "returns, passes"),
     ("hands over", "passes"),
-    ("so many", "a figure with its noun"),
     ("is to be", "an active verb"),
     ("are to be", "an active verb"),
     ("comes to be", "becomes"),
