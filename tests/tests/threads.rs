@@ -259,6 +259,26 @@ fn second_writer_is_refused_while_the_first_one_lives() {
     Recovery::run(&dir.path().join("log"), &options).unwrap();
 }
 
+/// Files below a directory that this process has open.
+fn open_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap();
+    let open = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    open.filter(|path| path.starts_with(dir)).collect()
+}
+
+#[test]
+fn closed_log_that_others_share_has_no_file_open() {
+    let dir = temp_dir("released");
+    let log = Arc::new(Log::create(dir.path().join("log"), &small()).unwrap());
+    let shared = Arc::clone(&log);
+    log.wait(log.append_with(1, b"entry", Level::Strict).unwrap()).unwrap();
+    assert!(!open_below(dir.path()).is_empty());
+    log.close().unwrap();
+    assert!(open_below(dir.path()).is_empty(), "{:?}", open_below(dir.path()));
+    assert!(matches!(shared.append(b"more"), Err(Error::Closed)));
+    assert!(matches!(shared.purge(Lsn::MAX), Err(Error::Closed)));
+}
+
 #[test]
 fn dropped_log_is_closed_and_loses_nothing() {
     let (dir, log, _) = wrapped("drop", small());

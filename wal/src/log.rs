@@ -321,7 +321,7 @@ impl Log {
     fn release(&self, drained: bool) {
         self.published.stop();
         self.join_threads();
-        self.purger.wait_for_purge();
+        self.purger.release();
         let mut leader = self.leadership.lead();
         while leader.is_worked_on() {
             // A thread writes, of a log that is poisoned: not without the lock.

@@ -19,19 +19,26 @@ use bulla_storage::io::Io;
 use bulla_storage::{Error, Lsn, PoisonCause, Result, SegmentNumber};
 
 pub(crate) struct Purger {
-    control: Mutex<ControlFile>,
+    held: Mutex<Held>,
     io: Arc<dyn Io>,
     dir: PathBuf,
 }
 
+struct Held {
+    /// `None` once the log has released its files.
+    control: Option<ControlFile>,
+    low_water: Lsn,
+}
+
 impl Purger {
     pub(crate) fn new(control: ControlFile, io: Arc<dyn Io>, dir: PathBuf) -> Self {
-        Self { control: Mutex::new(control), io, dir }
+        let low_water = control.current().low_water.lsn;
+        Self { held: Mutex::new(Held { control: Some(control), low_water }), io, dir }
     }
 
     /// Returns the first position that is not purged.
     pub(crate) fn low_water(&self) -> Lsn {
-        lock(&self.control).current().low_water.lsn
+        lock(&self.held).low_water
     }
 
     /// Removes segments before the last one that starts at or before `keep_from`, and that is
@@ -43,11 +50,14 @@ impl Purger {
         last: SegmentNumber,
     ) -> Result<Lsn> {
         let published = leadership.published();
-        let mut control = lock(&self.control);
+        let mut held = lock(&self.held);
         if published.is_poisoned() {
             return Err(published.poison_error());
         }
         // Another writer may have the log by now.
+        let Held { control: Some(control), low_water: purged } = &mut *held else {
+            return Err(Error::Closed);
+        };
         if published.is_stopped() {
             return Err(Error::Closed);
         }
@@ -72,25 +82,27 @@ impl Purger {
             leader.fail(PoisonCause::Control(source));
             // Nobody stores to it any more. Wakers, which may ask for it, run when the
             // driver's lock is given back.
-            drop(control);
+            drop(held);
             drop(leader);
             return Err(published.poison_error());
         }
+        *purged = low_water.lsn;
         self.unlink_segments(current.segment, low_water.segment)?;
         let mut leader = leadership.lead();
         leader.live.retain(|live| live.start.segment >= low_water.segment);
         leader.core.space();
         leader.pump();
         // As above.
-        drop(control);
+        drop(held);
         drop(leader);
         trace::purged(&self.dir, low_water.lsn);
         Ok(low_water.lsn)
     }
 
-    /// Waits until no purge goes on. None begins when the log was stopped before.
-    pub(crate) fn wait_for_purge(&self) {
-        drop(lock(&self.control));
+    /// Waits until no purge goes on, and releases CONTROL: no purge begins after that.
+    pub(crate) fn release(&self) {
+        let control = lock(&self.held).control.take();
+        drop(control);
     }
 
     fn unlink_segments(&self, from: SegmentNumber, to: SegmentNumber) -> Result<()> {
