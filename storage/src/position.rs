@@ -127,7 +127,7 @@ impl FromStr for Level {
 /// What `append` returns: where the entry is and which level was requested for it.
 ///
 /// Plain data: copy it, keep it, drop it (that cancels nothing). Pass it to
-/// [`Log::wait`](crate::Log::wait) to learn when the level holds.
+/// `Log::wait` to learn when the level holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Receipt {

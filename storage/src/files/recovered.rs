@@ -23,7 +23,7 @@ pub struct LiveSegment {
 /// A log that was recovered (or just created): locked, its active segment durable.
 ///
 /// Made by the recovery crate and by [`create`]; consumed by
-/// [`Log::start`](crate::Log::start). This typestate keeps a log that was not recovered from
+/// `Log::start`. This typestate keeps a log that was not recovered from
 /// accepting appends.
 #[derive(Debug)]
 pub struct Recovered {

@@ -3,7 +3,7 @@
 //!
 //! Owns how a boundary is found from a position, and how it is recognised again: the frame
 //! that ends there must still have the CRC that it had. Never says that what lies below is
-//! durable; [`Log::persist_durable_mark`](crate::Log::persist_durable_mark) does. Tested by
+//! durable; `Log::persist_durable_mark` does. Tested by
 //! `recovery/tests/with_log.rs`.
 
 use std::path::Path;

@@ -6,6 +6,8 @@ use super::current::{Current, body, damaged};
 use super::cursor::Track;
 use super::index::{MAX_LOOKS, SMALL_CHUNK};
 use super::lookup::{Lookup, Target};
+#[cfg(doc)]
+use bulla_storage::Error;
 use bulla_storage::format::FrameKind;
 use bulla_storage::frames::reader::{Found, Step};
 use bulla_storage::{EntryView, Epoch, Lsn, Result, Seq};
