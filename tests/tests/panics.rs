@@ -199,7 +199,7 @@ fn cases() -> Vec<Case> {
         ),
         case(
             "batch",
-            28,
+            14,
             |s, batch| {
                 s.apply(batch).expect("applied");
             },
