@@ -169,7 +169,7 @@ fn code(text: &str) -> Result<[u8; 4], Error> {
     Ok(name)
 }
 
-/// Adds the flights of a CSV file, there and back; gives how many.
+/// Adds the flights of a CSV file, there and back; returns how many.
 fn load(graph: &mut Graph, csv: &Path) -> Result<u64, Error> {
     let text = std::fs::read_to_string(csv)?;
     let mut lines = text.lines();

@@ -131,7 +131,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(ledger.accounts.close()?)
 }
 
-/// Transfers by several threads; gives how many were refused.
+/// Transfers by several threads; returns how many were refused.
 fn work(ledger: &Ledger) -> Result<u32, Refused> {
     let client = |thread: u32| {
         let mut refused = 0;

@@ -45,7 +45,7 @@ fn lines(io: &dyn Io) -> io::Result<String> {
     }
 }
 
-/// Halts the program after `steps`; gives the machine as it is then, and how many lines were
+/// Halts the program after `steps`; returns the machine as it is then, and how many lines were
 /// said to be safe before.
 fn halted(steps: u64, syncs_dir: bool) -> (SimDisk, usize) {
     let disk = SimDisk::new(1);
@@ -87,7 +87,7 @@ fn search(syncs_dir: bool) -> Result<usize, String> {
             ends += 1;
         }
     }
-    unreachable!("a program that ends takes so many steps and no more")
+    unreachable!("a program that ends has no further steps")
 }
 
 fn main() {

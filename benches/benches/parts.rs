@@ -39,7 +39,7 @@ fn frame() -> (Frame, Vec<u8>) {
         entry_count: ENTRIES,
         epoch: Epoch(1),
         wall_ns: 1,
-        chain: 0,
+        prev_crc: 0,
     };
     (frame, body)
 }

@@ -95,7 +95,7 @@ fn check(store: &Store, model: &Model) {
     assert_eq!(stats.quota.bytes, pages.len() as u64 * 4096);
 }
 
-/// A store with so many checkpoints and changes after each.
+/// Returns a store with `count` checkpoints and changes after each.
 fn with_checkpoints(disk: &SimDisk, count: u32) -> (Store, Model) {
     let (store, mut model) = (open(disk), Model::new());
     for round in 0..count {
@@ -198,7 +198,7 @@ fn checkpoint_before_the_first_write_of_a_life_can_be_fallen_back_to() {
         let store = open(&disk);
         change(&store, &mut model, 0);
         store.close().expect("closed");
-        // What opens here promises everything: the next life takes nothing over.
+        // This open marks everything durable: the next one rewrites no tail.
         end(&disk, open(&disk));
         let store = open(&disk);
         assert_eq!(store.checkpoint().expect("checkpoint").number, 1);

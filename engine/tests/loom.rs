@@ -244,7 +244,7 @@ fn view_that_gives_way_says_so_before_it_shows_anything_else() {
 const RECORD: Growth = Growth { records: 1, pages: 1 };
 const NO_RECORD: Growth = Growth { records: -1, pages: -1 };
 
-/// A quota of so many records, and as many pages, and how many are really there.
+/// A quota of some records and as many pages, and how many are in use.
 struct Full {
     most: u64,
     usage: Usage,

@@ -63,7 +63,7 @@ fn apply(model: &mut Model, change: Mutation) {
     }
 }
 
-/// Goes through the log from its start, and gives `check` each snapshot's position with
+/// Goes through the log from its start, and returns `check` each snapshot's position with
 /// what the entries below it say.
 fn replay(dir: &Path, snapshots: &[(Lsn, Model)]) {
     let inspection = Inspection::read(dir, &Options::new()).expect("readable");

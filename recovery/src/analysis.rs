@@ -358,7 +358,7 @@ fn scan_all(
     let threads = log.threads().min(MAX_SCAN_THREADS).min(segments.len());
     let long_frames = LongFrames::default();
     let one = |(index, segment): (usize, &PlannedSegment)| -> Result<Option<Scan>> {
-        if segment.superseded || index < plan.first || !which(index) {
+        if segment.replaced || index < plan.first || !which(index) {
             return Ok(None);
         }
         let PlannedSegment { number, newest, .. } = *segment;

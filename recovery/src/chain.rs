@@ -115,7 +115,7 @@ impl Joiner<'_> {
     /// Joins the segments of one epoch. Returns false when the log ends there.
     fn join_epoch(&self, chain: &mut Chain, epoch: Range<usize>, newest: bool) -> bool {
         let Some(opener) = self.plan.segments.get(epoch.start) else { return false };
-        if opener.superseded {
+        if opener.replaced {
             return true;
         }
         if !epoch_start_fits(opener, chain.valid_end) {
@@ -137,7 +137,7 @@ impl Joiner<'_> {
         }
         // The later epoch start exists, so everything below it was durable then.
         chain.durable_end = opener.end_lsn;
-        chain.proof = Proof::Superseded { by: opener.end_lsn };
+        chain.proof = Proof::LaterEpoch { starts_at: opener.end_lsn };
         chain.epochs = Epochs::CutShort;
         false
     }
@@ -205,9 +205,9 @@ impl Joiner<'_> {
         if let Some(segment) = self.plan.segments.get(epoch.start)
             && let Some(epoch_start) = &segment.header.epoch_start
         {
-            let cut_at =
-                either(epoch_start.cut_at, Mutant::EpochStartMarksNothing, epoch_start.base);
-            chain.prove(cut_at, Proof::EpochStart { segment: segment.number });
+            let truncated_at =
+                either(epoch_start.truncated_at, Mutant::EpochStartMarksNothing, epoch_start.base);
+            chain.prove(truncated_at, Proof::EpochStart { segment: segment.number });
         }
         for index in epoch {
             let Some((segment, Some(scan))) =

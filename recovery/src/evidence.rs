@@ -108,7 +108,7 @@ impl Analysis {
             evidence.push(Evidence::CreationUnfinished);
             return evidence;
         }
-        evidence.push(Evidence::Promise { durable: chain.durable_end, proof: chain.proof });
+        evidence.push(Evidence::DurableMark { durable: chain.durable_end, proof: chain.proof });
         if let Status::Corrupt(corruption) = self.status() {
             evidence.push(Evidence::Fault(corruption));
         }
@@ -177,7 +177,7 @@ impl Analysis {
             Some(span) if span.start.lsn < span.end.lsn => SegmentState::Live,
             _ if segment.newest && active => SegmentState::Live,
             _ if segment.newest => SegmentState::Spare,
-            _ => SegmentState::Superseded,
+            _ => SegmentState::Replaced,
         };
         SegmentReport {
             number: segment.number,

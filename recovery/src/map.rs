@@ -52,7 +52,7 @@ pub(crate) fn measure(
         bytes.live = at - bytes.header;
     }
     let rest = match (segment.state, status) {
-        (SegmentState::Dead | SegmentState::Superseded, _) => &mut bytes.dead,
+        (SegmentState::Dead | SegmentState::Replaced, _) => &mut bytes.dead,
         (SegmentState::Unread, _) => &mut bytes.unread,
         // The log continues in another segment: what lies behind this one's frames does not
         // belong to it.

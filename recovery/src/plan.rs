@@ -25,7 +25,7 @@ pub(crate) struct PlannedSegment {
     /// The exclusive end of its epoch's frames: from here on a later epoch replaces them.
     pub(crate) end_lsn: Lsn,
     /// A later epoch replaces all of it.
-    pub(crate) superseded: bool,
+    pub(crate) replaced: bool,
     /// It is of the newest epoch.
     pub(crate) newest: bool,
 }
@@ -91,7 +91,7 @@ fn fitting(
     headers: Vec<ReadHeader>,
 ) -> (Vec<PlannedSegment>, Option<Misfit>) {
     let low_water = control.low_water;
-    let superseding = SupersedingOpenings::new(control, files, &headers);
+    let replacing = ReplacingOpenings::new(control, files, &headers);
     let mut segments: Vec<PlannedSegment> = Vec::new();
     let mut misfit = None;
     let mut expected = low_water.segment;
@@ -110,10 +110,10 @@ fn fitting(
             }
         };
         let start = start_of(&low_water, previous.is_none(), &header);
-        let end_lsn = superseding.end_of(header.epoch);
-        let superseded = match start {
+        let end_lsn = replacing.end_of(header.epoch);
+        let replaced = match start {
             // If an epoch is replaced from its start on, the rest of it is replaced too.
-            Start::FirstFrame => previous.is_some_and(|previous| previous.superseded),
+            Start::FirstFrame => previous.is_some_and(|previous| previous.replaced),
             Start::At { cursor, .. } => cursor.lsn >= end_lsn,
             Start::EpochStart { base, .. } => base >= end_lsn,
         };
@@ -124,7 +124,7 @@ fn fitting(
             header,
             start,
             end_lsn,
-            superseded,
+            replaced,
             newest: false,
         });
         let Some(next) = number.0.checked_add(1) else {
@@ -284,12 +284,12 @@ fn start_of(low_water: &LowWater, first: bool, header: &Header) -> Start {
 }
 
 /// Where the frames of each epoch end because later epochs replace them.
-struct SupersedingOpenings {
-    /// Sorted by epoch; each with the lowest `supersedes_from` of it and all later ones.
+struct ReplacingOpenings {
+    /// Sorted by epoch; each with the lowest `replaces_from` of it and all later ones.
     epoch_starts: Vec<(Epoch, Lsn)>,
 }
 
-impl SupersedingOpenings {
+impl ReplacingOpenings {
     /// Collects the epoch starts, also those behind a segment that does not fit: what they
     /// replace was replaced when they were written.
     fn new(control: &Control, files: &[SegmentFile], headers: &[ReadHeader]) -> Self {
@@ -300,7 +300,7 @@ impl SupersedingOpenings {
                 let header = header.as_ref().ok()?;
                 let epoch_start: &EpochStart = header.epoch_start.as_ref()?;
                 let ours = header.log_id == control.log_id && header.number == file.number;
-                ours.then_some((header.epoch, epoch_start.supersedes_from))
+                ours.then_some((header.epoch, epoch_start.replaces_from))
             })
             .collect();
         epoch_starts.sort_unstable();

@@ -59,9 +59,9 @@ pub enum Proof {
         segment: SegmentNumber,
     },
     /// A later epoch that begins there.
-    Superseded {
+    LaterEpoch {
         /// Where it begins.
-        by: Lsn,
+        starts_at: Lsn,
     },
     /// A frame's header.
     Frame {
@@ -82,9 +82,11 @@ impl fmt::Display for Proof {
             Self::LowWater => f.write_str("the low-water mark"),
             Self::Anchor => f.write_str("the checkpoint"),
             Self::EpochStart { segment } => {
-                write!(f, "the cut recorded in the opening of segment {segment}")
+                write!(f, "the truncation point in the epoch start, segment {segment}")
             }
-            Self::Superseded { by } => write!(f, "the later epoch that begins at LSN {by}"),
+            Self::LaterEpoch { starts_at } => {
+                write!(f, "the later epoch that begins at LSN {starts_at}")
+            }
             Self::Frame { segment, offset, lsn, torn } => {
                 let state = if *torn { "header behind the end" } else { "frame" };
                 write!(f, "the {state} at segment {segment} offset {offset} (LSN {lsn})")
@@ -98,7 +100,7 @@ impl fmt::Display for Proof {
 #[non_exhaustive]
 pub enum Evidence {
     /// Up to where the log is known to have been durable, and why.
-    Promise {
+    DurableMark {
         /// The durable end.
         durable: Lsn,
         /// What says so.
@@ -152,7 +154,7 @@ pub enum Evidence {
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Promise { durable, proof } => {
+            Self::DurableMark { durable, proof } => {
                 write!(f, "everything below LSN {durable} was durable: {proof} says so")
             }
             Self::OnlyZeros { after } => write!(f, "only zeros after LSN {after}"),
@@ -191,7 +193,7 @@ pub enum SegmentState {
     /// Prepared ahead; it holds no frames that count.
     Spare,
     /// A later epoch replaced everything in it.
-    Superseded,
+    Replaced,
     /// A checkpoint stands for its frames: they were not read.
     Covered,
     /// It does not fit into the log, or lies behind one that does not.
@@ -200,7 +202,7 @@ pub enum SegmentState {
 
 impl SegmentState {
     const ALL: [Self; 6] =
-        [Self::Live, Self::Dead, Self::Spare, Self::Superseded, Self::Covered, Self::Unread];
+        [Self::Live, Self::Dead, Self::Spare, Self::Replaced, Self::Covered, Self::Unread];
 
     /// Returns the lower-case name.
     #[must_use]
@@ -209,7 +211,7 @@ impl SegmentState {
             Self::Live => "live",
             Self::Dead => "dead",
             Self::Spare => "spare",
-            Self::Superseded => "superseded",
+            Self::Replaced => "replaced",
             Self::Covered => "covered",
             Self::Unread => "unread",
         }
@@ -380,14 +382,14 @@ mod tests {
         let proofs: [(Proof, &[u64]); 5] = [
             (Proof::LowWater, &[]),
             (Proof::EpochStart { segment }, &[segment.0]),
-            (Proof::Superseded { by: Lsn(512) }, &[512]),
+            (Proof::LaterEpoch { starts_at: Lsn(512) }, &[512]),
             (Proof::Frame { segment, offset, lsn: Lsn(1024), torn: false }, &[31, offset, 1024]),
             (Proof::Frame { segment, offset, lsn: Lsn(1024), torn: true }, &[31, offset, 1024]),
         ];
         let words: Vec<String> = proofs
             .into_iter()
             .map(|(proof, places)| {
-                let evidence = Evidence::Promise { durable: lsn, proof };
+                let evidence = Evidence::DurableMark { durable: lsn, proof };
                 assert_says(&evidence, &[lsn.0]);
                 assert_says(&evidence, places);
                 evidence.to_string()

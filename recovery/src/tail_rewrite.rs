@@ -82,8 +82,8 @@ pub(crate) fn commit(
         zeroed: true,
         is_wanted: &|| true,
     };
-    let (file, chain) = create_segment(log, &new, &rewritten, tail)?;
-    let end = Cursor { chain, ..tail.end };
+    let (file, prev_crc) = create_segment(log, &new, &rewritten, tail)?;
+    let end = Cursor { prev_crc, ..tail.end };
     let base = tail.start.lsn;
     pieces.push(Piece { header: header.clone(), base, start: tail.start, end, unsealed: true });
     let recovered = Recovered {
@@ -95,7 +95,7 @@ pub(crate) fn commit(
         file_len: new.len,
         next_lsn: either(end.lsn, Mutant::PositionsReused, base),
         next_seq: either(end.seq, Mutant::NumbersReused, tail.start.seq),
-        chain: end.chain,
+        prev_crc: end.prev_crc,
         wall_ns: end.wall_ns,
         live: live_segments(&pieces, &analysis.plan),
         header,
@@ -138,7 +138,7 @@ fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
             segment: piece.header.number,
             lsn: start.lsn,
             seq: start.seq,
-            chain: start.chain,
+            prev_crc: start.prev_crc,
             epoch: piece.header.epoch,
             wall_ns: start.wall_ns,
         },
@@ -161,9 +161,13 @@ fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
         epoch_start: Some(EpochStart {
             base: tail.start.lsn,
             first_seq: tail.start.seq,
-            supersedes_from: either(tail.start, Mutant::SupersedesFromEnd, tail.end).lsn,
-            cut_at: tail.end.lsn,
-            cuts: either(analysis.timeline().cuts(), Mutant::CutsForgotten, Vec::new()),
+            replaces_from: either(tail.start, Mutant::ReplacesFromEnd, tail.end).lsn,
+            truncated_at: tail.end.lsn,
+            truncations: either(
+                analysis.timeline().truncations(),
+                Mutant::CutsForgotten,
+                Vec::new(),
+            ),
         }),
     })
 }
@@ -177,15 +181,16 @@ fn create_segment(
 ) -> Result<(Arc<dyn File>, u32)> {
     let sector = new.header.sector;
     let seed = new.header.seed();
-    let mut chain = tail.start.chain;
+    let mut prev_crc = tail.start.prev_crc;
     // An error of reading the tail is not one of writing the segment.
     let mut failure = None;
     let created = segment::create(log.io.as_ref(), &log.path, new, |file| {
         let mut writer = TailWriter::new(file, u64::from(sector), tail.len());
         let copied = copy_frames(log, rewritten, |found| {
-            let (frame, body_len) = renewed(found, new.header.epoch, tail.start.lsn, chain, seed);
+            let (frame, body_len) =
+                renewed(found, new.header.epoch, tail.start.lsn, prev_crc, seed);
             let (bytes, crc) = frame.encode(seed);
-            chain = either(crc, Mutant::TailRewriteForgetsChain, chain);
+            prev_crc = either(crc, Mutant::TailRewriteForgetsPrevCrc, prev_crc);
             writer.push(&bytes)?;
             writer.push(found.body.get(..body_len).unwrap_or(&[]))
         });
@@ -200,7 +205,7 @@ fn create_segment(
     });
     match (created, failure) {
         (_, Some(error)) | (Err(error), None) => Err(error),
-        (Ok(file), None) => Ok((file, chain)),
+        (Ok(file), None) => Ok((file, prev_crc)),
     }
 }
 
@@ -247,15 +252,15 @@ fn renewed(
     found: &Found<'_>,
     epoch: Epoch,
     durable: Lsn,
-    chain: u32,
+    prev_crc: u32,
     seed: Seed,
 ) -> (Frame, usize) {
     let kind = match found.frame.kind {
-        FrameKind::CleanShutdown => FrameKind::Promise,
+        FrameKind::CleanShutdown => FrameKind::DurableMark,
         kind => kind,
     };
     let body_crc = seed.body_crc(&[found.body]);
-    let frame = Frame { kind, epoch, durable_lsn: durable, chain, body_crc, ..found.frame };
+    let frame = Frame { kind, epoch, durable_lsn: durable, prev_crc, body_crc, ..found.frame };
     (frame, found.body.len())
 }
 

@@ -48,7 +48,7 @@ fn entries(recovery: &Recovery, from: Lsn) -> Entries {
     found
 }
 
-/// Appends at random; gives the anchors that it took, the newest first.
+/// Appends at random; returns the anchors that it took, the newest first.
 fn live(log: &Log, rng: &mut SplitMix64) -> Vec<Anchor> {
     let mut anchors = Vec::new();
     for _ in 0..below(60, rng) {
@@ -63,7 +63,7 @@ fn live(log: &Log, rng: &mut SplitMix64) -> Vec<Anchor> {
             let upto = if below(2, rng) == 0 { log.end() } else { receipt.lsn };
             let Ok(persisted_mark) = log.persist_durable_mark(upto) else { break };
             if persisted_mark < upto {
-                // The segment is full to its last sector: there is no room for a promise.
+                // The segment is full to its last sector: there is no room for a mark.
                 continue;
             }
             let Ok(anchor) = log.anchor(upto) else { break };
@@ -80,7 +80,7 @@ fn live(log: &Log, rng: &mut SplitMix64) -> Vec<Anchor> {
 }
 
 #[test]
-fn recovery_above_a_secured_landmark_is_that_of_the_whole_log() {
+fn recovery_above_a_persisted_anchor_is_that_of_the_whole_log() {
     let mut used = [0; 3];
     for seed in 0..300 {
         let mut rng = SplitMix64::seed_from_u64(seed);
@@ -173,12 +173,12 @@ fn is_used(disk: &SimDisk, anchor: Anchor) -> bool {
 }
 
 #[test]
-fn landmark_that_does_not_stand_is_not_used() {
+fn anchor_that_does_not_stand_is_not_used() {
     let disk = SimDisk::new(1);
     let anchor = with_anchor(&disk);
     assert!(is_used(&disk.fork(1), anchor));
     let mut wrong = vec![anchor; 9];
-    wrong[0].at.chain ^= 1;
+    wrong[0].at.prev_crc ^= 1;
     wrong[1].at.seq.0 += 1;
     wrong[2].nonce ^= 1;
     wrong[3].log_id.0[0] ^= 1;
@@ -193,7 +193,7 @@ fn landmark_that_does_not_stand_is_not_used() {
 }
 
 #[test]
-fn read_that_fails_under_a_landmark_is_told() {
+fn read_that_fails_under_an_anchor_is_told() {
     let disk = SimDisk::new(1);
     let anchor = with_anchor(&disk);
     let mut told = 0;
@@ -209,7 +209,7 @@ fn read_that_fails_under_a_landmark_is_told() {
 }
 
 #[test]
-fn landmark_of_a_history_that_was_cut_is_not_used() {
+fn anchor_of_a_timeline_that_was_truncated_is_not_used() {
     let disk = SimDisk::new(1);
     let anchor = with_anchor(&disk);
     let look = Inspection::read(Path::new(DIR), &options(&disk, 0)).expect("look");
@@ -241,7 +241,7 @@ fn landmark_of_a_history_that_was_cut_is_not_used() {
 }
 
 #[test]
-fn landmark_ahead_of_an_older_copy_of_the_log_is_not_used() {
+fn anchor_ahead_of_an_older_copy_of_the_log_is_not_used() {
     let disk = SimDisk::new(1);
     let (recovered, _) = open(Path::new(DIR), &options(&disk, 0)).expect("open");
     let log = Log::start(recovered).expect("start");
@@ -260,14 +260,14 @@ fn landmark_ahead_of_an_older_copy_of_the_log_is_not_used() {
 }
 
 #[test]
-fn what_no_frame_promises_is_proved_by_the_mark_or_the_landmark_from_which_a_look_starts() {
+fn what_no_frame_marks_is_proved_by_the_low_water_mark_or_the_anchor_from_which_a_scan_starts() {
     let disk = SimDisk::new(1);
     let (recovered, _) = open(Path::new(DIR), &options(&disk, 0)).expect("open");
     let proof = |anchors: &[Anchor]| {
         let options = options(&disk, 0);
         let look = Inspection::read_above(Path::new(DIR), &options, anchors).expect("look");
         match look.report().evidence[0] {
-            Evidence::Promise { proof, durable } => (proof, durable),
+            Evidence::DurableMark { proof, durable } => (proof, durable),
             ref other => panic!("{other:?}"),
         }
     };
@@ -283,7 +283,7 @@ fn what_no_frame_promises_is_proved_by_the_mark_or_the_landmark_from_which_a_loo
 }
 
 #[test]
-fn damage_below_a_landmark_is_found_by_a_look_at_the_whole_log() {
+fn damage_below_an_anchor_is_found_by_a_scan_of_the_whole_log() {
     let disk = SimDisk::new(1);
     let anchor = with_anchor(&disk);
     disk.flip(segment_path(Path::new(DIR), anchor.segment.segment), 700, 1);

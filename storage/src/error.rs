@@ -86,8 +86,8 @@ pub enum Error {
         log: u32,
     },
     /// The position was lost in a crash, and a later epoch may have assigned it to another
-    /// entry. Rebuild everything that depends on it from before `cut_at`.
-    #[error("LSN {lsn} of epoch {epoch} was cut off when epoch {by} began at LSN {cut_at}")]
+    /// entry. Rebuild everything that depends on it from before `truncated_at`.
+    #[error("LSN {lsn} of epoch {epoch} was cut off when epoch {by} began at LSN {truncated_at}")]
     Diverged {
         /// The position's epoch.
         epoch: Epoch,
@@ -96,7 +96,7 @@ pub enum Error {
         /// The epoch that truncated it.
         by: Epoch,
         /// The end of what that epoch kept of the log before it.
-        cut_at: Lsn,
+        truncated_at: Lsn,
     },
     /// The position is below the low-water mark: its entry was purged. Read on from
     /// `low_water`, or from [`Position::Start`].
@@ -277,9 +277,9 @@ pub enum FrameDamage {
     /// The Seq does not continue the frame before.
     #[error("Seq out of order")]
     Seq,
-    /// The chain value is not the CRC of the frame before.
-    #[error("chain broken")]
-    Chain,
+    /// `prev_crc` is not the CRC of the frame before.
+    #[error("CRC of the previous frame")]
+    PrevCrc,
     /// It does not fit into its segment.
     #[error("longer than its segment")]
     Length,

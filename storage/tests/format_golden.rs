@@ -8,9 +8,9 @@
 use std::path::PathBuf;
 
 use bulla_storage::format::{
-    CONTROL_LEN, Control, Cut, Entries, EntryHeader, EpochStart, FRAME_HEADER_LEN, FormatError,
-    Frame, FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, align_up, all_zero,
-    entry_len, is_valid_sector, max_cuts,
+    CONTROL_LEN, Control, Entries, EntryHeader, EpochStart, FRAME_HEADER_LEN, FormatError, Frame,
+    FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, Truncation, align_up, all_zero,
+    entry_len, is_valid_sector, max_truncations,
 };
 use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
 use zerocopy::IntoBytes;
@@ -29,7 +29,7 @@ fn control() -> Control {
             segment: SegmentNumber(3),
             lsn: Lsn(512 * 9),
             seq: Seq(100),
-            chain: 0xDEAD_BEEF,
+            prev_crc: 0xDEAD_BEEF,
             epoch: Epoch(5),
             wall_ns: 1_700_000_000_000_000_000,
         },
@@ -53,11 +53,11 @@ fn epoch_start() -> EpochStart {
     EpochStart {
         base: Lsn(512 * 10),
         first_seq: Seq(101),
-        supersedes_from: Lsn(512 * 10),
-        cut_at: Lsn(512 * 12),
-        cuts: vec![
-            Cut { epoch: Epoch(5), cut_at: Lsn(512 * 9) },
-            Cut { epoch: Epoch(6), cut_at: Lsn(512 * 10) },
+        replaces_from: Lsn(512 * 10),
+        truncated_at: Lsn(512 * 12),
+        truncations: vec![
+            Truncation { epoch: Epoch(5), truncated_at: Lsn(512 * 9) },
+            Truncation { epoch: Epoch(6), truncated_at: Lsn(512 * 10) },
         ],
     }
 }
@@ -89,7 +89,7 @@ fn frame() -> (Frame, Vec<u8>) {
         entry_count: 3,
         epoch: Epoch(7),
         wall_ns: 1_700_000_000_000_000_002,
-        chain: 0x0102_0304,
+        prev_crc: 0x0102_0304,
     };
     let mut bytes = frame.encode(seed).0.to_vec();
     bytes.extend_from_slice(&body);
@@ -233,12 +233,13 @@ fn one_byte_of_any_number_is_enough_not_to_be_all_zero() {
 
 #[test]
 fn opening_header_keeps_the_newest_cuts_that_fit() {
-    let cuts: Vec<Cut> = (1..=100)
-        .map(|epoch| Cut { epoch: Epoch(epoch), cut_at: Lsn(512 * u64::from(epoch)) })
+    let truncations: Vec<Truncation> = (1..=100)
+        .map(|epoch| Truncation { epoch: Epoch(epoch), truncated_at: Lsn(512 * u64::from(epoch)) })
         .collect();
-    let bytes = header(Some(EpochStart { cuts: cuts.clone(), ..epoch_start() })).encode();
-    let kept = Header::decode(&bytes).unwrap().epoch_start.unwrap().cuts;
-    assert_eq!(kept, cuts[100 - max_cuts(SECTOR)..]);
+    let bytes =
+        header(Some(EpochStart { truncations: truncations.clone(), ..epoch_start() })).encode();
+    let kept = Header::decode(&bytes).unwrap().epoch_start.unwrap().truncations;
+    assert_eq!(kept, truncations[100 - max_truncations(SECTOR)..]);
 }
 
 #[test]
@@ -315,33 +316,33 @@ fn control_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
 fn header_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
     let max = MAX_START;
     let number = |number| Header { number: SegmentNumber(number), ..header(None) };
-    let opens = |base, cut_at, first_seq| {
-        let (base, cut_at, first_seq) = (Lsn(base), Lsn(cut_at), Seq(first_seq));
-        let supersedes_from = base;
-        header(Some(EpochStart { base, cut_at, first_seq, supersedes_from, ..epoch_start() }))
+    let opens = |base, truncated_at, first_seq| {
+        let (base, truncated_at, first_seq) = (Lsn(base), Lsn(truncated_at), Seq(first_seq));
+        let replaces_from = base;
+        header(Some(EpochStart { base, truncated_at, first_seq, replaces_from, ..epoch_start() }))
     };
     for passes in [number(max), opens(512, 512, 1), opens(0, max, 1), opens(0, 0, max)] {
         assert_eq!(Header::decode(&passes.encode()), Ok(passes));
     }
-    let elsewhere = EpochStart { supersedes_from: Lsn(0), ..epoch_start() };
+    let elsewhere = EpochStart { replaces_from: Lsn(0), ..epoch_start() };
     let refused = [
         (number(0), "number or epoch"),
         (number(max + 1), "number or epoch"),
         (Header { epoch: Epoch(0), ..header(None) }, "number or epoch"),
-        (opens(511, 1024, 1), "base or cut"),
-        (opens(512, 1023, 1), "base or cut"),
-        (opens(1024, 512, 1), "base or cut"),
+        (opens(511, 1024, 1), "base or truncation point"),
+        (opens(512, 1023, 1), "base or truncation point"),
+        (opens(1024, 512, 1), "base or truncation point"),
         (opens(512, max + 512, 1), "base or first Seq"),
         (opens(512, 512, max + 1), "base or first Seq"),
-        (opens(512, 512, 0), "supersedes_from or first Seq"),
-        (header(Some(elsewhere)), "supersedes_from or first Seq"),
+        (opens(512, 512, 0), "replaces_from or first Seq"),
+        (header(Some(elsewhere)), "replaces_from or first Seq"),
     ];
     for (header, field) in refused {
         assert_eq!(Header::decode(&header.encode()), Err(FormatError::Field(field)));
     }
-    // The last field, or what follows the cuts, and the rest of the sector.
-    let cuts = 96 + 32 + 16 * epoch_start().cuts.len();
-    for (epoch_start, reserved) in [(None, 84), (Some(epoch_start()), cuts)] {
+    // The last field, or what follows the truncations, and the rest of the sector.
+    let truncations = 96 + 32 + 16 * epoch_start().truncations.len();
+    for (epoch_start, reserved) in [(None, 84), (Some(epoch_start()), truncations)] {
         for at in reserved..SECTOR as usize {
             let bytes = with_a_byte(header(epoch_start.clone()).encode(), at);
             assert_eq!(Header::decode(&bytes), Err(FormatError::Reserved), "byte {at}");
@@ -363,7 +364,7 @@ fn frame_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
     let last_lsn = (u64::MAX - 2 * MAX_FRAME_LEN) / 512 * 512;
     let last_seq = u64::MAX - u64::from(u32::MAX);
     let longest = u32::try_from(MAX_FRAME_LEN - FRAME_HEADER_LEN).unwrap();
-    let kinds = [FrameKind::Promise, FrameKind::SegmentEnd, FrameKind::CleanShutdown];
+    let kinds = [FrameKind::DurableMark, FrameKind::SegmentEnd, FrameKind::CleanShutdown];
     let edges = [
         at(last_lsn, last_lsn),
         at(512, 0),
@@ -386,7 +387,7 @@ fn frame_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
         (holds(12, 1), "body length or entry count"),
         (holds(longest + 8, 1), "body length or entry count"),
         (holds(16, 3), "body length or entry count"),
-        (Frame { body_len: 8, ..empty(FrameKind::Promise) }, "body length or entry count"),
+        (Frame { body_len: 8, ..empty(FrameKind::DurableMark) }, "body length or entry count"),
         (Frame { entry_count: 1, ..empty(FrameKind::CleanShutdown) }, "body length or entry count"),
         (Frame { durable_lsn: Lsn(512), ..empty(FrameKind::SegmentEnd) }, "durable LSN"),
     ];
@@ -401,7 +402,7 @@ fn frame_takes_whole_sectors_and_a_rotated_seal_no_positions() {
     assert_eq!(lens(Frame { body_len: 512 - 64, ..frame().0 }), (512, 512));
     assert_eq!(lens(Frame { body_len: 512 - 56, ..frame().0 }), (1024, 1024));
     for (kind, len) in
-        [(FrameKind::Promise, 512), (FrameKind::CleanShutdown, 512), (FrameKind::SegmentEnd, 0)]
+        [(FrameKind::DurableMark, 512), (FrameKind::CleanShutdown, 512), (FrameKind::SegmentEnd, 0)]
     {
         assert_eq!(lens(Frame { kind, body_len: 0, entry_count: 0, ..frame().0 }), (512, len));
     }

@@ -1,4 +1,4 @@
-//! What every I/O backend promises: one suite, run against the operating system's files (in a
+//! What every I/O backend guarantees: one suite, run against the operating system's files (in a
 //! folder under the temporary directory), with and without `io_uring`, and against the simulated
 //! disk, buffered and direct. What that models beyond it is in `sim_disk.rs`.
 

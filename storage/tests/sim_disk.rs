@@ -1,4 +1,4 @@
-//! What the simulated disk models beyond what every backend promises (`io_conformance.rs`): each
+//! What the simulated disk models beyond what every backend guarantees (`io_conformance.rs`): each
 //! of its faults happens, and stays within its rule.
 
 use std::collections::BTreeSet;

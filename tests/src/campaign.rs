@@ -60,7 +60,7 @@ tally! {
 /// Plays one seed.
 ///
 /// # Errors
-/// The first promise that is broken.
+/// The first violation.
 pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
     seeds::run::<World>(seed)
 }
@@ -68,7 +68,7 @@ pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
 /// Plays what a script says instead of a seed: every choice is read from its bytes.
 ///
 /// # Errors
-/// The first promise that is broken, with the steps that led to it.
+/// The first violation, with the steps that led to it.
 pub fn run_script(script: &[u8]) -> Result<Tally, String> {
     seeds::run_script::<World>(script)
 }
@@ -209,10 +209,10 @@ impl World {
         self.trace.step(&self.disk, line);
     }
 
-    /// In the end the log is closed, or promises and idles: from then on any damage to
+    /// In the end the log is closed, or writes its idle mark: from then on any damage to
     /// what it holds must be refused. `other` is the same disk before this life.
     fn last_life(&mut self, log: Log, other: &SimDisk) -> Result<(), Violation> {
-        // The steps below are to be enough for a promise and its sync.
+        // The steps below suffice for a durable mark and its sync.
         self.disk.configure(|config| config.slow_sync_ppm = 0);
         for _ in 0..self.rng.below(4) {
             log.append_with(1, b"at last", Level::Strict)
@@ -269,7 +269,7 @@ impl World {
         }
     }
 
-    /// Gives the most bytes that this crash may have taken, if there is such a bound.
+    /// Returns the most bytes that this crash may have taken, if there is such a bound.
     fn crashed(&mut self, kind: CrashKind) -> Option<u64> {
         self.tally.crashes += 1;
         if kind == CrashKind::PowerLoss {
@@ -562,7 +562,7 @@ impl World {
         Ok(())
     }
 
-    /// Damage below `durable`, where a promise is on disk, is refused, and the refusal
+    /// Damage below `durable`, where a durable mark is on disk, is refused, and the refusal
     /// changes nothing.
     fn damage_is_refused(&mut self, durable: Lsn, other: &SimDisk) -> Result<(), Violation> {
         let options = self.options.clone().io(self.disk.process());
@@ -629,7 +629,7 @@ impl World {
             .collect();
         let newest = others.iter().all(|other| *other < number);
         Ok(match self.rng.below(8) {
-            // Of the last one its promises could be lost, too.
+            // The last one may have lost its durable marks, too.
             0 if Some(number) < last => {
                 self.disk.write_file(path(number), &bytes[..offset as usize]);
                 format!("segment {number} ends at {offset}")

@@ -21,7 +21,7 @@ use crate::model::{Model, Shown, Violation};
 use crate::rng::Rng;
 use crate::wrap::WrapIo;
 
-/// A cut comes at the latest after so many microseconds.
+/// The most microseconds before a cut.
 const LONGEST_LIFE_US: u64 = 60_000;
 /// The same of an open.
 const LONGEST_OPEN_US: u64 = 3_000;
@@ -55,13 +55,13 @@ pub struct Tally {
     pub rotations: u64,
 }
 
-/// Cuts a file system so many times under a log, and checks what is left each time.
+/// Cuts a file system `cuts` times under a log, and checks what is left each time.
 ///
 /// With `lies` the syncs that acknowledgements wait for are not passed on: a run that finds
 /// nothing then would find nothing ever.
 ///
 /// # Errors
-/// The first promise that is broken, with the seed and the number of the cut.
+/// The first violation, with the seed and the number of the cut.
 pub fn run(image: &mut Image, seed: u64, cuts: u64, lies: bool) -> Result<Tally, String> {
     let mut world = World {
         image,
@@ -174,7 +174,7 @@ impl World<'_> {
         log_options(&mut self.rng, self.lies)
     }
 
-    /// Opens the log: a failure is an error of the log, a broken promise one of the run.
+    /// Opens the log: a failure is an error of the log, a violation one of the run.
     fn open(&mut self, options: &Options) -> Result<Result<Log, bulla_recovery::Error>, Violation> {
         let dir = self.image.root().join("log");
         let recovery = match Recovery::run(&dir, options) {

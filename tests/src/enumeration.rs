@@ -1,11 +1,11 @@
 //! Every short workload, halted at every step, in every way in which that can end.
 //!
-//! Where the campaigns draw, this goes through all there is: each sequence of up to so many
+//! Where the campaigns draw, this goes through all there is: each sequence of up to `most`
 //! operations of a [`Subject`] on each of its bases, a halt at each step of the last one (those
 //! before belong to the shorter sequences), the struck operation done or not, a kill and a power
 //! loss, and of these every end: each sector, length and name that is not durable lost or kept.
 //! More than [`MOST_ENDS`] of them are sampled. States that are alike, on disk and in what was
-//! promised, are checked once. A [`Case`] is one of them; its text plays it again.
+//! acknowledged, are checked once. A [`Case`] is one of them; its text plays it again.
 
 mod log;
 mod store;
@@ -65,21 +65,21 @@ impl Subject {
     }
 }
 
-/// A machine on which a workload was played up to its halt, and what was promised.
+/// A machine on which a workload was played up to its halt, and what was acknowledged.
 trait Life {
     fn disk(&self) -> &SimDisk;
 
     /// The step at which the last operation began.
     fn last_began(&self) -> u64;
 
-    /// Of the files, and of what was promised; the kind of crash decides what of that counts.
+    /// Of the files, and of what was acknowledged; the kind of crash decides what of that counts.
     fn fingerprint(&self, kind: Option<CrashKind>) -> u64;
 
     /// One end of the halt.
     fn end(&self, kind: CrashKind, ends: &[usize]) -> Box<dyn Life>;
 
-    /// Opens what is there after a crash, compares it with what was promised, and goes on.
-    /// Gives what was shown.
+    /// Opens what is there after a crash, compares it with what was acknowledged, and goes on.
+    /// Returns what was shown.
     fn check(self: Box<Self>, kind: CrashKind) -> Result<String, Violation>;
 }
 
@@ -166,7 +166,7 @@ pub struct Totals {
     pub states: u64,
 }
 
-/// A state that breaks a promise.
+/// A state that violates an invariant.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// Plays it again; without one the workload itself failed.
@@ -201,7 +201,7 @@ pub struct Enumeration {
 }
 
 impl Enumeration {
-    /// All sequences of up to so many operations; ends after so many failures.
+    /// Plays all sequences up to a length; ends after a number of failures.
     #[must_use]
     pub fn new(subject: Subject, operations: u32, most_failures: usize) -> Self {
         Self {
@@ -320,10 +320,10 @@ impl Enumeration {
     }
 }
 
-/// Plays one case; gives what it shows.
+/// Plays one case; returns what it shows.
 ///
 /// # Errors
-/// The promise that it breaks.
+/// The violation.
 pub fn play(case: &Case) -> Result<String, String> {
     let life = case.halt.subject.play(&case.halt)?;
     let end = life.end(case.kind, &case.ends);
@@ -387,7 +387,7 @@ fn sampled(open: &[usize], seed: u64) -> Vec<Vec<usize>> {
 #[derive(Debug)]
 struct Seen(Vec<Mutex<HashSet<u64>>>);
 
-/// So many locks, so that threads seldom meet.
+/// Enough locks that threads seldom meet.
 const SHARDS: usize = 64;
 
 impl Seen {

@@ -30,7 +30,7 @@ use crate::store;
 /// purges, time, faults, crashes and recoveries, checked against the model.
 ///
 /// # Panics
-/// When a promise of the contract is broken, with the steps that led to it.
+/// When the contract is violated, with the steps that led to it.
 pub fn operations(input: &[u8]) -> Tally {
     campaign::run_script(input).unwrap_or_else(|failure| panic!("{failure}"))
 }
@@ -38,7 +38,7 @@ pub fn operations(input: &[u8]) -> Tally {
 /// A life of a store with every choice read from the input, checked against a plain map.
 ///
 /// # Panics
-/// When a promise of the store is broken, with the steps that led to it.
+/// When an invariant of the store is violated, with the steps that led to it.
 pub fn store_operations(input: &[u8]) -> store::Tally {
     store::run_script(input).unwrap_or_else(|violation| panic!("{violation}"))
 }

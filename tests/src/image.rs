@@ -41,7 +41,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Makes and mounts one of so many bytes.
+    /// Creates and mounts an image of `len` bytes.
     ///
     /// # Errors
     /// Why this machine can't: tests skip then.

@@ -36,7 +36,7 @@ const TIMEOUT_NS: u64 = 60_000_000_000;
 
 /// In what the child is killed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Amid {
+pub enum During {
     /// Writing, syncing or naming a checkpoint.
     Checkpoint,
     /// Moving the low-water mark, removing segments and older checkpoints.
@@ -45,7 +45,7 @@ pub enum Amid {
     Reclaim,
 }
 
-impl Amid {
+impl During {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Checkpoint, Self::Purge, Self::Reclaim];
 
@@ -79,14 +79,14 @@ pub struct Killed {
     pub reclaimed: u64,
 }
 
-/// Kills so many children in a directory, each opening what the one before has left; `child`
+/// Kills children one after the other in a directory, each opening what the one before has left; `child`
 /// makes the command that runs [`child()`].
 ///
 /// # Errors
-/// The first promise that is broken; the directory is left as it is then.
+/// The first violation; the directory is left as it is then.
 pub fn run(
     dir: &Path,
-    amid: Amid,
+    during: During,
     kills: u64,
     seed: u64,
     child: impl Fn() -> Command,
@@ -96,9 +96,9 @@ pub fn run(
     let mut killed = Killed::default();
     let mut least = vec![0_u64; (CLIENTS * RECORDS) as usize];
     for kill in 0..kills {
-        let after = 1 + rng.below(if amid == Amid::Reclaim { 400 } else { 25 });
+        let after = 1 + rng.below(if during == During::Reclaim { 400 } else { 25 });
         let mut process = child()
-            .args([dir.as_os_str(), amid.name().as_ref()])
+            .args([dir.as_os_str(), during.name().as_ref()])
             .args([after.to_string(), rng.bits().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -126,7 +126,7 @@ pub fn run(
             }
             killed.acknowledged += word(0) & 1;
         }
-        let store = open(dir, amid, Arc::new(StdIo::new())).map_err(|error| text(&error))?;
+        let store = open(dir, during, Arc::new(StdIo::new())).map_err(|error| text(&error))?;
         killed.opened_from_checkpoints += u64::from(store.opened_from().checkpoint.is_some());
         if !store.opened_from().refused.is_empty() {
             return Err(format!("kill {kill}: {}", store.opened_from()));
@@ -135,7 +135,7 @@ pub fn run(
             let found = store.get(TokenId(slot + 1)).map_err(|error| text(&error))?;
             let (told, begun) = (acked[slot as usize], begun[slot as usize]);
             let Some(found) = found else {
-                if told > 0 && (amid != Amid::Reclaim || is_persistent(slot)) {
+                if told > 0 && (during != During::Reclaim || is_persistent(slot)) {
                     return Err(format!("kill {kill}: {slot} is gone, {told} was acknowledged"));
                 }
                 killed.reclaimed += u64::from(told > 0);
@@ -154,9 +154,9 @@ pub fn run(
     Ok(killed)
 }
 
-fn open(dir: &Path, amid: Amid, io: Arc<dyn Io>) -> Result<Store, bulla_engine::Error> {
+fn open(dir: &Path, during: During, io: Arc<dyn Io>) -> Result<Store, bulla_engine::Error> {
     let log = Options::new().io(io).segment_len(64 * 1024).ring_len(64 * 1024);
-    let quota = if amid == Amid::Reclaim {
+    let quota = if during == During::Reclaim {
         let max = u64::from(CLIENTS * RECORDS) / 2;
         Quota::new().max_records(max).on_exceed(OnExceed::Evict)
     } else {
@@ -189,13 +189,14 @@ fn number_of(token: &Token) -> u64 {
 /// # Errors
 /// What went wrong before it was killed.
 pub fn child(args: &[String]) -> Result<(), String> {
-    let [dir, amid, after, seed] = args else { return Err("four arguments".to_owned()) };
-    let amid = Amid::ALL.into_iter().find(|known| known.name() == amid).ok_or("amid what?")?;
+    let [dir, during, after, seed] = args else { return Err("four arguments".to_owned()) };
+    let during =
+        During::ALL.into_iter().find(|known| known.name() == during).ok_or("during what?")?;
     let number = |text: &String| text.parse::<u64>().map_err(|error| error.to_string());
     let (after, seed) = (number(after)?, number(seed)?);
-    let fuse = Arc::new(Fuse { amid, left: AtomicU64::new(u64::MAX) });
+    let fuse = Arc::new(Fuse { during, left: AtomicU64::new(u64::MAX) });
     let io = Arc::new(KillIo { io: StdIo::new(), fuse: Arc::clone(&fuse) });
-    let store = open(Path::new(dir), amid, io.clone()).map_err(|error| format!("{error:?}"))?;
+    let store = open(Path::new(dir), during, io.clone()).map_err(|error| format!("{error:?}"))?;
     // From now on: an open by itself is not what is looked at.
     fuse.left.store(after, Ordering::Relaxed);
     let pipe =
@@ -249,13 +250,13 @@ fn client_runs(store: &Store, mut pipe: &PipeFile, client: u32, seed: u64) {
 /// Ends the process when enough operations have come.
 #[derive(Debug)]
 struct Fuse {
-    amid: Amid,
+    during: During,
     left: AtomicU64,
 }
 
 impl Fuse {
     fn burn(&self, operation: &str, path: &Path) {
-        if self.amid.is_at(operation, path)
+        if self.during.is_at(operation, path)
             && self.left.load(Ordering::Relaxed) < u64::MAX
             && self.left.fetch_sub(1, Ordering::Relaxed) == 1
         {

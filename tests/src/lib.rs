@@ -2,7 +2,7 @@
 //!
 //! [`campaign::run`] plays one seed: a random workload on a simulated disk, crashes and
 //! faults at random steps, recoveries that crash themselves, and after each recovery
-//! every promise of the durability contract is checked. [`store::run`] does so for a store: against
+//! every rule of the durability contract is checked. [`store::run`] does so for a store: against
 //! a plain map, and against what its log says; [`reading::run`] for readers of a log. A failure
 //! names the command that plays its seed again.
 

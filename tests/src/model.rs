@@ -6,7 +6,7 @@ use std::path::Path;
 use bulla_recovery::{Range, Recovery, Report, Timeline};
 use bulla_wal::{Epoch, Error, Level, Log, Lsn, Options, Receipt, Seq};
 
-/// A promise of the contract that was broken: of a campaign the number that it has in
+/// A violation of the contract: of a campaign the number that it has in
 /// docs/INVARIANTS.md, and what was seen.
 pub(crate) type Violation = String;
 

@@ -15,9 +15,9 @@ const OUTCOMES: u64 = 16;
 /// Ends of the kill.
 const KILLS: u64 = 3;
 
-/// A log with entries that are durable and some that are not promised, killed.
+/// A log with entries that are durable and some below no durable mark, killed.
 fn killed_log(seed: u64) -> Result<(SimDisk, usize), String> {
-    // Devices promise whole sectors; CONTROL holds even where they don't.
+    // Devices guarantee whole sectors; CONTROL holds even where they don't.
     let config = SimConfig { shorn_sector_ppm: 900_000, ..SimConfig::default() };
     let disk = SimDisk::with_config(seed, config);
     let log = Log::create(Path::new(DIR), &small_options(&disk)).map_err(text)?;
@@ -73,7 +73,7 @@ pub fn every_pair_of_crashes() -> Result<(), String> {
     Ok(())
 }
 
-/// Gives whether the kill struck.
+/// Returns whether the kill struck.
 fn crashes_after_a_kill(
     base: &SimDisk,
     count: usize,
@@ -105,7 +105,7 @@ fn crashes_after_a_kill(
     Ok(true)
 }
 
-const GARBAGE: &[u8] = b"bytes that nobody promised";
+const GARBAGE: &[u8] = b"bytes below no durable mark";
 
 /// A log with garbage behind its last frame.
 fn torn_log() -> Result<(SimDisk, usize), String> {

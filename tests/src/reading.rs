@@ -59,7 +59,7 @@ impl Tally {
 /// Plays one seed.
 ///
 /// # Errors
-/// The first promise that is broken.
+/// The first violation.
 pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
     seeds::run::<World>(seed)
 }
@@ -71,7 +71,7 @@ pub(crate) struct World {
     /// What was appended and not lost, by number from 1 on.
     entries: Vec<(u16, Vec<u8>)>,
     receipts: Vec<Receipt>,
-    /// A durable reader has shown so many of them.
+    /// How many of them a durable reader has returned.
     durable: u64,
     followers: Vec<Follower>,
     faulty: bool,
@@ -379,7 +379,7 @@ impl World {
         }
     }
 
-    /// Reads on, and compares. Gives whether the end was reached.
+    /// Reads on, and compares. Returns whether the end was reached.
     fn follow(&mut self, index: usize, log: &Log, most: u64) -> Result<bool, Violation> {
         for _ in 0..most {
             let follower = &mut self.followers[index];
@@ -469,7 +469,7 @@ impl World {
 
     /// Once all is durable and the log says so, every reader gets everything.
     fn read_all(&mut self, log: &Log) -> Result<(), Violation> {
-        // A segment that is full has no room for the promise: then one more entry.
+        // A full segment has no room for the mark: then one more entry.
         if !(self.is_marked(log)? || self.is_marked(log)?) {
             return Err("I25: a log that idles does not say what is durable".to_owned());
         }

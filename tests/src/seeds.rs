@@ -36,7 +36,7 @@ pub(crate) trait World {
     /// Draws what to do, does it, and looks at what comes of it.
     ///
     /// # Errors
-    /// The first promise that is broken, behind the number of its invariant.
+    /// The first violation, behind the number of its invariant.
     fn play(&mut self) -> Result<(), Violation>;
 
     /// What it drew, what it did, and what came of it.
@@ -59,7 +59,7 @@ impl fmt::Display for Trace {
     }
 }
 
-/// A broken promise, with what led to it.
+/// A violation, with what led to it.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// Whose seed it is.
@@ -132,7 +132,7 @@ impl Campaign {
 /// Plays one seed.
 ///
 /// # Errors
-/// The first promise that is broken.
+/// The first violation.
 pub(crate) fn run<W: World>(seed: u64) -> Result<W::Tally, Box<Failure>> {
     let mut world = W::new(Rng::new(seed));
     let played = caught(|| world.play());
@@ -146,7 +146,7 @@ pub(crate) fn run<W: World>(seed: u64) -> Result<W::Tally, Box<Failure>> {
 /// let through.
 ///
 /// # Errors
-/// The first promise that is broken, with the steps that led to it.
+/// The first violation, with the steps that led to it.
 pub(crate) fn run_script<W: World>(script: &[u8]) -> Result<W::Tally, String> {
     let mut world = W::new(Rng::from_script(script));
     let played = world.play();
@@ -176,7 +176,7 @@ fn broken_by<W: World>(world: &mut W) -> Option<String> {
     Some(violation.split(':').next().unwrap_or_default().to_owned())
 }
 
-/// Plays; a panic is a broken promise like any other.
+/// Plays; a panic is a violation like any other.
 ///
 /// # Errors
 /// What is broken.
@@ -196,7 +196,7 @@ mod tests {
     use super::{Campaign, SimDisk, Trace, Violation, World, run, run_script, shrunk, trace_of};
     use crate::rng::Rng;
 
-    /// Draws ten numbers. Two in a row that are even break one promise, a 7 another.
+    /// Draws ten numbers. Two in a row that are even violate one invariant, a 7 another.
     struct Toy {
         rng: Rng,
         disk: SimDisk,

@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(shrink(&tape, in_order), [1, 0]);
     }
 
-    /// So many operations as are drawn first, of lengths that are drawn. Gives the longest two,
+    /// Draws the number of operations first, then their lengths. Returns the longest two,
     /// and how often it was drawn.
     fn operations(rng: &mut Rng) -> (u64, u64, usize) {
         let (mut longest, mut second, mut draws) = (0, 0, 1);

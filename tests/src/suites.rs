@@ -84,7 +84,7 @@ const ENUMERATION: &str = "enumeration::every_crash_of_every_two_operations_keep
 const STORE_ENUMERATION: &str =
     "enumeration::every_crash_of_every_two_operations_of_a_store_leaves_what_it_was";
 const STORE: &str = "store::store_is_what_its_log_says_under_crashes_and_quotas";
-const CAMPAIGN: &str = "simulation::every_promise_holds_under_crashes_and_faults";
+const CAMPAIGN: &str = "simulation::every_invariant_holds_under_crashes_and_faults";
 /// Seeds that are played before a slower suite is tried: most defects show in them.
 const FIRST_SEEDS: u64 = 300;
 /// Seeds of the campaign that are tried before a defect counts as missed by it.
@@ -96,7 +96,7 @@ const FIRST_STORE_SEEDS: u64 = 200;
 const STORE_SEEDS: u64 = 1_500;
 
 impl Suite {
-    /// Runs it; gives the first line of what it found, if anything.
+    /// Runs it; returns the first line of what it found, if anything.
     #[must_use]
     pub fn catch(&self) -> Option<String> {
         caught(self.run).err().map(|found| found.lines().next().unwrap_or_default().to_owned())

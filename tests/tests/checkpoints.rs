@@ -1,4 +1,4 @@
-//! Checkpoints amid changes, beside files of other histories, and on full disks.
+//! Checkpoints during changes, beside files of other histories, and on full disks.
 
 use bulla_tests::checkpoints;
 

@@ -3,7 +3,9 @@
 
 use bulla_engine::entries::{self, LogEntry, Mutation};
 use bulla_engine::{Axis, Space, TOKEN_LEN, Token, TokenError, TokenId};
-use bulla_storage::format::{Control, Cut, EpochStart, Header, LogId, LowWater, max_cuts};
+use bulla_storage::format::{
+    Control, EpochStart, Header, LogId, LowWater, Truncation, max_truncations,
+};
 use bulla_storage::frames::timeline::Timeline;
 use bulla_tests::times::at_ms;
 use bulla_wal::{Epoch, Error, Lsn, SegmentNumber, Seq};
@@ -19,12 +21,12 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     array
 }
 
-fn low_water((segment, lsn, seq): (u64, u64, u64), chain: u32, epoch: u32) -> LowWater {
+fn low_water((segment, lsn, seq): (u64, u64, u64), prev_crc: u32, epoch: u32) -> LowWater {
     LowWater {
         segment: SegmentNumber((segment % RANGE) | 1),
         lsn: Lsn(lsn % RANGE / 16384 * 16384),
         seq: Seq((seq % RANGE) | 1),
-        chain,
+        prev_crc,
         epoch: Epoch(epoch | 1),
         wall_ns: seq,
     }
@@ -97,7 +99,7 @@ quickcheck! {
     }
 
     fn control_is_decoded_as_it_was_encoded(
-        counter: u64, id: Vec<u8>, mark: (u64, u64, u64), chain: u32, epoch: u32, nonce: u64, sector: u8
+        counter: u64, id: Vec<u8>, mark: (u64, u64, u64), prev_crc: u32, epoch: u32, nonce: u64, sector: u8
     ) -> bool {
         let control = Control {
             counter: (counter % RANGE) | 1,
@@ -106,27 +108,27 @@ quickcheck! {
             epoch: Epoch(epoch | 1),
             nonce,
             compatible: 0,
-            low_water: low_water(mark, chain, epoch),
+            low_water: low_water(mark, prev_crc, epoch),
         };
         let bytes = control.encode();
         bytes.len() == control.sector as usize && Control::decode(&bytes) == Ok(control)
     }
 
     fn header_is_decoded_as_it_was_encoded_with_the_newest_cuts(
-        number: u64, epochs: (u32, u64, u64), base: u64, first_seq: u64, cuts: Vec<u32>
+        number: u64, epochs: (u32, u64, u64), base: u64, first_seq: u64, truncations: Vec<u32>
     ) -> bool {
         let (epoch, nonce, previous_nonce) = epochs;
-        let cuts: Vec<Cut> = (1..)
-            .zip(cuts)
-            .map(|(epoch, at)| Cut { epoch: Epoch(epoch), cut_at: Lsn(u64::from(at) * 512) })
+        let truncations: Vec<Truncation> = (1..)
+            .zip(truncations)
+            .map(|(epoch, at)| Truncation { epoch: Epoch(epoch), truncated_at: Lsn(u64::from(at) * 512) })
             .collect();
         let base = Lsn(base % RANGE / 512 * 512);
         let opening = EpochStart {
             base,
             first_seq: Seq((first_seq % RANGE) | 1),
-            supersedes_from: base,
-            cut_at: base,
-            cuts: cuts.clone(),
+            replaces_from: base,
+            truncated_at: base,
+            truncations: truncations.clone(),
         };
         let header = Header {
             log_id: LogId([3; 16]),
@@ -139,24 +141,24 @@ quickcheck! {
             epoch_start: Some(opening),
         };
         let Ok(decoded) = Header::decode(&header.encode()) else { return false };
-        let kept = decoded.epoch_start.as_ref().map(|opening| opening.cuts.clone());
-        let newest = cuts[cuts.len().saturating_sub(max_cuts(512))..].to_vec();
+        let kept = decoded.epoch_start.as_ref().map(|opening| opening.truncations.clone());
+        let newest = truncations[truncations.len().saturating_sub(max_truncations(512))..].to_vec();
         decoded.encode() == header.encode() && kept == Some(newest)
     }
 
     /// Against the definition: no later epoch cut at or below it, and nothing purged it.
     fn position_is_kept_as_the_cuts_of_later_epochs_say(
-        cuts: Vec<u8>, purged: u8, epoch: u8, lsn: u8
+        truncations: Vec<u8>, purged: u8, epoch: u8, lsn: u8
     ) -> bool {
         let mark = LowWater { lsn: Lsn(u64::from(purged)), ..LowWater::START };
         let mut timeline = Timeline::new(mark, []);
-        for (epoch, cut_at) in (2..).zip(&cuts) {
-            timeline.push(Epoch(epoch), Lsn(u64::from(*cut_at)));
+        for (epoch, truncated_at) in (2..).zip(&truncations) {
+            timeline.push(Epoch(epoch), Lsn(u64::from(*truncated_at)));
         }
         let (epoch, lsn) = (u32::from(epoch % 16) + 1, u64::from(lsn));
-        let later = (2..).zip(&cuts).filter(|(by, _)| *by > epoch);
-        let is_lost = later.clone().any(|(_, cut_at)| lsn >= u64::from(*cut_at));
-        let is_read_lost = later.clone().any(|(_, cut_at)| lsn > u64::from(*cut_at));
+        let later = (2..).zip(&truncations).filter(|(by, _)| *by > epoch);
+        let is_lost = later.clone().any(|(_, truncated_at)| lsn >= u64::from(*truncated_at));
+        let is_read_lost = later.clone().any(|(_, truncated_at)| lsn > u64::from(*truncated_at));
         let checked = match timeline.check(Epoch(epoch), Lsn(lsn)) {
             Ok(()) => !is_lost && lsn >= u64::from(purged),
             Err(Error::Purged { .. }) => lsn < u64::from(purged),

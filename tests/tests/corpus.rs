@@ -58,7 +58,7 @@ fn damaged_logs_are_refused_whole_or_opened_for_good() {
 }
 
 #[test]
-fn every_promise_holds_whatever_bytes_drive_the_log() {
+fn every_invariant_holds_whatever_bytes_drive_the_log() {
     let mut total = Tally::default();
     for tally in replay("operations", fuzzing::operations) {
         total.add(&tally);
@@ -137,7 +137,7 @@ fn store_is_what_its_log_says_whatever_bytes_drive_it() {
 }
 
 #[test]
-fn settings_are_refused_by_name_or_give_a_store_that_keeps_its_promises() {
+fn settings_are_refused_by_name_or_give_a_store_that_keeps_the_contract() {
     let seen = replay("settings", |input| {
         let settings = Settings::arbitrary_take_rest(Unstructured::new(input));
         fuzzing::settings(&settings.expect("no input is invalid"))

@@ -37,12 +37,12 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller's contract is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller's contract is passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -262,7 +262,7 @@ fn writers_side_by_side_allocate_nothing_in_an_append_and_next_to_nothing_in_a_w
                         let append = || Some(log.append_with(1, &[1; 64], Level::Strict).unwrap());
                         let appending = allocations(|| receipt = append());
                         let waiting = allocations(|| log.wait(receipt.unwrap()).unwrap());
-                        // Lists grow to what so many writers need, once.
+                        // Lists grow once, to what this number of writers needs.
                         if commit >= 20 {
                             in_appends.fetch_add(appending, Ordering::Relaxed);
                             in_waits.fetch_add(waiting, Ordering::Relaxed);

@@ -51,10 +51,10 @@ fn is_corruption<T>(result: &Result<T, bulla_recovery::Error>) -> bool {
 }
 
 #[test]
-fn write_that_is_lost_or_goes_astray_is_refused_once_a_later_frame_has_promised_it() {
+fn write_that_is_lost_or_goes_astray_is_refused_once_a_later_mark_covers_it() {
     for lie in [Lie::LostWrite, Lie::MisdirectedWrite] {
         for method in [Method::Direct, Method::Buffered] {
-            // The frame after the last one but one promises it.
+            // The last frame's durable mark covers it.
             for after in 0..u64::from(ENTRIES) - 1 {
                 let (disk, log) = written(lie, after, method);
                 assert!(disk.is_honest(), "the lie was told");
@@ -67,7 +67,7 @@ fn write_that_is_lost_or_goes_astray_is_refused_once_a_later_frame_has_promised_
 }
 
 #[test]
-fn lost_write_that_nothing_has_promised_looks_like_a_torn_tail() {
+fn lost_write_that_no_mark_covers_looks_like_a_torn_tail() {
     for method in [Method::Direct, Method::Buffered] {
         let last = u64::from(ENTRIES) - 1;
         let (disk, log) = written(Lie::LostWrite, last, method);
@@ -118,7 +118,7 @@ fn device_that_ignores_syncs_loses_acknowledged_entries_and_shows_no_wrong_ones(
             drop(log);
             match shown(&disk, method) {
                 Ok(entries) => lost += u64::from(entries < u64::from(ENTRIES)),
-                // A promise that survived tells.
+                // A durable mark that survived tells.
                 Err(Error::Corrupt(_)) => refused += 1,
                 Err(error) => panic!("seed {seed}: {error}"),
             }
@@ -174,7 +174,7 @@ fn store_options(disk: &SimDisk) -> StoreOptions {
     StoreOptions::new().log(log).checkpoint_close_bytes(None)
 }
 
-/// Puts, all durable, with a checkpoint after each of a few of them; gives what the store held
+/// Puts, all durable, with a checkpoint after each of a few of them; returns what the store held
 /// after each put.
 fn lived(disk: &SimDisk) -> Result<Vec<Map>, StoreError> {
     let store = Store::open(Path::new(DIR), &store_options(disk))?;

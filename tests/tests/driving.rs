@@ -58,14 +58,14 @@ impl Gate {
         self.change(|state| state.held.clear());
     }
 
-    /// Have so many operations begun, within the time?
+    /// Returns whether this many operations begin within the time.
     fn have_begun(&self, count: usize) -> bool {
         let state = self.state.lock().unwrap();
         let short_of = |state: &mut State| state.begun < count;
         !self.changed.wait_timeout_while(state, PATIENCE / 3, short_of).unwrap().1.timed_out()
     }
 
-    /// Begins an operation of `len` bytes, and waits until it may end; gives how many it takes.
+    /// Begins an operation of `len` bytes, and waits until it may end; returns how many it takes.
     fn pass(&self, len: usize) -> usize {
         let mut state = self.state.lock().unwrap();
         let number = state.begun;

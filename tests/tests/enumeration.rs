@@ -3,7 +3,7 @@
 
 use bulla_tests::enumeration::{Case, Enumeration, Subject};
 
-/// Goes through all workloads of up to so many operations, which must give at least so many
+/// Plays all workloads up to a length, which must reach at least a number of
 /// states, or it has missed what it is for.
 fn go_through(subject: Subject, operations: u32, fewest_states: u64) {
     let enumeration = Enumeration::new(subject, operations, 1);

@@ -126,7 +126,7 @@ struct Case {
     name: &'static str,
     quota: Quota,
     run: fn(&Store<Touchy>, &Batch<Touchy>),
-    /// So many steps it has: none is lost without being noticed.
+    /// How many steps it has: a lost one is noticed.
     steps: usize,
     /// It logs several changes, each of which is made or not.
     is_several: bool,
@@ -311,7 +311,7 @@ impl Case {
         Arc::new(store)
     }
 
-    /// Runs it with a panic at a step, and checks what is left; gives the steps.
+    /// Runs it with a panic at a step, and checks what is left; returns the steps.
     fn panic_at(&self, at: usize, before: &Contents, after: &Contents) {
         let what = format!("{} at {at}", self.name);
         let dir = temp_dir(&format!("{}-{at}", self.name));

@@ -41,7 +41,7 @@ fn idle(disk: &SimDisk, log: &Log) {
     let end = log.end();
     disk.advance(60_000_000);
     while log.step() {}
-    assert!(log.end() > end, "there is room for the promise");
+    assert!(log.end() > end, "there is room for the mark");
 }
 
 fn strict(log: &Log, payload: &[u8]) -> Lsn {
@@ -64,7 +64,7 @@ fn payload_of(seq: u64) -> Vec<u8> {
     vec![seq as u8; seq as usize * 37 % 900]
 }
 
-/// A log of three epochs and several segments, in which all is promised.
+/// A log of three epochs and several segments, all below the durable mark.
 fn some_log(disk: &SimDisk) -> Log {
     let mut seq = 0;
     for life in 0..3 {
@@ -328,7 +328,7 @@ fn every_start_gives_the_same_entries_as_a_whole_read() {
 }
 
 #[test]
-fn damage_of_what_was_promised_is_a_typed_corruption_and_never_an_end() {
+fn damage_below_a_durable_mark_is_a_typed_corruption_and_never_an_end() {
     let disk = SimDisk::new(8);
     let log = some_log(&disk);
     let durable = log.durable();
@@ -494,8 +494,8 @@ fn reader_that_lives_through_a_repair_diverges_when_it_is_past_the_cut() {
     let inspection = bulla_recovery::Inspection::read(Path::new(DIR), &options).unwrap();
     // Where the last segment begins: past the first reader, before the second.
     let live = inspection.segments().iter().filter_map(|segment| segment.live);
-    let cut_at = live.map(|(start, _)| start).next_back().unwrap();
-    bulla_recovery::repair(Path::new(DIR), &options, RepairPlan { cut_at }).unwrap();
+    let truncated_at = live.map(|(start, _)| start).next_back().unwrap();
+    bulla_recovery::repair(Path::new(DIR), &options, RepairPlan { truncated_at }).unwrap();
     let past = loop {
         match readers[1].next() {
             // It has read this before the repair.
@@ -507,7 +507,7 @@ fn reader_that_lives_through_a_repair_diverges_when_it_is_past_the_cut() {
     let mut count = 10;
     while let Some(entry) = readers[0].next().unwrap() {
         count += 1;
-        assert!(entry.lsn < cut_at);
+        assert!(entry.lsn < truncated_at);
     }
     let recovery = Recovery::run(Path::new(DIR), &options).unwrap();
     assert_eq!(recovery.report().entries, count);

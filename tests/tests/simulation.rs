@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bulla_tests::campaign::{self, Tally};
 
 #[test]
-fn every_promise_holds_under_crashes_and_faults() {
+fn every_invariant_holds_under_crashes_and_faults() {
     let seeds = std::env::var("BULLA_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
     let seeds = seeds.unwrap_or(10_000_u64);
     let next = AtomicU64::new(0);

@@ -290,16 +290,16 @@ fn dropped_log_is_closed_and_loses_nothing() {
 }
 
 #[test]
-fn idle_log_promises_what_is_durable() {
+fn idle_log_marks_what_is_durable() {
     let (dir, log, _) = wrapped("idle", small());
     let receipt = log.append_with(1, b"entry", Level::Strict).unwrap();
     log.wait(receipt).unwrap();
     let end = log.end();
-    eventually("the promise", || log.end() > end);
+    eventually("the idle mark", || log.end() > end);
     eventually("it is durable", || log.durable() > end);
     let durable_mark = log.end();
     thread::sleep(Duration::from_millis(120));
-    assert_eq!(log.end(), durable_mark, "a promise does not call for another");
+    assert_eq!(log.end(), durable_mark, "a mark does not call for another");
     drop(log);
     let recovery = Recovery::run(&dir.path().join("log"), &small()).unwrap();
     assert!(recovery.report().durable_lsn >= end);

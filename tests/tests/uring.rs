@@ -206,7 +206,7 @@ fn logs_of_both_backends_are_the_same_bytes() {
 struct ShortFile {
     file: Arc<dyn File>,
     pipe: Arc<OwnedFd>,
-    /// After so many looks at the descriptor it is the pipe's, once.
+    /// After this many reads of the descriptor it is the pipe's, once.
     looks: Arc<AtomicU64>,
 }
 

@@ -197,7 +197,7 @@ impl Log {
             }
             // Either others append, and their next frame holds the mark, or nobody does, and
             // the mark gets a frame of its own.
-            leader.core.request_promise();
+            leader.core.request_mark();
             leader.pump();
         }
         self.sync()?;

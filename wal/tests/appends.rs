@@ -70,7 +70,7 @@ fn payload_in_pieces_is_appended_as_if_it_were_joined() {
     let disk = SimDisk::new(1);
     let log = create(&disk);
     let mut expected = Vec::new();
-    // So many bytes that the ring wraps, within pieces of all lengths.
+    // Enough bytes that the ring wraps, inside pieces of every length.
     for round in 0..400_usize {
         let count = round % 40;
         let byte = |at: usize| u8::try_from((round + at) % 251).expect("below 251");

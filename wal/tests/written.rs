@@ -119,7 +119,7 @@ fn counters_say_what_was_done() {
         assert_eq!((stats.dsync_writes, stats.syncs), (dsync_writes, syncs), "{method:?}");
         assert_eq!((stats.group_size.count, stats.group_size.max), (5, 1));
         assert_eq!((stats.commit_latency_ns.count, stats.short_writes), (5, 0));
-        // A promise is a frame, and no group.
+        // A durable mark is a frame, and no group.
         log.persist_durable_mark(log.end()).unwrap();
         let stats = log.stats();
         assert_eq!((stats.frames, stats.group_size.count), (6, 5));

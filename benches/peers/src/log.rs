@@ -106,7 +106,7 @@ pub(crate) trait Writer {
         unsupported()
     }
 
-    /// Gives the log what the writer itself has kept back.
+    /// Returns the log what the writer itself has kept back.
     fn finish(&mut self) -> Result<()> {
         Ok(())
     }

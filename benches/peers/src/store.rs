@@ -30,10 +30,10 @@ pub(crate) trait Store: Sized {
     /// Everything put before is durable on return, if it ever is.
     fn sync(&mut self) -> Result<()>;
 
-    /// Gives the records with these ids to `visit`; one that is missing is an error.
+    /// Returns the records with these ids to `visit`; one that is missing is an error.
     fn get(&self, ids: impl Iterator<Item = u32>, visit: impl FnMut(&[u8])) -> Result<()>;
 
-    /// Gives every record to `visit`.
+    /// Returns every record to `visit`.
     fn scan(&self, visit: impl FnMut(&[u8])) -> Result<()>;
 
     /// Durable operations so far that don't pass through the C library's functions.

@@ -16,17 +16,17 @@ use crate::syncs;
 pub(crate) enum Kind {
     /// Appended by a call of its own; one sync at the end.
     Append,
-    /// Appended in batches of so many; one sync at the end.
+    /// Appended in batches of this size; one sync at the end.
     Batch(usize),
     /// Committed by a call that returns when it is durable.
     Strict,
-    /// Appended, with at most so many not yet known to be durable.
+    /// Appended, with at most this many not yet known to be durable.
     Outstanding(usize),
     /// Read back from a closed log: opened, verified and visited.
     Replay,
     /// Put into a store by a call of its own; one sync at the end.
     Put,
-    /// Put into a store in batches of so many; one sync at the end.
+    /// Put into a store in batches of this size; one sync at the end.
     PutBatch(usize),
     /// Got from a store, each once, in an order that jumps about.
     Get,
@@ -295,7 +295,7 @@ pub(crate) fn settle(dir: &Path) -> Result<()> {
     Ok(rustix::fs::syncfs(dir)?)
 }
 
-/// What one thread does inside the timing; gives the nanoseconds of each commit.
+/// What one thread does inside the timing; returns the nanoseconds of each commit.
 fn write_share<L: Log>(
     workload: &Workload,
     share: u64,

@@ -143,7 +143,7 @@ fn segments(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Reads and checksums all files, on so many threads; gives their bytes.
+/// Reads and checksums all files, on `threads` threads; returns their bytes.
 fn bare(files: &[PathBuf], threads: usize) -> Result<u64> {
     let one = |first: usize| -> Result<u64> {
         let (mut buffer, mut sum, mut crc) = (vec![0; BUFFER], 0, 0);

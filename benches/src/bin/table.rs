@@ -142,7 +142,7 @@ fn replay(dir: &Path, records: u32, speeds: &mut Speeds) -> Result<()> {
     if inspection.len() == records as usize { Ok(()) } else { Err("not all are there".into()) }
 }
 
-/// Touches memory for so many records, in huge pages where there are any.
+/// Touches memory for `records` records, in huge pages where there are any.
 fn touch(records: u32, speeds: &mut Speeds) -> Result<()> {
     let start = Instant::now();
     let mut memory = MmapMut::map_anon(records as usize * size_of::<Token>())?;

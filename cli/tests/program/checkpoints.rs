@@ -15,7 +15,7 @@ use crate::common::{
 const ROWS: usize = 500;
 const SMALL: &str = "--segment-size 64KiB --ring-size 64KiB";
 
-/// Loads so many rows of the sample; the same tokens again if they are there.
+/// Loads the first rows of the sample; the same tokens again if they are there.
 fn load(dir: &Dir, store: &Path, rows: usize) {
     let file = few_flights(dir, rows);
     let mut command = bulla();
@@ -30,7 +30,7 @@ fn checkpoint(store: &Path) -> Value {
     taken
 }
 
-/// A store of [`ROWS`] tokens with so many checkpoints, and changes after each.
+/// A store of [`ROWS`] tokens with some checkpoints, and changes after each.
 fn store(dir: &Dir, checkpoints: u64) -> PathBuf {
     let store = dir.join("store");
     load(dir, &store, ROWS);

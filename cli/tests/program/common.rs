@@ -54,7 +54,7 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
-/// Runs a command line that prints one JSON document; gives it and the exit code.
+/// Runs a command line that prints one JSON document; returns it and the exit code.
 pub(crate) fn json(line: &str, dir: &Path) -> (Value, i32) {
     let output = run(&format!("{line} --format json"), dir);
     let value = serde_json::from_slice(&output.stdout)
@@ -62,7 +62,7 @@ pub(crate) fn json(line: &str, dir: &Path) -> (Value, i32) {
     (value, code(&output))
 }
 
-/// Appends lines; gives what was printed.
+/// Appends lines; returns what was printed.
 pub(crate) fn append(dir: &Path, level: &str, lines: &str) -> String {
     let mut child = bulla()
         .args(["append", "--level", level, "--segment-size", "1MiB"])

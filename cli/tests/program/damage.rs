@@ -7,7 +7,7 @@ use crate::common::{Dir, append, code, image, json, run, segment_file, stderr, s
 
 const SECTOR: u64 = 4096;
 
-/// A closed log of a few frames in segment 1; gives its path and the end of its frames.
+/// A closed log of a few frames in segment 1; returns its path and the end of its frames.
 fn log(dir: &Dir) -> (PathBuf, u64) {
     let log = dir.join("log");
     for _ in 0..3 {
@@ -60,7 +60,7 @@ fn garbage_behind_the_end_is_a_torn_tail_and_replay_cuts_it() {
 }
 
 #[test]
-fn truncated_tail_is_torn_or_clean_but_never_less_than_was_promised() {
+fn truncated_tail_is_torn_or_clean_but_never_less_than_was_acknowledged() {
     let dir = Dir::new("truncated");
     let (log, end) = log(&dir);
     let (file, offset) = end_of(&log);

@@ -167,7 +167,7 @@ fn readers_go_on_through_killed_writers_without_a_hole_or_a_duplicate() {
             writer.child.kill().expect("killed");
             let _ = writer.child.wait();
         }
-        // Nothing more is promised now: the next opening promises all that it keeps.
+        // Nothing more is marked durable now: the next open marks all that it keeps.
         append(&log, "strict", "at last\n");
         for (reader, mut read) in readers.iter_mut().zip(read) {
             while read < number {

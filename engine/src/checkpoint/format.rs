@@ -43,7 +43,7 @@ pub(crate) const MAX_SLAB_LEN: usize = slab_len(SLAB_RECORDS, true);
 
 const MAGIC: [u8; 8] = *b"BULLACKP";
 /// Bytes that the CRC of the header does not cover: magic number and CRC.
-const UNCOVERED: usize = 12;
+const CRC_START: usize = 12;
 /// The anchor is at the start of the first segment of its epoch.
 const AT_OPENING: u32 = 1;
 /// The slab has a time for each of its records.
@@ -126,8 +126,8 @@ struct Header {
     at_seq: U64,
     at_wall_ns: U64,
     at_last: U64,
-    at_chain: U32,
-    segment_chain: U32,
+    at_prev_crc: U32,
+    segment_prev_crc: U32,
     segment: U64,
     segment_lsn: U64,
     segment_seq: U64,
@@ -217,8 +217,8 @@ impl Head {
             at_seq: at.seq.0.into(),
             at_wall_ns: at.wall_ns.into(),
             at_last: last.unwrap_or_default().0.into(),
-            at_chain: at.chain.into(),
-            segment_chain: segment.chain.into(),
+            at_prev_crc: at.prev_crc.into(),
+            segment_prev_crc: segment.prev_crc.into(),
             segment: segment.segment.0.into(),
             segment_lsn: segment.lsn.0.into(),
             segment_seq: segment.seq.0.into(),
@@ -232,7 +232,7 @@ impl Head {
             reserved: [0; 16],
         };
         let mut hasher = crc32fast::Hasher::new();
-        let (_, covered) = header.as_bytes().split_at(UNCOVERED);
+        let (_, covered) = header.as_bytes().split_at(CRC_START);
         hasher.update(covered);
         hasher.update(&[0; BLOCK - size_of::<Header>()]);
         header.crc = hasher.finalize().into();
@@ -250,7 +250,7 @@ impl Head {
         if header.magic != MAGIC {
             return Err(CheckpointDamage::Magic);
         }
-        let (_, covered) = block.split_at(UNCOVERED);
+        let (_, covered) = block.split_at(CRC_START);
         if crc32fast::hash(covered) != header.crc.get() {
             return Err(CheckpointDamage::HeaderCrc);
         }
@@ -305,14 +305,14 @@ impl Header {
                     segment: SegmentNumber(self.segment.get()),
                     lsn: Lsn(self.segment_lsn.get()),
                     seq: Seq(self.segment_seq.get()),
-                    chain: self.segment_chain.get(),
+                    prev_crc: self.segment_prev_crc.get(),
                     epoch,
                     wall_ns: self.segment_wall_ns.get(),
                 },
                 at: Cursor {
                     lsn: Lsn(self.at_lsn.get()),
                     seq: Seq(self.at_seq.get()),
-                    chain: self.at_chain.get(),
+                    prev_crc: self.at_prev_crc.get(),
                     wall_ns: self.at_wall_ns.get(),
                 },
                 last: (!at_opening).then_some(Lsn(self.at_last.get())),

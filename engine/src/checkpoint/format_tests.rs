@@ -49,11 +49,12 @@ fn anchor(last: Option<Lsn>) -> Anchor {
         segment: SegmentNumber(4),
         lsn: Lsn(512 * 10),
         seq: Seq(100),
-        chain: 0x0102_0304,
+        prev_crc: 0x0102_0304,
         epoch: Epoch(3),
         wall_ns: WALL_NS - 2_000,
     };
-    let at = Cursor { lsn: Lsn(512 * 30), seq: Seq(222), chain: 0xDEAD_BEEF, wall_ns: WALL_NS - 1 };
+    let at =
+        Cursor { lsn: Lsn(512 * 30), seq: Seq(222), prev_crc: 0xDEAD_BEEF, wall_ns: WALL_NS - 1 };
     let at = if last.is_some() { at } else { Cursor::from(&segment) };
     Anchor {
         log_id: LogId(*b"0123456789abcdef"),

@@ -42,7 +42,7 @@ pub enum Step {
     /// Writers were told that a snapshot is being taken.
     Announced,
     /// The log was cut.
-    Cut,
+    Truncation,
     /// A snapshot was removed from the live ones.
     Ended,
     /// A snapshot expired, to free its pages.
@@ -69,7 +69,7 @@ impl Step {
         Self::Chosen,
         Self::DueForgotten,
         Self::Announced,
-        Self::Cut,
+        Self::Truncation,
         Self::Ended,
         Self::Expired,
     ];

@@ -61,7 +61,7 @@ impl<P> Views<P> {
         self.newest.store(UNKNOWN, Ordering::Relaxed);
         pass(Step::Announced);
         let view = Arc::new(View::new(cut()));
-        pass(Step::Cut);
+        pass(Step::Truncation);
         changing.live.push(Arc::clone(&view));
         Some(view)
     }

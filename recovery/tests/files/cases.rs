@@ -135,7 +135,7 @@ fn wrong_segments() -> Vec<(&'static str, SimDisk)> {
             "segment_opening_out_of_log",
             with_header(&three, 1, |header| {
                 epoch_start(header, |o| {
-                    (o.base, o.supersedes_from, o.cut_at) = (Lsn(512), Lsn(512), Lsn(512));
+                    (o.base, o.replaces_from, o.truncated_at) = (Lsn(512), Lsn(512), Lsn(512));
                 });
             }),
         ),

@@ -1,4 +1,4 @@
-//! Crashes inside recovery, at every step, three deep: what was durable is always
+//! Crashes inside recovery, at every step, nested three times: what was durable is always
 //! there, what was shown stays shown, and the next open succeeds.
 
 use std::ops::ControlFlow;
@@ -11,7 +11,7 @@ use bulla_wal::Log;
 
 use super::image::{DIR, Image, options, segment};
 
-/// Promised frames, a re-homed tail, a torn frame behind it, a spare, a dead segment
+/// Frames below the durable mark, a rewritten tail, a torn frame behind it, a spare, a dead segment
 /// and a leftover.
 fn torn() -> (Image, SimDisk) {
     let mut image = Image::new(512);
@@ -25,7 +25,7 @@ fn torn() -> (Image, SimDisk) {
 }
 
 /// Entries that must be there, and the most that may be.
-const PROMISED: u64 = 5;
+const MARKED: u64 = 5;
 const READABLE: u64 = 9;
 
 fn replayed(image: &Image, recovery: &Recovery) -> u64 {
@@ -61,7 +61,7 @@ fn crash_everywhere(
                 Ok(recovery) if !victim.is_crashed() => {
                     victim.disarm();
                     let entries = replayed(image, &recovery);
-                    assert!((PROMISED.max(shown)..=READABLE).contains(&entries));
+                    assert!((MARKED.max(shown)..=READABLE).contains(&entries));
                     now_shown = entries;
                     victim.power_loss();
                     true
@@ -90,7 +90,7 @@ fn check_survivors(image: &Image, disk: &SimDisk, shown: u64, context: &str) {
     let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
     let report = inspection.report();
     assert!(!matches!(report.status, Status::Corrupt(_)), "{context}: {report:#?}");
-    assert!((PROMISED.max(shown)..=READABLE).contains(&report.entries), "{context}: {report:#?}");
+    assert!((MARKED.max(shown)..=READABLE).contains(&report.entries), "{context}: {report:#?}");
     let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
     let entries = replayed(image, &recovery);
     assert_eq!(entries, report.entries, "{context}");

@@ -42,7 +42,7 @@ struct Expected {
 }
 
 /// The rule, from the layout: X is the first frame that is not whole, D the highest
-/// promise of the newest epoch that can still be read.
+/// durable mark of the newest epoch that can still be read.
 fn expect(image: &Image, left: impl Fn(&At) -> Left, junk: bool) -> Expected {
     let in_order: Vec<&At> =
         image.frames.iter().filter(|at| at.kind != FrameKind::SegmentEnd).collect();
@@ -59,7 +59,7 @@ fn expect(image: &Image, left: impl Fn(&At) -> Left, junk: bool) -> Expected {
         .clone()
         .filter(|at| matches!(left(at), Left::Whole | Left::Header))
         .map(|at| at.durable_lsn)
-        .chain(epoch_start.map(|epoch_start| epoch_start.cut_at))
+        .chain(epoch_start.map(|epoch_start| epoch_start.truncated_at))
         .max()
         .expect("an opening");
     let something = newest
@@ -92,7 +92,7 @@ fn place_of(image: &Image, missing: &At, left: &impl Fn(&At) -> Left) -> (u64, O
     (missing.segment - 1, frames.map(At::end).max().or(Some(sector)))
 }
 
-/// One epoch; two rotations, one with and one without a seal; a promised beginning of
+/// One epoch; two rotations, one with and one without a seal; a durable beginning of
 /// the third segment, and a tail that nobody vouches for.
 fn one_epoch(sector: u32) -> Image {
     let mut image = Image::new(sector);
@@ -127,7 +127,7 @@ fn closed(sector: u32) -> Image {
     image
 }
 
-/// Idle at last: its end is a promise, for which nothing vouches.
+/// Idle at last: its end is a durable mark that nothing proves.
 fn idle(sector: u32) -> Image {
     let mut image = Image::new(sector);
     image.frame(&[10]).seal().rotate().frame(&[300]).durable_lsn();
@@ -238,7 +238,7 @@ fn recover(context: &str, image: &Image, disk: &SimDisk, expected: Expected) {
 fn flip_expectation(image: &Image, number: u64, offset: u64) -> Expected {
     let whole = expect(image, |_| Left::Whole, false);
     if offset < u64::from(image.sector) {
-        // The frames of the segments before it, as far as none supersedes them.
+        // The frames of the segments before it, as far as none replaces them.
         let at = image.frames.iter().find(|at| at.segment >= number);
         let entries =
             image.frames.iter().filter(|at| at.segment < number).map(|at| at.entries).sum();

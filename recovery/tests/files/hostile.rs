@@ -200,7 +200,7 @@ fn stale_segment_of_an_older_epoch_is_refused() {
     let disk = image.disk();
     disk.write_file(segment(4), &old);
     assert_eq!(refused(&disk), CorruptionKind::SegmentNumber);
-    // An old copy of a trimmed segment: what it holds is superseded, and is ignored.
+    // An old copy of a trimmed segment: what it holds is replaced, and is ignored.
     let disk = image.disk();
     disk.write_file(segment(3), &old);
     let report = inspect(&disk).expect("inspect").report().clone();
@@ -265,15 +265,15 @@ fn epoch_that_does_not_go_on_where_the_log_ends_is_refused() {
     bytes[..512].copy_from_slice(&header.encode());
     disk.write_file(segment(4), &bytes);
     assert_eq!(refused(&disk), CorruptionKind::EpochStart);
-    // Its first frame, which nothing promised, is none when it continues another one.
-    change_last_header(&mut image, |frame| frame.chain ^= 1);
+    // Its first frame, below no durable mark, is none when it continues another one.
+    change_last_header(&mut image, |frame| frame.prev_crc ^= 1);
     let report = inspect(&image.disk()).expect("inspect").report().clone();
     assert_eq!((report.status, report.last_lsn), (Status::TornTail, end));
     let damaged = report.evidence.into_iter().find_map(|evidence| match evidence {
         Evidence::Damaged { segment, offset, damage, .. } => Some((segment.0, offset, damage)),
         _ => None,
     });
-    assert_eq!(damaged, Some((4, 512, FrameDamage::Chain)));
+    assert_eq!(damaged, Some((4, 512, FrameDamage::PrevCrc)));
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn damaged_seal_is_told_and_ignored_when_its_segment_has_a_successor() {
     bytes.truncate(seal.offset as usize);
     disk.write_file(segment(1), &bytes);
     assert_eq!(ignored(&disk), []);
-    // Nor is what a later epoch supersedes.
+    // Nor is what a later epoch replaces.
     let whole = image.files.clone();
     image.reopen(image.frames[2].lsn);
     image.files.extend(whole);
@@ -332,7 +332,7 @@ fn time_of_the_log_is_its_latest_though_a_seal_was_written_after_later_frames() 
 }
 
 #[test]
-fn opening_of_another_log_supersedes_nothing() {
+fn epoch_start_of_another_log_replaces_nothing() {
     let image = three();
     let mut other = three();
     other.log_id.0[0] ^= 1;
@@ -358,11 +358,11 @@ fn newest_epoch_of_another_life_is_refused() {
 }
 
 #[test]
-fn epoch_that_goes_back_before_another_supersedes_what_that_one_kept() {
+fn epoch_that_goes_back_before_another_replaces_what_that_one_kept() {
     let mut image = three();
     let (high, low) = (image.frames[4].lsn, image.frames[1].lsn);
     let untrimmed = image.files.clone();
-    // The second opens as a recovery does, the third as a repair that cuts below it; a crash
+    // The second opens as a recovery does, the third as a repair that truncations below it; a crash
     // has kept both from trimming the first one's segments.
     image.reopen(high).frame(&[60]).sync();
     image.reopen(low).frame(&[61]).sync();
@@ -404,7 +404,7 @@ fn log_image_inside_a_payload_is_only_a_payload() {
 }
 
 #[test]
-fn header_forged_inside_a_torn_payload_promises_nothing() {
+fn header_forged_inside_a_torn_payload_proves_nothing() {
     // Only in its place does a header count, CRC or not.
     let mut image = Image::new(512);
     image.frame(&[10]).sync().frame(&[1500]).frame(&[20]);
@@ -423,7 +423,7 @@ fn header_forged_inside_a_torn_payload_promises_nothing() {
 fn frame_that_does_not_continue_the_one_before_is_none() {
     let changes: [fn(&mut Frame); 4] = [
         |frame| frame.first_seq.0 += 1,
-        |frame| frame.chain ^= 1,
+        |frame| frame.prev_crc ^= 1,
         |frame| frame.lsn.0 += 512,
         |frame| frame.epoch.0 += 1,
     ];
@@ -437,7 +437,7 @@ fn frame_that_does_not_continue_the_one_before_is_none() {
     type Change = fn(&mut Frame);
     let continues: [(Change, FrameDamage); 2] = [
         (|frame| frame.first_seq.0 += 1, FrameDamage::Seq),
-        (|frame| frame.chain ^= 1, FrameDamage::Chain),
+        (|frame| frame.prev_crc ^= 1, FrameDamage::PrevCrc),
     ];
     for (change, damage) in continues {
         let mut image = Image::new(512);
@@ -453,7 +453,7 @@ fn frame_that_does_not_continue_the_one_before_is_none() {
 }
 
 #[test]
-fn promise_behind_the_end_makes_lost_frames_a_corruption() {
+fn durable_mark_behind_the_end_makes_lost_frames_a_corruption() {
     let mut image = Image::new(512);
     image.frame(&[10]).frame(&[20]).frame(&[600]).sync().frame(&[30]).frame(&[40]);
     let lost = image.frames[1];
@@ -467,14 +467,14 @@ fn promise_behind_the_end_makes_lost_frames_a_corruption() {
     assert_eq!(corruption.durable, Some(image.durable));
     assert_eq!(corruption.kind, CorruptionKind::Frame(FrameDamage::BodyCrc));
     let proof = |disk: &SimDisk| match inspect(disk).expect("inspect").report().evidence[0] {
-        Evidence::Promise { proof: Proof::Frame { lsn, torn, .. }, .. } => (lsn, torn),
+        Evidence::DurableMark { proof: Proof::Frame { lsn, torn, .. }, .. } => (lsn, torn),
         ref other => panic!("{other:?}"),
     };
-    // The first frame that promised it is behind the end only in the damaged log.
+    // The first frame whose durable mark covers it is behind the end only in the damaged log.
     let marked_by = image.frames[3].lsn;
     assert_eq!(proof(&disk), (marked_by, true));
     assert_eq!(proof(&image.disk()), (marked_by, false));
-    // The same without the promise: the disk may have persisted a later block first.
+    // The same without the mark: the disk may have persisted a later block first.
     let mut image = Image::new(512);
     image.frame(&[10]).frame(&[20]).frame(&[600]).frame(&[30]);
     let disk = image.disk();
@@ -550,12 +550,12 @@ fn copied_directory_opens() {
 fn extreme_positions_do_not_overflow() {
     let mut image = three();
     image.reopen(image.frames[3].lsn).frame(&[60]);
-    for (base, cut_at) in [(u64::MAX - 511, u64::MAX - 511), (512, u64::MAX - 511)] {
+    for (base, truncated_at) in [(u64::MAX - 511, u64::MAX - 511), (512, u64::MAX - 511)] {
         let mut header = image.headers[&4].clone();
         let epoch_start = header.epoch_start.as_mut().expect("an opening");
         epoch_start.base = Lsn(base);
-        epoch_start.supersedes_from = Lsn(base);
-        epoch_start.cut_at = Lsn(cut_at);
+        epoch_start.replaces_from = Lsn(base);
+        epoch_start.truncated_at = Lsn(truncated_at);
         let disk = image.disk();
         let mut bytes = image.files[&4].clone();
         bytes[..512].copy_from_slice(&header.encode());

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use bulla_storage::files::dir;
 use bulla_storage::format::{
-    CONTROL_LEN, Control, Cut, ENTRY_ALIGN, EpochStart, FRAME_HEADER_LEN, Frame, FrameKind, Header,
-    LogId, LowWater, align_up,
+    CONTROL_LEN, Control, ENTRY_ALIGN, EpochStart, FRAME_HEADER_LEN, Frame, FrameKind, Header,
+    LogId, LowWater, Truncation, align_up,
 };
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{Epoch, Lsn, Options, SegmentNumber, Seq};
@@ -55,8 +55,8 @@ pub(crate) struct Image {
     pub(crate) payloads: BTreeMap<u64, Vec<u8>>,
     pub(crate) lsn: Lsn,
     pub(crate) seq: Seq,
-    pub(crate) chain: u32,
-    /// Promised by frames from now on.
+    pub(crate) prev_crc: u32,
+    /// The durable mark of frames from now on.
     pub(crate) durable: Lsn,
     pub(crate) epoch: u32,
     segment: u64,
@@ -83,7 +83,7 @@ impl Image {
             payloads: BTreeMap::new(),
             lsn: Lsn(0),
             seq: Seq(1),
-            chain: 0,
+            prev_crc: 0,
             durable: Lsn(0),
             epoch: 1,
             segment: 0,
@@ -93,9 +93,9 @@ impl Image {
         image.add_segment(Some(EpochStart {
             base: Lsn(0),
             first_seq: Seq(1),
-            supersedes_from: Lsn(0),
-            cut_at: Lsn(0),
-            cuts: Vec::new(),
+            replaces_from: Lsn(0),
+            truncated_at: Lsn(0),
+            truncations: Vec::new(),
         }));
         image
     }
@@ -156,10 +156,10 @@ impl Image {
         self.put(FrameKind::Data, lens)
     }
 
-    /// An idle promise.
+    /// An idle mark.
     pub(crate) fn durable_lsn(&mut self) -> &mut Self {
         self.durable = self.lsn;
-        self.put(FrameKind::Promise, &[])
+        self.put(FrameKind::DurableMark, &[])
     }
 
     /// The seal of a closed log.
@@ -185,7 +185,7 @@ impl Image {
             bytes.truncate(keep.unwrap_or(u64::from(self.sector)) as usize);
         }
         let first = tail.first().map(|at| old.decode(at));
-        self.chain = first.map_or(old.chain, |first| first.chain);
+        self.prev_crc = first.map_or(old.prev_crc, |first| first.prev_crc);
         self.seq = first.map_or(old.seq, |first| first.first_seq);
         self.lsn = durable;
         self.durable = durable;
@@ -193,16 +193,16 @@ impl Image {
         self.add_segment(Some(EpochStart {
             base: durable,
             first_seq: self.seq,
-            supersedes_from: durable,
-            cut_at: x,
-            cuts: Vec::<Cut>::new(),
+            replaces_from: durable,
+            truncated_at: x,
+            truncations: Vec::<Truncation>::new(),
         }));
         for at in tail {
             let frame = old.decode(&at);
             let body =
                 &old.files[&at.segment][(at.offset + FRAME_HEADER_LEN) as usize..at.end() as usize];
             let kind =
-                if at.kind == FrameKind::CleanShutdown { FrameKind::Promise } else { at.kind };
+                if at.kind == FrameKind::CleanShutdown { FrameKind::DurableMark } else { at.kind };
             self.write(kind, body, frame.body_len, frame.entry_count);
         }
         self.durable = x;
@@ -246,7 +246,7 @@ impl Image {
             entry_count,
             epoch: Epoch(self.epoch),
             wall_ns: self.wall_ns,
-            chain: self.chain,
+            prev_crc: self.prev_crc,
         };
         let (header, crc) = frame.encode(seed);
         let offset = u64::from(self.sector) + self.lsn.distance_from(self.base);
@@ -269,7 +269,7 @@ impl Image {
         self.lsn = at.lsn_end();
         self.seq = Seq(self.seq.0 + u64::from(entry_count));
         if !kind.is_seal() {
-            self.chain = crc;
+            self.prev_crc = crc;
         }
     }
 

@@ -71,7 +71,7 @@ fn bytes_behind_the_end_are_torn_also_in_a_spare() {
 }
 
 #[test]
-fn bytes_that_a_later_epoch_supersedes_are_dead() {
+fn bytes_that_a_later_epoch_replaces_are_dead() {
     let old = image();
     let mut image = old.clone();
     image.reopen(old.frames[4].lsn).frame(&[60]);
@@ -126,5 +126,5 @@ fn each_segment_says_what_became_of_it() {
     let mut image = Image::new(512);
     image.frame(&[10]).seal().rotate().frame(&[20]);
     image.reopen(image.frames[2].lsn).frame(&[30]);
-    assert_eq!(states(&image), ["live", "superseded", "live"]);
+    assert_eq!(states(&image), ["live", "replaced", "live"]);
 }

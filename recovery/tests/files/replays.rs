@@ -36,7 +36,7 @@ fn every_range_gives_exactly_its_entries() {
     assert_eq!(all.len(), image.payloads.len());
     let bytes: usize = image.payloads.values().map(Vec::len).sum();
     assert_eq!((stats.entries, stats.payload_bytes), (all.len() as u64, bytes as u64));
-    // Those with entries: no seal, no promise.
+    // Those with entries: no SegmentEnd, no mark.
     assert_eq!((stats.frames, stats.stopped), (5, false));
     assert_eq!(inspection.report().last_entry, all.last().map(|(lsn, seq, _)| (*lsn, *seq)));
     let (first, last) = (all[0].2, image.wall_ns());
@@ -155,7 +155,7 @@ fn nothing_is_given_from_behind_damage() {
     assert!(refused > 0);
 }
 
-/// A recovery copies what no promise covers into a new epoch, and cuts it off where it was.
+/// A recovery copies what no durable mark covers into a new epoch, and cuts it off where it was.
 #[test]
 fn log_that_is_opened_while_it_is_replayed_has_changed_and_is_not_corrupt() {
     let mut image = Image::new(512);
@@ -187,11 +187,11 @@ fn log_that_is_opened_while_it_is_replayed_has_changed_and_is_not_corrupt() {
 }
 
 #[test]
-fn damaged_body_that_nothing_promised_is_the_end_in_one_pass() {
+fn damaged_body_that_no_mark_covers_is_the_end_in_one_pass() {
     let image = image();
     let mut short = Image::new(512);
     short.frame(&[10]).frame(&[20]);
-    // The last frames of both, and the one before the idle promise, which covers it.
+    // The last frames of both, and the one before the idle mark, which covers it.
     for (image, index, entries) in [(&image, 7, Some(7)), (&short, 1, Some(1)), (&image, 5, None)] {
         let frame = image.frames[index];
         let disk = image.disk();
@@ -202,7 +202,7 @@ fn damaged_body_that_nothing_promised_is_the_end_in_one_pass() {
 }
 
 #[test]
-fn bodies_that_are_promised_are_read_once_in_one_pass() {
+fn bodies_below_a_durable_mark_are_read_once_in_one_pass() {
     let mut image = Image::new(512);
     image.files.get_mut(&1).expect("a segment").resize(4 << 20, 0);
     for _ in 0..6 {
@@ -243,7 +243,7 @@ fn purged_positions_are_told() {
     image.low_water.segment = bulla_storage::SegmentNumber(2);
     image.low_water.lsn = first.lsn;
     image.low_water.seq = frame.first_seq;
-    image.low_water.chain = frame.chain;
+    image.low_water.prev_crc = frame.prev_crc;
     for removed in [true, false] {
         let disk = image.disk();
         if removed {

@@ -29,7 +29,7 @@ pub enum Mutant {
     /// The rest of a short write is written to where the first bytes are.
     ShortWriteStaysPut,
     /// Every frame chains to the last frame before the open.
-    ChainStandsStill,
+    PrevCrcStandsStill,
     /// Offsets in a new segment are counted from the log's beginning.
     RotationKeepsBase,
     /// A spare skips a number.
@@ -98,9 +98,9 @@ pub enum Mutant {
     /// The last frame that a recovery keeps is not copied.
     TailRewriteDropsLastFrame,
     /// Copied frames do not chain to one another.
-    TailRewriteForgetsChain,
+    TailRewriteForgetsPrevCrc,
     /// A new epoch's truncation point is the end of what it took over.
-    SupersedesFromEnd,
+    ReplacesFromEnd,
     /// A recovered log continues at the durable end, over what it took over.
     PositionsReused,
     /// A recovered log assigns the numbers of what it took over again.
@@ -180,7 +180,7 @@ impl Mutant {
         Self::MarkAheadOfDurable,
         Self::SyncOfWrongSegment,
         Self::ShortWriteStaysPut,
-        Self::ChainStandsStill,
+        Self::PrevCrcStandsStill,
         Self::RotationKeepsBase,
         Self::SpareSkipsNumber,
         Self::SpareForgetsPredecessor,
@@ -214,8 +214,8 @@ impl Mutant {
         Self::EpochStartMarksNothing,
         Self::StaleEpochAccepted,
         Self::TailRewriteDropsLastFrame,
-        Self::TailRewriteForgetsChain,
-        Self::SupersedesFromEnd,
+        Self::TailRewriteForgetsPrevCrc,
+        Self::ReplacesFromEnd,
         Self::PositionsReused,
         Self::NumbersReused,
         Self::EpochNotRaised,

@@ -46,7 +46,7 @@ pub struct Recovered {
     /// The number of the next entry.
     pub next_seq: Seq,
     /// Header CRC of the last non-seal frame; 0 when there is none.
-    pub chain: u32,
+    pub prev_crc: u32,
     /// Wall time of the last frame, in ns since 1970.
     pub wall_ns: u64,
     /// The live segments in order; the last is the epoch-start segment.
@@ -125,9 +125,9 @@ pub fn begin(
         epoch_start: Some(EpochStart {
             base: Lsn(0),
             first_seq: Seq(1),
-            supersedes_from: Lsn(0),
-            cut_at: Lsn(0),
-            cuts: Vec::new(),
+            replaces_from: Lsn(0),
+            truncated_at: Lsn(0),
+            truncations: Vec::new(),
         }),
     };
     let new = NewSegment {
@@ -148,7 +148,7 @@ pub fn begin(
         file,
         next_lsn: Lsn(0),
         next_seq: Seq(1),
-        chain: 0,
+        prev_crc: 0,
         wall_ns: header.wall_ns,
         live: vec![LiveSegment { start: LowWater::START }],
         header,

@@ -5,7 +5,7 @@ use std::mem::size_of;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::crc::{UNCOVERED, covered_sector, padded, sector_crc};
+use super::crc::{CRC_START, covered_sector, padded, sector_crc};
 use super::layout::{Structure, structure};
 use super::{
     FormatError, KNOWN_INCOMPATIBLE, LogId, MAX_START, SLOT_STRIDE, VERSION, all_zero,
@@ -27,7 +27,7 @@ pub struct LowWater {
     /// The number of the first entry at or after `lsn`.
     pub seq: Seq,
     /// Header CRC of the last non-seal frame before `lsn`; 0 when there is none.
-    pub chain: u32,
+    pub prev_crc: u32,
     /// The epoch of that segment.
     pub epoch: Epoch,
     /// Wall time of the last frame before `lsn`, in ns since 1970.
@@ -40,7 +40,7 @@ impl LowWater {
         segment: SegmentNumber(1),
         lsn: Lsn(0),
         seq: Seq(1),
-        chain: 0,
+        prev_crc: 0,
         epoch: Epoch(1),
         wall_ns: 0,
     };
@@ -83,7 +83,7 @@ struct ControlSlot {
     low_lsn: U64,
     low_seq: U64,
     low_wall_ns: U64,
-    low_chain: U32,
+    low_prev_crc: U32,
     low_epoch: U32,
     reserved: [u8; 16],
 }
@@ -104,7 +104,7 @@ pub(super) const CONTROL_SLOT: Structure = structure!(ControlSlot {
     low_lsn,
     low_seq,
     low_wall_ns,
-    low_chain,
+    low_prev_crc,
     low_epoch,
     reserved
 });
@@ -134,7 +134,7 @@ impl Control {
             low_lsn: self.low_water.lsn.0.into(),
             low_seq: self.low_water.seq.0.into(),
             low_wall_ns: self.low_water.wall_ns.into(),
-            low_chain: self.low_water.chain.into(),
+            low_prev_crc: self.low_water.prev_crc.into(),
             low_epoch: self.low_water.epoch.0.into(),
             reserved: [0; 16],
         };
@@ -166,7 +166,7 @@ impl Control {
             return Err(FormatError::Features(slot.incompatible.get()));
         }
         let rest =
-            covered.get(size_of::<ControlSlot>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
+            covered.get(size_of::<ControlSlot>() - CRC_START..).ok_or(FormatError::TooShort)?;
         if slot.reserved != [0; 16] || !all_zero(rest) {
             return Err(FormatError::Reserved);
         }
@@ -195,7 +195,7 @@ impl Control {
                 segment: SegmentNumber(slot.low_segment.get()),
                 lsn: Lsn(slot.low_lsn.get()),
                 seq: Seq(slot.low_seq.get()),
-                chain: slot.low_chain.get(),
+                prev_crc: slot.low_prev_crc.get(),
                 epoch: Epoch(slot.low_epoch.get()),
                 wall_ns: slot.low_wall_ns.get(),
             },

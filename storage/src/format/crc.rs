@@ -5,7 +5,7 @@ use crate::faults::mutants::{Mutant, either};
 use crate::position::{Epoch, SegmentNumber};
 
 /// Bytes that the CRC of CONTROL and of a segment header do not cover: magic and CRC.
-pub(super) const UNCOVERED: usize = 12;
+pub(super) const CRC_START: usize = 12;
 
 /// What frame CRCs start from, so that a frame is valid only where it was written:
 /// in this log, this segment, this epoch.
@@ -45,13 +45,13 @@ impl Seed {
 /// Returns the part of a sector that its CRC covers: all but magic and CRC.
 pub(super) fn covered_sector(bytes: &[u8], sector: u32) -> Result<&[u8], FormatError> {
     let sector = usize::try_from(sector).map_err(|_| FormatError::TooShort)?;
-    bytes.get(UNCOVERED..sector).ok_or(FormatError::TooShort)
+    bytes.get(CRC_START..sector).ok_or(FormatError::TooShort)
 }
 
 /// Returns the CRC of a sector made of `parts` and zeros, without magic and CRC.
 pub(super) fn sector_crc(parts: &[&[u8]], sector: u32) -> u32 {
     let bytes = padded(parts, sector);
-    crc32fast::hash(bytes.get(UNCOVERED..).unwrap_or(&[]))
+    crc32fast::hash(bytes.get(CRC_START..).unwrap_or(&[]))
 }
 
 pub(super) fn padded(parts: &[&[u8]], sector: u32) -> Vec<u8> {

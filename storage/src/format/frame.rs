@@ -26,7 +26,7 @@ pub enum FrameKind {
     /// Holds entries.
     Data = 1,
     /// Holds nothing but its durable mark; one sector.
-    Promise = 2,
+    DurableMark = 2,
     /// Ends a segment that has a successor; no LSN length, its LSN is the segment's end.
     SegmentEnd = 3,
     /// Ends a log that was closed; one sector.
@@ -37,14 +37,14 @@ impl FrameKind {
     const fn from_u16(kind: u16) -> Option<Self> {
         Some(match kind {
             1 => Self::Data,
-            2 => Self::Promise,
+            2 => Self::DurableMark,
             3 => Self::SegmentEnd,
             4 => Self::CleanShutdown,
             _ => return None,
         })
     }
 
-    /// Returns whether later frames chain to this one.
+    /// Returns whether the next frame carries this one's CRC.
     #[must_use]
     pub const fn is_seal(self) -> bool {
         matches!(self, Self::SegmentEnd | Self::CleanShutdown)
@@ -74,7 +74,7 @@ pub struct Frame {
     /// Sealing time in ns since 1970, never below the previous frame's.
     pub wall_ns: u64,
     /// Header CRC of the previous non-seal frame; 0 for the first of a log.
-    pub chain: u32,
+    pub prev_crc: u32,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -91,7 +91,7 @@ struct FrameHeader {
     entry_count: U32,
     epoch: U32,
     wall_ns: U64,
-    chain: U32,
+    prev_crc: U32,
     kind: U16,
     reserved: U16,
 }
@@ -108,12 +108,12 @@ pub(super) const FRAME_HEADER: Structure = structure!(FrameHeader {
     entry_count,
     epoch,
     wall_ns,
-    chain,
+    prev_crc,
     kind,
     reserved
 });
 /// Bytes of a frame header before what its CRC covers.
-const FRAME_UNCOVERED: usize = 8;
+const FRAME_CRC_START: usize = 8;
 
 impl Frame {
     /// Returns the bytes on disk: header, body and padding, in whole sectors.
@@ -143,7 +143,7 @@ impl Frame {
         Seq(self.first_seq.0.saturating_add(self.entry_count as u64))
     }
 
-    /// Returns the header's bytes, and its CRC: the chain value of the next frame.
+    /// Returns the header's bytes, and its CRC, the `prev_crc` of the next frame.
     #[must_use]
     pub fn encode(&self, seed: Seed) -> ([u8; FRAME_HEADER_BYTES], u32) {
         let mut header = FrameHeader {
@@ -157,7 +157,7 @@ impl Frame {
             entry_count: self.entry_count.into(),
             epoch: self.epoch.0.into(),
             wall_ns: self.wall_ns.into(),
-            chain: self.chain.into(),
+            prev_crc: self.prev_crc.into(),
             kind: (self.kind as u16).into(),
             reserved: U16::ZERO,
         };
@@ -167,7 +167,7 @@ impl Frame {
     }
 
     /// Decodes and checks a header: everything that can be checked without knowing where it
-    /// was found. Returns the header and its CRC. The caller compares LSN, Seq, chain and
+    /// was found. Returns the header and its CRC. The caller compares LSN, Seq, prev_crc and
     /// length with the expected values, and the body with its CRC.
     ///
     /// # Errors
@@ -201,7 +201,7 @@ impl Frame {
             entry_count: header.entry_count.get(),
             epoch: Epoch(header.epoch.get()),
             wall_ns: header.wall_ns.get(),
-            chain: header.chain.get(),
+            prev_crc: header.prev_crc.get(),
         };
         frame.check(epoch, sector)?;
         Ok((frame, crc))
@@ -232,7 +232,7 @@ impl Frame {
                     return Err(FormatError::Field("body length or entry count"));
                 }
             }
-            FrameKind::Promise | FrameKind::SegmentEnd | FrameKind::CleanShutdown => {
+            FrameKind::DurableMark | FrameKind::SegmentEnd | FrameKind::CleanShutdown => {
                 if body_len != 0 || self.entry_count != 0 {
                     return Err(FormatError::Field("body length or entry count"));
                 }
@@ -247,6 +247,6 @@ impl Frame {
 
 fn header_crc(header: &FrameHeader, seed: Seed) -> u32 {
     let mut hasher = seed.hasher();
-    hasher.update(header.as_bytes().get(FRAME_UNCOVERED..).unwrap_or(&[]));
+    hasher.update(header.as_bytes().get(FRAME_CRC_START..).unwrap_or(&[]));
     hasher.finalize()
 }

@@ -32,7 +32,7 @@ pub use control::{Control, LowWater};
 pub use crc::Seed;
 pub use entry::{Entries, EntriesAt, Entry, EntryHeader, entry_len};
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
-pub use segment::{Cut, EpochStart, Header, max_cuts};
+pub use segment::{EpochStart, Header, Truncation, max_truncations};
 
 /// The format version that this build writes, and the highest that it reads.
 pub const VERSION: u32 = 1;

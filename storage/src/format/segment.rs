@@ -6,7 +6,7 @@ use std::mem::size_of;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::crc::{Seed, UNCOVERED, covered_sector, padded, sector_crc};
+use super::crc::{CRC_START, Seed, covered_sector, padded, sector_crc};
 use super::layout::{Structure, structure};
 use super::{FormatError, LogId, MAX_START, MIN_SECTOR, VERSION, all_zero, is_valid_sector};
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
@@ -23,13 +23,13 @@ const _: () = assert!(
         <= MIN_SECTOR as usize
 );
 
-/// A later epoch's truncation: positions of earlier epochs at or above `cut_at` were lost.
+/// A later epoch's truncation: positions of earlier epochs at or above `truncated_at` were lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cut {
+pub struct Truncation {
     /// The epoch whose start truncated the log.
     pub epoch: Epoch,
     /// The end of the valid log that the recovery before it found.
-    pub cut_at: Lsn,
+    pub truncated_at: Lsn,
 }
 
 /// What an epoch-start segment's header says in addition.
@@ -40,12 +40,12 @@ pub struct EpochStart {
     /// Number of the first entry in it.
     pub first_seq: Seq,
     /// The truncation point: from here on readers ignore the bytes of lower epochs.
-    pub supersedes_from: Lsn,
+    pub replaces_from: Lsn,
     /// The end of the prefix that the recovery before this epoch kept; a durable mark.
-    pub cut_at: Lsn,
+    pub truncated_at: Lsn,
     /// The newest truncations of earlier epochs above the low-water mark, oldest first, as
-    /// many as fit ([`max_cuts`]). The epoch-start segments themselves hold all of them.
-    pub cuts: Vec<Cut>,
+    /// many as fit ([`max_truncations`]). The epoch-start segments themselves hold all of them.
+    pub truncations: Vec<Truncation>,
 }
 
 /// A segment's first sector.
@@ -85,7 +85,7 @@ struct SegmentHeader {
     nonce: U64,
     previous_nonce: U64,
     wall_ns: U64,
-    cut_count: U32,
+    truncation_count: U32,
     reserved: [u8; 12],
 }
 
@@ -103,7 +103,7 @@ pub(super) const SEGMENT_HEADER: Structure = structure!(SegmentHeader {
     nonce,
     previous_nonce,
     wall_ns,
-    cut_count,
+    truncation_count,
     reserved
 });
 
@@ -112,28 +112,29 @@ pub(super) const SEGMENT_HEADER: Structure = structure!(SegmentHeader {
 struct EpochStartHeader {
     base: U64,
     first_seq: U64,
-    supersedes_from: U64,
-    cut_at: U64,
+    replaces_from: U64,
+    truncated_at: U64,
 }
 
 /// Its fields, for `docs/FORMAT.md`.
 pub(super) const OPENING_HEADER: Structure =
-    structure!(EpochStartHeader { base, first_seq, supersedes_from, cut_at });
+    structure!(EpochStartHeader { base, first_seq, replaces_from, truncated_at });
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
 #[repr(C)]
 struct TruncationRecord {
     epoch: U32,
     reserved: U32,
-    cut_at: U64,
+    truncated_at: U64,
 }
 
 /// Its fields, for `docs/FORMAT.md`.
-pub(super) const EPOCH_CUT: Structure = structure!(TruncationRecord { epoch, reserved, cut_at });
+pub(super) const EPOCH_CUT: Structure =
+    structure!(TruncationRecord { epoch, reserved, truncated_at });
 
 /// Returns how many earlier truncations fit in the header of an epoch-start segment.
 #[must_use]
-pub const fn max_cuts(sector: u32) -> usize {
+pub const fn max_truncations(sector: u32) -> usize {
     (sector as usize - size_of::<SegmentHeader>() - size_of::<EpochStartHeader>())
         / size_of::<TruncationRecord>()
 }
@@ -142,25 +143,26 @@ impl Header {
     /// Returns one whole sector of bytes. If not all truncations fit, the newest are kept.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let cuts: Vec<TruncationRecord> =
+        let truncations: Vec<TruncationRecord> =
             self.epoch_start.as_ref().map_or_else(Vec::new, |epoch_start| {
-                let skip = epoch_start.cuts.len().saturating_sub(max_cuts(self.sector));
+                let skip =
+                    epoch_start.truncations.len().saturating_sub(max_truncations(self.sector));
                 epoch_start
-                    .cuts
+                    .truncations
                     .iter()
                     .skip(skip)
-                    .map(|cut| TruncationRecord {
-                        epoch: cut.epoch.0.into(),
+                    .map(|truncation| TruncationRecord {
+                        epoch: truncation.epoch.0.into(),
                         reserved: U32::ZERO,
-                        cut_at: cut.cut_at.0.into(),
+                        truncated_at: truncation.truncated_at.0.into(),
                     })
                     .collect()
             });
         let epoch_start = self.epoch_start.as_ref().map(|epoch_start| EpochStartHeader {
             base: epoch_start.base.0.into(),
             first_seq: epoch_start.first_seq.0.into(),
-            supersedes_from: epoch_start.supersedes_from.0.into(),
-            cut_at: epoch_start.cut_at.0.into(),
+            replaces_from: epoch_start.replaces_from.0.into(),
+            truncated_at: epoch_start.truncated_at.0.into(),
         });
         let mut header = SegmentHeader {
             magic: SEGMENT_MAGIC,
@@ -175,14 +177,17 @@ impl Header {
             nonce: self.nonce.into(),
             previous_nonce: self.previous_nonce.into(),
             wall_ns: self.wall_ns.into(),
-            cut_count: u32::try_from(cuts.len()).unwrap_or(0).into(),
+            truncation_count: u32::try_from(truncations.len()).unwrap_or(0).into(),
             reserved: [0; 12],
         };
-        let opening_bytes =
+        let epoch_start_bytes =
             epoch_start.as_ref().map_or(&[][..], |epoch_start| epoch_start.as_bytes());
-        header.crc =
-            sector_crc(&[header.as_bytes(), opening_bytes, cuts.as_bytes()], self.sector).into();
-        padded(&[header.as_bytes(), opening_bytes, cuts.as_bytes()], self.sector)
+        header.crc = sector_crc(
+            &[header.as_bytes(), epoch_start_bytes, truncations.as_bytes()],
+            self.sector,
+        )
+        .into();
+        padded(&[header.as_bytes(), epoch_start_bytes, truncations.as_bytes()], self.sector)
     }
 
     /// Decodes a segment's first sector; `bytes` may be longer.
@@ -220,16 +225,16 @@ impl Header {
             return Err(FormatError::Field("number or epoch"));
         }
         let tail =
-            covered.get(size_of::<SegmentHeader>() - UNCOVERED..).ok_or(FormatError::TooShort)?;
-        let cut_count =
-            usize::try_from(header.cut_count.get()).map_err(|_| FormatError::Field("cut count"))?;
+            covered.get(size_of::<SegmentHeader>() - CRC_START..).ok_or(FormatError::TooShort)?;
+        let truncation_count = usize::try_from(header.truncation_count.get())
+            .map_err(|_| FormatError::Field("truncation count"))?;
         let epoch_start = if header.flags.get() & SEGMENT_STARTS_EPOCH == 0 {
-            if cut_count != 0 || !all_zero(tail) {
+            if truncation_count != 0 || !all_zero(tail) {
                 return Err(FormatError::Reserved);
             }
             None
         } else {
-            Some(decode_epoch_start(tail, cut_count, sector)?)
+            Some(decode_epoch_start(tail, truncation_count, sector)?)
         };
         Ok(Self {
             log_id: LogId(header.log_id),
@@ -252,39 +257,43 @@ impl Header {
 
 fn decode_epoch_start(
     tail: &[u8],
-    cut_count: usize,
+    truncation_count: usize,
     sector: u32,
 ) -> Result<EpochStart, FormatError> {
     let (epoch_start, tail) =
         EpochStartHeader::read_from_prefix(tail).map_err(|_| FormatError::TooShort)?;
-    if cut_count > max_cuts(sector) {
-        return Err(FormatError::Field("cut count"));
+    if truncation_count > max_truncations(sector) {
+        return Err(FormatError::Field("truncation count"));
     }
-    let (cuts, rest) = <[TruncationRecord]>::ref_from_prefix_with_elems(tail, cut_count)
-        .map_err(|_| FormatError::Field("cut count"))?;
-    if !all_zero(rest) || cuts.iter().any(|cut| cut.reserved.get() != 0) {
+    let (truncations, rest) =
+        <[TruncationRecord]>::ref_from_prefix_with_elems(tail, truncation_count)
+            .map_err(|_| FormatError::Field("truncation count"))?;
+    if !all_zero(rest) || truncations.iter().any(|truncation| truncation.reserved.get() != 0) {
         return Err(FormatError::Reserved);
     }
     let sector = u64::from(sector);
-    let (base, cut_at) = (epoch_start.base.get(), epoch_start.cut_at.get());
-    if !base.is_multiple_of(sector) || !cut_at.is_multiple_of(sector) || cut_at < base {
-        return Err(FormatError::Field("base or cut"));
+    let (base, truncated_at) = (epoch_start.base.get(), epoch_start.truncated_at.get());
+    if !base.is_multiple_of(sector) || !truncated_at.is_multiple_of(sector) || truncated_at < base {
+        return Err(FormatError::Field("base or truncation point"));
     }
     let first_seq = epoch_start.first_seq.get();
-    if cut_at > MAX_START || first_seq > MAX_START {
+    if truncated_at > MAX_START || first_seq > MAX_START {
         return Err(FormatError::Field("base or first Seq"));
     }
-    if epoch_start.supersedes_from.get() != base || first_seq == 0 {
-        return Err(FormatError::Field("supersedes_from or first Seq"));
+    if epoch_start.replaces_from.get() != base || first_seq == 0 {
+        return Err(FormatError::Field("replaces_from or first Seq"));
     }
     Ok(EpochStart {
         base: Lsn(base),
         first_seq: Seq(epoch_start.first_seq.get()),
-        supersedes_from: Lsn(epoch_start.supersedes_from.get()),
-        cut_at: Lsn(cut_at),
-        cuts: cuts
+        replaces_from: Lsn(epoch_start.replaces_from.get()),
+        truncated_at: Lsn(truncated_at),
+        truncations: truncations
             .iter()
-            .map(|cut| Cut { epoch: Epoch(cut.epoch.get()), cut_at: Lsn(cut.cut_at.get()) })
+            .map(|truncation| Truncation {
+                epoch: Epoch(truncation.epoch.get()),
+                truncated_at: Lsn(truncation.truncated_at.get()),
+            })
             .collect(),
     })
 }

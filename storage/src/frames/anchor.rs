@@ -117,7 +117,7 @@ impl Anchor {
         else {
             return Ok(false);
         };
-        Ok(crc == at.chain
+        Ok(crc == at.prev_crc
             && frame.lsn == last
             && frame.end(header.sector) == at.lsn
             && frame.next_seq() == at.seq)

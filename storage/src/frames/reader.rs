@@ -22,7 +22,7 @@ pub struct Cursor {
     /// Number of its first entry.
     pub seq: Seq,
     /// Header CRC of the last non-seal frame before.
-    pub chain: u32,
+    pub prev_crc: u32,
     /// The highest wall time before; not a validity check.
     pub wall_ns: u64,
 }
@@ -35,8 +35,8 @@ impl Cursor {
             Some(FrameDamage::Lsn)
         } else if self.seq != end.seq {
             Some(FrameDamage::Seq)
-        } else if self.chain != end.chain {
-            Some(FrameDamage::Chain)
+        } else if self.prev_crc != end.prev_crc {
+            Some(FrameDamage::PrevCrc)
         } else {
             None
         }
@@ -48,7 +48,7 @@ impl From<&LowWater> for Cursor {
         Self {
             lsn: low_water.lsn,
             seq: low_water.seq,
-            chain: low_water.chain,
+            prev_crc: low_water.prev_crc,
             wall_ns: low_water.wall_ns,
         }
     }
@@ -318,13 +318,13 @@ impl FrameReader {
         let before = self.at.unwrap_or(Cursor {
             lsn: frame.lsn,
             seq: frame.first_seq,
-            chain: frame.chain,
+            prev_crc: frame.prev_crc,
             wall_ns: 0,
         });
         let after = Cursor {
             lsn: frame.end(self.sector),
             seq: frame.next_seq(),
-            chain: if frame.kind.is_seal() { before.chain } else { crc },
+            prev_crc: if frame.kind.is_seal() { before.prev_crc } else { crc },
             wall_ns: before.wall_ns.max(frame.wall_ns),
         };
         self.at = Some(after);
@@ -333,7 +333,7 @@ impl FrameReader {
         match frame.kind {
             FrameKind::SegmentEnd => self.sealed = Some(End::Rotated),
             FrameKind::CleanShutdown => self.sealed = Some(End::Closed),
-            FrameKind::Data | FrameKind::Promise => {}
+            FrameKind::Data | FrameKind::DurableMark => {}
         }
         Located { frame, offset, before, after }
     }
@@ -385,7 +385,7 @@ impl FrameReader {
         let found = Cursor {
             lsn: frame.lsn,
             seq: frame.first_seq,
-            chain: frame.chain,
+            prev_crc: frame.prev_crc,
             wall_ns: frame.wall_ns,
         };
         let expected = match (self.at, self.start) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::faults::mutants::{Mutant, planted};
-use crate::format::{Cut, Header, LowWater};
+use crate::format::{Header, LowWater, Truncation};
 use crate::position::{Epoch, Lsn};
 use crate::range::Position;
 
@@ -13,33 +13,33 @@ use crate::range::Position;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Timeline {
     low_water: LowWater,
-    cuts: BTreeMap<Epoch, Lsn>,
+    truncations: BTreeMap<Epoch, Lsn>,
 }
 
 impl Timeline {
     /// Builds the timeline from the headers of the live segments.
     #[must_use]
     pub fn new<'a>(low_water: LowWater, headers: impl IntoIterator<Item = &'a Header>) -> Self {
-        let mut timeline = Self { low_water, cuts: BTreeMap::new() };
+        let mut timeline = Self { low_water, truncations: BTreeMap::new() };
         for header in headers {
             if let Some(epoch_start) = &header.epoch_start {
                 // The list carries the truncations of epoch starts that were purged.
-                for cut in &epoch_start.cuts {
-                    timeline.cuts.insert(cut.epoch, cut.cut_at);
+                for truncation in &epoch_start.truncations {
+                    timeline.truncations.insert(truncation.epoch, truncation.truncated_at);
                 }
-                timeline.cuts.insert(header.epoch, epoch_start.cut_at);
+                timeline.truncations.insert(header.epoch, epoch_start.truncated_at);
             }
         }
         // An epoch start that was purged truncated the log at or below the mark.
         if low_water.epoch > Epoch(1) {
-            timeline.cuts.entry(low_water.epoch).or_insert(low_water.lsn);
+            timeline.truncations.entry(low_water.epoch).or_insert(low_water.lsn);
         }
         timeline
     }
 
     /// Adds the truncation of a new epoch.
-    pub fn push(&mut self, epoch: Epoch, cut_at: Lsn) {
-        self.cuts.insert(epoch, cut_at);
+    pub fn push(&mut self, epoch: Epoch, truncated_at: Lsn) {
+        self.truncations.insert(epoch, truncated_at);
     }
 
     /// Returns the truncations above the low-water mark, oldest first: what a new epoch start
@@ -47,14 +47,15 @@ impl Timeline {
     /// earlier epoch wrote above the mark was truncated. It must be recorded, because the
     /// mark may move to an epoch start that begins below its own truncation point.
     #[must_use]
-    pub fn cuts(&self) -> Vec<Cut> {
-        let is_above = |cut_at: Lsn| cut_at > self.low_water.lsn;
-        let below = self.cuts.iter().rev().find(|(_, cut_at)| !is_above(**cut_at));
+    pub fn truncations(&self) -> Vec<Truncation> {
+        let is_above = |truncated_at: Lsn| truncated_at > self.low_water.lsn;
+        let below =
+            self.truncations.iter().rev().find(|(_, truncated_at)| !is_above(**truncated_at));
         let below = below.map(|(epoch, _)| *epoch);
-        self.cuts
+        self.truncations
             .iter()
-            .filter(|(epoch, cut_at)| is_above(**cut_at) || Some(**epoch) == below)
-            .map(|(epoch, cut_at)| Cut { epoch: *epoch, cut_at: *cut_at })
+            .filter(|(epoch, truncated_at)| is_above(**truncated_at) || Some(**epoch) == below)
+            .map(|(epoch, truncated_at)| Truncation { epoch: *epoch, truncated_at: *truncated_at })
             .collect()
     }
 
@@ -69,7 +70,7 @@ impl Timeline {
             let position = Position::Lsn { epoch: Some(epoch), lsn };
             return Err(Error::Purged { position, low_water: low_water.lsn });
         }
-        self.check_cuts(epoch, lsn, |cut_at| lsn >= cut_at)
+        self.check_cuts(epoch, lsn, |truncated_at| lsn >= truncated_at)
     }
 
     /// Checks that everything that was read below this position is still in the log. A
@@ -79,13 +80,17 @@ impl Timeline {
     /// # Errors
     /// [`Error::Diverged`].
     pub fn check_read(&self, epoch: Epoch, lsn: Lsn) -> Result<()> {
-        self.check_cuts(epoch, lsn, |cut_at| lsn > cut_at && !planted(Mutant::ReaderNeverDiverges))
+        self.check_cuts(epoch, lsn, |truncated_at| {
+            lsn > truncated_at && !planted(Mutant::ReaderNeverDiverges)
+        })
     }
 
     fn check_cuts(&self, epoch: Epoch, lsn: Lsn, is_lost: impl Fn(Lsn) -> bool) -> Result<()> {
-        let mut later = self.cuts.range(epoch..).filter(|(by, _)| **by > epoch);
-        match later.find(|(_, cut_at)| is_lost(**cut_at)) {
-            Some((by, cut_at)) => Err(Error::Diverged { epoch, lsn, by: *by, cut_at: *cut_at }),
+        let mut later = self.truncations.range(epoch..).filter(|(by, _)| **by > epoch);
+        match later.find(|(_, truncated_at)| is_lost(**truncated_at)) {
+            Some((by, truncated_at)) => {
+                Err(Error::Diverged { epoch, lsn, by: *by, truncated_at: *truncated_at })
+            }
             None => Ok(()),
         }
     }
@@ -101,8 +106,8 @@ mod tests {
     /// Returns a timeline whose epochs 2, 3 and 4 truncated at 500, 900 and 2000.
     fn timeline(low_water: LowWater) -> Timeline {
         let mut timeline = Timeline::new(low_water, []);
-        for (epoch, cut_at) in [(2, 500), (3, 900), (4, 2000)] {
-            timeline.push(Epoch(epoch), Lsn(cut_at));
+        for (epoch, truncated_at) in [(2, 500), (3, 900), (4, 2000)] {
+            timeline.push(Epoch(epoch), Lsn(truncated_at));
         }
         timeline
     }
@@ -112,8 +117,10 @@ mod tests {
         let timeline = timeline(LowWater::START);
         for epoch in 1..=4 {
             for lsn in 0..3000 {
-                let cuts = [(2, 500), (3, 900), (4, 2000)];
-                let lost = cuts.iter().any(|(by, cut_at)| *by > epoch && lsn >= *cut_at);
+                let truncations = [(2, 500), (3, 900), (4, 2000)];
+                let lost = truncations
+                    .iter()
+                    .any(|(by, truncated_at)| *by > epoch && lsn >= *truncated_at);
                 let found = timeline.check(Epoch(epoch), Lsn(lsn));
                 assert_eq!(found.is_err(), lost, "({epoch}, {lsn})");
             }
@@ -125,11 +132,11 @@ mod tests {
         // Epoch 3 wrote on to 1500, and everything below 1000 was purged.
         let low_water = LowWater { lsn: Lsn(1000), epoch: Epoch(3), ..LowWater::START };
         let whole = timeline(low_water);
-        let recorded = whole.cuts();
+        let recorded = whole.truncations();
         assert_eq!(recorded.len(), 2);
         let mut reopened = Timeline::new(low_water, []);
-        for cut in recorded {
-            reopened.push(cut.epoch, cut.cut_at);
+        for truncation in recorded {
+            reopened.push(truncation.epoch, truncation.truncated_at);
         }
         for epoch in 1..=4 {
             for lsn in 0..3000 {
@@ -153,8 +160,8 @@ mod tests {
         for before in [Timeline { low_water: mark, ..before }, Timeline::new(mark, [])] {
             let mark = LowWater { lsn: Lsn(1800), epoch: Epoch(4), ..LowWater::START };
             let mut after = Timeline::new(mark, []);
-            for cut in before.cuts() {
-                after.push(cut.epoch, cut.cut_at);
+            for truncation in before.truncations() {
+                after.push(truncation.epoch, truncation.truncated_at);
             }
             after.push(Epoch(4), Lsn(2000));
             for lsn in 1800..2200 {

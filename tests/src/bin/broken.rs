@@ -119,7 +119,7 @@ mod broken {
         caught.is_some() == defect.is_some()
     }
 
-    /// Runs the suites in a process of their own; gives which one found what. One that hangs
+    /// Runs the suites in a process of their own; returns which one found what. One that hangs
     /// has found something, too.
     fn watch(name: &str, patience: Duration) -> Option<String> {
         let program = std::env::current_exe().expect("the path of this program");

@@ -1,4 +1,4 @@
-//! Kills a store by SIGKILL, so many times each in a checkpoint, in a purge and while it
+//! Kills a store by SIGKILL, a number of times each in a checkpoint, in a purge and while it
 //! reclaims, and checks after each kill what it had acknowledged.
 //!
 //! `cargo run --release -p bulla-tests --bin kills -- DIR [KILLS] [SEED]` (default: 100 kills
@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use bulla_tests::kills::{self, Amid};
+use bulla_tests::kills::{self, During};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,14 +32,14 @@ fn drill(dir: &std::path::Path, args: &[String]) -> Result<(), String> {
     let (kills, seed) = (number(0, 100)?, number(1, 1)?);
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     std::fs::create_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    for amid in Amid::ALL {
+    for during in During::ALL {
         let child = || {
             let mut command = Command::new(&program);
             command.arg("child");
             command
         };
-        let killed = kills::run(&dir.join(amid.name()), amid, kills, seed, child)?;
-        println!("{:<10} {killed:?}", amid.name());
+        let killed = kills::run(&dir.join(during.name()), during, kills, seed, child)?;
+        println!("{:<10} {killed:?}", during.name());
     }
     std::fs::remove_dir_all(dir).map_err(|error| error.to_string())
 }

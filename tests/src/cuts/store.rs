@@ -35,11 +35,11 @@ pub struct Tally {
 
 type Map = BTreeMap<u32, Token>;
 
-/// Cuts a file system so many times under a store, and checks what is left each time. With
+/// Cuts a file system `cuts` times under a store, and checks what is left each time. With
 /// `lies` the syncs are not passed on.
 ///
 /// # Errors
-/// The first promise that is broken, with the seed and the number of the cut.
+/// The first violation, with the seed and the number of the cut.
 pub fn run(image: &mut Image, seed: u64, cuts: u64, lies: bool) -> Result<Tally, String> {
     let mut world = World {
         image,
@@ -103,7 +103,7 @@ impl World<'_> {
         StoreOptions::new().log(log).checkpoint_close_bytes(None)
     }
 
-    /// Opens the store: a failure is an error of the store, a broken promise one of the run.
+    /// Opens the store: a failure is an error of the store, a violation one of the run.
     fn open(&mut self, options: &StoreOptions) -> Result<Result<Store, Error>, Violation> {
         let store = match Store::open(self.image.root().join("store"), options) {
             Ok(store) => store,

@@ -93,7 +93,7 @@ pub(super) const BASES: [(Base, &str); 4] = [
     (Base { method: Method::Buffered, full: true }, "buffered-full"),
 ];
 
-/// A machine with a log, what was promised of it, and where it is halted.
+/// A machine with a log, what was acknowledged of it, and where it is halted.
 pub(super) struct Log {
     disk: SimDisk,
     options: Options,
@@ -173,7 +173,7 @@ impl Log {
         }
     }
 
-    /// Gives the log with which the workload goes on, unless the halt came.
+    /// Returns the log with which the workload goes on, unless the halt came.
     fn operate(&mut self, operation: Operation, log: WalLog) -> Result<Option<WalLog>, Violation> {
         match operation {
             Operation::Append(size, level) => self.append(&log, size.lens(), level)?,
@@ -322,7 +322,7 @@ impl Life for Log {
     }
 
     /// Opens the log after a crash, compares, writes on; then all that is not durable is lost,
-    /// and the log is opened and compared again. Gives what was shown.
+    /// and the log is opened and compared again. Returns what was shown.
     fn check(mut self: Box<Self>, kind: CrashKind) -> Result<String, Violation> {
         let killed = (kind == CrashKind::Kill).then_some(RING_LEN);
         let log = self.open(killed)?.ok_or("there was no halt")?;

@@ -128,7 +128,7 @@ struct Moment {
     map: Map,
 }
 
-/// A machine with a store, what was promised of it, and where it is halted.
+/// A machine with a store, what was acknowledged of it, and where it is halted.
 #[derive(Clone)]
 pub(super) struct Store {
     disk: SimDisk,
@@ -269,7 +269,7 @@ impl Store {
         Ok(Some(store))
     }
 
-    /// The store shows this, with so many entries in its log.
+    /// What the store shows, and how many entries its log has.
     fn opened(&mut self, seq: u64, map: Map) -> Result<(), Violation> {
         let known = self.moments.iter().rfind(|moment| moment.seq <= seq);
         let known = known.ok_or_else(|| format!("{seq} entries are fewer than were shown"))?;
@@ -291,7 +291,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives the store with which the workload goes on, unless the halt came.
+    /// Returns the store with which the workload goes on, unless the halt came.
     fn operate(
         &mut self,
         operation: Operation,

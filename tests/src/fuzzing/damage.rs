@@ -19,7 +19,7 @@ const MAX_EDITS: usize = 24;
 const MAX_RUN: u64 = 32;
 /// The most sectors that one change copies or clears.
 const MAX_SECTORS: u64 = 8;
-/// Fields of headers are looked for in so many bytes after the start of a sector.
+/// Fields of headers are searched in this many bytes after the start of a sector.
 const HEADER_BYTES: u64 = 160;
 
 type Files = Vec<(PathBuf, Vec<u8>)>;
@@ -114,7 +114,7 @@ fn overwrite(rng: &mut Rng, bytes: &mut [u8]) {
     put(bytes, start, &run);
 }
 
-/// Gives a field of a header another value, perhaps one at an edge of its range.
+/// Returns a field of a header another value, perhaps one at an edge of its range.
 fn change_field(rng: &mut Rng, bytes: &mut [u8]) {
     let at = sector_start(rng, bytes) + rng.below(HEADER_BYTES / 2) * 2;
     let width = [2, 4, 8][rng.below(3) as usize];

@@ -36,11 +36,11 @@ pub(super) fn all() -> &'static [Files] {
     static ALL: OnceLock<Vec<Files>> = OnceLock::new();
     ALL.get_or_init(|| {
         play(&[
-            ("killed with a tail that nothing promises", killed),
+            ("killed with a tail below no durable mark", killed),
             ("closed", closed),
             ("taken over by a second epoch", reopened),
             ("purged, in its third epoch", purged),
-            ("idle, all of it promised", idle),
+            ("idle, all of it below the durable mark", idle),
         ])
     })
 }

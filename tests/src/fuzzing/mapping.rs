@@ -1,4 +1,4 @@
-//! Any CSV file, under any mapping of its columns, gives tokens that are valid or a reason.
+//! Any CSV file, under any mapping of its columns, returns tokens that are valid or a reason.
 //!
 //! An input is options of `bulla load`, one in a line, an empty line, and the file.
 
@@ -10,7 +10,7 @@ const MAX_OPTIONS: usize = 32;
 const OPTIONS: [&str; 6] =
     ["--map=", "--preset=", "--clamp", "--entity-type=", "--domain=", "--first-id="];
 
-/// Maps the rows of a file; gives how many tokens there are, if all rows are valid.
+/// Maps the rows of a file; returns how many tokens there are, if all rows are valid.
 ///
 /// # Panics
 /// When a token is not one by its own rules, or not where it should be.

@@ -17,7 +17,7 @@ const FRAME_MAGIC: Range<usize> = 0..4;
 const FRAME_CRC: Range<usize> = 4..8;
 const BODY_LEN: Range<usize> = 8..12;
 const BODY_CRC: Range<usize> = 12..16;
-const CHAIN: Range<usize> = 56..60;
+const PREV_CRC: Range<usize> = 56..60;
 const KIND: Range<usize> = 60..62;
 
 /// Mends the CRC of a slot of CONTROL or of a segment header: `bytes` is its sector.
@@ -68,8 +68,8 @@ fn frames(file: &mut [u8], sector: usize, mut chain: Option<&mut Renewed>) {
         if frame.len() < FRAME_HEADER_BYTES {
             continue;
         }
-        if let Some(new) = chain.as_ref().and_then(|renewed| renewed.get(&take(frame, CHAIN))) {
-            put(frame, CHAIN, *new);
+        if let Some(new) = chain.as_ref().and_then(|renewed| renewed.get(&take(frame, PREV_CRC))) {
+            put(frame, PREV_CRC, *new);
         }
         let body_len = take(frame, BODY_LEN) as usize;
         let end = (FRAME_HEADER_BYTES + body_len).next_multiple_of(sector);
@@ -112,7 +112,7 @@ pub(super) const fn any_frame() -> Frame {
         entry_count: 1,
         epoch: Epoch(1),
         wall_ns: 0,
-        chain: 0,
+        prev_crc: 0,
     }
 }
 

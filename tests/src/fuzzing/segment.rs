@@ -92,7 +92,7 @@ fn look(options: &Options) -> Result<Option<Vec<Entry>>, Error> {
     Ok((!is_corrupt).then_some(entries))
 }
 
-/// A replay without a look before it gives the same, and the corruption after it.
+/// A replay without a scan before it returns the same, and the corruption after it.
 fn check_one_pass(options: &Options, looked: &[Entry], is_corrupt: bool) {
     let mut entries = Vec::new();
     let result = bulla_recovery::replay(Path::new(DIR), options, Range::ALL, |entry| {

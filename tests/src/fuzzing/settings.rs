@@ -1,4 +1,4 @@
-//! Any options are refused, by name, or give a store that keeps what it promises.
+//! Any options are refused, by name, or give a store that keeps the contract.
 
 use std::path::Path;
 use std::time::Duration;

@@ -167,7 +167,7 @@ impl World {
                 Err(format!("I35: {taken:?}, but there are {}", self.map.len()))
             }
             Ok(_) => {
-                // It promises them.
+                // Its durable mark covers them.
                 (self.durable, self.written) = (self.durable.max(seq), self.written.max(seq));
                 self.tally.checkpoints += 1;
                 self.tally.reserves_used += u64::from(kept && !reserved(store));

@@ -75,7 +75,7 @@ impl World {
     }
 }
 
-/// Gives the other thread its turn before each operation on a checkpoint of the thread that calls
+/// Returns the other thread its turn before each operation on a checkpoint of the thread that calls
 /// this.
 fn give_turns(turns: Sender<Turn>, may_go_on: Receiver<()>) -> Arc<MeddleWith> {
     let (taker, may_go_on) = (thread::current().id(), Mutex::new(may_go_on));

@@ -15,7 +15,7 @@
 //! operations    what is done with a store, and what must come of it
 //! oracle        the store, its snapshots and its log beside the map
 //! checkpoints   taken, damaged, and each of them spared
-//! amid          changes between two operations of a checkpoint
+//! during        changes between two operations of a checkpoint
 //! faults        what fails on the disk, and what that excuses
 //! ```
 
@@ -90,7 +90,7 @@ tally! {
 /// Plays one seed.
 ///
 /// # Errors
-/// The first promise that is broken.
+/// The first violation.
 pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
     seeds::run::<World>(seed)
 }
@@ -98,7 +98,7 @@ pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
 /// Plays what a script says instead of a seed: every choice is read from its bytes.
 ///
 /// # Errors
-/// The first promise that is broken, with the steps that led to it.
+/// The first violation, with the steps that led to it.
 pub fn run_script(script: &[u8]) -> Result<Tally, String> {
     seeds::run_script::<World>(script)
 }

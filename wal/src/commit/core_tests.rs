@@ -412,7 +412,7 @@ fn write_above_a_plain_one_of_the_segment_before_is_durable_by_itself() {
 }
 
 #[test]
-fn secured_is_only_what_a_durable_frame_promises() {
+fn persisted_mark_is_only_what_a_durable_frame_carries() {
     for write_through in [false, true] {
         let mut world = World::new(config(write_through, 2));
         let mut persisted_mark = Lsn(0);
@@ -423,25 +423,25 @@ fn secured_is_only_what_a_durable_frame_promises() {
             assert_eq!(
                 world.core.persisted_mark(),
                 persisted_mark,
-                "its own frame does not promise it"
+                "its own frame does not carry it"
             );
             persisted_mark = world.marks.synced;
         }
         for _ in 0..2 {
             // Without an idle moment, and again for the frame of the durable mark itself.
-            world.core.request_promise();
+            world.core.request_mark();
             world.finish();
             assert_eq!(world.core.persisted_mark(), persisted_mark);
             assert_eq!(world.marks.synced, persisted_mark.plus(SECTOR));
             persisted_mark = world.marks.synced;
         }
         world.finish();
-        assert_eq!(world.marks.synced, persisted_mark, "a promise does not call for another");
+        assert_eq!(world.marks.synced, persisted_mark, "a mark does not call for another");
     }
 }
 
 #[test]
-fn idle_log_promises_once_and_sleeps() {
+fn idle_log_writes_one_mark_and_sleeps() {
     for write_through in [true, false] {
         let mut world = World::new(config(write_through, 1));
         let lsn = world.append(1, false);
@@ -450,8 +450,8 @@ fn idle_log_promises_once_and_sleeps() {
         assert_eq!(world.core.deadline(), Some(50 * MS));
         world.now = 50 * MS;
         world.finish();
-        assert_eq!(world.marks.synced, Lsn(2 * SECTOR), "the promise is durable itself");
-        assert_eq!(world.core.deadline(), None, "a promise does not call for another");
+        assert_eq!(world.marks.synced, Lsn(2 * SECTOR), "the mark is durable itself");
+        assert_eq!(world.core.deadline(), None, "a mark does not call for another");
         world.now = 5000 * MS;
         world.finish();
         assert_eq!(world.count(|a| matches!(a, Action::SealEmpty(_))), 1);
@@ -459,16 +459,16 @@ fn idle_log_promises_once_and_sleeps() {
 }
 
 #[test]
-fn promise_without_room_waits_for_the_next_segment() {
+fn durable_mark_without_room_waits_for_the_next_segment() {
     let mut world = World::new(config(true, 1));
     let lsn = world.append(1, false);
     world.request(lsn);
     world.finish();
     world.now = 50 * MS;
     world.core.tick(world.now, Tail { end: world.end, ..Tail::default() });
-    let durable_lsn = Some(Action::SealEmpty(FrameKind::Promise));
+    let durable_lsn = Some(Action::SealEmpty(FrameKind::DurableMark));
     assert_eq!(world.core.next(), durable_lsn);
-    world.core.no_room_for(FrameKind::Promise);
+    world.core.no_room_for(FrameKind::DurableMark);
     assert_eq!((world.core.next(), world.core.deadline()), (None, None));
     world.core.spare_ready();
     assert_eq!(world.core.next(), durable_lsn);
@@ -590,7 +590,7 @@ fn interval_of_what_comes_after_a_frame_begins_with_its_seal() {
 }
 
 #[test]
-fn idle_time_begins_with_the_last_data_and_not_with_a_promise() {
+fn idle_time_begins_with_the_last_data_and_not_with_a_mark() {
     let mut world = World::new(config(true, 1));
     for at in [0, 30] {
         world.now = at * MS;
@@ -732,12 +732,12 @@ fn without_dsync_a_group_gathers_until_the_write_before_it_landed_or_it_is_due()
 }
 
 #[test]
-fn seal_without_room_ends_the_log_and_a_promise_without_room_does_not() {
+fn seal_without_room_ends_the_log_and_a_mark_without_room_does_not() {
     let mut world = World::new(config(true, 1));
     let lsn = world.append(1, false);
     world.request(lsn);
     world.finish();
-    world.core.no_room_for(FrameKind::Promise);
+    world.core.no_room_for(FrameKind::DurableMark);
     assert!(!world.core.is_closed());
     world.core.close();
     assert_eq!(world.core.next(), Some(Action::SealEmpty(FrameKind::CleanShutdown)));

@@ -1,7 +1,7 @@
 //! Carries out what the commit core decides: the only place where the log's data meets the
 //! disk.
 //!
-//! Owns the operations in flight, the open segments and the chain of frames. The leader
+//! Owns the operations in flight, the open segments and the CRC of the last frame. The leader
 //! drives it; it never parks. Every completion is checked for an error and for a short count
 //! before the core hears of it.
 
@@ -52,7 +52,7 @@ pub(crate) struct Driver {
     sealed_at: VecDeque<(Lsn, u64)>,
     epoch: Epoch,
     sector: u32,
-    chain: u32,
+    prev_crc: u32,
     wall_ns: u64,
     /// Makes spares in this thread: for simulation.
     inline_spares: bool,
@@ -104,7 +104,7 @@ pub(crate) struct Parts {
     pub(crate) header: Header,
     pub(crate) file: Arc<dyn File>,
     pub(crate) room: u64,
-    pub(crate) chain: u32,
+    pub(crate) prev_crc: u32,
     pub(crate) wall_ns: u64,
     pub(crate) inline_spares: bool,
     pub(crate) zeros_pay_below: u64,
@@ -137,7 +137,7 @@ impl Driver {
             sealed_at: VecDeque::new(),
             epoch: parts.header.epoch,
             sector: parts.header.sector,
-            chain: parts.chain,
+            prev_crc: parts.prev_crc,
             wall_ns: parts.wall_ns,
             inline_spares: parts.inline_spares,
             prepared_at: (0, 0),
@@ -241,13 +241,13 @@ impl Driver {
             durable_lsn: if closed.kind.is_seal() { closed.start } else { self.core.synced() },
             epoch: self.epoch,
             wall_ns: self.wall_ns,
-            chain: self.chain,
+            prev_crc: self.prev_crc,
         };
-        let (bytes, chain) = self.published.ring.seal(closed, segment.seed, stamp);
+        let (bytes, prev_crc) = self.published.ring.seal(closed, segment.seed, stamp);
         let offset = u64::from(self.sector) + closed.start.distance_from(segment.base);
         let (file, number) = (Arc::clone(&segment.file), segment.number);
         if !closed.kind.is_seal() {
-            self.chain = chain;
+            self.prev_crc = prev_crc;
         }
         self.counters.stats.frames += 1;
         if closed.kind == FrameKind::Data {
@@ -273,7 +273,7 @@ impl Driver {
             return;
         }
         if let Some(last) = self.open.back_mut() {
-            last.end = Some((self.chain, closed.first_seq));
+            last.end = Some((self.prev_crc, closed.first_seq));
         }
         let spare = self.spares.pop_front();
         // The ring claims spares in the order in which it was told of them.
@@ -284,7 +284,7 @@ impl Driver {
                 segment: segment.number,
                 lsn: closed.base,
                 seq: closed.first_seq,
-                chain: self.chain,
+                prev_crc: self.prev_crc,
                 epoch: self.epoch,
                 wall_ns: self.wall_ns,
             },
@@ -338,7 +338,7 @@ impl Driver {
     fn seal_segment(&mut self, op: Op, number: SegmentNumber, end: Lsn) {
         let segment = self.open.iter().find(|open| open.number == number);
         let segment = segment.expect("a segment is open until its end mark is written");
-        let (chain, first_seq) = segment.end.expect("its successor has a frame");
+        let (prev_crc, first_seq) = segment.end.expect("its successor has a frame");
         assert!(end <= self.core.synced(), "an end mark says that all before it is durable");
         assert!(end <= segment.base.plus(segment.room), "an end mark lies behind the room");
         let mut sector = AlignedBuf::zeroed(self.sector as usize);
@@ -353,7 +353,7 @@ impl Driver {
             entry_count: 0,
             epoch: self.epoch,
             wall_ns: self.wall_ns,
-            chain,
+            prev_crc,
         };
         let (header, _) = frame.encode(segment.seed);
         sector.split_at_mut(FRAME_HEADER_BYTES).0.copy_from_slice(&header);

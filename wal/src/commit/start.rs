@@ -69,7 +69,7 @@ impl Commit {
             header,
             file,
             room,
-            chain: recovered.chain,
+            prev_crc: recovered.prev_crc,
             wall_ns: recovered.wall_ns,
             inline_spares: options.background == Background::Manual,
             zeros_pay_below: options.zeros_pay_below,

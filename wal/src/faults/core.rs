@@ -304,7 +304,7 @@ impl Core {
 fn failpoint(kind: FrameKind, of_data: Point) -> Point {
     match kind {
         FrameKind::Data => of_data,
-        FrameKind::Promise => Point::MarkSync,
+        FrameKind::DurableMark => Point::MarkSync,
         FrameKind::CleanShutdown | FrameKind::SegmentEnd => Point::CloseSealSync,
     }
 }

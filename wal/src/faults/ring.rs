@@ -17,8 +17,8 @@ pub(crate) struct Ring {
     io: Arc<dyn Io>,
     /// The end of the last frame that was taken.
     taken: AtomicU64,
-    /// The chain value with which the log was opened.
-    chain: OnceLock<u32>,
+    /// The `prev_crc` with which the log was opened.
+    prev_crc: OnceLock<u32>,
 }
 
 impl Ring {
@@ -27,7 +27,7 @@ impl Ring {
             ring: ring::Ring::new(options, start)?,
             io: Arc::clone(&options.io),
             taken: AtomicU64::new(start.lsn.0),
-            chain: OnceLock::new(),
+            prev_crc: OnceLock::new(),
         })
     }
 
@@ -68,9 +68,9 @@ impl Ring {
     }
 
     pub(crate) fn seal(&self, closed: &Closed, seed: Seed, mut stamp: Stamp) -> (RingBytes, u32) {
-        let epoch_start = *self.chain.get_or_init(|| stamp.chain);
-        if planted(Mutant::ChainStandsStill) {
-            stamp.chain = epoch_start;
+        let epoch_start = *self.prev_crc.get_or_init(|| stamp.prev_crc);
+        if planted(Mutant::PrevCrcStandsStill) {
+            stamp.prev_crc = epoch_start;
         }
         if planted(Mutant::MarkAheadOfDurable) {
             stamp.durable_lsn = closed.start;

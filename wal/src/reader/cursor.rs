@@ -76,8 +76,8 @@ impl Track {
     /// Goes on in the segment that continues here; false when none does (yet).
     pub(super) fn cross(&mut self, disk: &Disk, map: &Map) -> Result<bool> {
         let cursor = self.cursor();
-        let superseded = cursor.lsn == self.end_lsn;
-        let number = if superseded {
+        let replaced = cursor.lsn == self.end_lsn;
+        let number = if replaced {
             map.epoch_start_at(cursor.lsn)
         } else {
             let next = map.header(self.number().next());
@@ -89,7 +89,7 @@ impl Track {
         next.raise(self.mark);
         // Without its first frame a segment says nothing of where this one ends. The
         // opening of an epoch says it without one.
-        if !superseded && next.frame_reader.peek()?.is_err() {
+        if !replaced && next.frame_reader.peek()?.is_err() {
             return Ok(false);
         }
         *self = next;

@@ -194,7 +194,7 @@ impl Map {
     /// From here on later epochs replace what `epoch` wrote.
     pub(super) fn end_lsn(&self, epoch: Epoch) -> Lsn {
         let later = self.epoch_starts().filter(|(header, _)| header.epoch > epoch);
-        later.map(|(_, epoch_start)| epoch_start.supersedes_from).min().unwrap_or(Lsn::MAX)
+        later.map(|(_, epoch_start)| epoch_start.replaces_from).min().unwrap_or(Lsn::MAX)
     }
 
     /// The segment that opens the last of the epochs that begin at `lsn`.
@@ -207,8 +207,9 @@ impl Map {
 
     /// Everything below it is durable, whatever the frames' durable marks say.
     pub(super) fn durable(&self) -> Lsn {
-        let newest = self.epoch_starts().next_back().map(|(_, epoch_start)| epoch_start.cut_at);
-        newest.map_or(self.low_water(), |cut_at| cut_at.max(self.low_water()))
+        let newest =
+            self.epoch_starts().next_back().map(|(_, epoch_start)| epoch_start.truncated_at);
+        newest.map_or(self.low_water(), |truncated_at| truncated_at.max(self.low_water()))
     }
 
     pub(super) fn timeline(&self) -> Timeline {
@@ -240,8 +241,8 @@ impl Map {
         }
         let low_water = &self.control.low_water;
         let cursor = Cursor::from(low_water);
-        let superseded = low_water.lsn >= self.end_lsn(low_water.epoch);
-        let epoch_start = if superseded { self.epoch_start_at(low_water.lsn) } else { None };
+        let replaced = low_water.lsn >= self.end_lsn(low_water.epoch);
+        let epoch_start = if replaced { self.epoch_start_at(low_water.lsn) } else { None };
         let number = epoch_start.unwrap_or(low_water.segment);
         Ok(Begin { number, base: cursor.lsn, cursor })
     }
@@ -263,7 +264,7 @@ impl Map {
             segment.first = frame_reader.peek()?.ok().map(|frame| Cursor {
                 lsn: frame.lsn,
                 seq: frame.first_seq,
-                chain: frame.chain,
+                prev_crc: frame.prev_crc,
                 wall_ns: frame.wall_ns,
             });
         }

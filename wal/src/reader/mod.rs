@@ -98,7 +98,7 @@ enum Bound {
     /// By the watermarks of the log in this process.
     Log(Arc<Published>),
     /// By the durable marks of another process's log.
-    Promises(Option<Box<DurableProbe>>),
+    DurableMarks(Option<Box<DurableProbe>>),
 }
 
 /// A reader in another process looks again after so long, at first and at most.
@@ -128,7 +128,7 @@ impl Reader {
         visibility: Visibility,
     ) -> Result<Self> {
         let disk = Disk { io, dir: dir.as_ref().to_owned(), direct: true };
-        Self::new(disk, Bound::Promises(None), range.into(), visibility)
+        Self::new(disk, Bound::DurableMarks(None), range.into(), visibility)
     }
 
     /// Reads the log that `published` writes.
@@ -146,7 +146,7 @@ impl Reader {
 
     fn new(disk: Disk, bound: Bound, range: Range, visibility: Visibility) -> Result<Self> {
         // Only what is not durable may be unconnected to what is before it.
-        let unsure = visibility == Visibility::Written && matches!(bound, Bound::Promises(_));
+        let unsure = visibility == Visibility::Written && matches!(bound, Bound::DurableMarks(_));
         let (map, track) = begin(&disk, range, unsure)?;
         let mut reader = Self {
             generation: map.generation,
@@ -252,7 +252,7 @@ impl Reader {
                     let left = Duration::from_nanos(left);
                     published.wait_to_read(self.visibility, self.track.lsn(), left);
                 }
-                Bound::Promises(_) => {
+                Bound::DurableMarks(_) => {
                     self.disk.io.sleep_ns(wait.min(left));
                     wait = (2 * wait).min(LONGEST_WAIT_NS);
                 }
@@ -386,7 +386,7 @@ impl Reader {
     /// Below it no frame's body can be torn: what is passed over there need not be read.
     fn intact(&self) -> Lsn {
         match (&self.bound, self.visibility) {
-            (Bound::Promises(durable_probe), Visibility::Written) => durable_probe
+            (Bound::DurableMarks(durable_probe), Visibility::Written) => durable_probe
                 .as_deref()
                 .map_or(Lsn::ZERO, DurableProbe::durable)
                 .max(self.map.durable()),
@@ -436,7 +436,7 @@ impl Reader {
     fn renew(&mut self) -> Result<()> {
         let (epoch, lsn) = self.position();
         self.map.timeline().check_read(epoch, lsn)?;
-        if let Bound::Promises(durable_probe) = &mut self.bound {
+        if let Bound::DurableMarks(durable_probe) = &mut self.bound {
             *durable_probe = None;
         }
         if !self.track.renew(&self.map) {
@@ -469,7 +469,7 @@ impl Reader {
                 Ok(published.written())
             }
             (Bound::Log(published), _) => Ok(published.synced()),
-            (Bound::Promises(_), visibility) => self.durable_probe(lsn, visibility),
+            (Bound::DurableMarks(_), visibility) => self.durable_probe(lsn, visibility),
         }
     }
 
@@ -478,12 +478,12 @@ impl Reader {
         match &self.bound {
             // Of a log in this process what is written is there, too.
             Bound::Log(_) => self.mark(lsn),
-            Bound::Promises(_) => self.durable_probe(lsn, Visibility::Durable),
+            Bound::DurableMarks(_) => self.durable_probe(lsn, Visibility::Durable),
         }
     }
 
     fn durable_probe(&mut self, lsn: Lsn, visibility: Visibility) -> Result<Lsn> {
-        let Self { disk, map, bound: Bound::Promises(durable_probe), .. } = self else {
+        let Self { disk, map, bound: Bound::DurableMarks(durable_probe), .. } = self else {
             return Ok(Lsn::ZERO);
         };
         let known = |durable_probe: &DurableProbe| match visibility {

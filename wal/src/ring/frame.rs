@@ -33,8 +33,8 @@ pub(crate) struct Stamp {
     pub(crate) durable_lsn: Lsn,
     pub(crate) epoch: Epoch,
     pub(crate) wall_ns: u64,
-    /// The chain value of the frame before.
-    pub(crate) chain: u32,
+    /// The CRC of the frame before.
+    pub(crate) prev_crc: u32,
 }
 
 /// What the commit core must know of the ring.

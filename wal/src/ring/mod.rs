@@ -429,7 +429,7 @@ impl Ring {
     }
 
     /// Seals a frame that was taken: writes its header before its body. Returns its bytes, to
-    /// be written to disk, and its chain value.
+    /// be written to disk, and the CRC of its header.
     pub(crate) fn seal(&self, closed: &Closed, seed: Seed, stamp: Stamp) -> (RingBytes, u32) {
         let len = usize::try_from(closed.end.distance_from(closed.start)).unwrap_or(0);
         let at = closed.start;
@@ -448,14 +448,14 @@ impl Ring {
             entry_count: closed.entries,
             epoch: stamp.epoch,
             wall_ns: stamp.wall_ns,
-            chain: stamp.chain,
+            prev_crc: stamp.prev_crc,
         };
-        let (header, chain) = frame.encode(seed);
+        let (header, prev_crc) = frame.encode(seed);
         drop(body);
         // SAFETY: no slice of the range is alive (`body` is gone, `bytes` gave none), no
         // appender writes below the open frame, and no I/O has the range yet.
         unsafe { self.memory.write(at, &header) };
-        (bytes, chain)
+        (bytes, prev_crc)
     }
 
     /// Frees the ring's bytes below `upto`, whose writes were reaped.

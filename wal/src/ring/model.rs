@@ -33,7 +33,7 @@ fn ring(max_frame: u64) -> Arc<Ring> {
     Arc::new(Ring::new(&options, start).unwrap())
 }
 
-const STAMP: Stamp = Stamp { durable_lsn: Lsn(0), epoch: Epoch(1), wall_ns: 0, chain: 0 };
+const STAMP: Stamp = Stamp { durable_lsn: Lsn(0), epoch: Epoch(1), wall_ns: 0, prev_crc: 0 };
 
 fn append(ring: &Ring, payload: &[u8], level: Level) -> Result<Appended, Refused> {
     ring.append(ring.group(&[(1, payload)]).unwrap(), level)

@@ -34,7 +34,7 @@ fn append(ring: &Ring, len: usize) -> Result<Appended, Refused> {
     append_all(ring, &[(1, &vec![9; len])], Level::Strict)
 }
 
-const STAMP: Stamp = Stamp { durable_lsn: Lsn(0), epoch: Epoch(1), wall_ns: 0, chain: 0 };
+const STAMP: Stamp = Stamp { durable_lsn: Lsn(0), epoch: Epoch(1), wall_ns: 0, prev_crc: 0 };
 
 fn seal(ring: &Ring) -> (Closed, Vec<u8>) {
     let closed = ring.take_frame().unwrap();
@@ -176,7 +176,7 @@ fn empty_frame_is_zero_where_others_were() {
         let closed = ring.take_frame().unwrap();
         ring.free(closed.end);
     }
-    let closed = ring.take_empty_frame(FrameKind::Promise).unwrap();
+    let closed = ring.take_empty_frame(FrameKind::DurableMark).unwrap();
     let seed = Seed::new(bulla_storage::format::LogId([0; 16]), closed.segment, Epoch(1), 0);
     let (bytes, _) = ring.seal(&closed, seed, STAMP);
     assert!(bytes.pieces().concat()[64..] == [0; 448]);
@@ -329,13 +329,13 @@ fn frames_that_are_filled_alike_differ_by_their_generation() {
 fn empty_frame_is_taken_only_when_nothing_is_before_it() {
     let ring = ring(2 * SECTOR);
     append(&ring, 10).unwrap();
-    assert_eq!(ring.take_empty_frame(FrameKind::Promise), None);
+    assert_eq!(ring.take_empty_frame(FrameKind::DurableMark), None);
     ring.take_frame().unwrap();
-    let durable_lsn = ring.take_empty_frame(FrameKind::Promise).unwrap();
+    let durable_lsn = ring.take_empty_frame(FrameKind::DurableMark).unwrap();
     assert_eq!(durable_lsn.end.distance_from(durable_lsn.start), SECTOR);
-    assert_eq!(ring.take_empty_frame(FrameKind::Promise), None, "the segment is full");
+    assert_eq!(ring.take_empty_frame(FrameKind::DurableMark), None, "the segment is full");
     ring.add_spare(Spare { number: SegmentNumber(2), room: 8 * SECTOR });
-    let durable_lsn = ring.take_empty_frame(FrameKind::Promise).unwrap();
+    let durable_lsn = ring.take_empty_frame(FrameKind::DurableMark).unwrap();
     assert_eq!((durable_lsn.segment, durable_lsn.base), (SegmentNumber(2), Lsn(2 * SECTOR)));
 }
 

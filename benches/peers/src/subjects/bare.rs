@@ -109,7 +109,7 @@ pub(crate) struct BareWriter<'a> {
     offset: u64,
     /// A write that was not durable by itself has not been synced since.
     is_unsynced: bool,
-    /// Of the records submitted, so many are durable.
+    /// How many of the submitted records are durable.
     durable: u64,
     submitted: u64,
 }

@@ -167,7 +167,7 @@ mod tests {
     /// Syncs are counted for the whole process: one run at a time.
     static ALONE: Mutex<()> = Mutex::new(());
 
-    /// Runs one workload of every log on a small scale; gives those that have it.
+    /// Runs one workload of every log on a small scale; returns those that have it.
     fn run_all(kind: impl Fn(Kind) -> bool, name: &str) -> Vec<(Subject, Sample)> {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let workload = ALL.iter().find(|workload| kind(workload.kind)).expect("a workload");

@@ -119,7 +119,7 @@ impl Core {
         }
         self.mark_pending = true;
         self.mark_wanted = false;
-        Some(Action::SealEmpty(FrameKind::Promise))
+        Some(Action::SealEmpty(FrameKind::DurableMark))
     }
 
     pub(super) fn next_close(&mut self) -> Option<Action> {

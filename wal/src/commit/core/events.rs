@@ -83,12 +83,12 @@ impl Core {
             self.phase = Phase::Closed;
         }
         // A durable mark waits for the next segment: nothing else goes into this one either.
-        self.mark_wanted |= kind == FrameKind::Promise;
+        self.mark_wanted |= kind == FrameKind::DurableMark;
     }
 
     /// Has the durable mark written as soon as everything is durable, without waiting for an
     /// idle moment.
-    pub(crate) fn request_promise(&mut self) {
+    pub(crate) fn request_mark(&mut self) {
         self.mark_wanted = true;
     }
 

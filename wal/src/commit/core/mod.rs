@@ -102,7 +102,7 @@ impl Core {
             published: marks,
             requested_written: Lsn::ZERO,
             requested_synced: Lsn::ZERO,
-            // The epoch-start segment's `cut_at` marks all that was recovered as durable.
+            // The epoch-start segment's `truncated_at` marks all that was recovered as durable.
             durable_mark: start,
             persisted_mark: start,
             mark_wanted: false,

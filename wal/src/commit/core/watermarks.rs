@@ -21,7 +21,7 @@ impl Core {
             assert_eq!(frame.start, self.marks.synced, "what is durable is contiguous");
             self.marks.synced = frame.end;
             self.persisted_mark = self.persisted_mark.max(durable_lsn);
-            if frame.kind == FrameKind::Promise {
+            if frame.kind == FrameKind::DurableMark {
                 self.durable_mark = frame.end;
                 self.mark_pending = false;
             }
