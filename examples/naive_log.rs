@@ -10,7 +10,7 @@
 use std::io;
 use std::path::Path;
 
-use bulla::io::sim::{CrashKind, SimDisk};
+use bulla::io::sim::{ByPath, CrashKind, SimDisk};
 use bulla::io::{Access, Io, read_full, write_full};
 
 const FILE: &str = "/lines";

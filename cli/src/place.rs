@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bulla_storage::files::dir;
+use bulla_storage::files::dir::{self, Directory};
 use bulla_wal::Options;
 
 use crate::error::{Error, Result};
@@ -15,13 +15,11 @@ const HARMLESS: [&str; 3] = [dir::LOCK, "CONTROL.tmp", "lost+found"];
 /// Returns whether `dir` holds no log yet, so that opening it creates one.
 ///
 /// Refuses a directory that holds other files: that is a mistyped path far more often
-/// than intended. `EpochStart` a damaged log reports the damage; this does not.
+/// than intended. Opening a damaged log reports the damage; this does not.
 pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
     let io = options.io.as_ref();
-    let listing = match dir::list(io, dir) {
-        Err(bulla_wal::Error::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::NotFound =>
-        {
+    let opened = match Directory::open(io, dir) {
+        Err(error) if error.is_not_found() => {
             // Only the last level is created: more would hide a mistyped path.
             let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
             return match parent {
@@ -29,13 +27,13 @@ pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
                 _ => Ok(true),
             };
         }
-        listing => listing?,
+        opened => opened?,
     };
+    let listing = opened.list()?;
     if listing.has_control || !listing.segments.is_empty() {
         return Ok(false);
     }
-    let entries = io.list_dir(dir).map_err(bulla_wal::Error::io("list", dir))?;
-    match entries.into_iter().find(|entry| !HARMLESS.contains(&entry.name.as_str())) {
+    match opened.entries()?.into_iter().find(|entry| !HARMLESS.contains(&entry.name.as_str())) {
         Some(entry) => Err(Error::NotEmpty { path: dir.to_owned(), name: entry.name }),
         None => Ok(true),
     }

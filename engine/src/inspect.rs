@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bulla_recovery::{Bound, Inspection, Range, Report};
+use bulla_storage::files::dir::Directory;
 use bulla_wal::{Options, Seq};
 
 use crate::checkpoint::{
@@ -81,9 +82,10 @@ impl<R: Record> StoreInspection<R> {
 
     fn read_once(dir: &Path, options: &Options) -> Result<Self> {
         let io = &options.io;
-        let candidates = Candidates::read(&CheckpointDir::of(io, dir))?;
+        let dir = Directory::of_log(io.as_ref(), dir)?;
+        let candidates = Candidates::read(&CheckpointDir::of(&dir))?;
         let anchors = candidates.anchors();
-        let inspection = Inspection::read_above(dir, options, &anchors)?;
+        let inspection = Inspection::read_in(&dir, options, &anchors)?;
         let standing = inspection.standing(&anchors)?;
         let report = inspection.report().clone();
         let from_start = report.first_seq == Seq(1);
@@ -93,7 +95,7 @@ impl<R: Record> StoreInspection<R> {
         let mut from = Bound::Unbounded;
         if let Some(newest) = newest {
             from = Bound::Lsn(newest.head.anchor.upto);
-            let (io, store) = (Arc::clone(io), dir.to_owned());
+            let (io, store) = (Arc::clone(io), dir);
             state.begin(CheckpointSource { newest, fallback, io, store });
             state.load_all(LOAD_THREADS)?;
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bulla_storage::faults::mutants::{Mutant, planted};
-use bulla_storage::files::dir::{self, Listing, SegmentFile};
+use bulla_storage::files::dir::{Listing, SegmentFile, segment_name};
 use bulla_storage::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::FileKind;
@@ -57,7 +57,7 @@ impl Analysis {
         anchor: Option<&Anchor>,
         bodies: Bodies,
     ) -> Result<Self> {
-        let listing = dir::list(log.io.as_ref(), &log.path)?;
+        let listing = log.dir.list()?;
         let plan = read_plan(log, &mut control, &listing, anchor)?;
         let log = &*log;
         let mut scans = scan_all(log, &plan, bodies, |_| true)?;
@@ -92,7 +92,7 @@ impl Analysis {
         let Some(missing) = missing.filter(|_| self.decision.case == Case::SuccessorMissing) else {
             return Ok(());
         };
-        let listing = dir::list(log.io.as_ref(), &log.path)?;
+        let listing = log.dir.list()?;
         let lists = |listing: &Listing| listing.segments.iter().any(|file| file.number == missing);
         if lists(&listing) && !lists(&self.listing) {
             self.facts.successor = Successor::MadeDuringScan;
@@ -321,7 +321,7 @@ fn read_header(log: &LogDir, file: &SegmentFile) -> Result<ReadHeader> {
     match Header::decode(read_buffer.bytes(0, u64::from(MAX_SECTOR))?) {
         Ok(header) => Ok(Ok(header)),
         Err(reason @ (FormatError::Version(_) | FormatError::Features(_))) => {
-            let path = dir::segment_path(&log.path, file.number);
+            let path = log.dir.path_of(&segment_name(file.number));
             Err(Error::Unsupported { path, reason })
         }
         Err(reason) => Ok(Err((Headers::Damaged, CorruptionKind::SegmentHeader(reason)))),

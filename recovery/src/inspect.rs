@@ -7,11 +7,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_storage::Options;
+use bulla_storage::files::dir::Directory;
 use bulla_storage::frames::anchor::Anchor;
 
 use crate::analysis::Analysis;
 use crate::error::proved_durable;
-use crate::log_dir::{LogDir, Piece, read_control};
+use crate::log_dir::{LogDir, Piece, open_dir, read_control};
 use crate::map::{self, SegmentBytes};
 use crate::plan::PlannedSegment;
 use crate::range::{Bound, Range};
@@ -46,8 +47,7 @@ impl Inspection {
     /// for a newer format, [`Corrupt`](bulla_storage::Error::Corrupt) when CONTROL can't be read,
     /// [`Io`](bulla_storage::Error::Io), which is never taken for the log's end.
     pub fn read(dir: &Path, options: &Options) -> Result<Self> {
-        let (log, analysis) = undisturbed(dir, options, Bodies::Checked)?;
-        Ok(Self::of(log, analysis))
+        Self::read_above(dir, options, &[])
     }
 
     /// Does what [`read`](Self::read) does, but reads no frame below the first anchor that
@@ -57,13 +57,22 @@ impl Inspection {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_above(dir: &Path, options: &Options, anchors: &[Anchor]) -> Result<Self> {
+        Self::read_in(&open_dir(dir, options)?, options, anchors)
+    }
+
+    /// Does what [`read_above`](Self::read_above) does, in a directory that is open.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_in(dir: &Directory, options: &Options, anchors: &[Anchor]) -> Result<Self> {
         for anchor in anchors {
             let (log, analysis) = undisturbed_above(dir, options, Some(anchor), Bodies::Checked)?;
             if analysis.is_sound_above(&log, anchor)? {
                 return Ok(Self::of(log, analysis));
             }
         }
-        Self::read(dir, options)
+        let (log, analysis) = undisturbed(dir, options, Bodies::Checked)?;
+        Ok(Self::of(log, analysis))
     }
 
     fn of(log: LogDir, analysis: Analysis) -> Self {
@@ -154,7 +163,7 @@ pub fn replay(
         Bound::Unbounded => Bodies::Unread,
         Bound::Lsn(_) | Bound::Seq(_) | Bound::Time(_) => Bodies::Checked,
     };
-    let (log, analysis) = undisturbed(dir, options, bodies)?;
+    let (log, analysis) = undisturbed(&open_dir(dir, options)?, options, bodies)?;
     let stats = replay::replay(&log, &analysis.pieces(), analysis.start(), range, visitor)
         .map_err(|error| explained(&analysis, error))?;
     // What lies behind the range was not asked for.
@@ -191,7 +200,7 @@ fn explained(analysis: &Analysis, error: Error) -> Error {
 /// only when two scans find it; frames that the second scan finds at or above the first one's
 /// durable marks show that nothing was lost.
 pub(crate) fn undisturbed(
-    dir: &Path,
+    dir: &Directory,
     options: &Options,
     bodies: Bodies,
 ) -> Result<(LogDir, Analysis)> {
@@ -200,7 +209,7 @@ pub(crate) fn undisturbed(
 
 /// Does what [`undisturbed`] does, above an anchor if it stands.
 fn undisturbed_above(
-    dir: &Path,
+    dir: &Directory,
     options: &Options,
     anchor: Option<&Anchor>,
     bodies: Bodies,
@@ -209,7 +218,7 @@ fn undisturbed_above(
     let mut scans = 0;
     loop {
         scans += 1;
-        let control = read_control(dir, options)?;
+        let control = read_control(dir)?;
         let mut log = LogDir::new(dir, &options.clone().sector(control.sector));
         let mut now = match Analysis::read_from(&mut log, control, anchor, bodies) {
             // A segment was purged, or a temporary file renamed, after it was listed.

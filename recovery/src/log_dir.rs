@@ -3,10 +3,11 @@
 //! Owns the choice between the page cache and the disk, how many threads may read, and what
 //! a live part of a segment is ([`Piece`]). Judges nothing and writes nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use bulla_storage::files::{control, dir};
+use bulla_storage::files::control;
+use bulla_storage::files::dir::{Directory, segment_name};
 use bulla_storage::format::{Control, Header, MAX_SECTOR};
 use bulla_storage::io::Io;
 use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
@@ -19,7 +20,7 @@ use bulla_storage::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct LogDir {
     pub(crate) io: Arc<dyn Io>,
-    pub(crate) path: PathBuf,
+    pub(crate) dir: Directory,
     pub(crate) options: Options,
     /// Segments of the newest epoch from this number on may be written during the scan. In a
     /// log with direct access they are read with direct access too: a page that is cached
@@ -49,21 +50,20 @@ impl Piece {
 }
 
 impl LogDir {
-    pub(crate) fn new(path: &Path, options: &Options) -> Self {
+    pub(crate) fn new(dir: &Directory, options: &Options) -> Self {
         let io = Arc::clone(&options.io);
         let written_from = SegmentNumber::ZERO;
-        Self { io, path: path.to_owned(), options: options.clone(), written_from }
+        Self { io, dir: dir.clone(), options: options.clone(), written_from }
     }
 
     /// Returns a log whose lock is held: nobody writes to it.
-    pub(crate) fn locked(path: &Path, options: &Options) -> Self {
-        Self { written_from: SegmentNumber::MAX, ..Self::new(path, options) }
+    pub(crate) fn locked(dir: &Directory, options: &Options) -> Self {
+        Self { written_from: SegmentNumber::MAX, ..Self::new(dir, options) }
     }
 
     /// Opens a segment's file for reading.
     pub(crate) fn segment(&self, number: SegmentNumber, direct: bool) -> Result<ReadBuffer> {
-        let path = dir::segment_path(&self.path, number);
-        ReadBuffer::open(self.io.as_ref(), &path, direct)
+        ReadBuffer::open(&self.dir, &segment_name(number), direct)
     }
 
     /// Opens a segment's file to read one sector of it, as it is on the disk.
@@ -89,20 +89,19 @@ impl LogDir {
     }
 }
 
+/// Opens the directory of a log.
+pub(crate) fn open_dir(path: &Path, options: &Options) -> Result<Directory> {
+    Directory::of_log(options.io.as_ref(), path)
+}
+
 /// Reads CONTROL, and tells a directory without a log from a log whose CONTROL is gone.
-pub(crate) fn read_control(path: &Path, options: &Options) -> Result<Control> {
-    let io = options.io.as_ref();
-    let listing = match dir::list(io, path) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::NotALog { path: path.to_owned() });
-        }
-        listing => listing?,
-    };
+pub(crate) fn read_control(dir: &Directory) -> Result<Control> {
+    let listing = dir.list()?;
     if listing.has_control {
-        return control::read(io, path);
+        return control::read(dir);
     }
     match listing.segments.first() {
-        None => Err(Error::NotALog { path: path.to_owned() }),
+        None => Err(Error::NotALog { path: dir.path().to_owned() }),
         Some(segment) => Err(Corruption {
             segment: Some(segment.number),
             offset: None,

@@ -13,14 +13,14 @@ use std::path::Path;
 use bulla_storage::faults::failpoints::{Point, skip};
 use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::files::control::ControlFile;
-use bulla_storage::files::dir;
+use bulla_storage::files::dir::{Directory, QUARANTINE};
 use bulla_storage::files::recovered::{begin, check_device, create};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::Lock;
 use bulla_storage::{Options, Recovered};
 
 use crate::analysis::Analysis;
-use crate::log_dir::{LogDir, Piece, read_control};
+use crate::log_dir::{LogDir, Piece, open_dir, read_control};
 use crate::range::Range;
 use crate::replay::{self, EntryView, ReplayStats};
 use crate::report::{Report, Status};
@@ -58,19 +58,19 @@ impl Recovery {
     /// [`Options`](Error::Options), [`Io`](Error::Io) (free space or mend the device,
     /// and try again).
     pub fn run(dir: &Path, options: &Options) -> Result<Self> {
-        Self::run_above(dir, options, || Ok(Vec::new()))
+        Self::run_above(dir, options, |_| Ok(Vec::new()))
     }
 
     /// Does what [`run`](Self::run) does, but reads no frame below the first anchor that
     /// still stands: then entries below it can't be replayed, and the report counts none.
-    /// Calls `anchors` once the lock is held.
+    /// Calls `anchors` with the log's directory once the lock is held.
     ///
     /// # Errors
     /// Those of [`run`](Self::run), and those of `anchors`.
     pub fn run_above(
         dir: &Path,
         options: &Options,
-        anchors: impl FnOnce() -> Result<Vec<Anchor>>,
+        anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
         let locked = LockedLog::read_above(dir, options, anchors)?;
         let LockedLog { log, lock, control, analysis, anchor, standing } = locked;
@@ -79,7 +79,7 @@ impl Recovery {
         }
         let mut report = analysis.report();
         if analysis.is_new() {
-            let recovered = begin(&log.path, log.options.clone(), lock, control)?;
+            let recovered = begin(log.dir.clone(), log.options.clone(), lock, control)?;
             let start = analysis.start();
             let pieces = Vec::new();
             return Ok(Self { log, recovered, report, pieces, start, anchor, standing });
@@ -108,9 +108,15 @@ impl Recovery {
         report.timeline.push(report.epoch, tail.end.lsn);
         report.rewritten =
             (tail.start.lsn < tail.end.lsn).then_some((tail.start.lsn, tail.end.lsn));
-        report.quarantine = (!copies.is_empty()).then(|| log.path.join(dir::QUARANTINE));
+        report.quarantine = (!copies.is_empty()).then(|| log.dir.path_of(QUARANTINE));
         let start = analysis.start();
         Ok(Self { log, recovered, report, pieces, start, anchor, standing })
+    }
+
+    /// Returns the log's directory, open.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.log.dir
     }
 
     /// Returns what was found and done.
@@ -220,29 +226,29 @@ pub(crate) struct LockedLog {
 
 impl LockedLog {
     pub(crate) fn read(path: &Path, options: &Options) -> Result<Self> {
-        Self::read_above(path, options, || Ok(Vec::new()))
+        Self::read_above(path, options, |_| Ok(Vec::new()))
     }
 
     fn read_above(
         path: &Path,
         options: &Options,
-        anchors: impl FnOnce() -> Result<Vec<Anchor>>,
+        anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
+        let dir = open_dir(path, options)?;
         // CONTROL comes first: the lock would leave a file behind where there is no log.
-        let sector = read_control(path, options)?.sector;
+        let sector = read_control(&dir)?.sector;
         let options = options.checked(sector)?;
-        check_device(path, &options)?;
-        let io = options.io.as_ref();
-        let lock = dir::lock(io, path, options.lock_timeout)?;
-        let mut log = LogDir::locked(path, &options);
-        let control = ControlFile::open(io, path)?;
+        check_device(&dir, &options)?;
+        let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
+        let mut log = LogDir::locked(&dir, &options);
+        let control = ControlFile::open(&dir)?;
         // What a listing shows after a kill may not be on disk. Nothing may be built on
         // it, or removed because of it, before it is.
         if !skip(Point::OpenDirSync) {
-            io.sync_dir(path).map_err(Error::io("sync", path))?;
+            dir.sync()?;
         }
         let control_now = *control.current();
-        let anchors = anchors()?;
+        let anchors = anchors(&dir)?;
         let mut left = &anchors[..];
         while let [anchor, older @ ..] = left {
             let analysis =

@@ -3,11 +3,10 @@
 //! Owns the folder `quarantine/`. A copy appears under its name only when it is whole;
 //! making it again after a crash replaces it. Recovery never removes one.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bulla_storage::faults::failpoints::{Point, skip};
-use bulla_storage::files::dir;
+use bulla_storage::files::dir::{Directory, QUARANTINE};
 use bulla_storage::format::all_zero;
 use bulla_storage::io::write_full;
 
@@ -19,18 +18,18 @@ use bulla_storage::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Quarantine<'a> {
     log: &'a LogDir,
-    path: PathBuf,
+    folder: Option<Directory>,
     copies: Vec<PathBuf>,
 }
 
 impl<'a> Quarantine<'a> {
     pub(crate) fn new(log: &'a LogDir) -> Self {
-        Self { log, path: log.path.join(dir::QUARANTINE), copies: Vec::new() }
+        Self { log, folder: None, copies: Vec::new() }
     }
 
     /// Copies the bytes from `from` to the last one that is not zero; nothing when all are
     /// zeros.
-    pub(crate) fn keep_rest(&mut self, source: &Path, from: u64, name: &str) -> Result<()> {
+    pub(crate) fn keep_rest(&mut self, source: &str, from: u64, name: &str) -> Result<()> {
         let mut read_buffer = self.read_buffer(source)?;
         match nonzero_end(&mut read_buffer, from)? {
             Some(end) => self.copy(&mut read_buffer, from, end, name),
@@ -39,53 +38,47 @@ impl<'a> Quarantine<'a> {
     }
 
     /// Copies a whole file.
-    pub(crate) fn keep_file(&mut self, source: &Path, name: &str) -> Result<()> {
+    pub(crate) fn keep_file(&mut self, source: &str, name: &str) -> Result<()> {
         let mut read_buffer = self.read_buffer(source)?;
         let len = read_buffer.len();
         self.copy(&mut read_buffer, 0, len, name)
     }
 
-    fn read_buffer(&self, source: &Path) -> Result<ReadBuffer> {
-        ReadBuffer::open(self.log.io.as_ref(), source, self.log.options.is_direct())
+    fn read_buffer(&self, source: &str) -> Result<ReadBuffer> {
+        ReadBuffer::open(&self.log.dir, source, self.log.options.is_direct())
     }
 
     fn copy(&mut self, read_buffer: &mut ReadBuffer, from: u64, to: u64, name: &str) -> Result<()> {
-        let io = self.log.io.as_ref();
-        if self.copies.is_empty() {
-            io.create_dir(&self.path).map_err(Error::io("create", &self.path))?;
-        }
-        let path = self.path.join(name);
-        let temporary = self.path.join(format!("{name}.tmp"));
-        match io.unlink(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", temporary)(error));
-            }
-            _ => {}
-        }
-        let file = io.create(&temporary, false).map_err(Error::io("create", &temporary))?;
+        let folder = match &self.folder {
+            Some(folder) => folder,
+            None => self.folder.insert(self.log.dir.create_subdirectory(QUARANTINE)?),
+        };
+        let temporary = format!("{name}.tmp");
+        folder.remove(&temporary)?;
+        let file = folder.create(&temporary, false)?;
         let mut at = from;
         while at < to {
             let bytes = read_buffer.bytes(at, (to - at).min(READ_LEN))?;
             if bytes.is_empty() {
                 break;
             }
-            write_full(file.as_ref(), bytes, at - from).map_err(Error::io("write", &temporary))?;
+            write_full(file.as_ref(), bytes, at - from)
+                .map_err(Error::io("write", folder.path_of(&temporary)))?;
             at += bytes.len() as u64;
         }
         if !skip(Point::QuarantineSync) {
-            file.sync().map_err(Error::io("sync", &temporary))?;
+            file.sync().map_err(Error::io("sync", folder.path_of(&temporary)))?;
         }
-        io.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
-        self.copies.push(path);
+        folder.rename(&temporary, name)?;
+        self.copies.push(folder.path_of(name));
         Ok(())
     }
 
     /// Makes the copies durable under their names and returns them. Then the originals may go.
     pub(crate) fn finish(self) -> Result<Vec<PathBuf>> {
-        if !self.copies.is_empty() && !skip(Point::QuarantineDirSync) {
-            let io = self.log.io.as_ref();
-            io.sync_dir(&self.path).map_err(Error::io("sync", &self.path))?;
-            io.sync_dir(&self.log.path).map_err(Error::io("sync", &self.log.path))?;
+        if let Some(folder) = self.folder.filter(|_| !skip(Point::QuarantineDirSync)) {
+            folder.sync()?;
+            self.log.dir.sync()?;
         }
         Ok(self.copies)
     }

@@ -8,11 +8,10 @@
 //! leaves a log that is refused again, and can be repaired again. Tested by
 //! `recovery/tests/files/repairs.rs`.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use bulla_storage::files::dir::{self, SegmentFile};
+use bulla_storage::files::dir::{SegmentFile, segment_name};
 use bulla_storage::files::recovered::begin;
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::FileKind;
@@ -21,7 +20,7 @@ use bulla_storage::{Epoch, Lsn, Options, SegmentNumber, Seq};
 use crate::analysis::Analysis;
 use crate::error::{CutRefused, RepairError};
 use crate::inspect::undisturbed;
-use crate::log_dir::LogDir;
+use crate::log_dir::{LogDir, open_dir};
 use crate::open::LockedLog;
 use crate::quarantine::Quarantine;
 use crate::range::{Bound, Range};
@@ -30,7 +29,7 @@ use crate::report::Report;
 use crate::scan::Bodies;
 use crate::tail_rewrite::{Tail, clip, commit};
 use crate::trim::{keep_len, remove_dead, trim};
-use bulla_storage::{Error, Result};
+use bulla_storage::Result;
 
 /// What to repair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,7 +117,7 @@ pub fn preview_repair(
     options: &Options,
     plan: RepairPlan,
 ) -> Result<RepairPreview, RepairError> {
-    let (log, analysis) = undisturbed(path, options, Bodies::Checked)?;
+    let (log, analysis) = undisturbed(&open_dir(path, options)?, options, Bodies::Checked)?;
     let tail = checked_tail(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
     let range = Range { to: Bound::Lsn(plan.cut_at), ..Range::ALL };
@@ -155,7 +154,7 @@ pub fn repair(
     let tail = checked_tail(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
     if analysis.is_new() {
-        let recovered = begin(&log.path, log.options.clone(), lock, control)?;
+        let recovered = begin(log.dir.clone(), log.options.clone(), lock, control)?;
         let epoch = recovered.header.epoch;
         let (copies, removed) = (Vec::new(), Vec::new());
         return Ok(RepairReport { before, cut_at: plan.cut_at, epoch, copies, removed });
@@ -165,17 +164,11 @@ pub fn repair(
     let committed = commit(&log, lock, control, &analysis, tail)?;
     let epoch_start = committed.recovered.header.number;
     for file in unread.iter().rev().filter(|file| file.number != epoch_start) {
-        let path = dir::segment_path(&log.path, file.number);
-        match log.io.unlink(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", path)(error).into());
-            }
-            _ => {}
-        }
+        log.dir.remove(&segment_name(file.number))?;
     }
     // One that came back after a power loss would make the log be refused again.
     if !unread.is_empty() {
-        log.io.sync_dir(&log.path).map_err(Error::io("sync", &log.path))?;
+        log.dir.sync()?;
     }
     trim(&log, &analysis, &committed.pieces)?;
     remove_dead(&log, &analysis)?;
@@ -229,8 +222,8 @@ fn keep_files(
     let numbers = cut.chain(unread.map(|file| file.number));
     let mut quarantine = Quarantine::new(log);
     for number in numbers {
-        let path = dir::segment_path(&log.path, number);
-        quarantine.keep_file(&path, &format!("repair-{epoch}-{number}.seg"))?;
+        let source = segment_name(number);
+        quarantine.keep_file(&source, &format!("repair-{epoch}-{number}.seg"))?;
     }
     quarantine.finish()
 }

@@ -80,6 +80,8 @@ pub(crate) fn commit(
         len: log.options.epoch_start_len(tail.len()),
         direct: log.options.is_direct(),
         zeroed: true,
+        // Only a repair begins an epoch at a number that a file still has.
+        replaces: true,
         is_wanted: &|| true,
     };
     let (file, prev_crc) = create_segment(log, &new, &rewritten, tail)?;
@@ -88,7 +90,7 @@ pub(crate) fn commit(
     pieces.push(Piece { header: header.clone(), base, start: tail.start, end, unsealed: true });
     let recovered = Recovered {
         options: log.options.clone(),
-        dir: log.path.clone(),
+        dir: log.dir.clone(),
         lock,
         control,
         file,
@@ -154,7 +156,7 @@ fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
         log_id: control.log_id,
         number: last.map_or(control.low_water.segment, |last| last.number.next()),
         epoch: Epoch(epoch),
-        nonce: random_nonce(&log.options, &log.path)?,
+        nonce: random_nonce(&log.options, &log.dir)?,
         previous_nonce: last.map_or(0, |last| last.header.nonce),
         sector: control.sector,
         wall_ns: log.io.wall_ns().max(tail.end.wall_ns),
@@ -184,7 +186,7 @@ fn create_segment(
     let mut prev_crc = tail.start.prev_crc;
     // An error of reading the tail is not one of writing the segment.
     let mut failure = None;
-    let created = segment::create(log.io.as_ref(), &log.path, new, |file| {
+    let created = segment::create(&log.dir, new, |file| {
         let mut writer = TailWriter::new(file, u64::from(sector), tail.len());
         let copied = copy_frames(log, rewritten, |found| {
             let (frame, body_len) =

@@ -4,11 +4,10 @@
 //! Owns how much of an older segment stays. Runs only when the new epoch is durable, and can
 //! run again after a crash. Tested by `recovery/tests/files/crashes.rs`.
 
-use std::io;
 use std::path::PathBuf;
 
 use bulla_storage::SegmentNumber;
-use bulla_storage::files::dir;
+use bulla_storage::files::dir::segment_name;
 use bulla_storage::io::{Access, FileKind};
 
 use crate::analysis::Analysis;
@@ -52,9 +51,9 @@ pub(crate) fn keep_cut_bytes(
         let keep = kept_len(analysis, pieces, index, segment);
         let from = analysis.cut_from(index).map_or(keep, |from| from.max(keep));
         if segment.file_len > from && !analysis.is_zero_from(index, from) {
-            let path = dir::segment_path(&log.path, segment.number);
+            let source = segment_name(segment.number);
             let (epoch, number) = (segment.header.epoch, segment.number);
-            quarantine.keep_rest(&path, from, &format!("{epoch}-{number}-{from}.bin"))?;
+            quarantine.keep_rest(&source, from, &format!("{epoch}-{number}-{from}.bin"))?;
         }
     }
     quarantine.finish()
@@ -66,9 +65,9 @@ pub(crate) fn trim(log: &LogDir, analysis: &Analysis, pieces: &[Piece]) -> Resul
     for (index, segment) in analysis.plan.segments.iter().enumerate() {
         let keep = kept_len(analysis, pieces, index, segment);
         if segment.file_len > keep {
-            let path = dir::segment_path(&log.path, segment.number);
-            let file = log.io.open(&path, Access::WRITE).map_err(Error::io("open", &path))?;
-            file.set_len(keep).map_err(Error::io("truncate", &path))?;
+            let name = segment_name(segment.number);
+            let file = log.dir.file(&name, Access::WRITE)?;
+            file.set_len(keep).map_err(Error::io("truncate", log.dir.path_of(&name)))?;
         }
     }
     Ok(())
@@ -81,14 +80,7 @@ pub(crate) fn remove_dead(log: &LogDir, analysis: &Analysis) -> Result<()> {
     let dead = analysis.listing.segments.iter();
     let dead = dead
         .filter(|file| file.number < first && file.kind == FileKind::Regular)
-        .map(|file| dir::segment_path(&log.path, file.number));
-    for path in dead.chain(analysis.listing.temporaries.iter().cloned()) {
-        match log.io.unlink(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", path)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+        .map(|file| segment_name(file.number));
+    let mut names = dead.chain(analysis.listing.temporaries.iter().cloned());
+    names.try_for_each(|name| log.dir.remove(&name))
 }

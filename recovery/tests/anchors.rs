@@ -33,7 +33,7 @@ fn below(end: u64, rng: &mut SplitMix64) -> u64 {
 }
 
 fn above(disk: &SimDisk, seed: u64, anchors: Vec<Anchor>) -> Recovery {
-    let run = Recovery::run_above(Path::new(DIR), &options(disk, seed), || Ok(anchors));
+    let run = Recovery::run_above(Path::new(DIR), &options(disk, seed), |_| Ok(anchors));
     run.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"))
 }
 
@@ -200,7 +200,7 @@ fn read_that_fails_under_an_anchor_is_told() {
     for after in 0..50 {
         let fork = disk.fork(1);
         fork.fail_next(FaultOp::Read, ErrorKind::Other, ".seg", after);
-        match Recovery::run_above(Path::new(DIR), &options(&fork, 0), || Ok(vec![anchor])) {
+        match Recovery::run_above(Path::new(DIR), &options(&fork, 0), |_| Ok(vec![anchor])) {
             Ok(recovery) => assert_eq!(recovery.anchor(), Some(&anchor), "{after}"),
             Err(_) => told += 1,
         }
@@ -293,6 +293,6 @@ fn damage_below_an_anchor_is_found_by_a_scan_of_the_whole_log() {
     // Above it nothing is taken for the end of the log.
     let offset = 512 + anchor.at.lsn.distance_from(anchor.segment.lsn);
     disk.flip(segment_path(Path::new(DIR), anchor.segment.segment), offset + 20, 1);
-    let run = Recovery::run_above(Path::new(DIR), &options(&disk, 0), || Ok(vec![anchor]));
+    let run = Recovery::run_above(Path::new(DIR), &options(&disk, 0), |_| Ok(vec![anchor]));
     assert!(run.expect_err("refused").corruption().is_some());
 }

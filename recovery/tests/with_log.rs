@@ -215,7 +215,7 @@ fn every_boundary_of_a_long_segment_is_found_and_nothing_else() {
         let inside = preview(Lsn(pair[0].0 + 512));
         let frame = CutRefused::InsideFrame(pair[0]);
         assert!(
-            matches!(inside, Err(bulla_recovery::RepairError::Truncation { reason, .. }) if reason == frame),
+            matches!(inside, Err(bulla_recovery::RepairError::Cut { reason, .. }) if reason == frame),
             "{inside:?}"
         );
     }

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_storage::io::sim::{SimConfig, SimDisk};
+use bulla_storage::io::sim::{ByPath, SimConfig, SimDisk};
 use bulla_storage::io::std::StdIo;
 use bulla_storage::io::uring::UringIo;
 use bulla_storage::io::{

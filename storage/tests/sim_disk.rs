@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_storage::io::sim::{CrashKind, FaultOp, Lie, SimConfig, SimDisk};
+use bulla_storage::io::sim::{ByPath, CrashKind, FaultOp, Lie, SimConfig, SimDisk};
 use bulla_storage::io::{Access, AlignedBuf, File, Io, Queue, Request, Ticket, write_full};
 
 use crate::common::{BLOCK, pattern, reap, write_request};

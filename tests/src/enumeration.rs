@@ -12,11 +12,14 @@ mod store;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bulla_storage::io::sim::{CrashKind, SimDisk};
+use bulla_storage::files::dir::LOCK;
+use bulla_storage::io::sim::{CrashKind, Meddling, SimDisk};
+use bulla_wal::{Level, Method, Options};
 
 use crate::model::Violation;
 use crate::rng::Rng;
@@ -78,6 +81,9 @@ trait Life {
     /// One end of the halt.
     fn end(&self, kind: CrashKind, ends: &[usize]) -> Box<dyn Life>;
 
+    /// Returns the error of a log that is not as it was, and that nobody has touched.
+    fn decoy(&self, disk: &SimDisk) -> Result<(), Violation>;
+
     /// Opens what is there after a crash, compares it with what was acknowledged, and goes on.
     /// Returns what was shown.
     fn check(self: Box<Self>, kind: CrashKind) -> Result<String, Violation>;
@@ -94,6 +100,64 @@ struct Halt {
     steps: u64,
     /// Was the step that was struck done?
     done: bool,
+    /// It is not halted at that step: an operator does this then, and the workload goes on.
+    meddle: Option<Meddle>,
+}
+
+/// What an operator does beside a program that has a log open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Meddle {
+    /// Moves its directory away, and another log into its place.
+    Swap,
+    /// Removes its lock file.
+    RemoveLock,
+}
+
+/// Where the other log is until they are swapped.
+const DECOY: &str = "/decoy";
+
+/// A log that nobody has open: none of its bytes may change.
+#[derive(Clone, Debug, Default)]
+struct Decoy(Vec<(PathBuf, Vec<u8>)>);
+
+impl Decoy {
+    fn new(disk: &SimDisk) -> Result<Self, Violation> {
+        let options = Options::new().io(disk.process()).segment_len(64 * 1024);
+        let options = options.sector(4096).method(Method::Buffered);
+        let made = || {
+            let log = bulla_wal::Log::create(Path::new(DECOY), &options.manual())?;
+            log.wait(log.append_with(1, b"another log", Level::Strict)?)?;
+            log.close()
+        };
+        made().map_err(|error| format!("the other log: {error}"))?;
+        disk.settle();
+        Ok(Self::read(disk, DECOY))
+    }
+
+    fn read(disk: &SimDisk, dir: &str) -> Self {
+        let named = |path: &PathBuf| path.strip_prefix(dir).ok().map(Path::to_path_buf);
+        let read = |path: &PathBuf| Some((named(path)?, disk.read_file(path)));
+        Self(disk.paths().iter().filter_map(read).collect())
+    }
+
+    /// It lies in the directory where the program's log was.
+    fn is_intact(&self, disk: &SimDisk, dir: &str) -> bool {
+        Self::read(disk, dir).0 == self.0
+    }
+}
+
+/// Where a program's log is that was opened in `dir`.
+fn place(disk: &SimDisk, dir: &'static str, meddle: Option<Meddle>) -> &'static Path {
+    let is_moved = meddle == Some(Meddle::Swap) && disk.is_meddled();
+    Path::new(if is_moved { DECOY } else { dir })
+}
+
+/// What an operator does to the log in `dir`.
+fn meddling(dir: &str, meddle: Meddle) -> Meddling {
+    match meddle {
+        Meddle::Swap => Meddling::Swap(dir.into(), DECOY.into()),
+        Meddle::RemoveLock => Meddling::Remove(Path::new(dir).join(LOCK)),
+    }
 }
 
 /// One state after a crash. Its text is that of `--case`.
@@ -107,13 +171,17 @@ pub struct Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Halt { subject, base, operations, steps, done } = &self.halt;
+        let Halt { subject, base, operations, steps, done, meddle } = &self.halt;
         let (base, names) = (subject.bases()[*base], subject.operations());
         let operations: Vec<_> = operations.iter().map(|operation| names[*operation]).collect();
         let done = if *done { "done" } else { "not" };
         let kind = if self.kind == CrashKind::Kill { "killed" } else { "unpowered" };
         let ends: Vec<_> = self.ends.iter().map(ToString::to_string).collect();
-        write!(f, "{base}:{}:{steps}:{done}:{kind}:{}", operations.join(","), ends.join("."))
+        let operations = operations.join(",");
+        if let Some(meddle) = meddle {
+            return write!(f, "{base}:{operations}:{steps}:{meddle:?}");
+        }
+        write!(f, "{base}:{operations}:{steps}:{done}:{kind}:{}", ends.join("."))
     }
 }
 
@@ -144,6 +212,7 @@ impl FromStr for Case {
                 .collect::<Result<_, _>>()?,
             steps: steps.parse().map_err(|error| format!("{steps}: {error}"))?,
             done: done == "done",
+            meddle: None,
         };
         let kind = if kind == "killed" { CrashKind::Kill } else { CrashKind::PowerLoss };
         let ends = ends.split('.').filter(listed).map(number).collect::<Result<_, _>>()?;
@@ -191,6 +260,7 @@ impl fmt::Display for Failure {
 pub struct Enumeration {
     subject: Subject,
     operations: u32,
+    meddle: Option<Meddle>,
     most_failures: usize,
     next: AtomicUsize,
     seen: Seen,
@@ -207,6 +277,7 @@ impl Enumeration {
         Self {
             subject,
             operations,
+            meddle: None,
             most_failures,
             next: AtomicUsize::new(0),
             seen: Seen::new(),
@@ -215,6 +286,14 @@ impl Enumeration {
             failures: Mutex::default(),
             states: AtomicU64::new(0),
         }
+    }
+
+    /// Instead of halting each workload at each step of its last operation, lets an operator
+    /// meddle there.
+    #[must_use]
+    pub fn meddle(mut self, meddle: Meddle) -> Self {
+        self.meddle = Some(meddle);
+        self
     }
 
     /// How many workloads there are.
@@ -272,6 +351,9 @@ impl Enumeration {
         let play = |halt: &Halt| {
             caught(|| self.subject.play(halt)).map_err(|violation| failed(halt, violation))
         };
+        if self.meddle.is_some() {
+            return self.meddled(halt, totals);
+        }
         let whole = play(&halt)?;
         for steps in whole.last_began()..=whole.disk().steps() {
             for done in [true, false] {
@@ -281,6 +363,38 @@ impl Enumeration {
                 if self.seen.is_new(life.fingerprint(None)) {
                     self.halted(&halt, life.as_ref(), totals)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays a workload during whose last operation an operator meddles, at each step.
+    fn meddled(&self, mut halt: Halt, totals: &mut Totals) -> Result<(), Box<Failure>> {
+        halt.meddle = self.meddle;
+        let failed = |halt: &Halt, kind, violation| {
+            let case = Case { halt: halt.clone(), kind, ends: Vec::new() };
+            Box::new(Failure { case, violation })
+        };
+        let play = |halt: &Halt| {
+            caught(|| self.subject.play(halt))
+                .map_err(|violation| failed(halt, CrashKind::Kill, violation))
+        };
+        let whole = play(&halt)?;
+        for steps in whole.last_began()..=whole.disk().steps() {
+            halt.steps = steps;
+            let life = play(&halt)?;
+            totals.halts += 1;
+            for kind in [CrashKind::Kill, CrashKind::PowerLoss] {
+                // Of what is not durable nothing survives.
+                let end = life.end(kind, &[]);
+                totals.ends += 1;
+                if !self.seen.is_new(end.fingerprint(Some(kind))) {
+                    continue;
+                }
+                totals.states += 1;
+                let disk = end.disk().clone();
+                let checked = caught(|| end.check(kind)).and_then(|_| life.decoy(&disk));
+                checked.map_err(|violation| failed(&halt, kind, violation))?;
             }
         }
         Ok(())
@@ -351,7 +465,7 @@ fn workload(subject: Subject, number: usize) -> Halt {
         operations.push(rest % of);
         rest /= of;
     }
-    Halt { subject, base: number % bases, operations, steps: u64::MAX, done: true }
+    Halt { subject, base: number % bases, operations, steps: u64::MAX, done: true, meddle: None }
 }
 
 /// The ends with a number, of all combinations.

@@ -11,7 +11,7 @@ use std::fs::File as PipeFile;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use bulla_engine::{
     CheckpointError, Error, Flags, Level, OnExceed, Quota, Store, StoreOptions, Token, TokenId,
 };
 use bulla_storage::io::std::StdIo;
-use bulla_storage::io::{Access, DirEntry, File, Io, Lock, Queue};
+use bulla_storage::io::{Access, Dir, DirEntry, File, Io, Lock, Queue};
 use bulla_wal::Options;
 
 use crate::layer::{Layer, Layered};
@@ -275,13 +275,6 @@ struct KillIo {
     fuse: Arc<Fuse>,
 }
 
-impl KillIo {
-    fn wrap(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
-        let (path, fuse) = (path.to_owned(), Arc::clone(&self.fuse));
-        Arc::new(Layered(KillFile { file, path, fuse }))
-    }
-}
-
 impl Io for KillIo {
     fn name(&self) -> &'static str {
         self.io.name()
@@ -292,36 +285,12 @@ impl Io for KillIo {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.io.create_dir(path)
     }
-    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.io.list_dir(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.fuse.burn("sync", path);
-        self.io.sync_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.fuse.burn("rename", to);
-        self.io.rename(from, to)
-    }
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.fuse.burn("unlink", path);
-        self.io.unlink(path)
-    }
-    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
-        self.fuse.burn("create", path);
-        Ok(self.wrap(path, self.io.create(path, direct)?))
-    }
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        Ok(self.wrap(path, self.io.open(path, access)?))
-    }
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        self.io.try_lock(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        let (dir, fuse) = (self.io.open_dir(path)?, Arc::clone(&self.fuse));
+        Ok(Arc::new(KillDir { dir, path: path.to_owned(), fuse }))
     }
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
         self.io.queue(depth)
-    }
-    fn physical_sector(&self, path: &Path) -> Option<u32> {
-        self.io.physical_sector(path)
     }
     fn now_ns(&self) -> u64 {
         self.io.now_ns()
@@ -338,9 +307,69 @@ impl Io for KillIo {
 }
 
 #[derive(Debug)]
+struct KillDir {
+    dir: Arc<dyn Dir>,
+    path: PathBuf,
+    fuse: Arc<Fuse>,
+}
+
+impl KillDir {
+    fn burn(&self, operation: &str, name: &str) {
+        self.fuse.burn(operation, &self.path.join(name));
+    }
+
+    fn wrap(&self, name: &str, file: Arc<dyn File>) -> Arc<dyn File> {
+        let (path, fuse) = (self.path.join(name), Arc::clone(&self.fuse));
+        Arc::new(Layered(KillFile { file, path, fuse }))
+    }
+}
+
+impl Dir for KillDir {
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        self.dir.create_dir(name)
+    }
+    fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
+        let (dir, path) = (self.dir.open_dir(name)?, self.path.join(name));
+        Ok(Arc::new(Self { dir, path, fuse: Arc::clone(&self.fuse) }))
+    }
+    fn list(&self) -> io::Result<Vec<DirEntry>> {
+        self.dir.list()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.fuse.burn("sync", &self.path);
+        self.dir.sync()
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.burn("rename", to);
+        self.dir.rename(from, to)
+    }
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        self.burn("rename", to);
+        self.dir.rename_new(from, to)
+    }
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        self.burn("unlink", name);
+        self.dir.unlink(name)
+    }
+    fn create(&self, name: &str, direct: bool) -> io::Result<Arc<dyn File>> {
+        self.burn("create", name);
+        Ok(self.wrap(name, self.dir.create(name, direct)?))
+    }
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
+        Ok(self.wrap(name, self.dir.open(name, access)?))
+    }
+    fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        self.dir.try_lock(name)
+    }
+    fn physical_sector(&self) -> Option<u32> {
+        self.dir.physical_sector()
+    }
+}
+
+#[derive(Debug)]
 struct KillFile {
     file: Arc<dyn File>,
-    path: std::path::PathBuf,
+    path: PathBuf,
     fuse: Arc<Fuse>,
 }
 

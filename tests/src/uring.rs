@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bulla_storage::io::sim::ByPath;
 use bulla_storage::io::std::StdIo;
 use bulla_storage::io::uring::UringIo;
 use bulla_storage::io::{AlignedBuf, Completion, File, Io, Queue, Request, Ticket};

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bulla_storage::io::sim::ByPath;
+use bulla_storage::io::std::StdIo;
 use bulla_storage::io::{
-    Access, Completion, DirEntry, Fallback, File, Io, Lock, Queue, Request, Ticket,
+    Access, Completion, Dir, DirEntry, Fallback, File, Io, Lock, Queue, Request, Ticket,
 };
 
 use crate::layer::{Layer, Layered};
@@ -119,11 +121,6 @@ impl WrapIo {
         (Arc::new(Self { inner, knobs: Arc::clone(&knobs) }), knobs)
     }
 
-    fn watched(&self, file: Arc<dyn File>, path: &Path) -> Arc<dyn File> {
-        let (path, knobs) = (path.to_owned(), Arc::clone(&self.knobs));
-        Arc::new(Layered(WatchedFile { file, path, knobs }))
-    }
-
     fn is_still(&self) -> bool {
         self.knobs.still.load(Ordering::Relaxed)
     }
@@ -143,55 +140,9 @@ impl Io for WrapIo {
         self.inner.create_dir(path)
     }
 
-    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.knobs.meddle.with(path);
-        self.inner.list_dir(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.knobs.meddle.with(path);
-        self.inner.sync_dir(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.knobs.meddle.with(from);
-        self.inner.rename(from, to)
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.knobs.meddle.with(path);
-        self.inner.unlink(path)
-    }
-
-    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
-        if self.knobs.no_space.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.knobs.meddle.with(path);
-        let file = self.inner.create(path, direct)?;
-        Ok(match self.knobs.replace.0.get() {
-            Some(replace) => replace(file),
-            None if is_of_checkpoint(path) => self.watched(file, path),
-            None => file,
-        })
-    }
-
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        if access == Access::READ {
-            let mut cached = self.knobs.read_cached.lock().unwrap_or_else(PoisonError::into_inner);
-            cached.insert(path.to_owned());
-            let stale = self.knobs.stale.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, other)) = stale.as_ref().filter(|(stale, _)| stale == path) {
-                return self.inner.open(other, access);
-            }
-        }
-        let file = self.inner.open(path, access)?;
-        let is_watched = access == Access::READ || is_of_checkpoint(path);
-        Ok(if is_watched { self.watched(file, path) } else { file })
-    }
-
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        self.inner.try_lock(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        let dir = self.inner.open_dir(path)?;
+        Ok(Arc::new(WrapDir { dir, path: path.to_owned(), knobs: Arc::clone(&self.knobs) }))
     }
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
@@ -201,10 +152,6 @@ impl Io for WrapIo {
 
     fn usual_depth(&self) -> usize {
         self.inner.usual_depth()
-    }
-
-    fn physical_sector(&self, path: &Path) -> Option<u32> {
-        self.inner.physical_sector(path)
     }
 
     fn now_ns(&self) -> u64 {
@@ -227,6 +174,98 @@ impl Io for WrapIo {
         let draw = self.knobs.drawn.fetch_add(1, Ordering::Relaxed).to_le_bytes();
         bytes.iter_mut().zip(draw.iter().cycle()).for_each(|(byte, drawn)| *byte = *drawn);
         Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct WrapDir {
+    dir: Arc<dyn Dir>,
+    path: PathBuf,
+    knobs: Arc<Knobs>,
+}
+
+impl WrapDir {
+    fn watched(&self, file: Arc<dyn File>, path: PathBuf) -> Arc<dyn File> {
+        Arc::new(Layered(WatchedFile { file, path, knobs: Arc::clone(&self.knobs) }))
+    }
+
+    fn meddle(&self, name: &str) -> PathBuf {
+        let path = self.path.join(name);
+        self.knobs.meddle.with(&path);
+        path
+    }
+}
+
+impl Dir for WrapDir {
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        self.meddle(name);
+        self.dir.create_dir(name)
+    }
+
+    fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
+        let (dir, path) = (self.dir.open_dir(name)?, self.path.join(name));
+        Ok(Arc::new(Self { dir, path, knobs: Arc::clone(&self.knobs) }))
+    }
+
+    fn list(&self) -> io::Result<Vec<DirEntry>> {
+        self.knobs.meddle.with(&self.path);
+        self.dir.list()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.knobs.meddle.with(&self.path);
+        self.dir.sync()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.meddle(from);
+        self.dir.rename(from, to)
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        self.meddle(from);
+        self.dir.rename_new(from, to)
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        self.meddle(name);
+        self.dir.unlink(name)
+    }
+
+    fn create(&self, name: &str, direct: bool) -> io::Result<Arc<dyn File>> {
+        if self.knobs.no_space.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let path = self.meddle(name);
+        let file = self.dir.create(name, direct)?;
+        Ok(match self.knobs.replace.0.get() {
+            Some(replace) => replace(file),
+            None if is_of_checkpoint(&path) => self.watched(file, path),
+            None => file,
+        })
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
+        let path = self.path.join(name);
+        if access == Access::READ {
+            let mut cached = self.knobs.read_cached.lock().unwrap_or_else(PoisonError::into_inner);
+            cached.insert(path.clone());
+            let stale = self.knobs.stale.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, other)) = stale.as_ref().filter(|(stale, _)| *stale == path) {
+                return StdIo::new().open(other, access);
+            }
+        }
+        let file = self.dir.open(name, access)?;
+        let is_watched = access == Access::READ || is_of_checkpoint(&path);
+        Ok(if is_watched { self.watched(file, path) } else { file })
+    }
+
+    fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        self.dir.try_lock(name)
+    }
+
+    fn physical_sector(&self) -> Option<u32> {
+        self.dir.physical_sector()
     }
 }
 

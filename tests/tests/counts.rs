@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bulla_recovery::{Inspection, Range};
-use bulla_storage::io::sim::SimDisk;
+use bulla_storage::io::sim::{ByPath, SimDisk};
 use bulla_storage::io::std::StdIo;
 use bulla_storage::io::uring::UringIo;
 use bulla_storage::io::{File, Io};

@@ -1,12 +1,15 @@
 //! Every crash of every short workload. `cargo run --release -p bulla-tests --bin enumerate`
 //! goes further.
 
-use bulla_tests::enumeration::{Case, Enumeration, Subject};
+use bulla_tests::enumeration::{Case, Enumeration, Meddle, Subject};
 
 /// Plays all workloads up to a length, which must reach at least a number of
 /// states, or it has missed what it is for.
 fn go_through(subject: Subject, operations: u32, fewest_states: u64) {
-    let enumeration = Enumeration::new(subject, operations, 1);
+    all_of(&Enumeration::new(subject, operations, 1), fewest_states);
+}
+
+fn all_of(enumeration: &Enumeration, fewest_states: u64) {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| enumeration.work());
@@ -29,6 +32,23 @@ fn every_crash_of_every_two_operations_keeps_the_contract() {
 #[test]
 fn every_crash_of_every_two_operations_of_a_store_leaves_what_it_was() {
     go_through(Subject::Store, 2, 130_000);
+}
+
+/// At every step of the last operation its directory is moved away, and another log into its
+/// place: what was acknowledged is in the directory that was opened, and the other log is intact.
+#[test]
+fn log_whose_directory_is_swapped_at_any_step_goes_on_in_the_one_it_opened() {
+    all_of(&Enumeration::new(Subject::Log, 2, 1).meddle(Meddle::Swap), 1_000);
+}
+
+#[test]
+fn store_whose_directory_is_swapped_at_any_step_goes_on_in_the_one_it_opened() {
+    all_of(&Enumeration::new(Subject::Store, 2, 1).meddle(Meddle::Swap), 1_000);
+}
+
+#[test]
+fn log_whose_lock_file_is_removed_at_any_step_lets_no_second_writer_in() {
+    all_of(&Enumeration::new(Subject::Log, 2, 1).meddle(Meddle::RemoveLock), 1_000);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod house;
 mod kills;
 mod names;
 mod opening;
+mod operators;
 mod readers;
 mod real;
 mod replay;

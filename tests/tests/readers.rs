@@ -495,7 +495,7 @@ fn reader_that_lives_through_a_repair_diverges_when_it_is_past_the_cut() {
     // Where the last segment begins: past the first reader, before the second.
     let live = inspection.segments().iter().filter_map(|segment| segment.live);
     let truncated_at = live.map(|(start, _)| start).next_back().unwrap();
-    bulla_recovery::repair(Path::new(DIR), &options, RepairPlan { truncated_at }).unwrap();
+    bulla_recovery::repair(Path::new(DIR), &options, RepairPlan { cut_at: truncated_at }).unwrap();
     let past = loop {
         match readers[1].next() {
             // It has read this before the repair.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bulla_storage::io::sim::ByPath;
 use bulla_storage::io::std::StdIo;
 use bulla_storage::io::uring::UringIo;
 use bulla_storage::io::{AlignedBuf, File, Io, Queue, Request, Ticket, write_full};

@@ -17,6 +17,7 @@ use crate::sync::{AtomicBool, Mutex, Ordering, lock, park, thread};
 use crate::trace;
 use bulla_recovery::Report;
 use bulla_storage::faults::mutants::{Mutant, planted};
+use bulla_storage::files::dir::Directory;
 use bulla_storage::files::recovered::{self, Recovered};
 use bulla_storage::format::LogId;
 use bulla_storage::frames::anchor::{self, Anchor};
@@ -47,7 +48,10 @@ pub struct Log {
     pub(crate) leadership: Arc<Leadership>,
     purger: Purger,
     io: Arc<dyn Io>,
-    dir: PathBuf,
+    /// For messages: it may mean another directory by now.
+    path: PathBuf,
+    /// `None` once the log has released its files.
+    dir: Mutex<Option<Directory>>,
     pub(crate) level: Level,
     pub(crate) overflow: Overflow,
     pub(crate) epoch: Epoch,
@@ -114,13 +118,14 @@ impl Log {
         let (epoch, log_id) = (recovered.header.epoch, recovered.header.log_id);
         let direct = recovered.file.is_direct();
         let (Commit { published, leadership, threads }, control) = Commit::start(recovered)?;
-        trace::opened(&dir, epoch, published.written());
+        trace::opened(dir.path(), epoch, published.written());
         Ok(Self {
             published,
             leadership,
-            purger: Purger::new(control, Arc::clone(&options.io), dir.clone()),
+            purger: Purger::new(control, dir.clone()),
             io: options.io,
-            dir,
+            path: dir.path().to_owned(),
+            dir: Mutex::new(Some(dir)),
             level: options.level,
             overflow: options.overflow,
             epoch,
@@ -209,16 +214,15 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Purged`] when its segment is not there any more; [`Error::Corrupt`],
-    /// [`Error::Io`].
+    /// [`Error::Io`], [`Error::Closed`].
     pub fn anchor(&self, upto: Lsn) -> Result<Anchor> {
         let starts: Vec<_> = {
             let leader = self.leadership.lead();
             let ours = leader.live.iter().filter(|live| live.start.epoch == self.epoch);
             ours.map(|live| live.start).take_while(|start| start.lsn <= upto).collect()
         };
-        let find = |segment, end_lsn| {
-            anchor::find(self.io.as_ref(), &self.dir, segment, end_lsn, upto, self.direct)
-        };
+        let dir = self.directory()?;
+        let find = |segment, end_lsn| anchor::find(&dir, segment, end_lsn, upto, self.direct);
         // A boundary at a segment's start is the end of the one before it, too, and that one
         // has a frame that ends there.
         match starts[..] {
@@ -268,10 +272,20 @@ impl Log {
     /// # Errors
     /// [`Error::Purged`] when the range begins below the log's start; [`Error::Diverged`]
     /// when what lies before one of its ends was cut off by a later epoch than the one
-    /// given; [`Error::Corrupt`], [`Error::Io`].
+    /// given; [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
     pub fn reader(&self, range: impl Into<Range>, visibility: Visibility) -> Result<Reader> {
         let (published, io) = (Arc::clone(&self.published), Arc::clone(&self.io));
-        Reader::of_log(published, io, &self.dir, self.direct, range.into(), visibility)
+        let dir = self.directory()?;
+        Reader::of_log(published, io, dir, self.direct, range.into(), visibility)
+    }
+
+    /// The log's directory, open, for files that belong to the log. It stays the same one when
+    /// its path is moved or replaced.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn directory(&self) -> Result<Directory> {
+        lock(&self.dir).clone().ok_or(Error::Closed)
     }
 
     /// Makes everything durable, marks the log as shut down cleanly, and releases its lock and
@@ -334,7 +348,8 @@ impl Log {
         }
         leader.release();
         drop(leader);
-        trace::closed(&self.dir, self.published.synced(), drained);
+        *lock(&self.dir) = None;
+        trace::closed(&self.path, self.published.synced(), drained);
     }
 
     fn join_threads(&self) {
@@ -454,7 +469,7 @@ impl Drop for Log {
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
-            .field("dir", &self.dir)
+            .field("dir", &self.path)
             .field("log_id", &self.log_id)
             .field("epoch", &self.epoch)
             .field("written", &self.written())

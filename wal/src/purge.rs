@@ -3,37 +3,30 @@
 //! Owns CONTROL while the log is open. CONTROL says that segments are dead, durably, before the
 //! first of them is removed; what a crash leaves of them recovery removes.
 
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use crate::commit::leader::Leadership;
 use crate::sync::{Mutex, lock};
 use crate::trace;
 use bulla_storage::faults::failpoints::Point;
 use bulla_storage::faults::mutants::{Mutant, either, planted};
 use bulla_storage::files::control::ControlFile;
-use bulla_storage::files::dir;
+use bulla_storage::files::dir::{Directory, segment_name};
 use bulla_storage::format::{Control, LowWater};
-use bulla_storage::io::Io;
 use bulla_storage::{Error, Lsn, PoisonCause, Result, SegmentNumber};
 
 pub(crate) struct Purger {
     held: Mutex<Held>,
-    io: Arc<dyn Io>,
-    dir: PathBuf,
 }
 
 struct Held {
     /// `None` once the log has released its files.
-    control: Option<ControlFile>,
+    files: Option<(ControlFile, Directory)>,
     low_water: Lsn,
 }
 
 impl Purger {
-    pub(crate) fn new(control: ControlFile, io: Arc<dyn Io>, dir: PathBuf) -> Self {
+    pub(crate) fn new(control: ControlFile, dir: Directory) -> Self {
         let low_water = control.current().low_water.lsn;
-        Self { held: Mutex::new(Held { control: Some(control), low_water }), io, dir }
+        Self { held: Mutex::new(Held { files: Some((control, dir)), low_water }) }
     }
 
     /// Returns the first position that is not purged.
@@ -55,7 +48,7 @@ impl Purger {
             return Err(published.poison_error());
         }
         // Another writer may have the log by now.
-        let Held { control: Some(control), low_water: purged } = &mut *held else {
+        let Held { files: Some((control, dir)), low_water: purged } = &mut *held else {
             return Err(Error::Closed);
         };
         if published.is_stopped() {
@@ -75,7 +68,7 @@ impl Purger {
         };
         let next = Control { low_water, ..*control.current() };
         if planted(Mutant::PurgeUnlinksFirst) {
-            self.unlink_segments(current.segment, low_water.segment)?;
+            unlink_segments(dir, current.segment, low_water.segment)?;
         }
         if let Err(source) = control.store(next, Point::ControlPurgeSync) {
             let mut leader = leadership.lead();
@@ -87,35 +80,30 @@ impl Purger {
             return Err(published.poison_error());
         }
         *purged = low_water.lsn;
-        self.unlink_segments(current.segment, low_water.segment)?;
+        unlink_segments(dir, current.segment, low_water.segment)?;
         let mut leader = leadership.lead();
         leader.live.retain(|live| live.start.segment >= low_water.segment);
         leader.core.space();
         leader.pump();
+        trace::purged(dir.path(), low_water.lsn);
         // As above.
         drop(held);
         drop(leader);
-        trace::purged(&self.dir, low_water.lsn);
         Ok(low_water.lsn)
     }
 
     /// Waits until no purge goes on, and releases CONTROL: no purge begins after that.
     pub(crate) fn release(&self) {
-        let control = lock(&self.held).control.take();
-        drop(control);
+        let files = lock(&self.held).files.take();
+        drop(files);
     }
+}
 
-    fn unlink_segments(&self, from: SegmentNumber, to: SegmentNumber) -> Result<()> {
-        let mut number = from;
-        while number < to {
-            let path = dir::segment_path(&self.dir, number);
-            match self.io.unlink(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", path)(error));
-                }
-                _ => number = number.next(),
-            }
-        }
-        Ok(())
+fn unlink_segments(dir: &Directory, from: SegmentNumber, to: SegmentNumber) -> Result<()> {
+    let mut number = from;
+    while number < to {
+        dir.remove(&segment_name(number))?;
+        number = number.next();
     }
+    Ok(())
 }

@@ -9,12 +9,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bulla_storage::faults::mutants::{Mutant, models};
-use bulla_storage::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
+use bulla_storage::io::{
+    Access, Completion, Dir, DirEntry, File, Io, Lock, Queue, Request, Ticket,
+};
 use bulla_wal::{Error, Level, Log, Options};
 
 fn model(run: impl Fn() + Sync + Send + 'static) {
@@ -167,9 +169,9 @@ fn each_of_these_models_can_fail() {
 
 /// Files in memory. Its locks are std's: they are never held across a point where loom
 /// switches threads.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct MemoryIo {
-    files: Mutex<HashMap<PathBuf, Arc<MemoryFile>>>,
+    files: Arc<Mutex<HashMap<String, Arc<MemoryFile>>>>,
     fail: Arc<AtomicBool>,
 }
 
@@ -177,8 +179,8 @@ impl MemoryIo {
     /// The log's first segment has these payloads.
     fn assert_has(&self, payloads: &[&[u8]]) {
         let files = self.files.lock().unwrap();
-        let segment = Path::new("/log/00000000000000000001.seg");
-        let bytes = files.get(segment).expect("the file exists").bytes.lock().unwrap();
+        let bytes =
+            files.get("00000000000000000001.seg").expect("the file exists").bytes.lock().unwrap();
         for payload in payloads {
             let is_there = bytes.windows(payload.len()).any(|bytes| bytes == *payload);
             assert!(is_there, "{} is lost", payload.escape_ascii());
@@ -188,8 +190,7 @@ impl MemoryIo {
     /// Writes to segments, without DSYNC, that no sync followed.
     fn unsynced_acknowledged(&self) -> usize {
         let files = self.files.lock().unwrap();
-        let segments =
-            files.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
+        let segments = files.iter().filter(|(name, _)| name.ends_with(".seg"));
         segments.map(|(_, file)| *file.unsynced.lock().unwrap()).sum()
     }
 }
@@ -260,46 +261,12 @@ impl Io for MemoryIo {
         Ok(())
     }
 
-    fn list_dir(&self, _path: &Path) -> io::Result<Vec<DirEntry>> {
-        Ok(Vec::new())
-    }
-
-    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut files = self.files.lock().unwrap();
-        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        files.insert(to.to_owned(), file);
-        Ok(())
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        let removed = self.files.lock().unwrap().remove(path);
-        removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn create(&self, path: &Path, _direct: bool) -> io::Result<Arc<dyn File>> {
-        let file = Arc::new(MemoryFile { fail: Arc::clone(&self.fail), ..MemoryFile::default() });
-        self.files.lock().unwrap().insert(path.to_owned(), Arc::clone(&file));
-        Ok(file)
-    }
-
-    fn open(&self, _path: &Path, _access: Access) -> io::Result<Arc<dyn File>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-
-    fn try_lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        Ok(Some(Box::new(MemoryLock)))
+    fn open_dir(&self, _path: &Path) -> io::Result<Arc<dyn Dir>> {
+        Ok(Arc::new(MemoryDir(self.clone())))
     }
 
     fn queue(&self, _depth: usize) -> io::Result<Box<dyn Queue>> {
         Ok(Box::new(MemoryQueue { waiting: VecDeque::new() }))
-    }
-
-    fn physical_sector(&self, _path: &Path) -> Option<u32> {
-        None
     }
 
     fn now_ns(&self) -> u64 {
@@ -315,6 +282,63 @@ impl Io for MemoryIo {
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
         bytes.fill(7);
         Ok(())
+    }
+}
+
+/// The one directory of a [`MemoryIo`].
+#[derive(Debug)]
+struct MemoryDir(MemoryIo);
+
+impl Dir for MemoryDir {
+    fn create_dir(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn open_dir(&self, _name: &str) -> io::Result<Arc<dyn Dir>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self) -> io::Result<Vec<DirEntry>> {
+        Ok(Vec::new())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.0.files.lock().unwrap();
+        let file = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        self.rename(from, to)
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        let removed = self.0.files.lock().unwrap().remove(name);
+        removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn create(&self, name: &str, _direct: bool) -> io::Result<Arc<dyn File>> {
+        let fail = Arc::clone(&self.0.fail);
+        let file = Arc::new(MemoryFile { fail, ..MemoryFile::default() });
+        self.0.files.lock().unwrap().insert(name.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn open(&self, _name: &str, _access: Access) -> io::Result<Arc<dyn File>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn try_lock(&self, _name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        Ok(Some(Box::new(MemoryLock)))
+    }
+
+    fn physical_sector(&self) -> Option<u32> {
+        None
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bulla_storage::files::dir;
 use bulla_storage::format::LogId;
-use bulla_storage::io::sim::{FaultOp, SimDisk};
+use bulla_storage::io::sim::{ByPath, FaultOp, SimDisk};
 use bulla_wal::{
     CorruptionKind, Error, Level, Log, Method, Options, PoisonCause, Position, Reader,
     SegmentNumber, Visibility,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bulla_engine::{Quota, Store, StoreOptions};
 use bulla_storage::files::control;
+use bulla_storage::files::dir::Directory;
 use serde::Serialize;
 
 use crate::args::LogArgs;
@@ -64,7 +65,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let new = store.stats().checkpoints.taken > 0;
     store.close()?;
     drop(taking);
-    let log = control::read(args.log.options().io.as_ref(), &args.dir)?;
+    let log = control::read(&Directory::of_log(args.log.options().io.as_ref(), &args.dir)?)?;
     out.report(&CheckpointReport {
         number: taken.number,
         new,

@@ -3,7 +3,7 @@
 //! Owns the directory `checkpoints` of a store and the descriptors of the files read in it. What the bytes mean is in `format.rs`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::CheckpointFault;
@@ -11,12 +11,13 @@ use super::format::{
     BLOCK, CheckpointDamage, Head, MAX_SLAB_LEN, Place, SlabView, blocks, decode_index,
 };
 use crate::faults::{Mutant, planted};
-use bulla_storage::io::{Access, AlignedBuf, File, FileKind, Io, read_full};
+use bulla_storage::files::dir::Directory;
+use bulla_storage::io::{Access, AlignedBuf, Dir, File, FileKind, read_full};
 
 /// Name of the directory.
 const DIR: &str = "checkpoints";
 /// Name of the file that reserves space for a checkpoint.
-const RESERVE: &str = "RESERVE";
+pub(crate) const RESERVE: &str = "RESERVE";
 const SUFFIX: &str = ".ckpt";
 const TEMPORARY_SUFFIX: &str = ".ckpt.tmp";
 /// Bytes of a full slab per read: they stay in the processor's cache for their CRC.
@@ -27,7 +28,9 @@ const DIGITS: usize = 20;
 /// The directory of a store's checkpoints.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckpointDir {
-    pub(crate) io: Arc<dyn Io>,
+    /// The store's.
+    store: Directory,
+    /// For messages.
     pub(crate) path: PathBuf,
 }
 
@@ -37,28 +40,44 @@ pub(crate) struct Listing {
     /// The numbers of checkpoints, the newest first.
     pub(crate) numbers: Vec<u64>,
     /// Files of writes that did not end.
-    pub(crate) temporaries: Vec<PathBuf>,
+    pub(crate) temporaries: Vec<String>,
     /// Bytes of the file that reserves space, if there is one.
     pub(crate) reserve: Option<u64>,
 }
 
 impl CheckpointDir {
-    pub(crate) fn of(io: &Arc<dyn Io>, store: &Path) -> Self {
-        Self { io: Arc::clone(io), path: store.join(DIR) }
+    pub(crate) fn of(store: &Directory) -> Self {
+        Self { path: store.path_of(DIR), store: store.clone() }
+    }
+
+    /// Returns the store's directory.
+    pub(crate) fn store(&self) -> &Directory {
+        &self.store
+    }
+
+    /// Opens the directory (`NotFound` without one).
+    pub(crate) fn open(&self) -> io::Result<Arc<dyn Dir>> {
+        self.store.handle().open_dir(DIR)
+    }
+
+    /// Creates the directory, if need be, and opens it.
+    pub(crate) fn create(&self) -> io::Result<Arc<dyn Dir>> {
+        self.store.handle().create_dir(DIR)?;
+        self.open()
     }
 
     /// Lists the files; there are none without the directory.
     pub(crate) fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
-        let entries = match self.io.list_dir(&self.path) {
+        let dir = match self.open() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
-            entries => entries?,
+            dir => dir?,
         };
-        for entry in entries.into_iter().filter(|entry| entry.kind == FileKind::Regular) {
+        for entry in dir.list()?.into_iter().filter(|entry| entry.kind == FileKind::Regular) {
             if let Some(number) = parse_name(&entry.name) {
                 listing.numbers.push(number);
             } else if entry.name.ends_with(TEMPORARY_SUFFIX) {
-                listing.temporaries.push(self.path.join(&entry.name));
+                listing.temporaries.push(entry.name);
             } else if entry.name == RESERVE {
                 listing.reserve = Some(entry.len);
             }
@@ -67,24 +86,27 @@ impl CheckpointDir {
         Ok(listing)
     }
 
+    /// Returns the path of a checkpoint, for messages.
     pub(crate) fn path_of(&self, number: u64) -> PathBuf {
-        self.path.join(format!("{number:020}{SUFFIX}"))
+        self.path.join(name_of(number))
     }
+}
 
-    pub(crate) fn temporary_path_of(&self, number: u64) -> PathBuf {
-        self.path.join(format!("{number:020}{TEMPORARY_SUFFIX}"))
-    }
+/// Returns the name of a checkpoint.
+pub(crate) fn name_of(number: u64) -> String {
+    format!("{number:020}{SUFFIX}")
+}
 
-    pub(crate) fn reserve_path(&self) -> PathBuf {
-        self.path.join(RESERVE)
-    }
+/// Returns the name of a checkpoint that is being written.
+pub(crate) fn temporary_name_of(number: u64) -> String {
+    format!("{number:020}{TEMPORARY_SUFFIX}")
+}
 
-    /// Removes a name, if it is there.
-    pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
-        match self.io.unlink(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+/// Removes a name, if it is there.
+pub(crate) fn remove(dir: &dyn Dir, name: &str) -> io::Result<()> {
+    match dir.unlink(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -108,7 +130,8 @@ impl Checkpoint {
     /// Reads header and index of the checkpoint with this number.
     pub(crate) fn open(dir: &CheckpointDir, number: u64) -> Result<Self, CheckpointFault> {
         let path = dir.path_of(number);
-        let file = dir.io.open(&path, Access::READ).map_err(CheckpointFault::Io)?;
+        let file = dir.open().and_then(|dir| dir.open(&name_of(number), Access::READ));
+        let file = file.map_err(CheckpointFault::Io)?;
         let len = file.len().map_err(CheckpointFault::Io)?;
         let mut block = AlignedBuf::zeroed(BLOCK);
         let count = read_full(file.as_ref(), &mut block, 0).map_err(CheckpointFault::Io)?;

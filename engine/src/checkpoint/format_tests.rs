@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bulla_storage::files::dir::Directory;
 use bulla_storage::format::{LogId, LowWater, MAX_START};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::frames::reader::Cursor;
@@ -83,17 +84,18 @@ fn records() -> Vec<Found> {
     ]
 }
 
-fn directory(disk: &SimDisk) -> CheckpointDir {
+fn directory(disk: &SimDisk) -> (Arc<dyn Io>, CheckpointDir) {
     let io: Arc<dyn Io> = disk.process();
-    CheckpointDir::of(&io, Path::new(STORE))
+    io.create_dir(Path::new(STORE)).expect("made");
+    let dir = CheckpointDir::of(&Directory::open(io.as_ref(), Path::new(STORE)).expect("opened"));
+    dir.create().expect("made");
+    (io, dir)
 }
 
 /// The bytes of a checkpoint with these records, as it is written, and what it says of itself.
 fn written(records: &[Found], last: Option<Lsn>) -> (Head, Vec<u8>) {
     let disk = SimDisk::new(1);
-    let dir = directory(&disk);
-    dir.io.create_dir(Path::new(STORE)).expect("made");
-    dir.io.create_dir(&dir.path).expect("made");
+    let (_, dir) = directory(&disk);
     let mut writer = Writer::create(&dir, NUMBER, false).expect("created");
     for page in records.chunk_by(|a, b| PageId::of(a.id) == PageId::of(b.id)) {
         writer.push(PageId::of(page[0].id), page).expect("written");
@@ -105,14 +107,14 @@ fn written(records: &[Found], last: Option<Lsn>) -> (Head, Vec<u8>) {
 /// All records that a file with these bytes makes a store show, read as a store reads it.
 fn load(bytes: &[u8]) -> Result<Vec<Found>, Error> {
     let disk = SimDisk::new(1);
-    let dir = directory(&disk);
+    let (io, dir) = directory(&disk);
     let path = dir.path_of(NUMBER);
     disk.write_file(&path, bytes);
     let newest = Checkpoint::open(&dir, NUMBER)
         .map_err(|fault| CheckpointError::Unreadable { path, fault })?;
     let (unloaded, table) = (Unloaded::default(), Table::new(false));
-    let store = PathBuf::from(STORE);
-    unloaded.begin(CheckpointSource { newest, fallback: Fallback::Nothing, io: dir.io, store });
+    let store = dir.store().clone();
+    unloaded.begin(CheckpointSource { newest, fallback: Fallback::Nothing, io, store });
     unloaded.load_all::<Token>(&table, 1, |_| true)?;
     let (mut all, mut page) = (Vec::new(), Vec::new());
     let mut next = Some(PageId::of(0));
@@ -218,9 +220,9 @@ quickcheck! {
     fn arbitrary_bytes_are_no_checkpoint(bytes: Vec<u8>, len: u16) -> bool {
         let bytes: Vec<u8> = bytes.iter().copied().cycle().take(usize::from(len)).collect();
         let (head, whole) = written(&records(), None);
-        let checkpoint = |disk: &SimDisk| Checkpoint::open(&directory(disk), NUMBER).expect("whole");
+        let checkpoint = |disk: &SimDisk| Checkpoint::open(&directory(disk).1, NUMBER).expect("whole");
         let disk = SimDisk::new(1);
-        disk.write_file(directory(&disk).path_of(NUMBER), &whole);
+        disk.write_file(directory(&disk).1.path_of(NUMBER), &whole);
         let places = checkpoint(&disk).places;
         load(&bytes).is_err()
             && Head::decode(&bytes, u64::from(len)).is_err()

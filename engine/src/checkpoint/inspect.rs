@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bulla_recovery::{Inspection, RepairPreview, Status};
+use bulla_storage::files::dir::Directory;
 use bulla_storage::frames::anchor::Anchor;
 use bulla_wal::{Error as LogError, Options};
 
@@ -36,7 +37,7 @@ pub fn checkpoints(
     options: &Options,
     all: bool,
 ) -> Result<Vec<CheckpointFile>> {
-    let dir = CheckpointDir::of(&options.io, dir.as_ref());
+    let dir = CheckpointDir::of(&Directory::open(options.io.as_ref(), dir.as_ref())?);
     let listing = dir.list().map_err(LogError::io("list", &dir.path))?;
     let files = listing.numbers.into_iter().map(|number| inspect(&dir, number, all));
     Ok(files.flatten().collect())

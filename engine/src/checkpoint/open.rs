@@ -11,7 +11,7 @@ use bulla_storage::frames::anchor::Anchor;
 use bulla_wal::{Epoch, Error as LogError, Lsn, Result};
 
 use super::error::{CheckpointError, Refusal, RefusedCheckpoint};
-use super::files::{Checkpoint, CheckpointDir};
+use super::files::{Checkpoint, CheckpointDir, remove};
 use super::format::Head;
 use super::source::Fallback;
 use crate::faults::{Point, skip};
@@ -102,13 +102,15 @@ impl Candidates {
         if listing.numbers.is_empty() && listing.temporaries.is_empty() {
             return Ok(Self::default());
         }
+        let folder = dir.open().map_err(LogError::io("open", &dir.path))?;
         // Names that a listing shows after a kill may not be on disk. They must be before anything
         // relies on them, or is removed because of them.
         if !skip(Point::CheckpointOpenDirSync) {
-            dir.io.sync_dir(&dir.path).map_err(LogError::io("sync", &dir.path))?;
+            folder.sync().map_err(LogError::io("sync", &dir.path))?;
         }
         for temporary in &listing.temporaries {
-            dir.remove(temporary).map_err(LogError::io("remove", temporary))?;
+            remove(folder.as_ref(), temporary)
+                .map_err(LogError::io("remove", dir.path.join(temporary)))?;
         }
         Ok(Self::of(dir, &listing.numbers))
     }

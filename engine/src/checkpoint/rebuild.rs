@@ -64,8 +64,8 @@ fn replay<R: Record>(
 ) -> Result<()> {
     let upto = source.newest.head.anchor.upto;
     let from = Position::Lsn { epoch: None, lsn: from };
-    let io = Arc::clone(&source.io);
-    let mut reader = Reader::open(io, &source.store, from, Visibility::Durable)?;
+    let (io, dir) = (Arc::clone(&source.io), source.store.clone());
+    let mut reader = Reader::open_in(io, dir, from, Visibility::Durable)?;
     while let Some(entry) = reader.next()? {
         if entry.lsn >= upto {
             return Ok(());

@@ -2,12 +2,11 @@
 //! be purged, and it needs space itself.
 
 use std::io;
-use std::path::Path;
 
-use bulla_storage::io::{AlignedBuf, Io, write_full};
+use bulla_storage::io::{AlignedBuf, Dir, write_full};
 
 use super::error::CheckpointError;
-use super::files::CheckpointDir;
+use super::files::{CheckpointDir, RESERVE, remove};
 use crate::error::Result;
 
 /// Bytes of zeros per write, where the file system can't reserve space.
@@ -19,26 +18,26 @@ const ZEROS: usize = 1024 * 1024;
 /// When the disk has no room for it, or fails; then there is no reserve, or the old one.
 pub(crate) fn set_reserve(dir: &CheckpointDir, wanted: Option<u64>, direct: bool) -> Result<()> {
     let wanted = wanted.unwrap_or(0);
-    let path = dir.reserve_path();
+    let path = dir.path.join(RESERVE);
     let listing = dir.list().map_err(CheckpointError::io("list", &dir.path))?;
     if listing.reserve.unwrap_or(0) == wanted {
         return Ok(());
     }
-    dir.io.create_dir(&dir.path).map_err(CheckpointError::io("create", &dir.path))?;
-    dir.remove(&path).map_err(CheckpointError::io("remove", &path))?;
+    let folder = dir.create().map_err(CheckpointError::io("create", &dir.path))?;
+    remove(folder.as_ref(), RESERVE).map_err(CheckpointError::io("remove", &path))?;
     if wanted > 0
-        && let Err(error) = reserve(dir.io.as_ref(), &path, wanted, direct)
+        && let Err(error) = reserve(folder.as_ref(), wanted, direct)
     {
         // Part of it is of no use.
-        let _ = dir.remove(&path);
+        let _ = remove(folder.as_ref(), RESERVE);
         return Err(CheckpointError::io("reserve space in", path)(error).into());
     }
     Ok(())
 }
 
 /// Creates a file that occupies `len` bytes of disk.
-fn reserve(io: &dyn Io, path: &Path, len: u64, direct: bool) -> io::Result<()> {
-    let file = io.create(path, direct)?;
+fn reserve(dir: &dyn Dir, len: u64, direct: bool) -> io::Result<()> {
+    let file = dir.create(RESERVE, direct)?;
     match file.preallocate(len) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
         reserved => return reserved,

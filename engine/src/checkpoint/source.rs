@@ -1,8 +1,8 @@
 //! The checkpoints that a store reads its records from.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use bulla_storage::files::dir::Directory;
 use bulla_storage::io::Io;
 
 use super::files::Checkpoint;
@@ -14,7 +14,7 @@ pub(crate) struct CheckpointSource {
     pub(crate) fallback: Fallback,
     pub(crate) io: Arc<dyn Io>,
     /// The store's directory, with the log.
-    pub(crate) store: PathBuf,
+    pub(crate) store: Directory,
 }
 
 /// What a damaged slab can be rebuilt from, together with the log.

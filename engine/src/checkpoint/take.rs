@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bulla_storage::files::dir::Directory;
 use bulla_storage::io::Io;
 use bulla_wal::{Log, Lsn};
 
 use super::error::CheckpointError;
-use super::files::CheckpointDir;
+use super::files::{CheckpointDir, name_of, remove, temporary_name_of};
 use super::format::Head;
 use super::open::{CheckpointInfo, Choice};
 use super::reserve::set_reserve;
@@ -113,7 +114,7 @@ impl Found {
 impl<R: Record> Checkpoints<R> {
     pub(crate) fn new(
         (state, log): (&Arc<State<R>>, &Arc<Log>),
-        (io, store): (&Arc<dyn Io>, &Path),
+        (io, store): (&Arc<dyn Io>, &Directory),
         direct: bool,
         triggers: Triggers,
         found: Found,
@@ -130,7 +131,7 @@ impl<R: Record> Checkpoints<R> {
             state: Arc::clone(state),
             log: Arc::clone(log),
             io: Arc::clone(io),
-            dir: CheckpointDir::of(io, store),
+            dir: CheckpointDir::of(store),
             direct,
             triggers,
             taken: Mutex::new(Taken { in_use: found.in_use, next_number: found.highest + 1 }),
@@ -208,11 +209,10 @@ impl<R: Record> Checkpoints<R> {
 
     /// Creates the directory, durably in that of the store.
     fn create_dir(&self) -> Result<()> {
-        let path = &self.dir.path;
         if lock(&self.schedule).stats.newest.is_none() {
-            self.io.create_dir(path).map_err(CheckpointError::io("create", path))?;
-            if let Some(store) = path.parent().filter(|_| !skip(Point::CheckpointFolderSync)) {
-                self.io.sync_dir(store).map_err(CheckpointError::io("sync", store))?;
+            self.dir.create().map_err(CheckpointError::io("create", &self.dir.path))?;
+            if !skip(Point::CheckpointFolderSync) {
+                self.dir.store().sync()?;
             }
         }
         Ok(())
@@ -226,10 +226,10 @@ impl<R: Record> Checkpoints<R> {
         number: u64,
         snapshot: &Snapshot<'_, R>,
     ) -> Result<Written> {
-        let path = self.dir.temporary_path_of(number);
+        let path = self.dir.path.join(temporary_name_of(number));
         let mut writer =
             create(&self.dir, number, self.direct).map_err(CheckpointError::io("create", &path))?;
-        let written = self.fill(&mut writer, snapshot);
+        let written = self.fill(&mut writer, &path, snapshot);
         if written.is_err() {
             // The first error is returned; the next open removes the file.
             let _ = writer.abandon();
@@ -238,20 +238,24 @@ impl<R: Record> Checkpoints<R> {
     }
 
     fn write_in_reserve(&self, number: u64, snapshot: &Snapshot<'_, R>) -> Result<Option<Written>> {
-        let path = self.dir.temporary_path_of(number);
+        let path = self.dir.path.join(temporary_name_of(number));
         let writer = Writer::in_reserve(&self.dir, number, self.direct)
             .map_err(CheckpointError::io("create", &path))?;
         let write = |writer| self.write(|_, _, _| Ok(writer), number, snapshot);
         writer.map(write).transpose()
     }
 
-    fn fill(&self, writer: &mut Writer, snapshot: &Snapshot<'_, R>) -> Result<Written> {
-        let path = writer.path().to_owned();
+    fn fill(
+        &self,
+        writer: &mut Writer,
+        path: &Path,
+        snapshot: &Snapshot<'_, R>,
+    ) -> Result<Written> {
         let mut records = Vec::new();
         let mut next = Some(PageId::FIRST);
         while let Some(from) = next {
             let Some(page) = snapshot.copy_from(from, &mut records)? else { break };
-            writer.push(page, &records).map_err(CheckpointError::io("write", &path))?;
+            writer.push(page, &records).map_err(CheckpointError::io("write", path))?;
             next = page.next();
         }
         let lsn = snapshot.lsn();
@@ -264,7 +268,7 @@ impl<R: Record> Checkpoints<R> {
         let upto = either(lsn, Mutant::CheckpointClaimsMore, self.log.durable());
         let anchor = self.log.anchor(upto)?;
         let written = writer.finish(self.io.wall_ns(), anchor);
-        Ok(written.map_err(CheckpointError::io("write", &path))?)
+        Ok(written.map_err(CheckpointError::io("write", path))?)
     }
 
     /// Removes what the checkpoints in use do not need: others, and the log before both.
@@ -292,8 +296,8 @@ impl<R: Record> Checkpoints<R> {
         let path = &self.dir.path;
         let listing = self.dir.list().map_err(CheckpointError::io("list", path))?;
         for number in listing.numbers.into_iter().filter(|number| is_superseded(*number)) {
-            let path = self.dir.path_of(number);
-            self.dir.remove(&path).map_err(CheckpointError::io("remove", path))?;
+            let removed = self.dir.open().and_then(|dir| remove(dir.as_ref(), &name_of(number)));
+            removed.map_err(CheckpointError::io("remove", self.dir.path_of(number)))?;
         }
         Ok(())
     }

@@ -4,14 +4,13 @@
 //! only a temporary file, which the next open removes. Memory is bounded by one slab.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulla_storage::frames::anchor::Anchor;
-use bulla_storage::io::{AlignedBuf, File, write_full};
+use bulla_storage::io::{AlignedBuf, Dir, File, write_full};
 use zerocopy::IntoBytes;
 
-use super::files::CheckpointDir;
+use super::files::{CheckpointDir, RESERVE, name_of, remove, temporary_name_of};
 use super::format::{BLOCK, Head, MAX_SLAB_LEN, Place, blocks, encode_index};
 use crate::faults::{Mutant, Point, either, planted, skip};
 use crate::record::RECORD_LEN;
@@ -20,9 +19,8 @@ use crate::table::{Found, PageId, SLAB_PAGES, index};
 /// A checkpoint that is being written.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    dir: CheckpointDir,
+    dir: Arc<dyn Dir>,
     number: u64,
-    temporary: PathBuf,
     file: Arc<dyn File>,
     offset: u64,
     places: Vec<Place>,
@@ -44,10 +42,10 @@ struct Gathered {
 impl Writer {
     /// Begins a checkpoint in the directory; `direct` bypasses the page cache.
     pub(crate) fn create(dir: &CheckpointDir, number: u64, direct: bool) -> io::Result<Self> {
-        let temporary = dir.temporary_path_of(number);
-        dir.remove(&temporary)?;
-        let file = dir.io.create(&temporary, direct)?;
-        Ok(Self::new(dir, number, temporary, file, false))
+        let (dir, temporary) = (dir.open()?, temporary_name_of(number));
+        remove(dir.as_ref(), &temporary)?;
+        let file = dir.create(&temporary, direct)?;
+        Ok(Self::new(dir, number, file, false))
     }
 
     /// Begins a checkpoint in the space that is reserved for one; returns `None` without any.
@@ -56,37 +54,26 @@ impl Writer {
         number: u64,
         direct: bool,
     ) -> io::Result<Option<Self>> {
-        let temporary = dir.temporary_path_of(number);
-        match dir.io.rename(&dir.reserve_path(), &temporary) {
+        let (dir, temporary) = (dir.open()?, temporary_name_of(number));
+        match dir.rename(RESERVE, &temporary) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             renamed => renamed?,
         }
         let access = bulla_storage::io::Access { write: true, direct };
-        let file = dir.io.open(&temporary, access)?;
-        Ok(Some(Self::new(dir, number, temporary, file, true)))
+        let file = dir.open(&temporary, access)?;
+        Ok(Some(Self::new(dir, number, file, true)))
     }
 
-    fn new(
-        dir: &CheckpointDir,
-        number: u64,
-        temporary: PathBuf,
-        file: Arc<dyn File>,
-        from_reserve: bool,
-    ) -> Self {
+    fn new(dir: Arc<dyn Dir>, number: u64, file: Arc<dyn File>, from_reserve: bool) -> Self {
         Self {
-            dir: dir.clone(),
+            dir,
             number,
-            temporary,
             file,
             offset: BLOCK as u64,
             places: Vec::new(),
             slab: Gathered::new(),
             from_reserve,
         }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.temporary
     }
 
     /// Adds a page: its records in order. Pages come in order, each once.
@@ -132,15 +119,15 @@ impl Writer {
         if !skip(Point::CheckpointSync) {
             self.file.sync()?;
         }
-        Ok(Written { dir: self.dir.clone(), temporary: self.temporary.clone(), head })
+        Ok(Written { dir: Arc::clone(&self.dir), head })
     }
 
     /// Abandons the checkpoint: removes the file, or returns it to the reserve.
     pub(crate) fn abandon(self) -> io::Result<()> {
         if self.from_reserve && !planted(Mutant::ReserveLostOnFailure) {
-            self.dir.io.rename(&self.temporary, &self.dir.reserve_path())
+            self.dir.rename(&temporary_name_of(self.number), RESERVE)
         } else {
-            self.dir.remove(&self.temporary)
+            remove(self.dir.as_ref(), &temporary_name_of(self.number))
         }
     }
 }
@@ -203,8 +190,7 @@ impl Gathered {
 /// A checkpoint that is durable under a temporary name.
 #[derive(Debug)]
 pub(crate) struct Written {
-    dir: CheckpointDir,
-    temporary: PathBuf,
+    dir: Arc<dyn Dir>,
     head: Head,
 }
 
@@ -212,14 +198,14 @@ impl Written {
     /// Renames the checkpoint to its final name; on return the name is durable. Everything
     /// below its position must be durable before, and so must a durable mark of that.
     pub(crate) fn publish(self) -> io::Result<Head> {
-        let io = &self.dir.io;
-        if let Err(error) = io.rename(&self.temporary, &self.dir.path_of(self.head.number)) {
+        let temporary = temporary_name_of(self.head.number);
+        if let Err(error) = self.dir.rename(&temporary, &name_of(self.head.number)) {
             // The error is what counts; the next open removes what is left.
-            let _ = self.dir.remove(&self.temporary);
+            let _ = remove(self.dir.as_ref(), &temporary);
             return Err(error);
         }
         if !skip(Point::CheckpointDirSync) {
-            io.sync_dir(&self.dir.path)?;
+            self.dir.sync()?;
         }
         Ok(self.head)
     }

@@ -123,8 +123,9 @@ impl<R: Record> Store<R> {
         };
         let Opened { log, recovered, report, found } = opened;
         let log = Arc::new(log);
+        let store = log.directory()?;
         let direct = options.log.is_direct();
-        let (of, at) = ((&state, &log), (io, dir));
+        let (of, at) = ((&state, &log), (io, &store));
         let checkpoints = Arc::new(Checkpoints::new(of, at, direct, options.triggers, found));
         let background = Background::start(&checkpoints, options.log.is_manual())
             .map_err(CheckpointError::io("start a thread for", dir))?;

@@ -1,9 +1,10 @@
-//! `EpochStart`: the log is recovered or created, and the state follows from it and a checkpoint.
+//! Opening: the log is recovered or created, and the state follows from it and a checkpoint.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bulla_recovery::{Bound, Range, Recovery, Report};
+use bulla_storage::files::dir::Directory;
 use bulla_wal::{Log, Options, Seq};
 
 use crate::checkpoint::{
@@ -27,11 +28,9 @@ pub(super) fn recover<R: Record>(
     options: &Options,
     state: &State<R>,
 ) -> Result<Opened> {
-    let io = &options.io;
-    let checkpoint_dir = CheckpointDir::of(io, dir);
     let mut candidates = Candidates::default();
-    let recovery = Recovery::run_above(dir, options, || {
-        candidates = Candidates::recover(&checkpoint_dir)?;
+    let recovery = Recovery::run_above(dir, options, |dir| {
+        candidates = Candidates::recover(&CheckpointDir::of(dir))?;
         Ok(candidates.anchors())
     })?;
     let log_report = recovery.report().clone();
@@ -41,7 +40,7 @@ pub(super) fn recover<R: Record>(
     let found = Found::new(&choice, first);
     let Choice { newest, fallback, mut report, .. } = choice;
     if let Some(newest) = newest {
-        let (io, store) = (Arc::clone(io), dir.to_owned());
+        let (io, store) = (Arc::clone(&options.io), recovery.directory().clone());
         state.begin(CheckpointSource { newest, fallback, io, store });
     }
     let from = from.map_or(Bound::Unbounded, Bound::Lsn);
@@ -54,10 +53,14 @@ pub(super) fn recover<R: Record>(
 
 /// Creates the log of a new store.
 pub(super) fn create(dir: &Path, options: &Options) -> Result<Opened> {
-    let checkpoint_dir = CheckpointDir::of(&options.io, dir);
-    let candidates = Candidates::read(&checkpoint_dir)?;
-    if candidates.highest > 0 {
-        return Err(CheckpointError::WithoutLog { path: checkpoint_dir.path }.into());
+    match Directory::open(options.io.as_ref(), dir) {
+        Err(error) if error.is_not_found() => {}
+        opened => {
+            let checkpoints = CheckpointDir::of(&opened?);
+            if Candidates::read(&checkpoints)?.highest > 0 {
+                return Err(CheckpointError::WithoutLog { path: checkpoints.path }.into());
+            }
+        }
     }
     let log = Log::create(dir, options)?;
     Ok(Opened { log, recovered: None, report: OpenReport::default(), found: Found::nothing() })

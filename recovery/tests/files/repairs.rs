@@ -136,7 +136,7 @@ fn impossible_cut_is_refused_and_changes_nothing() {
         (Lsn(1), CutRefused::InsideFrame(Lsn(0))),
     ] {
         let error = repair(Path::new(DIR), &options(&disk), RepairPlan { cut_at }).map(drop);
-        let Err(bulla_recovery::RepairError::Truncation { reason: found, .. }) = error else {
+        let Err(bulla_recovery::RepairError::Cut { reason: found, .. }) = error else {
             panic!("{error:?}")
         };
         assert_eq!(found, reason);

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{Bound, EntryView, Error, Inspection, Range, Recovery, Status, replay};
+use bulla_storage::files::dir::{Directory, segment_name};
 use bulla_storage::format::{FRAME_HEADER_LEN, Frame, FrameKind};
 use bulla_storage::frames::read_buffer::ReadBuffer;
 use bulla_storage::frames::reader::{Batch, Cursor, End, FrameReader, Start};
-use bulla_storage::{Lsn, Seq};
+use bulla_storage::{Lsn, SegmentNumber, Seq};
 
 use super::image::{DIR, Image, options, segment};
 
@@ -272,9 +273,10 @@ fn frames_of_a_batch_begin_within_its_chunk() {
         image.frame(&[1300]);
     }
     let (disk, header) = (image.disk(), &image.headers[&1]);
-    let io = disk.process();
-    let read_buffer =
-        ReadBuffer::open(io.as_ref(), &segment(1), true).expect("open").with_chunk(CHUNK);
+    let dir = Directory::open(disk.process().as_ref(), Path::new(DIR)).expect("open");
+    let read_buffer = ReadBuffer::open(&dir, &segment_name(SegmentNumber(1)), true)
+        .expect("open")
+        .with_chunk(CHUNK);
     let start = Start::At { base: Lsn(0), cursor: Cursor::from(&image.low_water) };
     let mut frame_reader = FrameReader::new(read_buffer, header, start, image.lsn);
     let (mut batch, mut found) = (Batch::default(), Vec::new());

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::faults::failpoints::{Point, skip};
 use crate::faults::mutants::{Mutant, either};
-use crate::files::dir;
+use crate::files::dir::{CONTROL, Directory};
 use crate::format::{CONTROL_LEN, Control, FormatError, MAX_SECTOR};
-use crate::io::{Access, AlignedBuf, File, Io, read_full, write_full};
+use crate::io::{Access, AlignedBuf, File, read_full, write_full};
+
+const TEMPORARY: &str = "CONTROL.tmp";
 
 /// An open CONTROL file and its newest contents.
 #[derive(Debug)]
@@ -28,10 +30,9 @@ pub const CREATED: u64 = 1;
 ///
 /// # Errors
 /// [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`].
-pub fn read(io: &dyn Io, dir: &Path) -> Result<Control> {
-    let path = dir.join(dir::CONTROL);
-    let file = io.open(&path, Access::READ).map_err(Error::io("open", &path))?;
-    newest(file.as_ref(), &path)
+pub fn read(dir: &Directory) -> Result<Control> {
+    let file = dir.file(CONTROL, Access::READ)?;
+    newest(file.as_ref(), &dir.path_of(CONTROL))
 }
 
 fn newest(file: &dyn File, path: &Path) -> Result<Control> {
@@ -68,16 +69,10 @@ impl ControlFile {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(io: &dyn Io, dir: &Path, mut control: Control) -> Result<Self> {
-        let path = dir.join(dir::CONTROL);
-        let temporary = dir.join("CONTROL.tmp");
-        match io.unlink(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", temporary)(error));
-            }
-            _ => {}
-        }
-        let file = io.create(&temporary, false).map_err(Error::io("create", &temporary))?;
+    pub fn create(dir: &Directory, mut control: Control) -> Result<Self> {
+        dir.remove(TEMPORARY)?;
+        let file = dir.create(TEMPORARY, false)?;
+        let temporary = dir.path_of(TEMPORARY);
         for counter in 0..=CREATED {
             control.counter = counter;
             write_full(file.as_ref(), &control.encode(), Control::slot_offset(counter))
@@ -87,11 +82,11 @@ impl ControlFile {
         if !skip(Point::ControlCreateSync) {
             file.sync().map_err(Error::io("sync", &temporary))?;
         }
-        io.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+        dir.rename_new(TEMPORARY, CONTROL)?;
         if !skip(Point::ControlCreateDirSync) {
-            io.sync_dir(dir).map_err(Error::io("sync", dir))?;
+            dir.sync()?;
         }
-        Ok(Self { file, path, current: control })
+        Ok(Self { file, path: dir.path_of(CONTROL), current: control })
     }
 
     /// Opens CONTROL and makes its contents durable: what is visible after a kill may not be
@@ -99,9 +94,9 @@ impl ControlFile {
     ///
     /// # Errors
     /// [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`].
-    pub fn open(io: &dyn Io, dir: &Path) -> Result<Self> {
-        let path = dir.join(dir::CONTROL);
-        let file = io.open(&path, Access::WRITE).map_err(Error::io("open", &path))?;
+    pub fn open(dir: &Directory) -> Result<Self> {
+        let path = dir.path_of(CONTROL);
+        let file = dir.file(CONTROL, Access::WRITE)?;
         let current = newest(file.as_ref(), &path)?;
         let control = Self { file, path, current };
         if !skip(Point::ControlRewrite) {

@@ -1,30 +1,37 @@
 //! A log's directory: its files, their names, and who may write.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::io::{FileKind, Io, Lock};
+use crate::io::{Access, Dir, DirEntry, File, FileKind, Io, Lock};
 use crate::position::SegmentNumber;
 
 /// Name of the control file.
 pub const CONTROL: &str = "CONTROL";
-/// Name of the lock file, which is never removed.
+/// Name of the lock file. Bulla never removes it, and locks the directory, too.
 pub const LOCK: &str = "LOCK";
 /// Name of the folder in which recovery keeps the bytes that it truncates.
 pub const QUARANTINE: &str = "quarantine";
 const LOCK_RETRY_NS: u64 = 10_000_000;
 
-/// Returns `DIR/N.seg`.
+/// Returns `N.seg`.
+#[must_use]
+pub fn segment_name(number: SegmentNumber) -> String {
+    format!("{:020}.seg", number.0)
+}
+
+/// Returns `DIR/N.seg`, for messages and for programs that examine the files.
 #[must_use]
 pub fn segment_path(dir: &Path, number: SegmentNumber) -> PathBuf {
-    dir.join(format!("{:020}.seg", number.0))
+    dir.join(segment_name(number))
 }
 
 /// Returns the temporary name of a segment that is not complete.
 #[must_use]
-pub fn segment_temporary_path(dir: &Path, number: SegmentNumber) -> PathBuf {
-    dir.join(format!("{:020}.seg.tmp", number.0))
+pub fn segment_temporary_name(number: SegmentNumber) -> String {
+    format!("{:020}.seg.tmp", number.0)
 }
 
 /// Returns the number in a segment's file name, or `None` for any other name.
@@ -56,43 +63,173 @@ pub struct Listing {
     /// Every file with a segment's name, in the order of the numbers.
     pub segments: Vec<SegmentFile>,
     /// Temporary files of a creation or recovery that did not finish.
-    pub temporaries: Vec<PathBuf>,
+    pub temporaries: Vec<String>,
 }
 
-/// Lists a log's directory.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn list(io: &dyn Io, dir: &Path) -> Result<Listing> {
-    let mut listing = Listing::default();
-    for entry in io.list_dir(dir).map_err(Error::io("list", dir))? {
-        if entry.name == CONTROL {
-            listing.has_control = true;
-        } else if let Some(number) = parse_segment_name(&entry.name) {
-            listing.segments.push(SegmentFile { number, kind: entry.kind, len: entry.len });
-        } else if entry.name.ends_with(".tmp") && entry.kind == FileKind::Regular {
-            listing.temporaries.push(dir.join(&entry.name));
+/// An open directory of a log or a store. Every access to its files goes through it, so that a
+/// path that comes to mean another directory changes nothing.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    handle: Arc<dyn Dir>,
+    /// What it was opened as, for messages.
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(io: &dyn Io, path: &Path) -> Result<Self> {
+        let handle = io.open_dir(path).map_err(Error::io("open", path))?;
+        Ok(Self { handle, path: path.to_owned() })
+    }
+
+    /// Opens the directory of a log that should exist.
+    ///
+    /// # Errors
+    /// [`Error::NotALog`] when nothing has that path, [`Error::Io`].
+    pub fn of_log(io: &dyn Io, path: &Path) -> Result<Self> {
+        match Self::open(io, path) {
+            Err(error) if error.is_not_found() => Err(Error::NotALog { path: path.to_owned() }),
+            opened => opened,
         }
     }
-    listing.segments.sort_by_key(|segment| segment.number);
-    Ok(listing)
-}
 
-/// Takes the writer's lock, and retries until `timeout` has passed.
-///
-/// # Errors
-/// [`Error::Locked`], [`Error::Io`].
-pub fn lock(io: &dyn Io, dir: &Path, timeout: Duration) -> Result<Box<dyn Lock>> {
-    let path = dir.join(LOCK);
-    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-    let deadline = io.now_ns().saturating_add(timeout_ns);
-    loop {
-        if let Some(lock) = io.try_lock(&path).map_err(Error::io("lock", &path))? {
-            return Ok(lock);
+    /// Opens a directory in this one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn subdirectory(&self, name: &str) -> Result<Self> {
+        let path = self.path_of(name);
+        let handle = self.handle.open_dir(name).map_err(Error::io("open", &path))?;
+        Ok(Self { handle, path })
+    }
+
+    /// Creates a directory in this one, or opens the one that exists. Its name is durable after
+    /// a [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create_subdirectory(&self, name: &str) -> Result<Self> {
+        self.handle.create_dir(name).map_err(Error::io("create", self.path_of(name)))?;
+        self.subdirectory(name)
+    }
+
+    /// Returns the path with which it was opened. It may mean another directory by now.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the path of a file, for messages.
+    #[must_use]
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Returns the directory itself.
+    #[must_use]
+    pub fn handle(&self) -> &dyn Dir {
+        self.handle.as_ref()
+    }
+
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn file(&self, name: &str, access: Access) -> Result<Arc<dyn File>> {
+        self.handle.open(name, access).map_err(Error::io("open", self.path_of(name)))
+    }
+
+    /// Creates a file that must not exist.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn create(&self, name: &str, direct: bool) -> Result<Arc<dyn File>> {
+        self.handle.create(name, direct).map_err(Error::io("create", self.path_of(name)))
+    }
+
+    /// Renames a file, replacing the target.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.handle.rename(from, to).map_err(Error::io("rename", self.path_of(from)))
+    }
+
+    /// Renames a file to a name that nothing has.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn rename_new(&self, from: &str, to: &str) -> Result<()> {
+        self.handle.rename_new(from, to).map_err(Error::io("rename", self.path_of(from)))
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove(&self, name: &str) -> Result<()> {
+        match self.handle.unlink(name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", self.path_of(name))(error))
+            }
+            _ => Ok(()),
         }
-        if io.now_ns() >= deadline {
-            return Err(Error::Locked { path });
+    }
+
+    /// Makes its entries durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<()> {
+        self.handle.sync().map_err(Error::io("sync", &self.path))
+    }
+
+    /// Lists every entry.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn entries(&self) -> Result<Vec<DirEntry>> {
+        self.handle.list().map_err(Error::io("list", &self.path))
+    }
+
+    /// Lists a log's files.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn list(&self) -> Result<Listing> {
+        let mut listing = Listing::default();
+        for entry in self.entries()? {
+            if entry.name == CONTROL {
+                listing.has_control = true;
+            } else if let Some(number) = parse_segment_name(&entry.name) {
+                listing.segments.push(SegmentFile { number, kind: entry.kind, len: entry.len });
+            } else if entry.name.ends_with(".tmp") && entry.kind == FileKind::Regular {
+                listing.temporaries.push(entry.name);
+            }
         }
-        io.sleep_ns(LOCK_RETRY_NS);
+        listing.segments.sort_by_key(|segment| segment.number);
+        Ok(listing)
+    }
+
+    /// Takes the writer's lock, and retries until `timeout` has passed.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`].
+    pub fn lock(&self, io: &dyn Io, timeout: Duration) -> Result<Box<dyn Lock>> {
+        let path = self.path_of(LOCK);
+        let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = io.now_ns().saturating_add(timeout_ns);
+        loop {
+            if let Some(lock) = self.handle.try_lock(LOCK).map_err(Error::io("lock", &path))? {
+                return Ok(lock);
+            }
+            if io.now_ns() >= deadline {
+                return Err(Error::Locked { path });
+            }
+            io.sleep_ns(LOCK_RETRY_NS);
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! What recovery passes to the log: the only way to obtain a log that accepts appends.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::faults::failpoints::{Point, skip};
 use crate::files::control::ControlFile;
-use crate::files::dir;
+use crate::files::dir::Directory;
 use crate::files::segment::{self, NewSegment};
 use crate::format::{Control, EpochStart, Header, LogId, LowWater};
 use crate::io::{File, Lock};
@@ -29,8 +29,8 @@ pub struct LiveSegment {
 pub struct Recovered {
     /// Options, checked, with the log's own sector.
     pub options: Options,
-    /// The log's directory.
-    pub dir: PathBuf,
+    /// The log's directory, open.
+    pub dir: Directory,
     /// The writer's lock.
     pub lock: Box<dyn Lock>,
     /// CONTROL, with the new epoch.
@@ -65,12 +65,13 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
     let options = options.checked(options.sector)?;
     let io = Arc::clone(&options.io);
     io.create_dir(path).map_err(Error::io("create", path))?;
+    let dir = Directory::open(io.as_ref(), path)?;
     if let Some(parent) = parent(path).filter(|_| !skip(Point::ParentDirSync)) {
-        io.sync_dir(parent).map_err(Error::io("sync", parent))?;
+        Directory::open(io.as_ref(), parent)?.sync()?;
     }
-    check_device(path, &options)?;
-    let lock = dir::lock(io.as_ref(), path, options.lock_timeout)?;
-    let listing = dir::list(io.as_ref(), path)?;
+    check_device(&dir, &options)?;
+    let lock = dir.lock(io.as_ref(), options.lock_timeout)?;
+    let listing = dir.list()?;
     if listing.has_control {
         return Err(Error::AlreadyExists { path: path.to_owned() });
     }
@@ -93,12 +94,12 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
         log_id: LogId(log_id),
         sector: options.sector,
         epoch: Epoch(1),
-        nonce: random_nonce(&options, path)?,
+        nonce: random_nonce(&options, &dir)?,
         compatible: 0,
         low_water: LowWater::START,
     };
-    let control = ControlFile::create(io.as_ref(), path, control)?;
-    begin(path, options, lock, control)
+    let control = ControlFile::create(&dir, control)?;
+    begin(dir, options, lock, control)
 }
 
 /// Makes the first segment of a log that already has CONTROL: the last step of a creation,
@@ -107,7 +108,7 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
 /// # Errors
 /// [`Error::Io`].
 pub fn begin(
-    path: &Path,
+    dir: Directory,
     options: Options,
     lock: Box<dyn Lock>,
     mut control: ControlFile,
@@ -135,14 +136,15 @@ pub fn begin(
         len: options.epoch_start_len(0),
         direct: options.is_direct(),
         zeroed: true,
+        replaces: false,
         is_wanted: &|| true,
     };
     let sector = u64::from(current.sector);
-    let file = segment::create(io.as_ref(), path, &new, |_| Ok(sector))?;
+    let file = segment::create(&dir, &new, |_| Ok(sector))?;
     control.note_begun().map_err(Error::io("write", control.path()))?;
     Ok(Recovered {
         file_len: new.len,
-        dir: path.to_owned(),
+        dir,
         lock,
         control,
         file,
@@ -160,9 +162,9 @@ pub fn begin(
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn random_nonce(options: &Options, path: &Path) -> Result<u64> {
+pub fn random_nonce(options: &Options, dir: &Directory) -> Result<u64> {
     let mut nonce = [0; 8];
-    options.io.random(&mut nonce).map_err(Error::io("get randomness for", path))?;
+    options.io.random(&mut nonce).map_err(Error::io("get randomness for", dir.path()))?;
     Ok(u64::from_le_bytes(nonce))
 }
 
@@ -170,8 +172,8 @@ pub fn random_nonce(options: &Options, path: &Path) -> Result<u64> {
 ///
 /// # Errors
 /// [`Error::SectorTooSmall`].
-pub fn check_device(path: &Path, options: &Options) -> Result<()> {
-    match options.io.physical_sector(path) {
+pub fn check_device(dir: &Directory, options: &Options) -> Result<()> {
+    match dir.handle().physical_sector() {
         Some(device) if device > options.sector => {
             Err(Error::SectorTooSmall { device, log: options.sector })
         }

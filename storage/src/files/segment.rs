@@ -5,15 +5,14 @@
 //! epoch-start segment is the commit point of its recovery.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::faults::failpoints::{Point, skip};
 use crate::faults::mutants::{Mutant, unless};
-use crate::files::dir;
+use crate::files::dir::{self, Directory};
 use crate::format::Header;
-use crate::io::{AlignedBuf, File, Io, write_full};
+use crate::io::{AlignedBuf, File, write_full};
 
 const CHUNK: usize = 1024 * 1024;
 
@@ -29,6 +28,8 @@ pub struct NewSegment<'a> {
     /// Write zeros to the rest of it, so that no later sync has to change metadata; else only
     /// reserve that space, where the file system can.
     pub zeroed: bool,
+    /// A file of that name may be replaced: one that a repair has copied and given up.
+    pub replaces: bool,
     /// Returns whether the segment is still wanted; called between pieces of the work.
     pub is_wanted: &'a dyn Fn() -> bool,
 }
@@ -41,24 +42,18 @@ pub struct NewSegment<'a> {
 /// [`Error::Io`]; the next try or the next open removes what is left under the temporary
 /// name.
 pub fn create(
-    io: &dyn Io,
-    dir: &Path,
+    dir: &Directory,
     new: &NewSegment<'_>,
     frames: impl FnOnce(&dyn File) -> io::Result<u64>,
 ) -> Result<Arc<dyn File>> {
     let number = new.header.number;
-    let temporary = dir::segment_temporary_path(dir, number);
-    match io.unlink(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", temporary)(error));
-        }
-        _ => {}
-    }
-    let file = io.create(&temporary, new.direct).map_err(Error::io("create", &temporary))?;
+    let temporary = dir::segment_temporary_name(number);
+    dir.remove(&temporary)?;
+    let file = dir.create(&temporary, new.direct)?;
     fill(file.as_ref(), new, frames).map_err(|error| {
         // The file is ours and incomplete: free its space now.
-        let _ = io.unlink(&temporary);
-        Error::io("write", &temporary)(error)
+        let _ = dir.remove(&temporary);
+        Error::io("write", dir.path_of(&temporary))(error)
     })?;
     let (sync_point, dir_point) = if new.header.epoch_start.is_some() {
         (Point::EpochStartSync, Point::EpochStartDirSync)
@@ -66,14 +61,17 @@ pub fn create(
         (Point::SpareSync, Point::SpareDirSync)
     };
     if !skip(sync_point) {
-        let synced = file.sync().map_err(Error::io("sync", &temporary));
+        let synced = file.sync().map_err(Error::io("sync", dir.path_of(&temporary)));
         unless(Mutant::SegmentSyncErrorIgnored, synced)?;
     }
-    let path = dir::segment_path(dir, number);
-    io.rename(&temporary, &path).map_err(Error::io("rename", &temporary))?;
+    let name = dir::segment_name(number);
+    if new.replaces {
+        dir.rename(&temporary, &name)?;
+    } else {
+        dir.rename_new(&temporary, &name)?;
+    }
     if !skip(dir_point) {
-        let synced = io.sync_dir(dir).map_err(Error::io("sync", dir));
-        unless(Mutant::SegmentDirSyncErrorIgnored, synced)?;
+        unless(Mutant::SegmentDirSyncErrorIgnored, dir.sync())?;
     }
     Ok(file)
 }

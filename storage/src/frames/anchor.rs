@@ -6,15 +6,12 @@
 //! durable; `Log::persist_durable_mark` does. Tested by
 //! `recovery/tests/with_log.rs`.
 
-use std::path::Path;
-
 use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
 use crate::faults::mutants::{Mutant, planted};
-use crate::files::dir;
+use crate::files::dir::{self, Directory};
 use crate::format::{Frame, Header, LogId, LowWater, MAX_SECTOR};
 use crate::frames::read_buffer::ReadBuffer;
 use crate::frames::reader::{Cursor, End, FrameReader, Start};
-use crate::io::Io;
 use crate::position::{Epoch, Lsn};
 
 /// Headers are read in pieces of this many bytes.
@@ -46,15 +43,14 @@ pub struct Anchor {
 /// # Errors
 /// [`Error::Io`]; [`Error::Corrupt`] when a frame below the position is not intact.
 pub fn find(
-    io: &dyn Io,
-    dir: &Path,
+    dir: &Directory,
     segment: LowWater,
     end_lsn: Lsn,
     upto: Lsn,
     direct: bool,
 ) -> Result<Anchor> {
-    let path = dir::segment_path(dir, segment.segment);
-    let mut read_buffer = ReadBuffer::open(io, &path, direct)?.with_chunk(CHUNK);
+    let name = dir::segment_name(segment.segment);
+    let mut read_buffer = ReadBuffer::open(dir, &name, direct)?.with_chunk(CHUNK);
     let header = Header::decode(read_buffer.bytes(0, u64::from(MAX_SECTOR))?)
         .map_err(|damage| fault(segment, 0, CorruptionKind::SegmentHeader(damage)))?;
     let start = Start::At { base: segment.lsn, cursor: Cursor::from(&segment) };

@@ -6,15 +6,16 @@
 //! limit; never writes memory of which a caller still holds a slice. A read error is an
 //! error, never an end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::faults::mutants::{Mutant, planted};
+use crate::files::dir::Directory;
 use crate::format::align_up;
-use crate::io::{Access, AlignedBuf, DIRECT_ALIGN, File, Io};
+use crate::io::{Access, AlignedBuf, DIRECT_ALIGN, File};
 
 /// Bytes read at once when no more are requested.
 pub const READ_LEN: u64 = 1024 * 1024;
@@ -138,18 +139,11 @@ impl ReadBuffer {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn open(io: &dyn Io, path: &Path, direct: bool) -> Result<Self> {
-        let file =
-            io.open(path, Access { write: false, direct }).map_err(Error::io("open", path))?;
-        let len = file.len().map_err(Error::io("get the length of", path))?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            len,
-            chunk: READ_LEN,
-            limit: u64::MAX,
-            buffer: Buffer::new(),
-        })
+    pub fn open(dir: &Directory, name: &str, direct: bool) -> Result<Self> {
+        let file = dir.file(name, Access { write: false, direct })?;
+        let path = dir.path_of(name);
+        let len = file.len().map_err(Error::io("get the length of", &path))?;
+        Ok(Self { file, path, len, chunk: READ_LEN, limit: u64::MAX, buffer: Buffer::new() })
     }
 
     /// Returns the same buffer, which reads `chunk` bytes at once instead of [`READ_LEN`].
@@ -314,6 +308,7 @@ mod tests {
     use std::path::Path;
 
     use super::{Buffer, ReadBuffer, to_usize};
+    use crate::files::dir::Directory;
     use crate::io::Io;
     use crate::io::sim::SimDisk;
 
@@ -334,20 +329,25 @@ mod tests {
         (0..LEN).map(|_| u8::try_from(next(256)).expect("below 256")).collect()
     }
 
+    fn open(io: &dyn Io, direct: bool) -> ReadBuffer {
+        let dir = Directory::open(io, Path::new("/")).unwrap();
+        ReadBuffer::open(&dir, "file", direct).unwrap()
+    }
+
     fn slice(bytes: &[u8], offset: u64, len: u64, limit: u64) -> &[u8] {
         let end = (offset + len).min(LEN).min(limit);
         bytes.get(to_usize(offset)..to_usize(end)).unwrap_or(&[])
     }
 
     #[test]
-    fn window_gives_the_bytes_of_its_file_wherever_it_was_before() {
+    fn buffer_returns_the_bytes_of_its_file_wherever_it_was_before() {
         let path = Path::new("/file");
         let bytes = contents();
         for direct in [false, true] {
             let disk = SimDisk::new(1);
             disk.write_file(path, &bytes);
             let io = disk.process();
-            let mut read_buffer = ReadBuffer::open(io.as_ref() as &dyn Io, path, direct).unwrap();
+            let mut read_buffer = open(io.as_ref(), direct);
             read_buffer = read_buffer.with_chunk(8 * 1024);
             read_buffer.set_limit(1);
             let (mut next, mut limit, mut other) = (numbers(), 1, Buffer::new());
@@ -389,7 +389,7 @@ mod tests {
         let disk = SimDisk::new(1);
         disk.write_file(path, &contents());
         let io = disk.process();
-        let mut read_buffer = ReadBuffer::open(io.as_ref() as &dyn Io, path, true).unwrap();
+        let mut read_buffer = open(io.as_ref(), true);
         read_buffer = read_buffer.with_chunk(8 * 1024);
         let first = read_buffer.share(0, 8 * 1024).unwrap();
         let second = read_buffer.share(100, 8).unwrap();
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn window_reads_nothing_again_that_it_holds() {
+    fn buffer_reads_nothing_again_that_it_holds() {
         let path = Path::new("/file");
         let (old, new) = (contents(), vec![0; to_usize(LEN)]);
         let disk = SimDisk::new(1);
@@ -411,7 +411,7 @@ mod tests {
         let mut next = numbers();
         for _ in 0..2_000 {
             disk.write_file(path, &old);
-            let mut read_buffer = ReadBuffer::open(io.as_ref() as &dyn Io, path, true).unwrap();
+            let mut read_buffer = open(io.as_ref(), true);
             read_buffer = read_buffer.with_chunk(8 * 1024);
             let (first, len) = (next(LEN / 2), 8 * 1024 + next(10_000));
             assert!(read_buffer.bytes(first, len).unwrap() == slice(&old, first, len, LEN));

@@ -1,7 +1,7 @@
 //! Every access to a disk goes through these traits, so that the simulator sees it.
 //!
-//! [`Io`] is a file system with a clock and randomness, [`File`] an open file, [`Queue`]
-//! carries the log's data: several writes and syncs in flight, whose completions may arrive
+//! [`Io`] is a file system with a clock and randomness, [`Dir`] an open directory, [`File`] an
+//! open file, [`Queue`] carries the log's data: several writes and syncs in flight, whose completions may arrive
 //! in any order. Backends: [`mod@std`] and `uring` for Linux, and the simulated disk `sim`.
 //! One conformance suite tests all of them (`storage/tests/io_conformance.rs`).
 
@@ -66,6 +66,9 @@ pub struct DirEntry {
 }
 
 /// A file system, a clock and a source of randomness.
+///
+/// A path is used once, to open a directory: everything after that goes through the open
+/// [`Dir`], whatever the path comes to mean.
 pub trait Io: fmt::Debug + Send + Sync + 'static {
     /// Returns the backend's name, for statistics and messages.
     fn name(&self) -> &'static str;
@@ -79,30 +82,8 @@ pub trait Io: fmt::Debug + Send + Sync + 'static {
     /// Creates a directory, mode 0700. One that exists is fine.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Lists a directory, in no particular order.
-    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
-
-    /// Makes the entries of a directory durable: creations, renames and unlinks in it.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
-
-    /// Renames within one directory, replacing the target atomically.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Removes a file's name.
-    fn unlink(&self, path: &Path) -> io::Result<()>;
-
-    /// Creates a file, mode 0600, that must not exist (`AlreadyExists`). Where the file
-    /// system refuses direct access, the file is opened without it; [`File::is_direct`] tells
-    /// which.
-    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>>;
-
-    /// Opens a regular file that exists; never follows a link, never blocks on a FIFO
-    /// (`InvalidInput` when it is not a regular file).
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
-
-    /// Tries to take the writer's lock on a file, creating it; `None` when another process
-    /// has it. The lock is held until the returned guard is dropped or the process ends.
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+    /// Opens a directory (`NotADirectory` when it is none).
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>>;
 
     /// Returns a queue for at most `depth` operations in flight; a backend may have a lower
     /// depth of its own.
@@ -112,9 +93,6 @@ pub trait Io: fmt::Debug + Send + Sync + 'static {
     fn usual_depth(&self) -> usize {
         1
     }
-
-    /// Returns the physical sector in bytes of the device under `path`, if it is known.
-    fn physical_sector(&self, path: &Path) -> Option<u32>;
 
     /// Returns the nanoseconds of a clock that never goes back.
     fn now_ns(&self) -> u64;
@@ -127,6 +105,50 @@ pub trait Io: fmt::Debug + Send + Sync + 'static {
 
     /// Fills `bytes` with randomness that no one can predict.
     fn random(&self, bytes: &mut [u8]) -> io::Result<()>;
+}
+
+/// An open directory. It stays the same one when its path is moved, removed or mounted over.
+/// A name is one component, without a slash.
+pub trait Dir: fmt::Debug + Send + Sync {
+    /// Creates a directory in this one, mode 0700. One that exists is fine.
+    fn create_dir(&self, name: &str) -> io::Result<()>;
+
+    /// Opens a directory in this one; never follows a link (`NotADirectory`).
+    fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Dir>>;
+
+    /// Lists the entries, in no particular order.
+    fn list(&self) -> io::Result<Vec<DirEntry>>;
+
+    /// Makes the entries durable: creations, renames and unlinks. After a failure it must not
+    /// be retried.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Renames a file, replacing the target atomically.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Renames a file to a name that nothing has (`AlreadyExists`).
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file's name.
+    fn unlink(&self, name: &str) -> io::Result<()>;
+
+    /// Creates a file, mode 0600, that must not exist (`AlreadyExists`). Where the file
+    /// system refuses direct access, the file is opened without it; [`File::is_direct`] tells
+    /// which.
+    fn create(&self, name: &str, direct: bool) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a regular file that exists; never follows a link, never blocks on a FIFO
+    /// (`InvalidInput` when it is not a regular file).
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>>;
+
+    /// Tries to take the writer's lock, on the directory itself and on the file `name`, which
+    /// it creates; `None` when another handle has either. Removing or replacing that file does
+    /// not release it. The lock is held until the returned guard is dropped or the process
+    /// ends.
+    fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>>;
+
+    /// Returns the physical sector in bytes of the device below it, if it is known.
+    fn physical_sector(&self) -> Option<u32>;
 }
 
 /// A held writer's lock; dropping it releases it.

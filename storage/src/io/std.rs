@@ -4,19 +4,21 @@
 //! and with `RWF_DSYNC` where the write itself must be durable.
 
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat,
+};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{
-    Access, Completion, DirEntry, Fallback, File, FileKind, Io, Lock, Queue, Request, Ticket,
+    Access, Completion, Dir, DirEntry, Fallback, File, FileKind, Io, Lock, Queue, Request, Ticket,
 };
 
 /// The operating system's files and clock.
@@ -45,94 +47,14 @@ impl Io for StdIo {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        match fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-            result => result,
+        match rustix::fs::mkdir(path, DIR_MODE) {
+            Err(Errno::EXIST) if path.is_dir() => Ok(()),
+            result => Ok(result?),
         }
     }
 
-    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(path)? {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            // `DirEntry::metadata` does not follow links.
-            let metadata = match entry.metadata() {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            let kind = if metadata.is_file() {
-                FileKind::Regular
-            } else if metadata.is_dir() {
-                FileKind::Directory
-            } else {
-                FileKind::Other
-            };
-            entries.push(DirEntry { name, kind, len: metadata.len() });
-        }
-        Ok(entries)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(rustix::fs::fsync(dir)?)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
-    }
-
-    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        if direct {
-            match open(path, flags | OFlags::DIRECT) {
-                // Some file systems create the name before they refuse the flag.
-                Err(Errno::INVAL) => match open(path, OFlags::RDWR) {
-                    Ok(fd) => return Ok(created(fd, false)?),
-                    Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error.into()),
-                },
-                Ok(fd) => return Ok(created(fd, true)?),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(created(open(path, flags)?, false)?)
-    }
-
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        let flags = if access.write { OFlags::RDWR } else { OFlags::RDONLY };
-        let mut direct = access.direct;
-        let mut opened = open(path, flags | if direct { OFlags::DIRECT } else { OFlags::empty() });
-        if direct && matches!(opened, Err(Errno::INVAL)) {
-            direct = false;
-            opened = open(path, flags);
-        }
-        let fd = opened.map_err(|error| match error {
-            // A link, a directory opened for writing, a socket.
-            Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_regular(),
-            error => error.into(),
-        })?;
-        let stat = rustix::fs::fstat(&fd)?;
-        if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-            return Err(not_regular());
-        }
-        blocking(&fd)?;
-        Ok(Arc::new(StdFile { fd, direct }))
-    }
-
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        let fd = open(path, OFlags::RDWR | OFlags::CREATE)?;
-        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Box::new(StdLock { fd }))),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        Ok(Arc::new(StdDir { fd: rustix::fs::open(path, DIR_FLAGS, Mode::empty())? }))
     }
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
@@ -141,17 +63,6 @@ impl Io for StdIo {
 
     fn usual_depth(&self) -> usize {
         USUAL_DEPTH
-    }
-
-    fn physical_sector(&self, path: &Path) -> Option<u32> {
-        let device = fs::metadata(path).ok()?.dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let block = format!("/sys/dev/block/{major}:{minor}");
-        // A partition has no queue of its own; its disk, the parent folder, has one.
-        [format!("{block}/queue"), format!("{block}/../queue")].iter().find_map(|queue| {
-            let text = fs::read_to_string(format!("{queue}/physical_block_size")).ok()?;
-            text.trim().parse().ok()
-        })
     }
 
     fn now_ns(&self) -> u64 {
@@ -176,14 +87,171 @@ impl Io for StdIo {
     }
 }
 
-fn not_regular() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+/// Rights of a directory that is created: nobody but its owner enters it.
+const DIR_MODE: Mode = Mode::RWXU;
+const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+#[derive(Debug)]
+struct StdDir {
+    fd: OwnedFd,
 }
 
-fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    // O_NONBLOCK keeps a FIFO from blocking the open.
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+impl StdDir {
+    fn open_file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        // O_NONBLOCK keeps a FIFO from blocking the open.
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+    }
+
+    fn stat(&self, name: &CStr) -> Result<Stat, Errno> {
+        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+}
+
+impl Dir for StdDir {
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::mkdirat(&self.fd, name, DIR_MODE) {
+            Err(Errno::EXIST) => self.open_dir(name).map(drop),
+            result => Ok(result?),
+        }
+    }
+
+    fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
+        let flags = DIR_FLAGS | OFlags::NOFOLLOW;
+        Ok(Arc::new(Self { fd: rustix::fs::openat(&self.fd, name, flags, Mode::empty())? }))
+    }
+
+    fn list(&self) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        // It opens the directory anew: the position in a descriptor is shared.
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if matches!(name, "." | "..") {
+                continue;
+            }
+            let stat = match self.stat(entry.file_name()) {
+                Err(Errno::NOENT) => continue,
+                stat => stat?,
+            };
+            let kind = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => FileKind::Regular,
+                FileType::Directory => FileKind::Directory,
+                _ => FileKind::Other,
+            };
+            let len = u64::try_from(stat.st_size).unwrap_or(0);
+            entries.push(DirEntry { name: name.to_owned(), kind, len });
+        }
+        Ok(entries)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, flags) {
+            // Not every file system knows the flag. The writer's lock keeps others away
+            // between the two calls.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match rustix::fs::statat(&self.fd, to, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => self.rename(from, to),
+                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    fn create(&self, name: &str, direct: bool) -> io::Result<Arc<dyn File>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        if direct {
+            match self.open_file(name, flags | OFlags::DIRECT) {
+                // Some file systems create the name before they refuse the flag.
+                Err(Errno::INVAL) => match self.open_file(name, OFlags::RDWR) {
+                    Ok(fd) => return Ok(created(fd, false)?),
+                    Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                Ok(fd) => return Ok(created(fd, true)?),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(created(self.open_file(name, flags)?, false)?)
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
+        let flags = if access.write { OFlags::RDWR } else { OFlags::RDONLY };
+        let mut direct = access.direct;
+        let direct_flag = if direct { OFlags::DIRECT } else { OFlags::empty() };
+        let mut opened = self.open_file(name, flags | direct_flag);
+        if direct && matches!(opened, Err(Errno::INVAL)) {
+            direct = false;
+            opened = self.open_file(name, flags);
+        }
+        let fd = opened.map_err(|error| match error {
+            // A link, a directory opened for writing, a socket.
+            Errno::LOOP | Errno::ISDIR | Errno::NXIO => not_regular(),
+            error => error.into(),
+        })?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) != FileType::RegularFile {
+            return Err(not_regular());
+        }
+        blocking(&fd)?;
+        Ok(Arc::new(StdFile { fd, direct }))
+    }
+
+    fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        // A lock belongs to an open file description: a second one of the same directory is
+        // refused, in this process, too.
+        let dir = rustix::fs::openat(&self.fd, c".", DIR_FLAGS, Mode::empty())?;
+        let dir = match flock(&dir) {
+            Ok(true) => Some(dir),
+            Ok(false) => return Ok(None),
+            // NFS locks only what is open for writing, which a directory never is.
+            Err(Errno::BADF | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
+        if !flock(&file)? {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(StdLock { file, dir })))
+    }
+
+    fn physical_sector(&self) -> Option<u32> {
+        let device = rustix::fs::fstat(&self.fd).ok()?.st_dev;
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let block = format!("/sys/dev/block/{major}:{minor}");
+        // A partition has no queue of its own; its disk, the parent folder, has one.
+        [format!("{block}/queue"), format!("{block}/../queue")].iter().find_map(|queue| {
+            let text = fs::read_to_string(format!("{queue}/physical_block_size")).ok()?;
+            text.trim().parse().ok()
+        })
+    }
+}
+
+/// Tries to lock an open file description; returns whether it did.
+fn flock(fd: &OwnedFd) -> Result<bool, Errno> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 fn created(fd: OwnedFd, direct: bool) -> Result<Arc<dyn File>, Errno> {
@@ -201,12 +269,15 @@ fn blocking(fd: &OwnedFd) -> Result<(), Errno> {
 #[derive(Debug)]
 struct StdLock {
     /// Closing it releases the lock.
-    fd: OwnedFd,
+    file: OwnedFd,
+    /// Where the file system can't lock a directory, `file` alone is locked.
+    dir: Option<OwnedFd>,
 }
 
 impl Lock for StdLock {
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.fd.as_fd())
+        // Either keeps every other writer away; nobody can replace the directory's.
+        Some(self.dir.as_ref().unwrap_or(&self.file).as_fd())
     }
 }
 

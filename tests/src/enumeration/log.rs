@@ -4,10 +4,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::Duration;
 
+use bulla_recovery::Recovery;
 use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{Level, Log as WalLog, Method, Options, Receipt};
 
-use super::{Halt, Life, SEED_OF_ENDS};
+use super::{Decoy, Halt, Life, Meddle, SEED_OF_ENDS, meddling, place};
 use crate::model::{Model, Opened, Violation, open};
 
 const DIR: &str = "/log";
@@ -104,6 +105,9 @@ pub(super) struct Log {
     /// The step at which the last operation began.
     last_began: u64,
     halt: (u64, bool),
+    meddle: Option<Meddle>,
+    /// The log into whose place it is moved, if it is.
+    decoy: Decoy,
 }
 
 impl Log {
@@ -126,8 +130,13 @@ impl Log {
             receipts: Vec::new(),
             exists: false,
             last_began: 0,
-            halt: (halt.steps, halt.done),
+            halt: (if halt.meddle.is_some() { u64::MAX } else { halt.steps }, halt.done),
+            meddle: halt.meddle,
+            decoy: Decoy::default(),
         };
+        if halt.meddle.is_some() {
+            life.decoy = Decoy::new(&life.disk)?;
+        }
         life.begin(halt)?;
         life.disk.halt();
         Ok(life)
@@ -141,11 +150,22 @@ impl Log {
                 return Ok(());
             }
         }
+        if let Some(meddle) = self.meddle {
+            let steps = halt.steps.saturating_sub(self.disk.steps());
+            self.disk.meddle_after(steps, meddling(DIR, meddle));
+        }
         for operation in &halt.operations {
             self.last_began = self.disk.steps();
             match self.operate(OPERATIONS[*operation].0, log)? {
                 Some(goes_on) => log = goes_on,
                 None => return Ok(()),
+            }
+        }
+        if self.meddle == Some(Meddle::RemoveLock) && !self.disk.is_crashed() {
+            let second =
+                Recovery::run(Path::new(DIR), &self.options.clone().io(self.disk.process()));
+            if !matches!(second, Err(bulla_wal::Error::Locked { .. })) {
+                return Err(format!("a second writer was let in: {second:?}"));
             }
         }
         Ok(())
@@ -159,7 +179,7 @@ impl Log {
         if steps < u64::MAX {
             self.disk.halt_after(steps.saturating_sub(self.disk.steps()), done);
         }
-        match open(Path::new(DIR), &options) {
+        match open(place(&self.disk, DIR, self.meddle), &options) {
             Ok(Opened { log, shown, report }) => {
                 if self.exists && report.is_none() {
                     return Err("a log that was created is gone".to_owned());
@@ -305,6 +325,13 @@ impl Life for Log {
         hasher.finish()
     }
 
+    fn decoy(&self, disk: &SimDisk) -> Result<(), Violation> {
+        if self.meddle != Some(Meddle::Swap) || self.decoy.is_intact(disk, DIR) {
+            return Ok(());
+        }
+        Err("the log that was moved into its place is not as it was".to_owned())
+    }
+
     fn end(&self, kind: CrashKind, ends: &[usize]) -> Box<dyn Life> {
         let mut model = self.model.clone();
         if kind == CrashKind::PowerLoss {
@@ -318,6 +345,8 @@ impl Life for Log {
             exists: self.exists,
             last_began: 0,
             halt: (u64::MAX, true),
+            meddle: self.meddle,
+            decoy: Decoy::default(),
         })
     }
 

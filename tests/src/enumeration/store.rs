@@ -16,7 +16,7 @@ use bulla_storage::io::Io;
 use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{Method, Options};
 
-use super::{Halt, Life, SEED_OF_ENDS};
+use super::{Decoy, Halt, Life, Meddle, SEED_OF_ENDS, meddling, place};
 use crate::model::Violation;
 use crate::times::ms;
 
@@ -146,6 +146,9 @@ pub(super) struct Store {
     puts: u32,
     last_began: u64,
     halt: (u64, bool),
+    meddle: Option<Meddle>,
+    /// The log into whose place it is moved, if it is.
+    decoy: Decoy,
 }
 
 impl Store {
@@ -163,7 +166,12 @@ impl Store {
         };
         life.disk.drop_pending();
         life.last_began = life.disk.steps();
-        life.halt = (halt.steps, halt.done);
+        life.halt = (if halt.meddle.is_some() { u64::MAX } else { halt.steps }, halt.done);
+        life.meddle = halt.meddle;
+        if halt.meddle.is_some() {
+            life.decoy = Decoy::new(&life.disk)?;
+            life.last_began = life.disk.steps();
+        }
         life.begin(halt)?;
         life.disk.halt();
         Ok(life)
@@ -183,6 +191,8 @@ impl Store {
             puts: 0,
             last_began: 0,
             halt: (u64::MAX, true),
+            meddle: None,
+            decoy: Decoy::default(),
         }
     }
 
@@ -214,6 +224,10 @@ impl Store {
 
     fn begin(&mut self, halt: &Halt) -> Result<(), Violation> {
         let Some(mut store) = self.open()? else { return Ok(()) };
+        if let Some(meddle) = self.meddle {
+            let steps = halt.steps.saturating_sub(self.disk.steps());
+            self.disk.meddle_after(steps, meddling(DIR, meddle));
+        }
         for operation in &halt.operations {
             self.last_began = self.disk.steps();
             match self.operate(OPERATIONS[*operation].0, store)? {
@@ -247,7 +261,7 @@ impl Store {
         if steps < u64::MAX {
             self.disk.halt_after(steps.saturating_sub(self.disk.steps()), done);
         }
-        let store = match Engine::open(Path::new(DIR), &options) {
+        let store = match Engine::open(place(&self.disk, DIR, self.meddle), &options) {
             Ok(store) => store,
             Err(_) if self.disk.is_crashed() => return Ok(None),
             Err(error) => return Err(format!("open failed: {error:?}")),
@@ -550,6 +564,13 @@ impl Life for Store {
             map.values().for_each(|(token, at)| (token.as_bytes(), at).hash(&mut hasher));
         }
         hasher.finish()
+    }
+
+    fn decoy(&self, disk: &SimDisk) -> Result<(), Violation> {
+        if self.meddle != Some(Meddle::Swap) || self.decoy.is_intact(disk, DIR) {
+            return Ok(());
+        }
+        Err("the log that was moved into its place is not as it was".to_owned())
     }
 
     fn end(&self, kind: CrashKind, ends: &[usize]) -> Box<dyn Life> {

@@ -67,7 +67,7 @@ fn copy_file(rng: &mut Rng, files: &mut Files, index: usize) {
         number => SegmentNumber(number + 1),
     };
     let path = match rng.below(4) {
-        0 => dir::segment_temporary_path(Path::new(DIR), number),
+        0 => Path::new(DIR).join(dir::segment_temporary_name(number)),
         _ => dir::segment_path(Path::new(DIR), number),
     };
     let bytes = files[index].1.clone();

@@ -107,7 +107,7 @@ fn place(name: u8) -> (PathBuf, usize) {
     }
     match name - SLOTS {
         index if index < SEGMENTS => (dir::segment_path(dir, number(index)), 0),
-        index => (dir::segment_temporary_path(dir, number(index - SEGMENTS)), 0),
+        index => (dir.join(dir::segment_temporary_name(number(index - SEGMENTS))), 0),
     }
 }
 

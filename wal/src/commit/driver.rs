@@ -38,7 +38,8 @@ pub(crate) struct Driver {
     /// Dropped before the lock: a dying queue may still write.
     in_flight: InFlight,
     io: Arc<dyn Io>,
-    maker: SpareMaker,
+    /// Makes spares in this thread, for simulation; else a thread of its own does.
+    inline_maker: Option<SpareMaker>,
     /// Segments that are written to, oldest first; at most three.
     open: VecDeque<OpenSegment>,
     /// Ready segments in which no frame has a place yet.
@@ -54,8 +55,6 @@ pub(crate) struct Driver {
     sector: u32,
     prev_crc: u32,
     wall_ns: u64,
-    /// Makes spares in this thread: for simulation.
-    inline_spares: bool,
     /// Bytes written, and operations that made them durable, when the last spare was
     /// asked for.
     prepared_at: (u64, u64),
@@ -100,13 +99,12 @@ pub(crate) struct Parts {
     pub(crate) live: Vec<LiveSegment>,
     pub(crate) queue: Box<dyn Queue>,
     pub(crate) io: Arc<dyn Io>,
-    pub(crate) maker: SpareMaker,
+    pub(crate) inline_maker: Option<SpareMaker>,
     pub(crate) header: Header,
     pub(crate) file: Arc<dyn File>,
     pub(crate) room: u64,
     pub(crate) prev_crc: u32,
     pub(crate) wall_ns: u64,
-    pub(crate) inline_spares: bool,
     pub(crate) zeros_pay_below: u64,
     pub(crate) lock: Box<dyn Lock>,
 }
@@ -122,7 +120,7 @@ impl Driver {
             published: parts.published,
             in_flight: InFlight::new(parts.queue),
             io: parts.io,
-            maker: parts.maker,
+            inline_maker: parts.inline_maker,
             open: VecDeque::from([OpenSegment {
                 number: parts.header.number,
                 file: parts.file,
@@ -139,7 +137,6 @@ impl Driver {
             sector: parts.header.sector,
             prev_crc: parts.prev_crc,
             wall_ns: parts.wall_ns,
-            inline_spares: parts.inline_spares,
             prepared_at: (0, 0),
             zeros_pay_below: parts.zeros_pay_below,
             async_waiters_ready: false,
@@ -376,8 +373,8 @@ impl Driver {
         let newest = spare.or_else(|| self.open.back().map(|open| open.number));
         let Some(number) = newest.map(SegmentNumber::next) else { return };
         let request = SpareRequest { number, zeroed: self.zeros_pay() };
-        if self.inline_spares {
-            let made = self.maker.make(request, &|| true);
+        if let Some(maker) = &self.inline_maker {
+            let made = maker.make(request, &|| true);
             self.prepared(made);
         } else {
             self.published.request_spare(request);
@@ -504,6 +501,7 @@ impl Driver {
         self.pending.clear();
         self.open.clear();
         self.spares.clear();
+        self.inline_maker = None;
         self.lock = None;
     }
 

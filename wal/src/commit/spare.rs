@@ -4,9 +4,9 @@
 //! as long as dozens of commits, so a thread of its own does it, without the driver's lock.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use bulla_storage::files::dir::Directory;
 use bulla_storage::files::segment::{self, NewSegment};
 use bulla_storage::format::{Header, Seed};
 use bulla_storage::io::{File, Io};
@@ -36,7 +36,7 @@ pub(crate) struct ReadySegment {
 #[derive(Clone, Debug)]
 pub(crate) struct SpareMaker {
     io: Arc<dyn Io>,
-    dir: PathBuf,
+    dir: Directory,
     /// Of every spare, but for its number and its time.
     pub(crate) header: Header,
     len: u64,
@@ -48,7 +48,7 @@ impl SpareMaker {
     /// header of the epoch's first segment.
     pub(crate) fn new(
         io: Arc<dyn Io>,
-        dir: PathBuf,
+        dir: Directory,
         epoch_start: &Header,
         len: u64,
         direct: bool,
@@ -68,14 +68,19 @@ impl SpareMaker {
         let SpareRequest { number, zeroed } = request;
         let header = Header { number, wall_ns: self.io.wall_ns(), ..self.header.clone() };
         let sector = u64::from(header.sector);
-        let new =
-            NewSegment { header: &header, len: self.len, direct: self.direct, zeroed, is_wanted };
-        let file = segment::create(self.io.as_ref(), &self.dir, &new, |_| Ok(sector)).map_err(
-            |error| match error {
+        let new = NewSegment {
+            header: &header,
+            len: self.len,
+            direct: self.direct,
+            zeroed,
+            replaces: false,
+            is_wanted,
+        };
+        let file =
+            segment::create(&self.dir, &new, |_| Ok(sector)).map_err(|error| match error {
                 Error::Io { source, .. } => source,
                 other => io::Error::other(other),
-            },
-        )?;
+            })?;
         let room = self.len - 2 * sector;
         Ok(ReadySegment { number, file, seed: header.seed(), room, zeroed })
     }

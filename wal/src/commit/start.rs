@@ -43,11 +43,11 @@ impl Commit {
             base: header.epoch_start.as_ref().map_or(Lsn::ZERO, |epoch_start| epoch_start.base),
             room,
         };
-        let ring = Ring::new(&options, start).map_err(Error::io("map memory for", &dir))?;
+        let ring = Ring::new(&options, start).map_err(Error::io("map memory for", dir.path()))?;
         let write_through = file.is_direct();
         let mut queue =
-            io.queue(options.wanted_depth()).map_err(Error::io("make a queue for", &dir))?;
-        queue.keep(lock.as_ref()).map_err(Error::io("keep the lock of", &dir))?;
+            io.queue(options.wanted_depth()).map_err(Error::io("make a queue for", dir.path()))?;
+        queue.keep(lock.as_ref()).map_err(Error::io("keep the lock of", dir.path()))?;
         let depth = options.wanted_depth().min(queue.depth());
         let config = config(&options, write_through, depth);
         let maker = SpareMaker::new(
@@ -65,13 +65,12 @@ impl Commit {
             live: recovered.live,
             queue,
             io: Arc::clone(&io),
-            maker: maker.clone(),
+            inline_maker: (options.background == Background::Manual).then(|| maker.clone()),
             header,
             file,
             room,
             prev_crc: recovered.prev_crc,
             wall_ns: recovered.wall_ns,
-            inline_spares: options.background == Background::Manual,
             zeros_pay_below: options.zeros_pay_below,
             lock,
         });
@@ -80,7 +79,7 @@ impl Commit {
             Background::Manual => Vec::new(),
             Background::Threads => {
                 background::start(&leadership, &io, options.flush_interval, maker)
-                    .map_err(Error::io("start threads for", &dir))?
+                    .map_err(Error::io("start threads for", dir.path()))?
             }
         };
         Ok((Self { published, leadership, threads }, control))

@@ -1,11 +1,11 @@
 //! Spares with a wrong number, or a wrong header.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::commit::spare::{self, ReadySegment, SpareRequest};
 use bulla_storage::faults::mutants::{Mutant, either, planted};
+use bulla_storage::files::dir::Directory;
 use bulla_storage::format::Header;
 use bulla_storage::io::Io;
 
@@ -15,7 +15,7 @@ pub(crate) struct SpareMaker(spare::SpareMaker);
 impl SpareMaker {
     pub(crate) fn new(
         io: Arc<dyn Io>,
-        dir: PathBuf,
+        dir: Directory,
         epoch_start: &Header,
         len: u64,
         direct: bool,

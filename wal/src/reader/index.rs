@@ -5,11 +5,10 @@
 //! lock, while a writer may add segments, purge them, or open the log again.
 
 use std::collections::VecDeque;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use bulla_storage::files::{control, dir};
+use bulla_storage::files::control;
+use bulla_storage::files::dir::{Directory, segment_name};
 use bulla_storage::format::{Control, EpochStart, Header, MAX_SECTOR};
 use bulla_storage::frames::read_buffer::ReadBuffer;
 use bulla_storage::frames::reader::{Cursor, FrameReader, Start};
@@ -35,7 +34,7 @@ pub(super) struct Begin {
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     pub(super) io: Arc<dyn Io>,
-    pub(super) dir: PathBuf,
+    pub(super) dir: Directory,
     /// Ask for direct access: a page that a reader caches of a segment that is being
     /// written directly would fail the writer's next sync.
     pub(super) direct: bool,
@@ -48,9 +47,8 @@ impl Disk {
         number: SegmentNumber,
         chunk: u64,
     ) -> Result<Option<ReadBuffer>> {
-        let path = dir::segment_path(&self.dir, number);
-        match ReadBuffer::open(self.io.as_ref(), &path, self.direct) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        match ReadBuffer::open(&self.dir, &segment_name(number), self.direct) {
+            Err(error) if error.is_not_found() => Ok(None),
             read_buffer => Ok(Some(read_buffer?.with_chunk(chunk))),
         }
     }
@@ -62,11 +60,13 @@ impl Disk {
         header.map(Some).map_err(|error| fault(number, CorruptionKind::SegmentHeader(error)))
     }
 
+    fn not_a_log(&self) -> Error {
+        Error::NotALog { path: self.dir.path().to_owned() }
+    }
+
     fn control(&self) -> Result<Control> {
-        match control::read(self.io.as_ref(), &self.dir) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Err(Error::NotALog { path: self.dir.clone() })
-            }
+        match control::read(&self.dir) {
+            Err(error) if error.is_not_found() => Err(self.not_a_log()),
             control => control,
         }
     }
@@ -106,7 +106,7 @@ impl Map {
     fn look(disk: &Disk) -> Result<Result<Self>> {
         let control = disk.control()?;
         let first = control.low_water.segment;
-        let listing = dir::list(disk.io.as_ref(), &disk.dir)?;
+        let listing = disk.dir.list()?;
         let mut map = Self { control, segments: VecDeque::new(), generation: 0 };
         for file in listing.segments.iter().filter(|file| file.number >= first) {
             let expected = map.next_number();
@@ -119,7 +119,7 @@ impl Map {
         if map.segments.is_empty() {
             return Ok(Err(match control.counter {
                 // Its creation has not come to its first segment.
-                control::CREATED => Error::NotALog { path: disk.dir.clone() },
+                control::CREATED => disk.not_a_log(),
                 _ => fault(first, CorruptionKind::SegmentMissing),
             }));
         }

@@ -40,6 +40,7 @@ use self::index::{Disk, Map};
 use self::lookup::Lookup;
 use crate::commit::published::Published;
 use bulla_storage::faults::mutants::{Mutant, planted};
+use bulla_storage::files::dir::Directory;
 use bulla_storage::format::{ENTRY_HEADER_LEN, Entries, EntriesAt, Frame, FrameKind};
 use bulla_storage::frames::read_buffer::READ_LEN;
 use bulla_storage::frames::reader::{End, Found, Step};
@@ -127,7 +128,21 @@ impl Reader {
         range: impl Into<Range>,
         visibility: Visibility,
     ) -> Result<Self> {
-        let disk = Disk { io, dir: dir.as_ref().to_owned(), direct: true };
+        let dir = Directory::of_log(io.as_ref(), dir.as_ref())?;
+        Self::open_in(io, dir, range, visibility)
+    }
+
+    /// Does what [`open`](Self::open) does, in a directory that is open.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_in(
+        io: Arc<dyn Io>,
+        dir: Directory,
+        range: impl Into<Range>,
+        visibility: Visibility,
+    ) -> Result<Self> {
+        let disk = Disk { io, dir, direct: true };
         Self::new(disk, Bound::DurableMarks(None), range.into(), visibility)
     }
 
@@ -135,12 +150,12 @@ impl Reader {
     pub(crate) fn of_log(
         published: Arc<Published>,
         io: Arc<dyn Io>,
-        dir: &Path,
+        dir: Directory,
         direct: bool,
         range: Range,
         visibility: Visibility,
     ) -> Result<Self> {
-        let disk = Disk { io, dir: dir.to_owned(), direct };
+        let disk = Disk { io, dir, direct };
         Self::new(disk, Bound::Log(published), range, visibility)
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulla_recovery::Range;
+use bulla_storage::files::dir::Directory;
 use bulla_storage::io::Io;
 use bulla_wal::{Level, Log as Wal, Method, Options, Receipt};
 
@@ -64,7 +65,7 @@ impl Log for Bulla {
     /// whole.
     fn settle(&self) -> Result<()> {
         let start = Instant::now();
-        while bulla_storage::files::dir::list(self.io.as_ref(), &self.dir)?.segments.len() < 2 {
+        while Directory::open(self.io.as_ref(), &self.dir)?.list()?.segments.len() < 2 {
             if start.elapsed() > PATIENCE {
                 return Err("the second segment is not there".into());
             }

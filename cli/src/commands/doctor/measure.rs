@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bulla_storage::files::dir::Directory;
 use bulla_storage::io::{AlignedBuf, File, Io, write_full};
 use bulla_wal::{Level, Log};
 use tempfile::TempDir;
@@ -16,6 +17,9 @@ use tempfile::TempDir;
 use crate::args::{Backend, LogArgs};
 use crate::error::{Error, Result};
 use crate::signals::Interrupt;
+
+/// The file that bare loops write to.
+const FILE: &str = "file";
 
 /// One measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,23 +172,24 @@ impl Bench<'_> {
     }
 
     fn raw(&self, direct: bool, blocks: Blocks, len: usize) -> Result<Measured, String> {
-        let path = self.scratch.join("file");
-        let measured = self.raw_at(&path, direct, blocks, len);
-        let removed = self.io.unlink(&path);
+        let words = |error: bulla_wal::Error| error.to_string();
+        let dir = Directory::open(self.io, self.scratch.0.path()).map_err(words)?;
+        let measured = self.raw_in(&dir, direct, blocks, len);
+        let removed = dir.remove(FILE);
         let measured = measured?;
-        removed.map_err(|error| error.to_string())?;
+        removed.map_err(words)?;
         measured.ok_or_else(|| "no write completed in time".to_owned())
     }
 
-    fn raw_at(
+    fn raw_in(
         &self,
-        path: &Path,
+        dir: &Directory,
         direct: bool,
         blocks: Blocks,
         len: usize,
     ) -> Result<Option<Measured>, String> {
         let words = |error: io::Error| error.to_string();
-        let file = self.io.create(path, direct).map_err(words)?;
+        let file = dir.create(FILE, direct).map_err(|error| error.to_string())?;
         if direct && !file.is_direct() {
             return Err("O_DIRECT is not supported here".to_owned());
         }

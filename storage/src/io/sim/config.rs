@@ -1,5 +1,7 @@
 //! What a simulated disk is like, what can go wrong with it, and what it counted.
 
+use std::path::PathBuf;
+
 /// The kinds of crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CrashKind {
@@ -155,4 +157,21 @@ pub struct SimCounts {
     pub overlapping_writes: u64,
     /// Crashes that struck while several writes of a queue were in flight.
     pub crashes_amid_writes: u64,
+}
+
+/// What an operator does to directories and files beside processes that run. It is durable at
+/// once; what the processes have open stays open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Meddling {
+    /// Moves a directory to a path that nothing has.
+    Move {
+        /// The directory.
+        from: PathBuf,
+        /// Its new path.
+        to: PathBuf,
+    },
+    /// Exchanges two directories.
+    Swap(PathBuf, PathBuf),
+    /// Removes a file, if it is there.
+    Remove(PathBuf),
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use super::config::{CrashKind, SimConfig, SimCounts};
+use super::config::{CrashKind, Meddling, SimConfig, SimCounts};
 use super::contents::Write;
 use super::faults::{LieScript, Script};
 use super::index;
@@ -85,6 +85,9 @@ pub(super) struct Disk {
     pub(super) lies: Vec<LieScript>,
     /// The processes' files, by the address of the handle.
     pub(super) open: BTreeMap<usize, OpenFile>,
+    /// The processes' directories; one that is open twice is here twice.
+    pub(super) open_dirs: Vec<NodeId>,
+    /// Files and directories that are locked.
     pub(super) locks: Vec<NodeId>,
     pub(super) queues: BTreeMap<u64, Vec<InFlight>>,
     pub(super) next_queue: u64,
@@ -93,6 +96,9 @@ pub(super) struct Disk {
     pub(super) crashed: bool,
     pub(super) steps: u64,
     pub(super) armed: Option<(u64, Strike)>,
+    /// What an operator does at a step.
+    pub(super) meddling: Option<(u64, Meddling)>,
+    pub(super) meddled: bool,
     /// Writes that a halt has left open.
     pub(super) undecided: Vec<Undecided>,
     pub(super) counts: SimCounts,
@@ -119,6 +125,7 @@ impl Disk {
             scripts: Vec::new(),
             lies: Vec::new(),
             open: BTreeMap::new(),
+            open_dirs: Vec::new(),
             locks: Vec::new(),
             queues: BTreeMap::new(),
             next_queue: 0,
@@ -126,6 +133,8 @@ impl Disk {
             crashed: false,
             steps: 0,
             armed: None,
+            meddling: None,
+            meddled: false,
             undecided: Vec::new(),
             counts: SimCounts::default(),
             clock_ns: 0,
@@ -141,6 +150,10 @@ impl Disk {
     pub(super) fn step(&mut self) -> Option<Strike> {
         self.steps += 1;
         self.clock_ns += self.config.step_ns;
+        if let Some((_, meddling)) = self.meddling.take_if(|(at, _)| self.steps >= *at) {
+            self.meddled = true;
+            self.meddle(&meddling).expect("what a test asks for is possible");
+        }
         self.armed.filter(|(at, _)| self.steps >= *at).map(|(_, strike)| strike)
     }
 
@@ -198,6 +211,7 @@ impl Disk {
         }
         self.queues = queues;
         self.open.clear();
+        self.open_dirs.clear();
         self.locks.clear();
         self.armed = None;
         self.crashed = true;

@@ -85,7 +85,7 @@ impl Disk {
         }
     }
 
-    fn fail_by_chance(&mut self, op: FaultOp) -> io::Result<()> {
+    pub(super) fn fail_by_chance(&mut self, op: FaultOp) -> io::Result<()> {
         const EIO: i32 = 5;
         let ppm = match op {
             FaultOp::Read => self.config.read_error_ppm,

@@ -30,7 +30,7 @@
 //!
 //! let disk = SimDisk::new(7);
 //! let io = disk.process();
-//! let file = io.create(Path::new("/file"), false)?;
+//! let file = io.open_dir(Path::new("/"))?.create("file", false)?;
 //! file.write_at(b"hello", 0)?;
 //! file.sync()?;
 //! disk.halt();
@@ -42,6 +42,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+mod by_path;
 mod config;
 mod contents;
 mod disk;
@@ -57,7 +58,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use config::{CrashKind, FaultOp, Lie, SimConfig, SimCounts};
+pub use by_path::ByPath;
+pub use config::{CrashKind, FaultOp, Lie, Meddling, SimConfig, SimCounts};
 pub use process::SimIo;
 
 use disk::{Disk, FlightBody, Strike};
@@ -93,6 +95,7 @@ impl SimDisk {
         let mut disk = self.lock().clone();
         disk.rng = Rng::new(seed);
         disk.open.clear();
+        disk.open_dirs.clear();
         for operation in disk.queues.values_mut().flatten() {
             if let FlightBody::Write { held, .. } = &mut operation.body {
                 *held = None;
@@ -297,6 +300,27 @@ impl SimDisk {
     pub fn remove_file(&self, path: impl AsRef<Path>) {
         let erased = self.lock().erase(path.as_ref());
         erased.unwrap_or_else(|error| panic!("remove {}: {error}", path.as_ref().display()));
+    }
+
+    /// Does what an operator may do, beside processes that run.
+    ///
+    /// # Panics
+    /// When it is not possible: there is no such file or directory, or the target exists.
+    pub fn meddle(&self, meddling: &Meddling) {
+        let done = self.lock().meddle(meddling);
+        done.unwrap_or_else(|error| panic!("{meddling:?}: {error}"));
+    }
+
+    /// Arms it: `steps` more steps come before, and it is done with the next one.
+    pub fn meddle_after(&self, steps: u64, meddling: Meddling) {
+        let mut disk = self.lock();
+        disk.meddling = Some((disk.steps.saturating_add(steps).saturating_add(1), meddling));
+    }
+
+    /// Returns whether what was armed was done.
+    #[must_use]
+    pub fn is_meddled(&self) -> bool {
+        self.lock().meddled
     }
 
     /// Damages one byte wherever it is stored: durable, visible and pending. Beyond the

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::config::FaultOp;
+use super::config::{FaultOp, Meddling};
 use super::disk::{Disk, FlightBody};
 use super::index;
 use super::inode::Inode;
@@ -115,22 +115,52 @@ impl Disk {
         }
     }
 
-    fn resolve(&self, path: &Path) -> io::Result<NodeId> {
+    pub(super) fn resolve(&self, path: &Path) -> io::Result<NodeId> {
         let mut at = ROOT;
         for component in path.components() {
             if let Some(name) = name_of(component)? {
-                at = *self.dir(at)?.current.get(name).ok_or(io::ErrorKind::NotFound)?;
+                at = self.child(at, name)?;
             }
         }
         Ok(at)
     }
 
-    fn resolve_parent<'a>(&self, path: &'a Path) -> io::Result<(NodeId, &'a str)> {
+    fn child(&self, parent: NodeId, name: &str) -> io::Result<NodeId> {
+        let id = self.dir(parent)?.current.get(name).copied();
+        id.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn resolve_parent<'a>(&self, path: &'a Path) -> io::Result<(NodeId, &'a str)> {
         let last = path.components().next_back().ok_or(io::ErrorKind::InvalidInput)?;
         let name = name_of(last)?.ok_or(io::ErrorKind::InvalidInput)?;
         let parent = self.resolve(path.parent().unwrap_or(Path::new("/")))?;
         self.dir(parent)?;
         Ok((parent, name))
+    }
+
+    /// Opens a directory: a path resolved, or a directory in an open one.
+    pub(super) fn open_dir(&self, parent: Option<NodeId>, path: &Path) -> io::Result<NodeId> {
+        let id = match parent {
+            None => self.resolve(path)?,
+            Some(parent) => {
+                self.child(parent, path.to_str().ok_or(io::ErrorKind::InvalidInput)?)?
+            }
+        };
+        self.dir(id).map(|_| id)
+    }
+
+    /// Fails an operation on a name in a directory as a test has asked for.
+    fn fail_at(&mut self, op: FaultOp, parent: NodeId, names: &[&str]) -> io::Result<()> {
+        if self.scripts.is_empty() {
+            return self.fail_by_chance(op);
+        }
+        let dir = PathBuf::from(self.path_of(parent));
+        let mut paths: Vec<_> = names.iter().map(|name| dir.join(name)).collect();
+        if paths.is_empty() {
+            paths.push(dir);
+        }
+        let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
+        self.fail(op, &paths)
     }
 
     pub(super) fn path_of(&self, mut id: NodeId) -> String {
@@ -162,20 +192,16 @@ impl Disk {
         }
     }
 
-    pub(super) fn create_dir(&mut self, path: &Path) -> io::Result<()> {
-        match self.resolve(path) {
-            Ok(id) => {
-                return self.dir(id).map(drop).map_err(|_| io::ErrorKind::AlreadyExists.into());
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Err(_) => {}
+    pub(super) fn create_dir(&mut self, parent: NodeId, name: &str) -> io::Result<()> {
+        match self.child(parent, name) {
+            Ok(id) => self.dir(id).map(drop).map_err(|_| io::ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(_) => self.link(parent, name, Body::Dir(Dir::default())).map(drop),
         }
-        let (parent, name) = self.resolve_parent(path)?;
-        self.link(parent, name, Body::Dir(Dir::default())).map(drop)
     }
 
-    pub(super) fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let names = &self.dir(self.resolve(path)?)?.current;
+    pub(super) fn list_dir(&self, id: NodeId) -> io::Result<Vec<DirEntry>> {
+        let names = &self.dir(id)?.current;
         let entry = |(name, id): (&String, &NodeId)| {
             let (kind, len) = match &self.node(*id)?.body {
                 Body::File(inode) => (FileKind::Regular, inode.cached().len() as u64),
@@ -186,11 +212,10 @@ impl Disk {
         names.iter().map(entry).collect()
     }
 
-    pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+    pub(super) fn sync_dir(&mut self, id: NodeId) -> io::Result<()> {
         self.counts.dir_syncs += 1;
-        let id = self.resolve(path)?;
         self.dir(id)?;
-        self.fail(FaultOp::SyncDir, &[path])?;
+        self.fail_at(FaultOp::SyncDir, id, &[])?;
         let dir = self.dir_mut(id)?;
         dir.durable.clone_from(&dir.current);
         dir.pending.clear();
@@ -200,33 +225,30 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+    /// Renames a file in a directory; `replace` says whether the target may exist.
+    pub(super) fn rename(
+        &mut self,
+        parent: NodeId,
+        from: &str,
+        to: &str,
+        replace: bool,
+    ) -> io::Result<()> {
         self.counts.renames += 1;
-        let (parent, from_name) = self.resolve_parent(from)?;
-        let (to_parent, to_name) = self.resolve_parent(to)?;
-        if parent != to_parent {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a rename across directories"));
-        }
-        let current = &self.dir(parent)?.current;
-        let node = *current.get(from_name).ok_or(io::ErrorKind::NotFound)?;
-        let replaced = current.get(to_name).copied();
-        if replaced.is_some_and(|replaced| self.file(replaced).is_err()) {
+        let node = self.child(parent, from)?;
+        let replaced = self.dir(parent)?.current.get(to).copied();
+        if replaced.is_some_and(|replaced| !replace || self.file(replaced).is_err()) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        self.fail(FaultOp::Rename, &[from, to])?;
+        self.fail_at(FaultOp::Rename, parent, &[from, to])?;
         if replaced == Some(node) {
             return Ok(());
         }
         let dir = self.dir_mut(parent)?;
-        dir.current.remove(from_name);
-        dir.current.insert(to_name.to_owned(), node);
-        dir.pending.push(DirOp::Rename {
-            from: from_name.to_owned(),
-            to: to_name.to_owned(),
-            node,
-        });
+        dir.current.remove(from);
+        dir.current.insert(to.to_owned(), node);
+        dir.pending.push(DirOp::Rename { from: from.to_owned(), to: to.to_owned(), node });
         if let Some(node) = self.nodes[node.0].as_mut() {
-            to_name.clone_into(&mut node.name);
+            to.clone_into(&mut node.name);
         }
         if let Some(replaced) = replaced {
             self.bury(replaced);
@@ -234,12 +256,11 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) fn unlink(&mut self, path: &Path) -> io::Result<()> {
+    pub(super) fn unlink(&mut self, parent: NodeId, name: &str) -> io::Result<()> {
         self.counts.unlinks += 1;
-        let (parent, name) = self.resolve_parent(path)?;
-        let node = *self.dir(parent)?.current.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let node = self.child(parent, name)?;
         self.file(node).map_err(|_| io::Error::from(io::ErrorKind::IsADirectory))?;
-        self.fail(FaultOp::Unlink, &[path])?;
+        self.fail_at(FaultOp::Unlink, parent, &[name])?;
         let dir = self.dir_mut(parent)?;
         dir.current.remove(name);
         dir.pending.push(DirOp::Unlink { name: name.to_owned(), node });
@@ -247,15 +268,20 @@ impl Disk {
         Ok(())
     }
 
-    pub(super) fn create(&mut self, path: &Path) -> io::Result<NodeId> {
+    pub(super) fn create(&mut self, parent: NodeId, name: &str) -> io::Result<NodeId> {
         self.counts.creates += 1;
-        let (parent, name) = self.resolve_parent(path)?;
         if self.dir(parent)?.current.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        self.fail(FaultOp::Create, &[path])?;
+        self.fail_at(FaultOp::Create, parent, &[name])?;
         let inode = Inode::new(self.config.sector);
         self.link(parent, name, Body::File(Box::new(inode)))
+    }
+
+    pub(super) fn file_in(&self, parent: NodeId, name: &str) -> io::Result<NodeId> {
+        let id = self.child(parent, name)?;
+        self.file(id)?;
+        Ok(id)
     }
 
     pub(super) fn lookup_file(&self, path: &Path) -> io::Result<NodeId> {
@@ -264,12 +290,51 @@ impl Disk {
         Ok(id)
     }
 
+    /// Does what an operator may do beside a running process. It is durable at once.
+    pub(super) fn meddle(&mut self, meddling: &Meddling) -> io::Result<()> {
+        match meddling {
+            Meddling::Move { from, to } => self.move_dir(from, to),
+            Meddling::Swap(one, other) => {
+                let aside = one.with_extension("aside");
+                self.move_dir(one, &aside)?;
+                self.move_dir(other, one)?;
+                self.move_dir(&aside, other)
+            }
+            Meddling::Remove(path) => match self.erase(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                erased => erased,
+            },
+        }
+    }
+
+    fn move_dir(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from_parent, from_name) = self.resolve_parent(from)?;
+        let (to_parent, to_name) = self.resolve_parent(to)?;
+        let id = self.child(from_parent, from_name)?;
+        self.dir(id)?;
+        if self.dir(to_parent)?.current.contains_key(to_name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.settle_names(id)?;
+        let old = self.dir_mut(from_parent)?;
+        old.current.remove(from_name);
+        old.durable.remove(from_name);
+        let new = self.dir_mut(to_parent)?;
+        new.current.insert(to_name.to_owned(), id);
+        new.durable.insert(to_name.to_owned(), id);
+        if let Some(node) = self.nodes[id.0].as_mut() {
+            (node.parent, node.name) = (to_parent, to_name.to_owned());
+        }
+        Ok(())
+    }
+
     /// Forgets nodes that no name, no pending change and no handle leads to.
     pub(super) fn collect_garbage(&mut self) {
         let mut reached = vec![false; self.nodes.len()];
         let mut next = vec![ROOT];
         next.extend(self.open.values().map(|file| file.node));
         next.extend(&self.locks);
+        next.extend(&self.open_dirs);
         for operation in self.queues.values().flatten() {
             match &operation.body {
                 FlightBody::Write { file, .. } | FlightBody::Sync { file, .. } => {
@@ -332,10 +397,12 @@ impl Disk {
 
     /// Stores a file, its name and its directories durably.
     pub(super) fn store(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut at = PathBuf::from("/");
+        let mut at = ROOT;
         for component in path.parent().unwrap_or(Path::new("/")).components() {
-            at.push(component);
-            self.create_dir(&at)?;
+            if let Some(name) = name_of(component)? {
+                self.create_dir(at, name)?;
+                at = self.child(at, name)?;
+            }
         }
         let (parent, name) = self.resolve_parent(path)?;
         let node = match self.dir(parent)?.current.get(name) {

@@ -13,7 +13,7 @@ use super::contents::Write;
 use super::dead;
 use super::disk::{Disk, FlightBody, InFlight, OpenFile, Strike, writes_in};
 use super::names::NodeId;
-use crate::io::{Access, Completion, DirEntry, File, Io, Lock, Queue, Request, Ticket};
+use crate::io::{Access, Completion, Dir, DirEntry, File, Io, Lock, Queue, Request, Ticket};
 
 /// One process's handle of a [`SimDisk`](super::SimDisk); dead after a crash.
 pub struct SimIo(Handle);
@@ -74,6 +74,14 @@ impl Handle {
         })
     }
 
+    /// Opens a directory, which is no step: nothing on the disk can change by it.
+    fn open_dir(&self, parent: Option<NodeId>, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        let mut disk = self.alive()?;
+        let node = disk.open_dir(parent, path)?;
+        disk.open_dirs.push(node);
+        Ok(Arc::new(SimDir { handle: self.clone(), node }))
+    }
+
     fn file(&self, disk: &mut Disk, file: OpenFile) -> Arc<SimFile> {
         let handle = Arc::new(SimFile { handle: self.clone(), file });
         disk.open.insert(Arc::as_ptr(&handle).addr(), file);
@@ -91,56 +99,17 @@ impl Io for SimIo {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.change(|disk| disk.create_dir(path))
-    }
-
-    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.0.change(|disk| disk.list_dir(path))
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.change(|disk| disk.sync_dir(path))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.change(|disk| disk.rename(from, to))
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.0.change(|disk| disk.unlink(path))
-    }
-
-    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
-        let file = self.0.change(|disk| {
-            let node = disk.create(path)?;
-            Ok(self.0.file(disk, OpenFile { node, write: true, direct }))
-        })?;
-        Ok(file)
-    }
-
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        let file = self.0.change(|disk| {
-            let node = disk.lookup_file(path)?;
-            let Access { write, direct } = access;
-            Ok(self.0.file(disk, OpenFile { node, write, direct }))
-        })?;
-        Ok(file)
-    }
-
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        let locked = self.0.change(|disk| {
-            let node = match disk.lookup_file(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(path)?,
-                found => found?,
-            };
-            if disk.locks.contains(&node) {
-                return Ok(None);
+        self.0.change(|disk| match disk.resolve(path) {
+            Ok(id) => disk.dir(id).map(drop).map_err(|_| io::ErrorKind::AlreadyExists.into()),
+            Err(_) => {
+                let (parent, name) = disk.resolve_parent(path)?;
+                disk.create_dir(parent, name)
             }
-            disk.locks.push(node);
-            Ok(Some(node))
-        })?;
-        Ok(locked
-            .map(|node| -> Box<dyn Lock> { Box::new(SimLock { handle: self.0.clone(), node }) }))
+        })
+    }
+
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        self.0.open_dir(None, path)
     }
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
@@ -151,10 +120,6 @@ impl Io for SimIo {
         let depth = depth.clamp(1, disk.config.depth.max(1));
         drop(disk);
         Ok(Box::new(SimQueue { handle: self.0.clone(), id, depth, done: VecDeque::new() }))
-    }
-
-    fn physical_sector(&self, _path: &Path) -> Option<u32> {
-        self.0.lock().config.physical_sector
     }
 
     fn now_ns(&self) -> u64 {
@@ -180,23 +145,117 @@ impl Io for SimIo {
     }
 }
 
-struct SimLock {
+/// A directory that a process has open.
+struct SimDir {
     handle: Handle,
     node: NodeId,
+}
+
+impl fmt::Debug for SimDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimDir({:?})", self.node)
+    }
+}
+
+impl Drop for SimDir {
+    fn drop(&mut self) {
+        let Ok(mut disk) = self.handle.alive() else { return };
+        let at = disk.open_dirs.iter().position(|node| *node == self.node);
+        at.map(|at| disk.open_dirs.swap_remove(at));
+    }
+}
+
+impl Dir for SimDir {
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        self.handle.change(|disk| disk.create_dir(self.node, name))
+    }
+
+    fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
+        self.handle.open_dir(Some(self.node), Path::new(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<DirEntry>> {
+        self.handle.change(|disk| disk.list_dir(self.node))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.change(|disk| disk.sync_dir(self.node))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.handle.change(|disk| disk.rename(self.node, from, to, true))
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        self.handle.change(|disk| disk.rename(self.node, from, to, false))
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        self.handle.change(|disk| disk.unlink(self.node, name))
+    }
+
+    fn create(&self, name: &str, direct: bool) -> io::Result<Arc<dyn File>> {
+        let file = self.handle.change(|disk| {
+            let node = disk.create(self.node, name)?;
+            Ok(self.handle.file(disk, OpenFile { node, write: true, direct }))
+        })?;
+        Ok(file)
+    }
+
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
+        let file = self.handle.change(|disk| {
+            let node = disk.file_in(self.node, name)?;
+            let Access { write, direct } = access;
+            Ok(self.handle.file(disk, OpenFile { node, write, direct }))
+        })?;
+        Ok(file)
+    }
+
+    fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        let locked = self.handle.change(|disk| {
+            if disk.locks.contains(&self.node) {
+                return Ok(None);
+            }
+            let file = match disk.file_in(self.node, name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    disk.create(self.node, name)?
+                }
+                found => found?,
+            };
+            if disk.locks.contains(&file) {
+                return Ok(None);
+            }
+            let nodes = [self.node, file];
+            disk.locks.extend(nodes);
+            Ok(Some(nodes))
+        })?;
+        Ok(locked.map(|nodes| -> Box<dyn Lock> {
+            Box::new(SimLock { handle: self.handle.clone(), nodes })
+        }))
+    }
+
+    fn physical_sector(&self) -> Option<u32> {
+        self.handle.lock().config.physical_sector
+    }
+}
+
+struct SimLock {
+    handle: Handle,
+    nodes: [NodeId; 2],
 }
 
 impl Lock for SimLock {}
 
 impl fmt::Debug for SimLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SimLock({:?})", self.node)
+        write!(f, "SimLock({:?})", self.nodes)
     }
 }
 
 impl Drop for SimLock {
     fn drop(&mut self) {
         if let Ok(mut disk) = self.handle.alive() {
-            disk.locks.retain(|node| *node != self.node);
+            disk.locks.retain(|node| !self.nodes.contains(node));
         }
     }
 }

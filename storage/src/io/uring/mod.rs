@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use self::queue::{LONG_WRITE, UringQueue};
 use super::std::{StdIo, StdQueue};
-use super::{Access, DirEntry, File, Io, Lock, Queue};
+use super::{Dir, Io, Queue};
 
 /// The operating system's files, with the log's data written through `io_uring`.
 ///
@@ -83,32 +83,8 @@ impl Io for UringIo {
         self.files.create_dir(path)
     }
 
-    fn list_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.files.list_dir(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.files.sync_dir(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.files.rename(from, to)
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.files.unlink(path)
-    }
-
-    fn create(&self, path: &Path, direct: bool) -> io::Result<Arc<dyn File>> {
-        self.files.create(path, direct)
-    }
-
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        self.files.open(path, access)
-    }
-
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
-        self.files.try_lock(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        self.files.open_dir(path)
     }
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
@@ -120,10 +96,6 @@ impl Io for UringIo {
 
     fn usual_depth(&self) -> usize {
         USUAL_DEPTH
-    }
-
-    fn physical_sector(&self, path: &Path) -> Option<u32> {
-        self.files.physical_sector(path)
     }
 
     fn now_ns(&self) -> u64 {

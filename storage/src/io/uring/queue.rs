@@ -477,8 +477,8 @@ mod tests {
             }
         };
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("file");
-        let file = StdIo::new().create(&path, true).expect("a new file");
+        let opened = StdIo::new().open_dir(dir.path()).expect("our own");
+        let file = opened.create("file", true).expect("a new file");
         let writer = std::thread::spawn(move || {
             for (index, slot) in (0_u32..).zip(queue.slots.iter_mut()) {
                 slot.operation = Some(Operation {
@@ -503,6 +503,6 @@ mod tests {
             let done = queue.complete(true).expect("in flight");
             assert_eq!(done.result.expect("written"), BLOCK as u64);
         }
-        assert!(std::fs::read(&path).expect("our own") == [7; WRITES * BLOCK]);
+        assert!(std::fs::read(dir.path().join("file")).expect("our own") == [7; WRITES * BLOCK]);
     }
 }
