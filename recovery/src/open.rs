@@ -6,7 +6,6 @@
 //! that follows can be done again. Tested by `recovery/tests/files/crashes.rs`, and by
 //! `tests/tests/opening.rs` for pairs of crashes.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -97,7 +96,7 @@ impl Recovery {
         let copies = match keep_cut_bytes(&log, &analysis, &pieces) {
             // A full disk does not stop an open: the bytes stay where they are, ignored, and
             // the next open tries again.
-            Err(error) if is_out_of_space(&error) => Vec::new(),
+            Err(error) if error.is_out_of_space() => Vec::new(),
             kept => {
                 let copies = kept?;
                 trim(&log, &analysis, &pieces)?;
@@ -265,11 +264,6 @@ impl LockedLog {
         let standing = analysis.standing(&log, &anchors)?;
         Ok(Self { log, lock, control, analysis, anchor: None, standing })
     }
-}
-
-fn is_out_of_space(error: &Error) -> bool {
-    let Error::Io { source, .. } = error else { return false };
-    matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Returns the durable end as a frame boundary, which the verdict has shown it to be.

@@ -206,7 +206,8 @@ fn create_segment(
         }
     });
     match (created, failure) {
-        (_, Some(error)) | (Err(error), None) => Err(error),
+        (_, Some(error)) => Err(error),
+        (Err(error), None) => Err(error.into()),
         (Ok(file), None) => Ok((file, prev_crc)),
     }
 }

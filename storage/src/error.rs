@@ -126,11 +126,16 @@ pub enum Error {
         /// The position asked for.
         lsn: Lsn,
     },
-    /// There is no space for another segment. Nothing was appended, and nothing
+    /// There is no space, or no quota, for another segment. Nothing was appended, and nothing
     /// acknowledged is lost. Appending works again once there is space (free some,
     /// or purge the log); the log needs no reopening.
     #[error("no space for another segment")]
-    NoSpace(#[source] Arc<io::Error>),
+    NoSpace(#[source] Arc<Self>),
+    /// The next segment can't be made, and not for lack of space: the directory is gone or
+    /// can't be written to, a name is taken, or the device fails. Nothing was appended, and
+    /// nothing acknowledged is lost. Each append tries again.
+    #[error("the next segment can't be made")]
+    NoSegment(#[source] Arc<Self>),
     /// Bytes that must be intact are not. Nothing was changed.
     #[error(transparent)]
     Corrupt(#[from] Box<Corruption>),
@@ -171,6 +176,17 @@ pub enum PoisonCause {
         operation: &'static str,
         /// Which segment.
         segment: SegmentNumber,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A segment that was made ahead, or the directory with its name, could not be synced.
+    #[error("{operation} {} failed", path.display())]
+    Spare {
+        /// "sync".
+        operation: &'static str,
+        /// The file or the directory.
+        path: PathBuf,
         /// The system's error.
         #[source]
         source: io::Error,
@@ -311,6 +327,17 @@ impl Error {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Returns whether the disk is full, or a quota used up.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::NoSpace(_) => true,
+            Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            _ => false,
+        }
     }
 
     /// Wraps a system error with the operation and the path.

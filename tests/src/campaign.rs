@@ -371,6 +371,7 @@ impl World {
                 self.note(format_args!("failed: {error}"));
                 match error {
                     Error::Full => {}
+                    Error::NoSegment(_) if self.faulty => {}
                     Error::NoSpace(_) => {
                         self.tally.no_space += 1;
                         if self.rng.one_in(3) {
@@ -488,7 +489,9 @@ impl World {
         let receipt = match log.append_batch(&entries, level) {
             Ok(receipt) => receipt.last(),
             Err(error) => {
-                if matches!(error, Error::Full | Error::NoSpace(_)) && log.end() < before {
+                if matches!(error, Error::Full | Error::NoSpace(_) | Error::NoSegment(_))
+                    && log.end() < before
+                {
                     return Err("I5: a refused append moved the end back".to_owned());
                 }
                 return Ok(Err(error));

@@ -206,7 +206,12 @@ impl World<'_> {
         for _ in 0..MAX_ENTRIES {
             match self.operate(log, &mut receipts)? {
                 Ok(()) => {}
-                Err(Error::Poisoned { .. } | Error::Io { .. } | Error::NoSpace(_)) => break,
+                Err(
+                    Error::Poisoned { .. }
+                    | Error::Io { .. }
+                    | Error::NoSpace(_)
+                    | Error::NoSegment(_),
+                ) => break,
                 Err(error) => return Err(format!("unexpected error: {error:?}")),
             }
             self.look(log, &mut receipts)?;

@@ -29,7 +29,8 @@ impl Log {
     /// such bytes before.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::Full`], [`Error::NoSpace`]: nothing was appended.
+    /// [`Error::TooLarge`], [`Error::Full`], [`Error::NoSpace`], [`Error::NoSegment`]: nothing was
+    /// appended.
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub fn append(&self, payload: &[u8]) -> Result<Receipt> {
         self.append_with(0, payload, self.level)
@@ -187,13 +188,19 @@ impl Log {
                 self.leadership.wait_for_room(|| self.published.ring.lacks_segment());
                 Ok(())
             }
-            Refused::NoSpace(error) => {
+            Refused::NoSpare(error) => {
                 // There may be space by now: the next append will know.
                 if let Some(mut leader) = self.leadership.try_lead_to_append() {
                     leader.core.space();
                     leader.pump();
                 }
-                if self.published.ring.spares() > 0 { Ok(()) } else { Err(Error::NoSpace(error)) }
+                if self.published.ring.spares() > 0 {
+                    Ok(())
+                } else if error.is_out_of_space() {
+                    Err(Error::NoSpace(error))
+                } else {
+                    Err(Error::NoSegment(error))
+                }
             }
             Refused::Shut if self.published.is_poisoned() => Err(self.published.poison_error()),
             Refused::Shut => Err(Error::Closed),

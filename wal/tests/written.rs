@@ -7,7 +7,10 @@ use std::time::Duration;
 use bulla_storage::files::dir;
 use bulla_storage::format::{Frame, FrameKind, Header};
 use bulla_storage::io::sim::{FaultOp, SimDisk};
-use bulla_wal::{Level, Log, Lsn, Method, Options, Position, Reader, SegmentNumber, Visibility};
+use bulla_wal::{
+    Error, Level, Log, Lsn, Method, Options, PoisonCause, Position, Reader, SegmentNumber,
+    Visibility,
+};
 
 use crate::common::{self, DIR};
 
@@ -160,4 +163,65 @@ fn segment_is_zeroed_ahead_where_commits_were_small_in_the_last_but_one_before_i
     assert_eq!(fill(&PAYLOAD, 2), 0);
     assert_eq!(fill(&[5; 600], 4), 1, "the fifth segment");
     assert_eq!(fill(&PAYLOAD, 7), 2, "and the sixth");
+}
+
+/// Appends until an error, which comes within a few segments.
+fn until_error(log: &Log) -> Error {
+    for _ in 0..1_000 {
+        match log.append_with(1, &PAYLOAD, Level::Strict) {
+            Ok(receipt) => match log.wait(receipt) {
+                Ok(()) => {}
+                Err(error) => return error,
+            },
+            Err(error) => return error,
+        }
+    }
+    panic!("no append failed")
+}
+
+#[test]
+fn segment_that_cannot_be_made_says_why_and_only_lack_of_space_is_no_space() {
+    use std::io::ErrorKind;
+    for (op, kind, is_space) in [
+        (FaultOp::Create, ErrorKind::StorageFull, true),
+        (FaultOp::Preallocate, ErrorKind::StorageFull, true),
+        (FaultOp::Create, ErrorKind::QuotaExceeded, true),
+        (FaultOp::Create, ErrorKind::NotFound, false),
+        (FaultOp::Create, ErrorKind::PermissionDenied, false),
+        (FaultOp::Create, ErrorKind::ReadOnlyFilesystem, false),
+        (FaultOp::Preallocate, ErrorKind::FileTooLarge, false),
+        (FaultOp::Rename, ErrorKind::Other, false),
+    ] {
+        let disk = SimDisk::new(1);
+        let log = create(&disk);
+        // As often as it is tried, until the faults are cleared.
+        for _ in 0..20 {
+            disk.fail_next(op, kind, ".seg", 0);
+        }
+        let cause = match (until_error(&log), is_space) {
+            (Error::NoSpace(cause), true) | (Error::NoSegment(cause), false) => cause,
+            (error, _) => panic!("{op:?} {kind:?}: {error:?}"),
+        };
+        assert!(matches!(&*cause, Error::Io { source, .. } if source.kind() == kind), "{cause:?}");
+        disk.clear_faults();
+        log.append_with(1, &PAYLOAD, Level::Strict).expect("it is tried again");
+        log.close().unwrap();
+    }
+}
+
+#[test]
+fn sync_of_a_spare_or_of_its_name_that_fails_poisons_the_log_and_is_not_tried_again() {
+    for op in [FaultOp::Sync, FaultOp::SyncDir] {
+        let disk = SimDisk::new(1);
+        let log = create(&disk);
+        let filter = if op == FaultOp::Sync { ".seg.tmp" } else { "" };
+        disk.fail_next(op, std::io::ErrorKind::Other, filter, 0);
+        let error = until_error(&log);
+        let Error::Poisoned { cause, .. } = &error else { panic!("{op:?}: {error:?}") };
+        assert!(matches!(&**cause, PoisonCause::Spare { operation: "sync", .. }), "{cause:?}");
+        let syncs = disk.counts();
+        assert!(matches!(log.append(&PAYLOAD), Err(Error::Poisoned { .. })));
+        assert!(log.close().is_err());
+        assert_eq!(disk.counts().dir_syncs, syncs.dir_syncs, "the directory is not synced again");
+    }
 }

@@ -9,7 +9,10 @@ use bulla_wal::CorruptionKind;
 use crate::error::Error;
 use crate::mapping::{MappingError, RowError};
 
-const FREE_SPACE: &str = "free some space, then run the command again";
+const FREE_SPACE: &str = "free some space (`df -h`) or inodes (`df -i`), or raise the quota, then run the \
+                          command again";
+const TOO_LARGE: &str =
+    "raise the limit of a file's length (`ulimit -f`), or use a smaller --segment-size";
 const LATER_POSITION: &str = "ask for a later position; `bulla stat DIR` shows the first one";
 
 /// Returns what can be done about a corrupt log.
@@ -77,6 +80,10 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
         }
         Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
         Log::NoSpace(_) => Some(FREE_SPACE),
+        Log::NoSegment(cause) => match cause.as_ref() {
+            Log::Io { source, .. } => of_segment(source.kind()),
+            _ => None,
+        },
         Log::Poisoned { .. } => {
             Some("check the device (dmesg), then recover the log with `bulla replay DIR`")
         }
@@ -101,10 +108,32 @@ fn of_io(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::NotFound => Some("check the path"),
         io::ErrorKind::PermissionDenied => Some("run the command as the owner of the log"),
         io::ErrorKind::ReadOnlyFilesystem => Some("mount the file system for writing"),
-        io::ErrorKind::StorageFull => Some(FREE_SPACE),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(FREE_SPACE),
+        io::ErrorKind::FileTooLarge => Some(TOO_LARGE),
         io::ErrorKind::NotADirectory => Some("name a log's directory, not a file"),
         io::ErrorKind::IsADirectory => Some("name a file, not a directory"),
         _ => None,
+    }
+}
+
+/// Returns what can be done when the next segment can't be made.
+fn of_segment(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::NotFound => Some(
+            "the log's directory was removed while the log was open: stop the program, and \
+             restore a copy",
+        ),
+        io::ErrorKind::AlreadyExists => {
+            Some("another file has the next segment's name: move it away, it is not of this log")
+        }
+        io::ErrorKind::IsADirectory => Some(
+            "a directory has the temporary name of the next segment: move it away, it is not \
+             of this log",
+        ),
+        io::ErrorKind::PermissionDenied => {
+            Some("let the user who runs the program write to the log's directory")
+        }
+        kind => of_io(kind),
     }
 }
 

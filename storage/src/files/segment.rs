@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::faults::failpoints::{Point, skip};
 use crate::faults::mutants::{Mutant, unless};
 use crate::files::dir::{self, Directory};
@@ -34,18 +34,39 @@ pub struct NewSegment<'a> {
     pub is_wanted: &'a dyn Fn() -> bool,
 }
 
+/// Why a segment was not made.
+#[derive(Debug)]
+pub enum CreateError {
+    /// The file or its name could not be synced. Neither sync may be tried again.
+    Sync(Error),
+    /// Something before that failed.
+    Other(Error),
+}
+
+impl From<Error> for CreateError {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<CreateError> for Error {
+    fn from(error: CreateError) -> Self {
+        let (CreateError::Sync(error) | CreateError::Other(error)) = error;
+        error
+    }
+}
+
 /// Makes a segment. On return it is durable under its name.
 ///
 /// `frames` writes what follows the header, and returns where it ends (a file offset).
 ///
 /// # Errors
-/// [`Error::Io`]; the next try or the next open removes what is left under the temporary
-/// name.
+/// The next try or the next open removes what is left under the temporary name.
 pub fn create(
     dir: &Directory,
     new: &NewSegment<'_>,
     frames: impl FnOnce(&dyn File) -> io::Result<u64>,
-) -> Result<Arc<dyn File>> {
+) -> Result<Arc<dyn File>, CreateError> {
     let number = new.header.number;
     let temporary = dir::segment_temporary_name(number);
     dir.remove(&temporary)?;
@@ -62,7 +83,7 @@ pub fn create(
     };
     if !skip(sync_point) {
         let synced = file.sync().map_err(Error::io("sync", dir.path_of(&temporary)));
-        unless(Mutant::SegmentSyncErrorIgnored, synced)?;
+        unless(Mutant::SegmentSyncErrorIgnored, synced).map_err(CreateError::Sync)?;
     }
     let name = dir::segment_name(number);
     if new.replaces {
@@ -71,7 +92,7 @@ pub fn create(
         dir.rename_new(&temporary, &name)?;
     }
     if !skip(dir_point) {
-        unless(Mutant::SegmentDirSyncErrorIgnored, dir.sync())?;
+        unless(Mutant::SegmentDirSyncErrorIgnored, dir.sync()).map_err(CreateError::Sync)?;
     }
     Ok(file)
 }

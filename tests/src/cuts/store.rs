@@ -211,7 +211,7 @@ impl World<'_> {
 
 /// Is it what a file system that is cut makes of an operation?
 fn fails_with_the_disk(error: &Error) -> bool {
-    use bulla_wal::Error::{Io, NoSpace, Poisoned};
-    matches!(error, Error::Log(Poisoned { .. } | Io { .. } | NoSpace(_)))
+    use bulla_wal::Error::{Io, NoSegment, NoSpace, Poisoned};
+    matches!(error, Error::Log(Poisoned { .. } | Io { .. } | NoSpace(_) | NoSegment(_)))
         || matches!(error, Error::Checkpoint(CheckpointError::Io { .. }))
 }

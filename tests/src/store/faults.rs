@@ -67,6 +67,7 @@ impl World {
                 self.poisoned = true;
                 true
             }
+            Error::Log(LogError::NoSegment(_)) if self.faulty => true,
             Error::Log(LogError::NoSpace(_)) if self.faulty => {
                 self.tally.no_space += 1;
                 if self.rng.one_in(3) {
@@ -99,7 +100,7 @@ impl World {
     pub(super) fn is_open_excused(&self, error: &Error) -> bool {
         let io = match error {
             Error::Log(error) => {
-                matches!(error, LogError::Io { .. } | LogError::NoSpace(_))
+                matches!(error, LogError::Io { .. } | LogError::NoSpace(_) | LogError::NoSegment(_))
                     || matches!(error, LogError::Poisoned { .. })
             }
             Error::Checkpoint(CheckpointError::Io { .. }) => true,

@@ -12,7 +12,10 @@ use std::time::Duration;
 use super::leader::Leadership;
 use crate::faults::SpareMaker;
 use crate::sync::{park, thread};
+use bulla_storage::files::dir::segment_name;
+use bulla_storage::files::segment::CreateError;
 use bulla_storage::io::Io;
+use bulla_storage::{Error, SegmentNumber};
 
 /// The flusher wakes no more often than this.
 pub(crate) const SHORTEST_TICK: Duration = Duration::from_micros(100);
@@ -93,6 +96,10 @@ fn run_flusher(leadership: &Leadership, io: &dyn Io, tick: Duration) {
     }
 }
 
+fn panicked(number: SegmentNumber) -> Error {
+    Error::io("make", segment_name(number))(io::Error::other("it panicked"))
+}
+
 /// Makes spare segments and the ring's memory, so that nobody waits for them.
 fn run_spare_maker(leadership: &Leadership, maker: &SpareMaker) {
     let published = leadership.published();
@@ -110,7 +117,7 @@ fn run_spare_maker(leadership: &Leadership, maker: &SpareMaker) {
                 let is_wanted = || !published.is_stopped();
                 // Appends that need the segment must not wait for a thread that is gone.
                 let made = catch_unwind(AssertUnwindSafe(|| maker.make(request, &is_wanted)))
-                    .unwrap_or_else(|_| Err(io::Error::other("making a segment panicked")));
+                    .unwrap_or_else(|_| Err(CreateError::Other(panicked(request.number))));
                 let mut leader = leadership.lead();
                 leader.prepared(made);
                 leader.pump();

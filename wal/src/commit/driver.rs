@@ -17,9 +17,10 @@ use crate::ring::{Closed, RingBytes, Spare, Stamp};
 use crate::stats::Counters;
 use crate::trace;
 use bulla_storage::files::recovered::LiveSegment;
+use bulla_storage::files::segment::CreateError;
 use bulla_storage::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
 use bulla_storage::io::{AlignedBuf, Completion, File, Io, Lock, Queue, Request, Ticket};
-use bulla_storage::{Epoch, Lsn, PoisonCause, SegmentNumber, Seq};
+use bulla_storage::{Epoch, Error, Lsn, PoisonCause, SegmentNumber, Seq};
 
 /// How often a write that makes no progress is tried again.
 const MAX_STALLS: u32 = 16;
@@ -392,7 +393,7 @@ impl Driver {
     }
 
     /// Takes over a spare that was made, or the reason why it could not be.
-    pub(crate) fn prepared(&mut self, made: io::Result<ReadySegment>) {
+    pub(crate) fn prepared(&mut self, made: Result<ReadySegment, CreateError>) {
         match made {
             Ok(segment) => {
                 let spare = Spare { number: segment.number, room: segment.room };
@@ -400,10 +401,14 @@ impl Driver {
                 self.core.spare_ready();
                 self.published.ring.add_spare(spare);
             }
-            Err(error) => {
+            Err(CreateError::Other(error)) => {
                 self.core.spare_failed();
                 self.published.ring.spare_failed(Arc::new(error));
             }
+            Err(CreateError::Sync(Error::Io { operation, path, source })) => {
+                self.fail(PoisonCause::Spare { operation, path, source });
+            }
+            Err(CreateError::Sync(_)) => self.fail(PoisonCause::Panic),
         }
         self.published.waiters.release_room();
     }

@@ -3,14 +3,13 @@
 //! A spare is complete, synced and named before a frame can claim room in it. Making one takes
 //! as long as dozens of commits, so a thread of its own does it, without the driver's lock.
 
-use std::io;
 use std::sync::Arc;
 
+use bulla_storage::SegmentNumber;
 use bulla_storage::files::dir::Directory;
-use bulla_storage::files::segment::{self, NewSegment};
+use bulla_storage::files::segment::{self, CreateError, NewSegment};
 use bulla_storage::format::{Header, Seed};
 use bulla_storage::io::{File, Io};
-use bulla_storage::{Error, SegmentNumber};
 
 /// A segment to be made ready.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +63,7 @@ impl SpareMaker {
         &self,
         request: SpareRequest,
         is_wanted: &dyn Fn() -> bool,
-    ) -> io::Result<ReadySegment> {
+    ) -> Result<ReadySegment, CreateError> {
         let SpareRequest { number, zeroed } = request;
         let header = Header { number, wall_ns: self.io.wall_ns(), ..self.header.clone() };
         let sector = u64::from(header.sector);
@@ -76,11 +75,7 @@ impl SpareMaker {
             replaces: false,
             is_wanted,
         };
-        let file =
-            segment::create(&self.dir, &new, |_| Ok(sector)).map_err(|error| match error {
-                Error::Io { source, .. } => source,
-                other => io::Error::other(other),
-            })?;
+        let file = segment::create(&self.dir, &new, |_| Ok(sector))?;
         let room = self.len - 2 * sector;
         Ok(ReadySegment { number, file, seed: header.seed(), room, zeroed })
     }

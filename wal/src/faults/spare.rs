@@ -1,11 +1,11 @@
 //! Spares with a wrong number, or a wrong header.
 
-use std::io;
 use std::sync::Arc;
 
 use crate::commit::spare::{self, ReadySegment, SpareRequest};
 use bulla_storage::faults::mutants::{Mutant, either, planted};
 use bulla_storage::files::dir::Directory;
+use bulla_storage::files::segment::CreateError;
 use bulla_storage::format::Header;
 use bulla_storage::io::Io;
 
@@ -31,7 +31,7 @@ impl SpareMaker {
         &self,
         request: SpareRequest,
         is_wanted: &dyn Fn() -> bool,
-    ) -> io::Result<ReadySegment> {
+    ) -> Result<ReadySegment, CreateError> {
         let SpareRequest { number, zeroed } = request;
         let number = either(number, Mutant::SpareSkipsNumber, number.next());
         self.0.make(SpareRequest { number, zeroed }, is_wanted)

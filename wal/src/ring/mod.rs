@@ -65,7 +65,7 @@ pub(crate) enum Refused {
     /// No segment is ready; one is being made.
     NoSegment,
     /// No segment could be made.
-    NoSpace(Arc<io::Error>),
+    NoSpare(Arc<Error>),
     /// The log is closing or poisoned.
     Shut,
 }
@@ -101,7 +101,7 @@ struct State {
     base: Lsn,
     room_end: Lsn,
     spares: VecDeque<Spare>,
-    spare_error: Option<Arc<io::Error>>,
+    spare_error: Option<Arc<Error>>,
     shut: bool,
     pressed: bool,
     after_sleep: bool,
@@ -473,7 +473,7 @@ impl Ring {
     }
 
     /// A segment could not be made: appends that need one get `error`.
-    pub(crate) fn spare_failed(&self, error: Arc<io::Error>) {
+    pub(crate) fn spare_failed(&self, error: Arc<Error>) {
         lock(&self.state).spare_error = Some(error);
     }
 
@@ -554,7 +554,7 @@ impl State {
         if self.start.plus(frame) > self.room_end {
             let Some(spare) = self.spares.pop_front() else {
                 self.pressed = true;
-                return Err(self.spare_error.clone().map_or(Refused::NoSegment, Refused::NoSpace));
+                return Err(self.spare_error.clone().map_or(Refused::NoSegment, Refused::NoSpare));
             };
             self.segment = spare.number;
             self.base = self.start;

@@ -30,6 +30,10 @@ fn append_all(ring: &Ring, entries: &[(u16, &[u8])], level: Level) -> Result<App
     ring.append(ring.group(entries).unwrap(), level)
 }
 
+fn full_disk() -> Arc<Error> {
+    Arc::new(Error::io("write", "2.seg.tmp")(std::io::ErrorKind::StorageFull.into()))
+}
+
 fn append(ring: &Ring, len: usize) -> Result<Appended, Refused> {
     append_all(ring, &[(1, &vec![9; len])], Level::Strict)
 }
@@ -103,8 +107,8 @@ fn append_succeeds_only_where_a_segment_has_room() {
         ring.free(closed.end);
     }
     assert!(matches!(append(&ring, 400), Err(Refused::NoSegment)));
-    ring.spare_failed(Arc::new(io::ErrorKind::StorageFull.into()));
-    assert!(matches!(append(&ring, 400), Err(Refused::NoSpace(_))));
+    ring.spare_failed(full_disk());
+    assert!(matches!(append(&ring, 400), Err(Refused::NoSpare(_))));
     assert_eq!(ring.spares(), 0);
     for number in 2..4 {
         ring.add_spare(Spare { number: SegmentNumber(number), room: 4 * SECTOR });
@@ -159,7 +163,7 @@ fn ring_takes_frames_until_its_last_byte_and_says_when_the_longest_may_not_fit()
 fn ring_lacks_a_segment_until_one_is_ready_or_none_can_be_made() {
     let ring = ring(8 * 1024);
     assert!(ring.lacks_segment());
-    ring.spare_failed(Arc::new(io::ErrorKind::StorageFull.into()));
+    ring.spare_failed(full_disk());
     assert!(!ring.lacks_segment(), "nobody is to wait for one");
     ring.add_spare(Spare { number: SegmentNumber(2), room: 0 });
     assert!(!ring.lacks_segment(), "there is one");
