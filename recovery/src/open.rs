@@ -19,7 +19,7 @@ use bulla_storage::io::Lock;
 use bulla_storage::{Options, Recovered};
 
 use crate::analysis::Analysis;
-use crate::log_dir::{LogDir, Piece, open_dir, read_control};
+use crate::log_dir::{LogDir, Piece, control_of, open_dir};
 use crate::range::Range;
 use crate::replay::{self, EntryView, ReplayStats};
 use crate::report::{Report, Status};
@@ -235,8 +235,13 @@ impl LockedLog {
     ) -> Result<Self> {
         let dir = open_dir(path, options)?;
         // CONTROL comes first: the lock would leave a file behind where there is no log.
-        let sector = read_control(&dir)?.sector;
+        let listing = dir.list()?;
+        let sector = control_of(&dir, &listing)?.sector;
         let options = options.checked(sector)?;
+        if let Some(name) = &listing.linked {
+            return Err(Error::Linked { path: dir.path_of(name) });
+        }
+        dir.create_as_owner()?;
         check_device(&dir, &options)?;
         let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
         let mut log = LogDir::locked(&dir, &options);

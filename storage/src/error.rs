@@ -68,6 +68,13 @@ pub enum Error {
         /// The lock file.
         path: PathBuf,
     },
+    /// A file of the log has another name, too: another copy, made by `cp -al` or by a backup
+    /// that links what has not changed, would be written with it. Nothing was changed.
+    #[error("{} has another name (a hard link): writing to it would change that copy, too", path.display())]
+    Linked {
+        /// The file.
+        path: PathBuf,
+    },
     /// The log was written by a newer build, or uses features that this one does not know.
     #[error("{}: {reason}; use the build that wrote it, or a newer one", path.display())]
     Unsupported {

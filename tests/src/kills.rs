@@ -358,6 +358,9 @@ impl Dir for KillDir {
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
         Ok(self.wrap(name, self.dir.open(name, access)?))
     }
+    fn create_as(&self, name: &str) -> io::Result<()> {
+        self.dir.create_as(name)
+    }
     fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
         self.dir.try_lock(name)
     }

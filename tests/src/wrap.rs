@@ -260,6 +260,10 @@ impl Dir for WrapDir {
         Ok(if is_watched { self.watched(file, path) } else { file })
     }
 
+    fn create_as(&self, name: &str) -> io::Result<()> {
+        self.dir.create_as(name)
+    }
+
     fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
         self.dir.try_lock(name)
     }

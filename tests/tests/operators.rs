@@ -1,15 +1,15 @@
 //! What operators do to a directory that a program has open: move it, put another into its
 //! place, remove its lock file, run as another user.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use bulla_engine::{Store, StoreOptions, Token, TokenId};
-use bulla_recovery::Recovery;
+use bulla_recovery::{Inspection, Recovery};
 use bulla_tests::real_threads::{backends, small};
-use bulla_tests::temp_dir;
+use bulla_tests::{skipped, temp_dir};
 use bulla_wal::{Error, Level, Log, Lsn, Options, Visibility};
 
 /// Enough for several rotations.
@@ -186,4 +186,79 @@ fn lock_holds_although_its_file_is_removed_or_replaced() {
     let (log, report) = Log::open(&path, &options).unwrap();
     assert_eq!(report.entries, 10);
     log.close().unwrap();
+}
+
+/// Copies a directory by linking its files, as `cp -al` does.
+fn link_all(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::hard_link(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn log_whose_files_have_other_names_is_read_and_not_written() {
+    let dir = temp_dir("linked");
+    let (first, second) = (dir.path().join("log"), dir.path().join("linked"));
+    other_log(&first);
+    link_all(&first, &second);
+    let before = contents(&first);
+    for path in [&first, &second] {
+        let refused = Log::open(path, &small());
+        assert!(matches!(refused, Err(Error::Linked { .. })), "{refused:?}");
+        let inspection = Inspection::read(path, &small()).unwrap();
+        assert_eq!(inspection.report().entries, ENTRIES);
+    }
+    // One segment is enough.
+    std::fs::remove_file(second.join("CONTROL")).unwrap();
+    std::fs::copy(first.join("CONTROL"), second.join("CONTROL")).unwrap();
+    assert!(matches!(Log::open(&first, &small()), Err(Error::Linked { .. })));
+    assert!(contents(&first) == before, "nothing was changed");
+    std::fs::remove_dir_all(&second).unwrap();
+    let (log, report) = Log::open(&first, &small()).unwrap();
+    assert_eq!(report.entries, ENTRIES);
+    log.close().unwrap();
+}
+
+/// Another user than root, whose log root opens.
+const SERVICE: u32 = 1234;
+
+#[test]
+fn files_that_root_makes_in_a_log_of_a_service_belong_to_the_service() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can give files away");
+    }
+    let dir = temp_dir("owner");
+    let path = dir.path().join("store");
+    let options = StoreOptions::new().log(small());
+    let store = Store::open(&path, &options).unwrap();
+    store.at(Level::Strict).put(&token(1)).unwrap();
+    store.close().unwrap();
+    for entry in std::fs::read_dir(&path).unwrap().map(Result::unwrap) {
+        chown(entry.path(), Some(SERVICE), Some(SERVICE + 1)).unwrap();
+    }
+    let mode = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(path.join("CONTROL"), mode).unwrap();
+    chown(&path, Some(SERVICE), Some(SERVICE + 1)).unwrap();
+    std::fs::remove_file(path.join("LOCK")).unwrap();
+    let store = Store::open(&path, &options).unwrap();
+    for _ in 0..3 {
+        (2..400).for_each(|id| store.at(Level::Strict).put(&token(id)).unwrap());
+        store.checkpoint().unwrap();
+    }
+    store.close().unwrap();
+    let mut made = 0;
+    for dir in [path.clone(), path.join("checkpoints")] {
+        for entry in std::fs::read_dir(&dir).unwrap().map(Result::unwrap) {
+            let metadata = entry.metadata().unwrap();
+            let name = entry.path().display().to_string();
+            assert_eq!((metadata.uid(), metadata.gid()), (SERVICE, SERVICE + 1), "{name}");
+            let expected = if metadata.is_dir() { 0o750 } else { 0o640 };
+            if !name.ends_with("00001.seg") {
+                assert_eq!(metadata.mode() & 0o777, expected, "{name}");
+                made += 1;
+            }
+        }
+    }
+    assert!(made > 4, "{made}");
 }

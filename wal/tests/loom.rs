@@ -333,6 +333,10 @@ impl Dir for MemoryDir {
         Err(io::ErrorKind::NotFound.into())
     }
 
+    fn create_as(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     fn try_lock(&self, _name: &str) -> io::Result<Option<Box<dyn Lock>>> {
         Ok(Some(Box::new(MemoryLock)))
     }

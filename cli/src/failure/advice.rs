@@ -79,6 +79,9 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
             Some("name a log's directory, or create one with `bulla load` or `bulla append`")
         }
         Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
+        Log::Linked { .. } => {
+            Some("copy the directory with `cp -a`, and use the copy: it has files of its own")
+        }
         Log::NoSpace(_) => Some(FREE_SPACE),
         Log::NoSegment(cause) => match cause.as_ref() {
             Log::Io { source, .. } => of_segment(source.kind()),

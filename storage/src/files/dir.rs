@@ -62,6 +62,8 @@ pub struct Listing {
     pub has_control: bool,
     /// Every file with a segment's name, in the order of the numbers.
     pub segments: Vec<SegmentFile>,
+    /// A file of these that has another name, too, if there is one.
+    pub linked: Option<String>,
     /// Temporary files of a creation or recovery that did not finish.
     pub temporaries: Vec<String>,
 }
@@ -202,6 +204,10 @@ impl Directory {
     pub fn list(&self) -> Result<Listing> {
         let mut listing = Listing::default();
         for entry in self.entries()? {
+            let is_ours = entry.name == CONTROL || parse_segment_name(&entry.name).is_some();
+            if is_ours && entry.kind == FileKind::Regular && entry.links > 1 {
+                listing.linked.get_or_insert_with(|| entry.name.clone());
+            }
             if entry.name == CONTROL {
                 listing.has_control = true;
             } else if let Some(number) = parse_segment_name(&entry.name) {
@@ -212,6 +218,15 @@ impl Directory {
         }
         listing.segments.sort_by_key(|segment| segment.number);
         Ok(listing)
+    }
+
+    /// Makes files that are created from now on belong to the owner of CONTROL.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when this process may not do so.
+    pub fn create_as_owner(&self) -> Result<()> {
+        let operation = "create files for the owner of";
+        self.handle.create_as(CONTROL).map_err(Error::io(operation, self.path_of(CONTROL)))
     }
 
     /// Takes the writer's lock, and retries until `timeout` has passed.

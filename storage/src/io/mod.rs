@@ -63,6 +63,8 @@ pub struct DirEntry {
     pub kind: FileKind,
     /// Length in bytes of a regular file.
     pub len: u64,
+    /// How many names the file has.
+    pub links: u64,
 }
 
 /// A file system, a clock and a source of randomness.
@@ -140,6 +142,13 @@ pub trait Dir: fmt::Debug + Send + Sync {
     /// Opens a regular file that exists; never follows a link, never blocks on a FIFO
     /// (`InvalidInput` when it is not a regular file).
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>>;
+
+    /// Makes every file and directory that is created from now on, here and below, belong to the
+    /// owner and the group of the file `name` and have its rights. A log that another user
+    /// opens stays its owner's.
+    ///
+    /// Fails with `PermissionDenied` where this process may not do so.
+    fn create_as(&self, name: &str) -> io::Result<()>;
 
     /// Tries to take the writer's lock, on the directory itself and on the file `name`, which
     /// it creates; `None` when another handle has either. Removing or replacing that file does

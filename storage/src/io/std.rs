@@ -9,11 +9,11 @@ use std::fs;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat,
+    AtFlags, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Stat, Uid,
 };
 use rustix::io::{Errno, ReadWriteFlags};
 
@@ -54,7 +54,7 @@ impl Io for StdIo {
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
-        Ok(Arc::new(StdDir { fd: rustix::fs::open(path, DIR_FLAGS, Mode::empty())? }))
+        Ok(Arc::new(StdDir::new(rustix::fs::open(path, DIR_FLAGS, Mode::empty())?)))
     }
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
@@ -94,9 +94,45 @@ const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 #[derive(Debug)]
 struct StdDir {
     fd: OwnedFd,
+    /// Whose files are created.
+    owner: OnceLock<Owner>,
+}
+
+/// To whom new files are given, if that is not this process, and their rights.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    ids: Option<(Uid, Gid)>,
+    mode: Mode,
+}
+
+impl Owner {
+    fn give(self, fd: &OwnedFd, mode: Mode) -> Result<(), Errno> {
+        if let Some((user, group)) = self.ids {
+            rustix::fs::fchown(fd, Some(user), Some(group))?;
+        }
+        rustix::fs::fchmod(fd, mode)
+    }
 }
 
 impl StdDir {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd, owner: OnceLock::new() }
+    }
+
+    /// Creates a file that must not exist.
+    fn create_file(&self, name: &str, direct: OFlags) -> Result<OwnedFd, Errno> {
+        let fd = self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | direct)?;
+        self.give(&fd).inspect_err(|_| {
+            // Nobody but its owner could open it.
+            let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
+        })?;
+        Ok(fd)
+    }
+
+    fn give(&self, fd: &OwnedFd) -> Result<(), Errno> {
+        self.owner.get().map_or(Ok(()), |owner| owner.give(fd, owner.mode))
+    }
+
     fn open_file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         // O_NONBLOCK keeps a FIFO from blocking the open.
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -111,14 +147,23 @@ impl StdDir {
 impl Dir for StdDir {
     fn create_dir(&self, name: &str) -> io::Result<()> {
         match rustix::fs::mkdirat(&self.fd, name, DIR_MODE) {
-            Err(Errno::EXIST) => self.open_dir(name).map(drop),
-            result => Ok(result?),
+            Err(Errno::EXIST) => return self.open_dir(name).map(drop),
+            made => made?,
         }
+        if let Some(owner) = self.owner.get() {
+            let flags = DIR_FLAGS | OFlags::NOFOLLOW;
+            let dir = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+            // Who may read files may enter their directory.
+            let enters = Mode::from_raw_mode((owner.mode.as_raw_mode() & 0o444) >> 2);
+            owner.give(&dir, owner.mode | enters)?;
+        }
+        Ok(())
     }
 
     fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
         let flags = DIR_FLAGS | OFlags::NOFOLLOW;
-        Ok(Arc::new(Self { fd: rustix::fs::openat(&self.fd, name, flags, Mode::empty())? }))
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        Ok(Arc::new(Self { fd, owner: self.owner.clone() }))
     }
 
     fn list(&self) -> io::Result<Vec<DirEntry>> {
@@ -140,7 +185,8 @@ impl Dir for StdDir {
                 _ => FileKind::Other,
             };
             let len = u64::try_from(stat.st_size).unwrap_or(0);
-            entries.push(DirEntry { name: name.to_owned(), kind, len });
+            let links = u64::from(stat.st_nlink);
+            entries.push(DirEntry { name: name.to_owned(), kind, len, links });
         }
         Ok(entries)
     }
@@ -174,12 +220,14 @@ impl Dir for StdDir {
     }
 
     fn create(&self, name: &str, direct: bool) -> io::Result<Arc<dyn File>> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         if direct {
-            match self.open_file(name, flags | OFlags::DIRECT) {
+            match self.create_file(name, OFlags::DIRECT) {
                 // Some file systems create the name before they refuse the flag.
                 Err(Errno::INVAL) => match self.open_file(name, OFlags::RDWR) {
-                    Ok(fd) => return Ok(created(fd, false)?),
+                    Ok(fd) => {
+                        self.give(&fd)?;
+                        return Ok(created(fd, false)?);
+                    }
                     Err(Errno::NOENT) => {}
                     Err(error) => return Err(error.into()),
                 },
@@ -187,7 +235,7 @@ impl Dir for StdDir {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(created(self.open_file(name, flags)?, false)?)
+        Ok(created(self.create_file(name, OFlags::empty())?, false)?)
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
@@ -211,6 +259,23 @@ impl Dir for StdDir {
         Ok(Arc::new(StdFile { fd, direct }))
     }
 
+    fn create_as(&self, name: &str) -> io::Result<()> {
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let (user, group) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        let process = (rustix::process::geteuid(), rustix::process::getegid());
+        if user != process.0 && !process.0.is_root() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("it belongs to user {}, this is user {}", stat.st_uid, process.0.as_raw()),
+            ));
+        }
+        let ids = ((user, group) != process).then_some((user, group));
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
+        // Once set it stays: it is the same file's.
+        let _ = self.owner.set(Owner { ids, mode });
+        Ok(())
+    }
+
     fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
         // A lock belongs to an open file description: a second one of the same directory is
         // refused, in this process, too.
@@ -222,7 +287,14 @@ impl Dir for StdDir {
             Err(Errno::BADF | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => None,
             Err(error) => return Err(error.into()),
         };
-        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE)?;
+        let file = match self.open_file(name, OFlags::RDWR) {
+            Err(Errno::NOENT) => match self.create_file(name, OFlags::empty()) {
+                // Another process was quicker.
+                Err(Errno::EXIST) => self.open_file(name, OFlags::RDWR)?,
+                created => created?,
+            },
+            opened => opened?,
+        };
         if !flock(&file)? {
             return Ok(None);
         }

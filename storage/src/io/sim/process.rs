@@ -211,6 +211,11 @@ impl Dir for SimDir {
         Ok(file)
     }
 
+    /// There is one user.
+    fn create_as(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
         let locked = self.handle.change(|disk| {
             if disk.locks.contains(&self.node) {
