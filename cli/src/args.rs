@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bulla_recovery::{Bound, Range};
+use bulla_recovery::{Position, Range};
 use bulla_storage::io::uring::UringIo;
 use bulla_wal::{Level, Lsn, Method, Options, Seq};
 use clap::{Args, ValueEnum};
@@ -160,10 +160,10 @@ pub(crate) struct RangeArgs {
     /// First entry: a position (LSN) such as 8192, a number such as seq:17, or a time
     /// such as 2026-11-21T06:00:00Z.
     #[arg(long, value_parser = bound, value_name = "LSN|seq:N|TIME")]
-    pub(crate) from: Option<Bound>,
+    pub(crate) from: Option<Position>,
     /// End, exclusive: a position (LSN), a number such as seq:18, or a time.
     #[arg(long, value_parser = bound, value_name = "LSN|seq:N|TIME", group = "end")]
-    pub(crate) to: Option<Bound>,
+    pub(crate) to: Option<Position>,
     /// Only entries at lower positions.
     #[arg(long, value_parser = position, value_name = "LSN", group = "end")]
     pub(crate) to_lsn: Option<u64>,
@@ -180,12 +180,12 @@ pub(crate) struct RangeArgs {
 impl RangeArgs {
     pub(crate) fn range(self) -> Range {
         Range {
-            from: self.from.unwrap_or(Bound::Unbounded),
+            from: self.from.unwrap_or(Position::Start),
             to: (self.to)
-                .or(self.to_lsn.map(|lsn| Bound::Lsn(Lsn(lsn))))
-                .or(self.to_seq.map(|seq| Bound::Seq(Seq(seq))))
-                .or(self.to_time.map(Bound::Time))
-                .unwrap_or(Bound::Unbounded),
+                .or(self.to_lsn.map(|lsn| Lsn(lsn).into()))
+                .or(self.to_seq.map(|seq| Seq(seq).into()))
+                .or(self.to_time.map(Position::at_wall_ns))
+                .unwrap_or(Position::End),
         }
     }
 }
@@ -212,15 +212,15 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| format!("{text} does not fit into 64 bits"))
 }
 
-fn bound(text: &str) -> Result<Bound, String> {
+fn bound(text: &str) -> Result<Position, String> {
     if text.contains('-') {
-        return nanoseconds(text).map(Bound::Time);
+        return nanoseconds(text).map(Position::at_wall_ns);
     }
     if let Some(number) = text.strip_prefix("seq:") {
-        return seq(number).map(|seq| Bound::Seq(Seq(seq)));
+        return seq(number).map(|seq| Seq(seq).into());
     }
     let lsn = position(text.strip_prefix("lsn:").unwrap_or(text));
-    lsn.map(|lsn| Bound::Lsn(Lsn(lsn))).map_err(|_| {
+    lsn.map(|lsn| Lsn(lsn).into()).map_err(|_| {
         format!(
             "{text:?} is neither a position such as 8192, nor a number such as seq:17, nor a \
              time such as 2026-11-21T06:00:00Z"
@@ -263,10 +263,10 @@ mod tests {
 
     #[test]
     fn bounds_are_positions_or_numbers() {
-        assert_eq!(bound("8192"), Ok(Bound::Lsn(Lsn(8192))));
-        assert_eq!(bound("seq:17"), Ok(Bound::Seq(Seq(17))));
-        assert_eq!(bound("1,323,008"), Ok(Bound::Lsn(Lsn(1_323_008))));
-        let seven = Ok(Bound::Time(1_795_244_400_500_000_000));
+        assert_eq!(bound("8192"), Ok(Lsn(8192).into()));
+        assert_eq!(bound("seq:17"), Ok(Seq(17).into()));
+        assert_eq!(bound("1,323,008"), Ok(Lsn(1_323_008).into()));
+        let seven = Ok(Position::at_wall_ns(1_795_244_400_500_000_000));
         assert_eq!(bound("2026-11-21T07:00:00.5Z"), seven);
         for wrong in ["seq:", "seq:0", "lsn:", "noon"] {
             assert!(bound(wrong).is_err(), "{wrong}");

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bulla_recovery::{Bound, Inspection, Range, Report};
+use bulla_recovery::{Inspection, Position, Report};
 use bulla_storage::files::dir::Directory;
 use bulla_wal::{Options, Seq};
 
@@ -75,7 +75,7 @@ impl<R: Record> StoreInspection<R> {
     pub fn read_log(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
         let inspection = Inspection::read(dir.as_ref(), options)?;
         let state = State::new(Quota::unlimited(), !options.is_manual());
-        let replayed = state.replay(|visitor| inspection.replay(Range::ALL, visitor))?;
+        let replayed = state.replay(|visitor| inspection.replay(.., visitor))?;
         let opened = OpenReport { replayed, ..OpenReport::default() };
         Ok(Self { state, report: inspection.report().clone(), opened })
     }
@@ -92,15 +92,14 @@ impl<R: Record> StoreInspection<R> {
         let choice = candidates.choose(&standing, report.first_lsn, from_start)?;
         let Choice { newest, fallback, report: mut opened, .. } = choice;
         let state = State::new(Quota::unlimited(), !options.is_manual());
-        let mut from = Bound::Unbounded;
+        let mut from = Position::Start;
         if let Some(newest) = newest {
-            from = Bound::Lsn(newest.head.anchor.upto);
+            from = newest.head.anchor.upto.into();
             let (io, store) = (Arc::clone(io), dir);
             state.begin(CheckpointSource { newest, fallback, io, store });
             state.load_all(LOAD_THREADS)?;
         }
-        let range = Range { from, to: Bound::Unbounded };
-        opened.replayed = state.replay(|visitor| inspection.replay(range, visitor))?;
+        opened.replayed = state.replay(|visitor| inspection.replay(from, visitor))?;
         Ok(Self { state, report, opened })
     }
 

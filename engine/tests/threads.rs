@@ -11,7 +11,7 @@ use bulla_engine::{
     Batch, CheckpointError, CheckpointInfo, Error, Level, RECORD_LEN, Record, Store, StoreOptions,
     TokenId,
 };
-use bulla_recovery::{Bound, Inspection, Range, RepairPlan, repair};
+use bulla_recovery::{Inspection, RepairPlan, repair};
 use bulla_wal::{Lsn, Options};
 use tempfile::TempDir;
 
@@ -319,8 +319,7 @@ fn slabs_that_many_threads_touch_first_are_read_right_and_counted_once() {
 fn by_the_log(dir: &Path, lsn: Lsn) -> BTreeMap<u32, (Numbers, u64)> {
     let mut map = BTreeMap::new();
     let inspection = Inspection::read(dir, &Options::new()).expect("readable");
-    let range = Range { to: Bound::Lsn(lsn), ..Range::ALL };
-    let replayed = inspection.replay(range, |entry| {
+    let replayed = inspection.replay(..lsn, |entry| {
         let changes = LogEntry::<Numbers>::decode(entry.kind, entry.payload).expect("changes");
         for change in changes.iter() {
             match change {

@@ -3,6 +3,7 @@
 //! Owns the order of reading, and what is asked of the result afterwards. Gathers the facts;
 //! `verdict` decides. Changes nothing and takes no lock: its callers do.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,11 +12,12 @@ use bulla_storage::files::dir::{Listing, SegmentFile, segment_name};
 use bulla_storage::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::FileKind;
-use bulla_storage::{CorruptionKind, Epoch, Lsn, SegmentNumber};
+use bulla_storage::{CorruptionKind, Epoch, Lsn, Range, SegmentNumber};
 
 use crate::chain::{self, Chain, Span};
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
 use crate::plan::{self, Plan, PlannedSegment, ReadHeader};
+use crate::replay::{self, EntryView, Live, ReplayStats};
 use crate::report::Proof;
 use crate::scan::{Bodies, LongFrames, Scan, scan};
 use crate::verdict::{Case, Decision, DurableEnd, Facts, Headers, Successor, Verdict, decide};
@@ -124,6 +126,18 @@ impl Analysis {
     pub(crate) fn pieces(&self) -> Vec<Piece> {
         let spans = self.chain.spans.iter();
         spans.filter_map(|span| piece(&self.plan, &self.scans, span)).collect()
+    }
+
+    /// Passes the live entries in `range` to `visitor`.
+    pub(crate) fn replay(
+        &self,
+        log: &LogDir,
+        range: Range,
+        visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<ReplayStats> {
+        let (pieces, timeline) = (self.pieces(), self.timeline());
+        let live = Live { log, pieces: &pieces, start: self.start(), timeline: &timeline };
+        replay::replay(&live, range, visitor)
     }
 
     /// Returns where the scan started.

@@ -15,12 +15,11 @@ use crate::error::proved_durable;
 use crate::log_dir::{LogDir, Piece, open_dir, read_control};
 use crate::map::{self, SegmentBytes};
 use crate::plan::PlannedSegment;
-use crate::range::{Bound, Range};
-use crate::replay::{self, EntryView, ReplayStats};
+use crate::replay::{self, EntryView, Live, ReplayStats, is_reached};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
 use bulla_storage::frames::reader::Cursor;
-use bulla_storage::{Error, Result};
+use bulla_storage::{Error, Position, Range, Result};
 
 /// At most this many times a log that is being written is scanned.
 const MAX_SCANS: u32 = 8;
@@ -126,15 +125,18 @@ impl Inspection {
     ///
     /// # Errors
     /// [`Purged`](crate::Error::Purged) when the range starts below the log;
-    /// [`Io`](bulla_storage::Error::Io); [`Corrupt`](bulla_storage::Error::Corrupt) when entries that
+    /// [`Diverged`](crate::Error::Diverged) when one of its positions was cut off under the
+    /// epoch that it names; [`Io`](bulla_storage::Error::Io); [`Corrupt`](bulla_storage::Error::Corrupt) when entries that
     /// were marked durable can no longer be read; [`Changed`](crate::Error::Changed) when
     /// others can't.
     pub fn replay(
         &self,
-        range: Range,
+        range: impl Into<Range>,
         visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
     ) -> Result<ReplayStats> {
-        replay::replay(&self.log, &self.pieces, self.start, range, visitor)
+        let Self { log, pieces, start, .. } = self;
+        let live = Live { log, pieces, start: *start, timeline: &self.report.timeline };
+        replay::replay(&live, range.into(), visitor)
             .map_err(|error| explained(&self.analysis, error))
     }
 }
@@ -142,10 +144,10 @@ impl Inspection {
 /// Passes the entries of the log in `dir` that are in `range`, in order, to `visitor`, which
 /// may stop the replay. Takes no lock, changes nothing.
 ///
-/// Without a `from` this is the fastest way to read a log: it scans the headers, then reads
+/// From [`Position::Start`] this is the fastest way to read a log: it scans the headers, then reads
 /// and verifies every frame once, just before it passes on the frame's entries. [`Inspection`]
 /// verifies all frames before it shows the first one, and then again. So does this function
-/// when there is a `from`, because it passes nothing on from behind damage. It reports
+/// from any other position, because it passes nothing on from behind damage. It reports
 /// corruption in its place, as an error after the entries before it. Entries may not be
 /// durable yet, as with [`Inspection`].
 ///
@@ -156,18 +158,19 @@ impl Inspection {
 pub fn replay(
     dir: &Path,
     options: &Options,
-    range: Range,
+    range: impl Into<Range>,
     visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> Result<ReplayStats> {
+    let range = range.into();
     let bodies = match range.from {
-        Bound::Unbounded => Bodies::Unread,
-        Bound::Lsn(_) | Bound::Seq(_) | Bound::Time(_) => Bodies::Checked,
+        Position::Start => Bodies::Unread,
+        _ => Bodies::Checked,
     };
     let (log, analysis) = undisturbed(&open_dir(dir, options)?, options, bodies)?;
-    let stats = replay::replay(&log, &analysis.pieces(), analysis.start(), range, visitor)
-        .map_err(|error| explained(&analysis, error))?;
+    let stats =
+        analysis.replay(&log, range, visitor).map_err(|error| explained(&analysis, error))?;
     // What lies behind the range was not asked for.
-    let ended = stats.stopped || range.to.is_reached(analysis.chain.valid_end);
+    let ended = stats.stopped || is_reached(&range.to.upper_limit(), &analysis.chain.valid_end);
     match analysis.status() {
         Status::Corrupt(fault) if !ended => Err(fault.into()),
         _ => Ok(stats),

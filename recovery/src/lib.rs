@@ -15,7 +15,6 @@
 //! tail_rewrite  the commit point                 trim      what follows it
 //! quarantine    copies                           repair    explicit
 //! replay    entries to a visitor                 map       what each byte of a file is
-//! range     which entries
 //! ```
 //!
 //! # Examples
@@ -56,7 +55,6 @@ mod map;
 mod open;
 mod plan;
 mod quarantine;
-mod range;
 mod repair;
 mod replay;
 mod report;
@@ -68,12 +66,11 @@ mod verdict;
 /// The layer below, whose types are in the signatures here.
 pub use bulla_storage as storage;
 pub use bulla_storage::frames::timeline::Timeline;
-pub use bulla_storage::{Error, Result};
+pub use bulla_storage::{Error, Position, Range, Result};
 pub use error::{CutRefused, RepairError};
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
 pub use open::{Recovery, open};
-pub use range::{Bound, Range};
 pub use repair::{CutFile, RepairPlan, RepairPreview, RepairReport, preview_repair, repair};
 pub use replay::{EntryView, ReplayStats};
 pub use report::{Evidence, Proof, Report, Seal, SegmentReport, SegmentState, Status};

@@ -20,8 +20,7 @@ use bulla_storage::{Options, Recovered};
 
 use crate::analysis::Analysis;
 use crate::log_dir::{LogDir, Piece, control_of, open_dir};
-use crate::range::Range;
-use crate::replay::{self, EntryView, ReplayStats};
+use crate::replay::{self, EntryView, Live, ReplayStats};
 use crate::report::{Report, Status};
 use crate::scan::Bodies;
 use crate::tail_rewrite::{Committed, Tail, clip, commit};
@@ -29,7 +28,7 @@ use crate::trim::{keep_cut_bytes, remove_dead, trim};
 use crate::verdict::Case;
 use bulla_storage::frames::reader::Cursor;
 use bulla_storage::frames::timeline::Timeline;
-use bulla_storage::{Error, Result};
+use bulla_storage::{Error, Range, Result};
 
 /// A log that was recovered and is locked. What it shows is durable.
 #[derive(Debug)]
@@ -140,13 +139,17 @@ impl Recovery {
     ///
     /// # Errors
     /// [`Purged`](crate::Error::Purged) when the range starts below the log;
-    /// [`Io`](Error::Io); [`Corrupt`](Error::Corrupt) when the log has changed.
+    /// [`Diverged`](crate::Error::Diverged) when one of its positions was cut off under the
+    /// epoch that it names; [`Io`](Error::Io); [`Corrupt`](Error::Corrupt) when the log has
+    /// changed.
     pub fn replay(
         &self,
-        range: Range,
+        range: impl Into<Range>,
         visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
     ) -> Result<ReplayStats> {
-        replay::replay(&self.log, &self.pieces, self.start, range, visitor)
+        let Self { log, pieces, start, .. } = self;
+        let live = Live { log, pieces, start: *start, timeline: &self.report.timeline };
+        replay::replay(&live, range.into(), visitor)
     }
 
     /// Returns the log, ready to be started.

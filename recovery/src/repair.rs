@@ -15,7 +15,7 @@ use bulla_storage::files::dir::{SegmentFile, segment_name};
 use bulla_storage::files::recovered::begin;
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::FileKind;
-use bulla_storage::{Epoch, Lsn, Options, SegmentNumber, Seq};
+use bulla_storage::{Epoch, Lsn, Options, Range, SegmentNumber, Seq};
 
 use crate::analysis::Analysis;
 use crate::error::{CutRefused, RepairError};
@@ -23,8 +23,7 @@ use crate::inspect::undisturbed;
 use crate::log_dir::{LogDir, open_dir};
 use crate::open::LockedLog;
 use crate::quarantine::Quarantine;
-use crate::range::{Bound, Range};
-use crate::replay::{self, EntryView};
+use crate::replay::EntryView;
 use crate::report::Report;
 use crate::scan::Bodies;
 use crate::tail_rewrite::{Tail, clip, commit};
@@ -120,9 +119,8 @@ pub fn preview_repair(
     let (log, analysis) = undisturbed(&open_dir(path, options)?, options, Bodies::Checked)?;
     let tail = checked_tail(&log, &analysis, plan.cut_at)?;
     let before = analysis.report();
-    let range = Range { to: Bound::Lsn(plan.cut_at), ..Range::ALL };
     let each = |_: &EntryView<'_>| ControlFlow::Continue(());
-    let kept = replay::replay(&log, &analysis.pieces(), analysis.start(), range, each)?;
+    let kept = analysis.replay(&log, Range::from(..plan.cut_at), each)?;
     Ok(RepairPreview {
         cut_at: plan.cut_at,
         kept_entries: kept.entries,

@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_recovery::{
-    Bound, Evidence, Inspection, Proof, Range, Recovery, RepairPlan, Report, SegmentState, Status,
-    open, repair,
+    Evidence, Inspection, Proof, Range, Recovery, RepairPlan, Report, SegmentState, Status, open,
+    repair,
 };
 use bulla_storage::files::dir::segment_path;
 use bulla_storage::frames::anchor::Anchor;
@@ -39,8 +39,7 @@ fn above(disk: &SimDisk, seed: u64, anchors: Vec<Anchor>) -> Recovery {
 
 fn entries(recovery: &Recovery, from: Lsn) -> Entries {
     let mut found = Vec::new();
-    let range = Range { from: Bound::Lsn(from), to: Bound::Unbounded };
-    let replayed = recovery.replay(range, |entry| {
+    let replayed = recovery.replay(from.., |entry| {
         found.push((entry.lsn.0, entry.seq.0, entry.payload.to_vec()));
         ControlFlow::Continue(())
     });

@@ -71,8 +71,9 @@ pub struct Limit {
     pub lsn: Lsn,
     /// Its number.
     pub seq: Seq,
-    /// The wall time of its frame, in ns since 1970.
-    pub wall_ns: u64,
+    /// The wall time of its frame, in ns since 1970. `None` decides nothing: a frame may
+    /// have any time, the highest one too.
+    pub wall_ns: Option<u64>,
 }
 
 impl Position {
@@ -83,8 +84,8 @@ impl Position {
         Self::Time(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
     }
 
-    /// Returns what an entry is compared with when a range begins here: one that is below
-    /// the limit in any of the three is before the range.
+    /// Returns what an entry is compared with when a range begins here: one that the limit
+    /// [`is_above`](Limit::is_above) is before the range.
     #[must_use]
     pub fn lower_limit(self) -> Limit {
         match self {
@@ -93,8 +94,8 @@ impl Position {
         }
     }
 
-    /// Returns what an entry is compared with when a range ends here: one that is at or
-    /// above the limit in any of the three is after the range.
+    /// Returns what an entry is compared with when a range ends here: one by which the limit
+    /// [`is_reached`](Limit::is_reached) is after the range.
     #[must_use]
     pub fn upper_limit(self) -> Limit {
         match self {
@@ -107,8 +108,21 @@ impl Position {
         match self {
             Self::Lsn { lsn, .. } => Limit { lsn, ..rest },
             Self::Seq(seq) => Limit { seq, ..rest },
-            Self::Time(time) => Limit { wall_ns: wall_ns(time), ..rest },
+            Self::Time(time) => Limit { wall_ns: Some(wall_ns(time)), ..rest },
             Self::Start | Self::End => rest,
+        }
+    }
+
+    /// Returns whether a range that begins here includes entries that a log no longer has
+    /// when its first one is at `lsn` and has the number `seq`. A time never does: what was
+    /// purged is older, but the log does not say by how much.
+    #[must_use]
+    pub fn is_purged(self, lsn: Lsn, seq: Seq) -> bool {
+        match self {
+            Self::Lsn { lsn: from, .. } => from < lsn,
+            // Numbers begin with 1: nothing below it was purged.
+            Self::Seq(from) => from.max(Seq(1)) < seq,
+            Self::Start | Self::Time(_) | Self::End => false,
         }
     }
 
@@ -141,8 +155,22 @@ impl Range {
 }
 
 impl Limit {
-    const MIN: Self = Self { lsn: Lsn::ZERO, seq: Seq::ZERO, wall_ns: 0 };
-    const MAX: Self = Self { lsn: Lsn::MAX, seq: Seq::MAX, wall_ns: u64::MAX };
+    const MIN: Self = Self { lsn: Lsn::ZERO, seq: Seq::ZERO, wall_ns: None };
+    const MAX: Self = Self { lsn: Lsn::MAX, seq: Seq::MAX, wall_ns: None };
+
+    /// Returns whether an entry, with its frame's wall time in ns since 1970, comes before
+    /// this limit.
+    #[must_use]
+    pub fn is_above(&self, lsn: Lsn, seq: Seq, wall_ns: u64) -> bool {
+        lsn < self.lsn || seq < self.seq || self.wall_ns.is_some_and(|limit| wall_ns < limit)
+    }
+
+    /// Returns whether an entry, with its frame's wall time in ns since 1970, is at this
+    /// limit or after it.
+    #[must_use]
+    pub fn is_reached(&self, lsn: Lsn, seq: Seq, wall_ns: u64) -> bool {
+        lsn >= self.lsn || seq >= self.seq || self.wall_ns.is_some_and(|limit| wall_ns >= limit)
+    }
 }
 
 impl Default for Range {
@@ -315,29 +343,39 @@ mod tests {
 
     #[test]
     fn limits_leave_out_what_is_before_and_what_is_at_or_after() {
-        let entry = Limit { lsn: LSN, seq: Seq(17), wall_ns: 5 };
-        let is_below = |limit: Limit| {
-            entry.lsn < limit.lsn || entry.seq < limit.seq || entry.wall_ns < limit.wall_ns
-        };
-        let is_reached = |limit: Limit| {
-            entry.lsn >= limit.lsn || entry.seq >= limit.seq || entry.wall_ns >= limit.wall_ns
-        };
-        let after =
-            [Position::from(Lsn(8193)), Seq(18).into(), Position::at_wall_ns(6), Position::End];
-        let before = [Position::Start, LSN.into(), Seq(17).into(), Position::at_wall_ns(5)];
-        for (positions, expected) in [(before, false), (after, true)] {
-            for position in positions {
-                assert_eq!(is_below(position.lower_limit()), expected, "from {position}");
-                assert_eq!(is_reached(position.upper_limit()), !expected, "to {position}");
+        // A writer whose clock is far off writes the highest time.
+        for wall_ns in [5, u64::MAX] {
+            let mut after = vec![Position::from(Lsn(8193)), Seq(18).into(), Position::End];
+            after.extend(wall_ns.checked_add(1).map(Position::at_wall_ns));
+            let before =
+                vec![Position::Start, LSN.into(), Seq(17).into(), Position::at_wall_ns(wall_ns)];
+            for (positions, expected) in [(before, false), (after, true)] {
+                for position in positions {
+                    let (lower, upper) = (position.lower_limit(), position.upper_limit());
+                    assert_eq!(lower.is_above(LSN, Seq(17), wall_ns), expected, "{position}..");
+                    assert_eq!(upper.is_reached(LSN, Seq(17), wall_ns), !expected, "..{position}");
+                }
             }
         }
     }
 
     #[test]
+    fn only_what_lies_below_the_first_entry_was_purged() {
+        let first = (LSN, Seq(17));
+        let is_purged = |position: Position| position.is_purged(first.0, first.1);
+        for position in [Position::Start, Position::End, Position::at_wall_ns(0)] {
+            assert!(!is_purged(position), "{position}");
+        }
+        assert!(is_purged(Lsn(8191).into()) && !is_purged(LSN.into()));
+        assert!(is_purged(Seq(16).into()) && !is_purged(Seq(17).into()));
+        assert!(!Position::from(Seq(0)).is_purged(Lsn::ZERO, Seq(1)));
+    }
+
+    #[test]
     fn times_that_no_frame_has_are_the_nearest_that_one_can_have() {
         let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
-        assert_eq!(Position::Time(before).lower_limit().wall_ns, 0);
+        assert_eq!(Position::Time(before).lower_limit().wall_ns, Some(0));
         let after = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::MAX / 1_000_000_000 + 1);
-        assert_eq!(Position::Time(after).lower_limit().wall_ns, u64::MAX);
+        assert_eq!(Position::Time(after).lower_limit().wall_ns, Some(u64::MAX));
     }
 }

@@ -187,7 +187,7 @@ fn range_with_an_end_shows_nothing_from_there_on() {
     for (index, (lsn, seq, wall_ns)) in all.iter().enumerate() {
         let (seq, time) = (Seq(*seq), Position::at_wall_ns(*wall_ns));
         let half = index / 2;
-        let ranges: [(bulla_wal::Range, _); 6] = [
+        let ranges: [(Range, _); 6] = [
             ((..*lsn).into(), 0..index),
             ((..Lsn(lsn.0 + 1)).into(), 0..index + 1),
             ((..seq).into(), 0..index),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bulla_recovery::{Bound, Error, Inspection, Range, Recovery};
+use bulla_recovery::{Error, Inspection, Range, Recovery};
 use bulla_storage::files::dir::segment_path;
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::io::std::StdIo;
@@ -66,7 +66,7 @@ fn every_entry_is_given_in_order_and_no_further_than_asked() {
         result.unwrap();
         assert_eq!(found, count);
         for (from, to) in [(1, 2), (70_000, 190_001), (count, count + 1), (99_999, 99_999)] {
-            let range = Range { from: Bound::Seq(Seq(from)), to: Bound::Seq(Seq(to)) };
+            let range = Range::from(Seq(from)..Seq(to));
             let (found, result) = replayed(&inspection, range, from);
             result.unwrap();
             assert_eq!(found, to - from);

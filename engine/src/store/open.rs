@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bulla_recovery::{Bound, Range, Recovery, Report};
+use bulla_recovery::{Position, Recovery, Report};
 use bulla_storage::files::dir::Directory;
 use bulla_wal::{Log, Options, Seq};
 
@@ -43,9 +43,8 @@ pub(super) fn recover<R: Record>(
         let (io, store) = (Arc::clone(&options.io), recovery.directory().clone());
         state.begin(CheckpointSource { newest, fallback, io, store });
     }
-    let from = from.map_or(Bound::Unbounded, Bound::Lsn);
-    let range = Range { from, to: Bound::Unbounded };
-    report.replayed = state.replay(|visitor| recovery.replay(range, visitor))?;
+    let from = from.map_or(Position::Start, Position::from);
+    report.replayed = state.replay(|visitor| recovery.replay(from, visitor))?;
     let found = Found { replayed: report.replayed > 0, ..found };
     let log = Log::start(recovery.into_recovered())?;
     Ok(Opened { log, recovered: Some(log_report), report, found })

@@ -10,11 +10,11 @@ use std::ops::ControlFlow;
 
 pub use bulla_storage::EntryView;
 use bulla_storage::format::Entries;
-use bulla_storage::{Lsn, SegmentNumber, Seq};
+use bulla_storage::{Limit, Lsn, Position, Range, SegmentNumber, Seq};
 
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
-use crate::range::{Bound, Range};
 use bulla_storage::frames::reader::{Cursor, Found, Located, Step};
+use bulla_storage::frames::timeline::Timeline;
 use bulla_storage::{Error, Result};
 
 /// What a replay read.
@@ -36,31 +36,65 @@ pub struct ReplayStats {
     pub stopped: bool,
 }
 
-/// Replays the entries of `pieces` that are in `range`.
+/// A log whose entries can be replayed.
+pub(crate) struct Live<'a> {
+    pub(crate) log: &'a LogDir,
+    /// All its frames, in order, and where they start.
+    pub(crate) pieces: &'a [Piece],
+    pub(crate) start: Cursor,
+    pub(crate) timeline: &'a Timeline,
+}
+
+/// Replays the entries of a log that are in `range`.
 pub(crate) fn replay(
-    log: &LogDir,
-    pieces: &[Piece],
-    start: Cursor,
+    live: &Live<'_>,
     range: Range,
     mut visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> Result<ReplayStats> {
-    if range.from.starts_below(start) {
-        return Err(Error::Purged { position: range.from.into(), low_water: start.lsn });
-    }
+    check_range(live, range)?;
+    let (from, to) = (range.from.lower_limit(), range.to.upper_limit());
     let mut stats = ReplayStats::default();
     // A piece's end is where the next frame starts: a range from there on has nothing of it.
-    let pieces = pieces.iter().filter(|piece| !range.from.starts_at_or_after(piece.end));
-    let pieces = pieces.take_while(|piece| !range.to.is_reached(piece.start)).collect();
-    ahead::frames(log, pieces, |located, body| {
-        visit(located, body, range, &mut stats, &mut visitor)
+    let pieces = live.pieces.iter().filter(|piece| !is_at_or_above(&from, &piece.end));
+    let pieces = pieces.take_while(|piece| !is_reached(&to, &piece.start)).collect();
+    ahead::frames(live.log, pieces, |located, body| {
+        visit(located, body, (from, to), &mut stats, &mut visitor)
     })?;
     Ok(stats)
+}
+
+/// Checks that nothing of the range was purged, and that its positions were not cut off under
+/// the epochs they name.
+fn check_range(live: &Live<'_>, range: Range) -> Result<()> {
+    let Cursor { lsn, seq, .. } = live.start;
+    if range.from.is_purged(lsn, seq) {
+        return Err(Error::Purged { position: range.from, low_water: lsn });
+    }
+    for position in [range.from, range.to] {
+        if let Position::Lsn { epoch: Some(epoch), lsn } = position {
+            live.timeline.check_read(epoch, lsn)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a range from this limit on has nothing before `end`.
+fn is_at_or_above(from: &Limit, end: &Cursor) -> bool {
+    // A frame before `end` may have its time.
+    let is_later = from.wall_ns.is_some_and(|from| from > end.wall_ns);
+    from.lsn >= end.lsn || from.seq >= end.seq || is_later
+}
+
+/// Returns whether a range up to this limit ends at `at`, or before.
+pub(crate) fn is_reached(to: &Limit, at: &Cursor) -> bool {
+    // A frame before `at` already has its time.
+    to.is_reached(at.lsn, at.seq, at.wall_ns)
 }
 
 fn visit(
     located: &Located,
     body: &[u8],
-    range: Range,
+    (from, to): (Limit, Limit),
     stats: &mut ReplayStats,
     visitor: &mut impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
@@ -70,10 +104,10 @@ fn visit(
     for entry in Entries::new(&located.frame, body) {
         // The entries were decoded when the frame was validated.
         let Ok(entry) = entry else { break };
-        if entries == 0 && range.from.is_after(entry.lsn, entry.seq, wall_ns) {
+        if entries == 0 && from.is_above(entry.lsn, entry.seq, wall_ns) {
             continue;
         }
-        if range.to != Bound::Unbounded && !range.to.is_after(entry.lsn, entry.seq, wall_ns) {
+        if to.is_reached(entry.lsn, entry.seq, wall_ns) {
             flow = ControlFlow::Break(());
             break;
         }
@@ -94,7 +128,7 @@ fn visit(
             break;
         }
     }
-    if range.to.is_reached(located.after) {
+    if is_reached(&to, &located.after) {
         flow = ControlFlow::Break(());
     }
     if last.is_some() {

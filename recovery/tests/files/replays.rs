@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_recovery::{Bound, EntryView, Error, Inspection, Range, Recovery, Status, replay};
+use bulla_recovery::{EntryView, Error, Inspection, Position, Range, Recovery, Status, replay};
 use bulla_storage::files::dir::{Directory, segment_name};
 use bulla_storage::format::{FRAME_HEADER_LEN, Frame, FrameKind};
 use bulla_storage::frames::read_buffer::ReadBuffer;
 use bulla_storage::frames::reader::{Batch, Cursor, End, FrameReader, Start};
-use bulla_storage::{Lsn, SegmentNumber, Seq};
+use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
 
 use super::image::{DIR, Image, options, segment};
 
@@ -44,26 +44,25 @@ fn every_range_gives_exactly_its_entries() {
     assert!(first < last);
     // Recovery re-homes a part; the ranges stay the same, those of times too.
     let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
-    let bounds: Vec<Bound> = (1..=11)
-        .map(|seq| Bound::Seq(Seq(seq)))
-        .chain((0..=image.lsn.0).step_by(8).map(|lsn| Bound::Lsn(Lsn(lsn))))
-        .chain((first - 1..=last + 1).map(Bound::Time))
-        .chain([Bound::Unbounded])
+    let positions: Vec<Position> = (0..=11)
+        .map(|seq| Seq(seq).into())
+        .chain((0..=image.lsn.0).step_by(8).map(|lsn| Lsn(lsn).into()))
+        .chain((first - 1..=last + 1).map(Position::at_wall_ns))
+        .chain([Position::Start, Position::End])
         .collect();
-    let below = |entry: &(Lsn, Seq, u64), bound: Bound| match bound {
-        Bound::Lsn(lsn) => entry.0 < lsn,
-        Bound::Seq(seq) => entry.1 < seq,
-        Bound::Time(ns) => entry.2 < ns,
-        Bound::Unbounded => false,
-        bound => panic!("the model does not know {bound:?}"),
+    let below = |entry: &(Lsn, Seq, u64), position: Position| match position {
+        Position::Start => false,
+        Position::Lsn { lsn, .. } => entry.0 < lsn,
+        Position::Seq(seq) => entry.1 < seq,
+        Position::Time(_) => (first - 1..=entry.2).all(|ns| Position::at_wall_ns(ns) != position),
+        Position::End => true,
+        position => panic!("the model does not know {position:?}"),
     };
-    for from in &bounds {
-        for to in bounds.iter().step_by(7).chain([&Bound::Unbounded]) {
+    for from in &positions {
+        for to in positions.iter().step_by(7).chain([&Position::Start, &Position::End]) {
             let expected: Vec<(Lsn, Seq, u64)> = all
                 .iter()
-                .filter(|entry| {
-                    !below(entry, *from) && (*to == Bound::Unbounded || below(entry, *to))
-                })
+                .filter(|entry| !below(entry, *from) && below(entry, *to))
                 .copied()
                 .collect();
             let mut found = Vec::new();
@@ -98,23 +97,20 @@ fn corruption_behind_the_range_is_not_told_in_one_pass() {
     for offset in [0, FRAME_HEADER_LEN] {
         let disk = image.disk();
         disk.flip(segment(frame.segment), frame.offset + offset, 1);
-        let up_to = |to| {
-            let range = Range { to, ..Range::ALL };
-            replay(Path::new(DIR), &options(&disk), range, go_on)
-        };
-        for to in [Bound::Seq(seq), Bound::Lsn(frame.lsn)] {
+        let up_to = |to| replay(Path::new(DIR), &options(&disk), Range { to, ..Range::ALL }, go_on);
+        for to in [seq.into(), frame.lsn.into()] {
             assert_eq!(up_to(to).expect("replay").entries, seq.0 - 1, "{to:?}");
         }
-        let before = Bound::Time(image.decode(&image.frames[1]).wall_ns);
+        let before = Position::at_wall_ns(image.decode(&image.frames[1]).wall_ns);
         assert_eq!(up_to(before).expect("replay").entries, 3);
         let seen = |_: &EntryView<'_>| ControlFlow::Break(());
         let broken_off = replay(Path::new(DIR), &options(&disk), Range::ALL, seen);
         assert_eq!(broken_off.expect("replay").entries, 1);
         for to in [
-            Bound::Seq(Seq(seq.0 + 1)),
-            Bound::Lsn(image.lsn),
-            Bound::Time(wall_ns + 1),
-            Bound::Unbounded,
+            Seq(seq.0 + 1).into(),
+            image.lsn.into(),
+            Position::at_wall_ns(wall_ns + 1),
+            Position::End,
         ] {
             let error = up_to(to).expect_err("the range goes on behind the damage");
             let corruption = error.corruption().expect("corruption");
@@ -135,7 +131,7 @@ fn nothing_is_given_from_behind_damage() {
         disk.flip(segment(frame.segment), frame.offset + FRAME_HEADER_LEN, 1);
         let look = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
         for from in 1..=image.payloads.len() as u64 {
-            let range = Range { from: Bound::Seq(Seq(from)), ..Range::ALL };
+            let range = Range::from(Seq(from)..);
             let mut given = [Vec::new(), Vec::new()];
             let [looked, passed] = &mut given;
             look.replay(range, |entry| {
@@ -253,14 +249,38 @@ fn purged_positions_are_told() {
         let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
         assert_eq!((recovery.report().first_lsn, recovery.report().entries), (first.lsn, 6));
         assert!(!disk.paths().contains(&super::image::segment(1)), "the dead segment is gone");
-        for from in [Bound::Lsn(Lsn(0)), Bound::Seq(Seq(4))] {
-            let range = Range { from, to: Bound::Unbounded };
-            let error = recovery.replay(range, |_| ControlFlow::Continue(()));
+        for from in [Position::from(Lsn(0)), Seq(4).into()] {
+            let error = recovery.replay(from, |_| ControlFlow::Continue(()));
             assert!(matches!(error, Err(Error::Purged { .. })), "{error:?}");
         }
-        let range = Range { from: Bound::Seq(Seq(5)), to: Bound::Unbounded };
-        let stats = recovery.replay(range, |_| ControlFlow::Continue(())).expect("replay");
+        let stats = recovery.replay(Seq(5).., |_| ControlFlow::Continue(())).expect("replay");
         assert_eq!(stats.entries, 6);
+    }
+}
+
+#[test]
+fn positions_that_were_cut_off_under_their_epoch_are_refused() {
+    let image = image();
+    let disk = image.disk();
+    // The next epoch cuts the log where it ends.
+    drop(Recovery::run(Path::new(DIR), &options(&disk)).expect("recover"));
+    let (old, end) = (image.headers[&1].epoch, image.lsn);
+    let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+    let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
+    for (epoch, lsn, lost) in
+        [(old, end, false), (old, Lsn(end.0 + 8), true), (Epoch(99), Lsn(end.0 + 8), false)]
+    {
+        let position = Position::from((epoch, lsn));
+        for range in [Range::from(position), Range { to: position, ..Range::ALL }] {
+            for result in [
+                inspection.replay(range, go_on),
+                recovery.replay(range, go_on),
+                replay(Path::new(DIR), &options(&disk), range, go_on),
+            ] {
+                let diverged = matches!(result, Err(Error::Diverged { .. }));
+                assert_eq!(diverged, lost, "{range}: {result:?}");
+            }
+        }
     }
 }
 

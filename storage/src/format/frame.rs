@@ -167,7 +167,7 @@ impl Frame {
     }
 
     /// Decodes and checks a header: everything that can be checked without knowing where it
-    /// was found. Returns the header and its CRC. The caller compares LSN, Seq, prev_crc and
+    /// was found. Returns the header and its CRC. The caller compares LSN, Seq, `prev_crc` and
     /// length with the expected values, and the body with its CRC.
     ///
     /// # Errors

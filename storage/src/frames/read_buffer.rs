@@ -330,8 +330,8 @@ mod tests {
     }
 
     fn open(io: &dyn Io, direct: bool) -> ReadBuffer {
-        let dir = Directory::open(io, Path::new("/")).unwrap();
-        ReadBuffer::open(&dir, "file", direct).unwrap()
+        let dir = Directory::open(io, Path::new("/")).expect("the root");
+        ReadBuffer::open(&dir, "file", direct).expect("the file")
     }
 
     fn slice(bytes: &[u8], offset: u64, len: u64, limit: u64) -> &[u8] {

@@ -15,13 +15,13 @@ pub(super) fn is_after(skip: &Limit, frame: &Frame, sector: u32) -> bool {
     frame.kind == FrameKind::Data
         && (frame.end(sector) <= skip.lsn
             || frame.next_seq() <= skip.seq
-            || frame.wall_ns < skip.wall_ns)
+            || skip.wall_ns.is_some_and(|limit| frame.wall_ns < limit))
 }
 
 /// Returns whether a range ends here: an entry at a place comes after all that the place
 /// continues.
 pub(super) fn is_reached(until: &Limit, at: &Cursor) -> bool {
-    at.lsn >= until.lsn || at.seq >= until.seq || at.wall_ns >= until.wall_ns
+    until.is_reached(at.lsn, at.seq, at.wall_ns)
 }
 
 /// Finds where reading begins, in a log that may be purged meanwhile.
@@ -33,7 +33,7 @@ pub(super) fn begin(disk: &Disk, range: Range, unsure: bool) -> Result<(Map, Tra
         let lower = range.from.lower_limit();
         let begin = map.locate(disk, unsure, |first| match range.from {
             Position::Start => false,
-            Position::Time(_) => first.wall_ns < lower.wall_ns,
+            Position::Time(_) => lower.wall_ns.is_some_and(|limit| first.wall_ns < limit),
             Position::Seq(seq) => first.seq <= seq,
             _ => first.lsn <= lower.lsn,
         })?;
@@ -47,12 +47,7 @@ pub(super) fn begin(disk: &Disk, range: Range, unsure: bool) -> Result<(Map, Tra
 
 pub(super) fn check_range(map: &Map, range: Range) -> Result<()> {
     let low_water = &map.control.low_water;
-    let is_purged = match range.from {
-        Position::Lsn { lsn, .. } => lsn < low_water.lsn,
-        Position::Seq(seq) => seq.max(FIRST_SEQ) < low_water.seq,
-        _ => false,
-    };
-    if is_purged {
+    if range.from.is_purged(low_water.lsn, low_water.seq) {
         return Err(purged(map, range.from));
     }
     for position in [range.from, range.to] {

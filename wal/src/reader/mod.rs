@@ -342,9 +342,7 @@ impl Reader {
                 Some(Ok(entry)) if entry.lsn < skip.lsn || entry.seq < skip.seq => {}
                 Some(Ok(entry)) => {
                     let wall_ns = current.frame.wall_ns;
-                    self.finished = entry.lsn >= until.lsn
-                        || entry.seq >= until.seq
-                        || wall_ns >= until.wall_ns;
+                    self.finished = until.is_reached(entry.lsn, entry.seq, wall_ns);
                     return Ok(!self.finished);
                 }
                 // The walk has gone through them before.

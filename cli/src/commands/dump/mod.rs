@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_recovery::{Bound, Inspection, Range, Status};
+use bulla_recovery::{Inspection, Status};
 use bulla_storage::io::std::StdIo;
 use bulla_wal::{EntryView, Lsn, Options, Position, Reader, Seq, Visibility};
 use serde::Serialize;
@@ -94,7 +94,7 @@ fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
     let mut printer = Printer { args, rows: out.rows(), left: args.limit };
     let mut result = Ok(());
     if args.limit > 0 {
-        inspection.replay(args.range(), |entry| match printer.show(entry) {
+        inspection.replay(args.from(), |entry| match printer.show(entry) {
             Ok(true) => ControlFlow::Continue(()),
             Ok(false) => ControlFlow::Break(()),
             Err(error) => {
@@ -147,17 +147,9 @@ fn follow(args: &Args, out: &mut Out) -> Result<Outcome> {
 
 impl Args {
     fn from(&self) -> Position {
-        let lsn = self.from_lsn.map(|lsn| Position::Lsn { epoch: None, lsn: Lsn(lsn) });
-        let seq = self.from_seq.map(|seq| Position::Seq(Seq(seq)));
+        let lsn = self.from_lsn.map(|lsn| Lsn(lsn).into());
+        let seq = self.from_seq.map(|seq| Seq(seq).into());
         lsn.or(seq).or(self.from_time.map(Position::at_wall_ns)).unwrap_or_default()
-    }
-
-    /// Returns the same start for replay.
-    fn range(&self) -> Range {
-        let lsn = self.from_lsn.map(|lsn| Bound::Lsn(Lsn(lsn)));
-        let seq = self.from_seq.map(|seq| Bound::Seq(Seq(seq)));
-        let from = lsn.or(seq).or(self.from_time.map(Bound::Time)).unwrap_or_default();
-        Range { from, to: Bound::Unbounded }
     }
 
     fn is_past_end(&self, entry: &EntryView<'_>) -> bool {
