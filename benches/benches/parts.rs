@@ -78,7 +78,7 @@ fn timed_appends(log: &Log, count: u64) -> Result<Duration, Box<dyn Error>> {
         let now = left.min(APPENDS);
         let start = Instant::now();
         for _ in 0..now {
-            black_box(log.append_with(1, &payload, Level::Relaxed)?);
+            let _ = black_box(log.append_with(1, &payload, Level::Relaxed)?);
         }
         time += start.elapsed();
         log.sync()?;

@@ -102,7 +102,7 @@ fn iteration_goes_through_all_pages() {
 fn log_of_something_else_is_refused_by_name() {
     let dir = temp_dir("foreign");
     let log = Log::create(dir.path(), &Options::new().segment_len(1 << 20)).expect("created");
-    log.append(b"a line").expect("appended");
+    let _ = log.append(b"a line").expect("appended");
     log.close().expect("closed");
     let refused = Store::open(dir.path(), &options()).expect_err("no tokens");
     assert!(matches!(refused, Error::Entry { source: EntryError::Kind(0), .. }), "{refused}");
@@ -358,7 +358,7 @@ fn waker_may_read_the_store() {
             })));
             let _ = future.as_mut().poll(&mut Context::from_waker(&waker));
             for id in 1..300 {
-                store.at(Level::Relaxed).begin().put(&token(id, 1.0)).expect("put");
+                let _ = store.at(Level::Relaxed).begin().put(&token(id, 1.0)).expect("put");
             }
             done.send(round).expect("heard");
         }

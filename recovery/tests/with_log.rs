@@ -201,7 +201,7 @@ fn every_boundary_of_a_long_segment_is_found_and_nothing_else() {
     let log = Log::create(Path::new(DIR), &options).expect("create");
     let mut boundaries = vec![log.end()];
     for _ in 0..30 {
-        log.append_with(1, &[7; 200_000], Level::Relaxed).expect("append");
+        let _ = log.append_with(1, &[7; 200_000], Level::Relaxed).expect("append");
         log.sync().expect("sync");
         boundaries.push(log.end());
     }

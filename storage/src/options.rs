@@ -15,6 +15,7 @@ use crate::position::Level;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
 pub enum Overflow {
     /// Wait until there is room.
     #[default]
@@ -27,6 +28,7 @@ pub enum Overflow {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+#[non_exhaustive]
 pub enum Method {
     /// `O_DIRECT`, with `RWF_DSYNC` on the writes that must be durable. Falls back to
     /// `Buffered` where the file system refuses it; the statistics say so.
@@ -92,6 +94,7 @@ impl FromStr for Overflow {
 
 /// Who does the work that no waiting thread does: time bounds, futures, spare segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Background {
     /// Two threads that the log starts.
     #[default]

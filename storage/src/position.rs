@@ -130,6 +130,7 @@ impl FromStr for Level {
 /// `Log::wait` to learn when the level holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[must_use = "the entry may not be durable yet: wait for its receipt, or drop it on purpose"]
 pub struct Receipt {
     /// The epoch under which the entry was appended.
     pub epoch: Epoch,

@@ -53,7 +53,10 @@ fn change(store: &Store, map: &mut Map, rng: &mut Rng) -> Result<(), Error> {
             map.remove(&id);
         }
         1 => {
-            store.at(RELAXED).begin().put_for(&token, Duration::from_secs(rng.within(1, 1_000)))?;
+            let _ = store
+                .at(RELAXED)
+                .begin()
+                .put_for(&token, Duration::from_secs(rng.within(1, 1_000)))?;
             map.insert(id, (token, ms(store.expires_at(token.id())?)));
         }
         _ => {

@@ -61,11 +61,11 @@ fn append_allocates_nothing() {
     let dir = temp_dir("allocations");
     let log = Log::create(dir.path().join("log"), &Options::new()).unwrap();
     for level in Level::ALL {
-        log.append_with(1, &[1; 64], level).unwrap();
+        let _ = log.append_with(1, &[1; 64], level).unwrap();
         // Below 4 MiB: no frame has to wait for a segment, none for the ring.
         let count = allocations(|| {
             for _ in 0..10_000 {
-                log.append_with(1, &[1; 64], level).unwrap();
+                let _ = log.append_with(1, &[1; 64], level).unwrap();
             }
         });
         assert_eq!(count, 0, "{level}");
@@ -79,7 +79,7 @@ fn owned_entries_cost_no_allocation_of_their_own_and_no_copy() {
         let dir = temp_dir("owned");
         let log = Log::create(dir.path().join("log"), &Options::new()).unwrap();
         for number in 0..ENTRIES {
-            log.append_with(1, &vec![number as u8; len], Level::Relaxed).unwrap();
+            let _ = log.append_with(1, &vec![number as u8; len], Level::Relaxed).unwrap();
         }
         log.sync().unwrap();
         let mut reader = log.reader(Position::Start, Visibility::Durable).unwrap();
@@ -126,7 +126,7 @@ fn append_takes_few_instructions() {
     let log = Log::create(dir.path().join("log"), &Options::new()).unwrap();
     let before = instructions.so_far().unwrap();
     for _ in 0..APPENDS {
-        log.append_with(1, &[1; 64], Level::Relaxed).unwrap();
+        let _ = log.append_with(1, &[1; 64], Level::Relaxed).unwrap();
     }
     let count = (instructions.so_far().unwrap() - before) / APPENDS;
     assert!((1..=MOST).contains(&count), "{count} instructions");
@@ -205,7 +205,7 @@ fn five_commits(log: &Log, entries: u64, payload: u64) -> (u64, u64, u64) {
     for _ in 0..5 {
         let append = || log.append_with(1, &payload, Level::Strict).unwrap();
         for _ in 1..entries {
-            append();
+            let _ = append();
         }
         log.wait(append()).unwrap();
     }
@@ -454,7 +454,7 @@ fn append_under_seccomp() -> ! {
     // No other thread: a contended lock would be a system call, and is not what this is
     // about.
     let log = Log::create(dir.path().join("log"), &Options::new().manual()).unwrap();
-    log.append_with(1, &[1; 64], Level::Relaxed).unwrap();
+    let _ = log.append_with(1, &[1; 64], Level::Relaxed).unwrap();
     let (mut reader, mut writer) = std::io::pipe().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -518,7 +518,7 @@ fn look_and_replay_in_one_pass_read_each_byte_of_a_closed_log_once() {
     let options = Options::new().segment_len(16 << 20).ring_len(8 << 20).manual();
     let log = Log::create(dir, &options.clone().io(disk.process())).unwrap();
     for _ in 0..100 {
-        log.append_with(1, &[7; 100_000], Level::Relaxed).unwrap();
+        let _ = log.append_with(1, &[7; 100_000], Level::Relaxed).unwrap();
         log.sync().unwrap();
     }
     log.close().unwrap();

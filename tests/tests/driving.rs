@@ -365,7 +365,7 @@ fn thread_that_appends_runs_no_waker_though_it_drives() {
         woken.send(thread::current().id()).unwrap();
     }))));
     for _ in 0..40 {
-        log.append_with(1, &[7; 4000], Level::Relaxed).unwrap();
+        let _ = log.append_with(1, &[7; 4000], Level::Relaxed).unwrap();
     }
     let_go.send(()).unwrap();
     let by = by.recv_timeout(PATIENCE / 3).expect("the flusher wakes it later");

@@ -49,7 +49,7 @@ fn look_and_replay_hold_no_more_than_their_bound_however_long_the_frames() {
     let options = Options::new().ring_len(64 * MIB as u64).segment_len(33 * MIB as u64);
     let log = Log::create(&path, &options).unwrap();
     for _ in 0..ENTRIES {
-        log.append_with(1, &vec![1; ENTRY], Level::Relaxed).unwrap();
+        let _ = log.append_with(1, &vec![1; ENTRY], Level::Relaxed).unwrap();
     }
     log.close().unwrap();
 

@@ -37,7 +37,7 @@ fn append_finds_the_ring_populated() {
     let before = resident();
     let log = Log::create(dir.path().join("log"), &Options::new().ring_len(RING)).unwrap();
     // A log that nobody appends to needs no memory.
-    log.append_with(1, b"first", Level::Relaxed).unwrap();
+    let _ = log.append_with(1, b"first", Level::Relaxed).unwrap();
     let start = Instant::now();
     while resident().saturating_sub(before) < RING / 4096 {
         assert!(start.elapsed().as_secs() < 20, "the ring was not populated");
@@ -45,10 +45,10 @@ fn append_finds_the_ring_populated() {
     }
     sleep(Duration::from_millis(100));
     let payload = vec![1; 16 * 1024];
-    log.append_with(1, &payload, Level::Relaxed).unwrap();
+    let _ = log.append_with(1, &payload, Level::Relaxed).unwrap();
     let before = page_faults();
     for _ in 0..RING / (payload.len() as u64) * 3 / 4 {
-        log.append_with(1, &payload, Level::Relaxed).unwrap();
+        let _ = log.append_with(1, &payload, Level::Relaxed).unwrap();
     }
     let faults = page_faults() - before;
     assert!(faults <= 16, "{faults} page faults in appends of {RING} bytes");

@@ -283,7 +283,7 @@ fn closed_log_that_others_share_has_no_file_open() {
 fn dropped_log_is_closed_and_loses_nothing() {
     let (dir, log, _) = wrapped("drop", small());
     for _ in 0..100 {
-        log.append_with(1, b"entry", Level::Relaxed).unwrap();
+        let _ = log.append_with(1, b"entry", Level::Relaxed).unwrap();
     }
     drop(log);
     assert_eq!(recovered(dir.path()).len(), 100);
@@ -321,7 +321,7 @@ fn purge_removes_whole_segments_below_and_keeps_the_rest() {
     assert!(!first.exists(), "its space is free at once");
     assert_eq!(log.low_water(), low_water);
     assert_eq!(log.purge(Lsn::ZERO).unwrap(), low_water, "purging never goes back");
-    log.append(b"after").unwrap();
+    let _ = log.append(b"after").unwrap();
     log.close().unwrap();
     let entries = recovered(dir.path());
     assert!(entries[0].0 > 1 && entries[0].0 <= keep.seq.0);
@@ -343,7 +343,7 @@ fn bound_that_never_binds_is_a_bound() {
 fn receipt_past_the_end_is_refused_and_stops_nobody() {
     let (_dir, log, _) = wrapped("mine", small());
     let (_other_dir, other, _) = wrapped("other", small());
-    other.append_with(1, &[0; 9_000], Level::Strict).unwrap();
+    let _ = other.append_with(1, &[0; 9_000], Level::Strict).unwrap();
     other.sync().unwrap();
     let foreign = other.append_with(1, b"there", Level::Strict).unwrap();
     assert!(matches!(log.wait(foreign), Err(Error::ForeignReceipt { .. })));
@@ -467,7 +467,7 @@ fn waker_may_use_the_log_that_purges() {
     let (_dir, log, _) = wrapped("purging-waker", small().manual());
     let log = Arc::new(log);
     for _ in 0..100 {
-        log.append_with(1, &[3; 4_000], Level::Relaxed).unwrap();
+        let _ = log.append_with(1, &[3; 4_000], Level::Relaxed).unwrap();
     }
     let keep = log.sync().unwrap();
     let (done, ended) = std::sync::mpsc::channel();

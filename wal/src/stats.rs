@@ -57,6 +57,7 @@ impl Stats {
 /// A distribution, by some of its percentiles. All zero when nothing was counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Percentiles {
     /// How many values.
     pub count: u64,

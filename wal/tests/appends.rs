@@ -285,7 +285,7 @@ fn stream_is_woken_by_the_log_and_ends_with_its_range_or_the_log() {
             (last, next(&mut stream).is_none())
         });
         thread::sleep(Duration::from_millis(50));
-        log.append(b"the last").unwrap();
+        let _ = log.append(b"the last").unwrap();
         log.close().unwrap();
         assert_eq!(reader.join().unwrap(), (Some(Bytes::from_static(b"the last")), true));
     });

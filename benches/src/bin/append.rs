@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let append = |count: usize| -> Result<f64, bulla_wal::Error> {
             let start = Instant::now();
             for _ in 0..count {
-                log.append_with(1, &payload, Level::Relaxed)?;
+                let _ = log.append_with(1, &payload, Level::Relaxed)?;
             }
             let ns = start.elapsed().as_nanos() as f64 / count as f64;
             log.sync()?;

@@ -256,7 +256,7 @@ fn relaxed(dir: &Path, ways: &[Way], threads: u64) -> Result<(), Failure> {
                 for _ in 0..threads {
                     scope.spawn(|| {
                         for _ in 0..APPENDS / threads {
-                            log.append_with(1, &[7; 64], Level::Relaxed).expect("append");
+                            let _ = log.append_with(1, &[7; 64], Level::Relaxed).expect("append");
                         }
                     });
                 }

@@ -67,7 +67,7 @@ fn measure(dir: &Path, len: usize) -> Result<()> {
     // Through the page cache, so that the disk's speed is not what is measured.
     let log = Log::create(dir, &Options::new().method(Method::Buffered))?;
     for number in 0..ENTRIES {
-        log.append_with(1, &vec![number as u8; len], Level::Relaxed)?;
+        let _ = log.append_with(1, &vec![number as u8; len], Level::Relaxed)?;
     }
     log.sync()?;
     println!("{ENTRIES} entries of {len} B:");

@@ -131,7 +131,7 @@ fn write(dir: &Path, entries: u64) -> Result<()> {
     let mut payload = [7; PAYLOAD];
     for number in 0..entries {
         payload[..8].copy_from_slice(&number.to_le_bytes());
-        log.append_with(1, &payload, Level::Relaxed)?;
+        let _ = log.append_with(1, &payload, Level::Relaxed)?;
     }
     Ok(log.close()?)
 }

@@ -15,7 +15,7 @@ use crate::sync::thread;
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::recovered::Recovered;
 use bulla_storage::io::Queue;
-use bulla_storage::{Background, Error, Lsn, Method, Options, Result};
+use bulla_storage::{Error, Lsn, Method, Options, Result};
 
 /// Spare segments kept ready.
 const SPARES: usize = 1;
@@ -65,7 +65,7 @@ impl Commit {
             live: recovered.live,
             queue,
             io: Arc::clone(&io),
-            inline_maker: (options.background == Background::Manual).then(|| maker.clone()),
+            inline_maker: options.is_manual().then(|| maker.clone()),
             header,
             file,
             room,
@@ -75,12 +75,11 @@ impl Commit {
             lock,
         });
         let leadership = Arc::new(Leadership::new(Arc::clone(&published), driver));
-        let threads = match options.background {
-            Background::Manual => Vec::new(),
-            Background::Threads => {
-                background::start(&leadership, &io, options.flush_interval, maker)
-                    .map_err(Error::io("start threads for", dir.path()))?
-            }
+        let threads = if options.is_manual() {
+            Vec::new()
+        } else {
+            background::start(&leadership, &io, options.flush_interval, maker)
+                .map_err(Error::io("start threads for", dir.path()))?
         };
         Ok((Self { published, leadership, threads }, control))
     }

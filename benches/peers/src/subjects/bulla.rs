@@ -88,7 +88,7 @@ impl Writer for &Bulla {
     type Ticket = Receipt;
 
     fn append(&mut self, record: &[u8]) -> Result<()> {
-        self.log.append_with(KIND, record, Level::Relaxed)?;
+        let _ = self.log.append_with(KIND, record, Level::Relaxed)?;
         Ok(())
     }
 

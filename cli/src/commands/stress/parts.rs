@@ -136,7 +136,7 @@ fn append(
     let wal = Log::create(dir, &log.options())?;
     // All of the ring is touched before the clock starts.
     for _ in 0..=log.ring_size.unwrap_or(RING_LEN) / ENTRY_LEN {
-        wal.append_with(PUT, work.token(0)?.as_bytes(), Level::Relaxed)?;
+        let _ = wal.append_with(PUT, work.token(0)?.as_bytes(), Level::Relaxed)?;
     }
     wal.sync()?;
     let syncs = wal.stats().durable_operations();
@@ -159,7 +159,7 @@ fn put(work: &Work, log: &LogArgs, level: Level, dir: &Path, watch: Watch<'_>) -
     let store = open(dir, log, quota_for(work))?;
     // The same token over and over: touches all of the ring, and hardly any of the table.
     for _ in 0..=log.ring_size.unwrap_or(RING_LEN) / ENTRY_LEN {
-        store.at(Level::Relaxed).begin().put(&work.token(0)?)?;
+        let _ = store.at(Level::Relaxed).begin().put(&work.token(0)?)?;
     }
     store.sync()?;
     let (before, syncs) = (resident()?, store.stats().log.durable_operations());
