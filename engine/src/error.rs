@@ -72,8 +72,10 @@ pub enum Error {
     /// A snapshot expired to make room for changes; take a new one.
     #[error(transparent)]
     Expired(#[from] Expired),
-    /// The store was [shut down](crate::Store::shut_down); nothing was changed. Reads still work.
-    #[error("the store is shut down")]
+    /// The store was [closed](crate::Store::close) or [shut down](crate::Store::shut_down);
+    /// nothing was changed. Records in memory can still be read; those that are only in a
+    /// checkpoint can be read after a shutdown, but not after a close.
+    #[error("the store is closed")]
     Closed,
     /// A checkpoint could not be taken, or could not be read.
     #[error(transparent)]
@@ -81,7 +83,7 @@ pub enum Error {
     /// The log refused, failed or could not be recovered; see [`bulla_wal::Error`] for what
     /// may be done.
     #[error(transparent)]
-    Log(#[from] bulla_wal::Error),
+    Log(bulla_wal::Error),
     /// The log holds an entry that is not a change of records: something other than a store, or
     /// a newer version, wrote it. The log itself is intact; `bulla dump` shows the entry.
     #[error("entry {seq} (LSN {lsn}) is not a record change")]
@@ -94,6 +96,16 @@ pub enum Error {
         #[source]
         source: EntryError,
     },
+}
+
+/// A store closes its log, and no one else does: then it is closed itself.
+impl From<bulla_wal::Error> for Error {
+    fn from(error: bulla_wal::Error) -> Self {
+        match error {
+            bulla_wal::Error::Closed => Self::Closed,
+            error => Self::Log(error),
+        }
+    }
 }
 
 /// A snapshot has expired: the quota had no room for both a page version that it retained and

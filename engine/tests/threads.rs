@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bulla_engine::entries::{LogEntry, Mutation};
 use bulla_engine::{
@@ -214,6 +215,46 @@ fn log_order_is_the_order_of_the_table_for_every_operation() {
         (store.stats().quota.records, store.stats().quota.bytes),
         (quota.records, quota.bytes)
     );
+}
+
+#[test]
+fn close_that_meets_writes_and_a_checkpoint_loses_nothing_that_was_acknowledged() {
+    let dir = temp_dir("closed-meanwhile");
+    let options = options().checkpoint_interval(Some(Duration::from_nanos(1)));
+    let mut last = 0;
+    for round in 0..20 {
+        let store = stripes(&dir, &options);
+        let made = std::thread::scope(|scope| {
+            let write = scope.spawn(|| {
+                (last + 1..).find(|number| match store.put(&striped(1, *number)) {
+                    Ok(()) => false,
+                    Err(Error::Closed) => true,
+                    Err(error) => panic!("round {round}: {error:?}"),
+                })
+            });
+            let check = scope.spawn(|| {
+                loop {
+                    match store.checkpoint() {
+                        Ok(_) => {}
+                        Err(Error::Closed) => break,
+                        Err(error) => panic!("round {round}: {error:?}"),
+                    }
+                }
+            });
+            std::thread::sleep(Duration::from_millis(round));
+            let others = [scope.spawn(|| store.close()), scope.spawn(|| store.close())];
+            store.close().expect("closed");
+            for other in others {
+                other.join().expect("no panic").expect("closed");
+            }
+            check.join().expect("no panic");
+            write.join().expect("no panic").expect("it was refused")
+        });
+        drop(store);
+        last = made - 1;
+        let found = stripes(&dir, &options).get(1).expect("read");
+        assert_eq!(found.map_or(0, |record| number_of(&record)), last, "round {round}");
+    }
 }
 
 /// Slabs of the stores below, and records in each: more than a page.

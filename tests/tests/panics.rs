@@ -342,7 +342,6 @@ impl Case {
         check_usage(&store, &what);
         let in_memory = contents(&store);
         assert!(self.is_several || same(&in_memory, after), "{what}, and again: {in_memory:?}");
-        let store = Arc::into_inner(store).expect("nobody else has it");
         store.close().expect("closed");
         let logged = StoreInspection::<Touchy>::read_records(dir.path(), &Options::new());
         let logged: Vec<_> = logged.expect("readable").iter().collect();

@@ -280,6 +280,63 @@ fn closed_log_that_others_share_has_no_file_open() {
 }
 
 #[test]
+fn closed_store_that_others_share_has_no_file_open_and_refuses_what_needs_one() {
+    use bulla_engine::{Error, Store, StoreOptions, Token, TokenId};
+
+    let dir = temp_dir("store-released");
+    let options = StoreOptions::new().log(small());
+    let open = || Arc::new(Store::open(dir.path().join("store"), &options).unwrap());
+    let token = |id| Token::builder(TokenId(id)).build().unwrap();
+    let far = 1 << 20;
+    let store = open();
+    store.put(&token(1)).unwrap();
+    store.put(&token(far)).unwrap();
+    store.checkpoint().unwrap();
+    store.close().unwrap();
+    // Its records are in the checkpoint, which it reads when they are needed.
+    let store = open();
+    let shared = Arc::clone(&store);
+    let snapshot_before = |store: &Store| store.snapshot().map(|snapshot| snapshot.iter().count());
+    assert_eq!(store.stats().checkpoints.waiting_slabs, 2);
+    assert_eq!(store.get(TokenId(1)).unwrap(), Some(token(1)));
+    let receipt = store.at(Level::Strict).begin().put(&token(2)).unwrap();
+    assert!(!open_below(dir.path()).is_empty());
+    store.close().unwrap();
+    assert!(open_below(dir.path()).is_empty(), "{:?}", open_below(dir.path()));
+    assert!(shared.is_ready(receipt).unwrap(), "what was written before the close is durable");
+    shared.wait(receipt).unwrap();
+    shared.sync().unwrap();
+    for refused in [
+        shared.put(&token(3)),
+        shared.delete(TokenId(1)).map(drop),
+        shared.checkpoint().map(drop),
+        shared.get(TokenId(far)).map(drop),
+        shared.load(1),
+        shared.iter().map(drop),
+        snapshot_before(&shared).map(drop),
+    ] {
+        assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+    }
+    for (id, there) in [(1, true), (2, true), (3, false)] {
+        assert_eq!(shared.get(TokenId(id)).unwrap().is_some(), there, "in memory");
+    }
+    shared.close().unwrap();
+    // Of a store that has read everything nothing is missing.
+    let again = open();
+    again.load(1).unwrap();
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let again = Arc::clone(&again);
+            thread::spawn(move || again.close())
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+    assert!(open_below(dir.path()).is_empty(), "{:?}", open_below(dir.path()));
+    assert_eq!(again.iter().unwrap().count(), 3);
+    assert_eq!(snapshot_before(&again).unwrap(), 3);
+}
+
+#[test]
 fn dropped_log_is_closed_and_loses_nothing() {
     let (dir, log, _) = wrapped("drop", small());
     for _ in 0..100 {

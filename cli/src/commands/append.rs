@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bulla_recovery::Status;
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let (to, from) = sync_channel(MAX_PENDING);
     let reader = Reader {
         max_line: log.max_entry_len() + 1,
-        log: Arc::downgrade(&log),
+        log: Arc::clone(&log),
         stop: Arc::clone(&stop),
         kind: args.kind,
         level: args.level.level(),
@@ -75,19 +75,6 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 
     let result = acknowledge(&log, &from, &interrupt, &stop, out);
     stop.store(true, Ordering::Relaxed);
-    // The reader holds the log only while it appends.
-    let mut log = log;
-    let log = loop {
-        match Arc::try_unwrap(log) {
-            Ok(log) => break log,
-            Err(shared) => {
-                log = shared;
-                // It may wait for room in the channel.
-                while from.try_recv().is_ok() {}
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-    };
     let closed = log.close();
     result?;
     closed?;
@@ -144,7 +131,7 @@ struct Reader {
     /// The most bytes that are read of a line: the longest entry and its newline. The log
     /// refuses a longer one.
     max_line: u64,
-    log: Weak<Log>,
+    log: Arc<Log>,
     stop: Arc<AtomicBool>,
     kind: u16,
     level: Level,
@@ -169,9 +156,7 @@ impl Reader {
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
-            let Some(log) = self.log.upgrade() else { break };
-            let receipt = log.append_with(self.kind, entry, self.level).map_err(Error::from);
-            drop(log);
+            let receipt = self.log.append_with(self.kind, entry, self.level).map_err(Error::from);
             let failed = receipt.is_err();
             if self.to.send(receipt).is_err() || failed {
                 break;

@@ -52,8 +52,11 @@ impl Background {
         let running = lock(&self.0).take();
         if let Some(Running { stop, thread }) = running {
             drop(stop);
+            // A task that this thread woke may have closed the store: the thread ends by itself.
             // A panic in it was reported when it happened.
-            let _ = thread.join();
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -27,8 +27,9 @@ const MAX_BUFFERS: usize = 8;
 /// The slabs that are not in the table yet.
 #[derive(Debug)]
 pub(crate) struct Unloaded {
+    /// `None` when all slabs are in the table, and once the store is closed.
     source: Mutex<Option<Arc<CheckpointSource>>>,
-    /// How many slabs of `source` are not in the table.
+    /// How many slabs of the source are not in the table.
     waiting: AtomicUsize,
     /// Slabs that were damaged and rebuilt.
     rebuilt: AtomicU64,
@@ -71,13 +72,31 @@ impl Unloaded {
         self.rebuilt.load(Ordering::Relaxed)
     }
 
+    /// Releases the files: what is not in the table yet can't be read any more.
+    pub(crate) fn close(&self) {
+        *lock(&self.source) = None;
+        while self.buffers.pop().is_some() {}
+    }
+
+    /// Returns where the slabs come from that are not in the table; `None` when all are.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    fn source(&self) -> Result<Option<Arc<CheckpointSource>>> {
+        match lock(&self.source).clone() {
+            // The last slab may have been installed since the caller checked.
+            None if !self.is_empty() => Err(Error::Closed),
+            source => Ok(source),
+        }
+    }
+
     /// Installs the slab of a page in the table, if the checkpoint has one and the table has not.
     /// The caller holds no page lock: this waits for the disk.
     pub(crate) fn fault_in<R: Record>(&self, table: &Table, page: PageId) -> Result<()> {
         if self.is_empty() || table.has(page.slab_number()) {
             return Ok(());
         }
-        let Some(source) = lock(&self.source).clone() else { return Ok(()) };
+        let Some(source) = self.source()? else { return Ok(()) };
         match source.newest.place(page.slab_number()) {
             Some(place) => self.load::<R>(&source, table, place),
             None => Ok(()),
@@ -94,7 +113,7 @@ impl Unloaded {
         if self.is_empty() {
             return Ok(());
         }
-        let Some(source) = lock(&self.source).clone() else { return Ok(()) };
+        let Some(source) = self.source()? else { return Ok(()) };
         let places = &source.newest.places;
         let next = AtomicUsize::new(0);
         let failed = Mutex::new(None);

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use bulla_storage::files::dir::Directory;
@@ -61,7 +61,8 @@ pub(crate) struct Checkpoints<R: Record> {
     state: Arc<State<R>>,
     log: Arc<Log>,
     io: Arc<dyn Io>,
-    dir: CheckpointDir,
+    /// `None` once the store is closed.
+    dir: Mutex<Option<CheckpointDir>>,
     direct: bool,
     triggers: Triggers,
     /// Locked while one is taken.
@@ -131,21 +132,45 @@ impl<R: Record> Checkpoints<R> {
             state: Arc::clone(state),
             log: Arc::clone(log),
             io: Arc::clone(io),
-            dir: CheckpointDir::of(store),
+            dir: Mutex::new(Some(CheckpointDir::of(store))),
             direct,
             triggers,
             taken: Mutex::new(Taken { in_use: found.in_use, next_number: found.highest + 1 }),
             schedule: Mutex::new(schedule),
         };
+        let dir = CheckpointDir::of(store);
         // A crash may have undone their removal. They cost nothing but space.
-        let _ = checkpoints.remove_old();
-        checkpoints.update_reserve();
+        let _ = checkpoints.remove_old(&dir);
+        checkpoints.update_reserve(&dir);
         checkpoints
     }
 
+    /// Takes no checkpoint from here on, and releases the directory.
+    pub(crate) fn release(&self) {
+        *lock(&self.dir) = None;
+    }
+
     /// Takes a checkpoint now; returns the newest one if nothing has changed since.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], and those of a checkpoint that fails.
     pub(crate) fn take(&self) -> Result<CheckpointInfo> {
-        let mut taken = lock(&self.taken);
+        self.take_next(lock(&self.taken))
+    }
+
+    /// Takes a checkpoint unless one is being taken. An error is in the statistics.
+    fn try_take(&self) {
+        let taken = match self.taken.try_lock() {
+            Ok(taken) => taken,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Perhaps by this thread, if a task that it woke closes the store.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let _ = self.take_next(taken);
+    }
+
+    fn take_next(&self, mut taken: MutexGuard<'_, Taken>) -> Result<CheckpointInfo> {
+        let dir = lock(&self.dir).clone().ok_or(Error::Closed)?;
         // The entry of a change that returned before this call is counted.
         let entries = self.log.stats().entries;
         if lock(&self.schedule).entries == Some(entries)
@@ -154,7 +179,10 @@ impl<R: Record> Checkpoints<R> {
             return Ok(newest.into());
         }
         let begun = self.io.now_ns();
-        let result = self.state.panics.watch(|| self.take_one(&mut taken));
+        let result = self.state.panics.watch(|| self.take_one(&dir, &mut taken));
+        // A log that closes meanwhile marks nothing any more.
+        let is_closed = || lock(&self.dir).is_none();
+        let result = result.map_err(|error| if is_closed() { Error::Closed } else { error });
         let mut schedule = lock(&self.schedule);
         (schedule.at_ns, schedule.not_before_ns) = (self.io.now_ns(), 0);
         let duration = Duration::from_nanos(schedule.at_ns.saturating_sub(begun));
@@ -174,32 +202,32 @@ impl<R: Record> Checkpoints<R> {
         }
         drop(schedule);
         let head = result?;
-        if let Err(error) = self.remove_superseded(&taken.in_use) {
+        if let Err(error) = self.remove_superseded(&dir, &taken.in_use) {
             lock(&self.schedule).stats.last_error = Some(chain_of(&error));
             return Err(error);
         }
-        self.update_reserve();
+        self.update_reserve(&dir);
         Ok((&head).into())
     }
 
-    fn take_one(&self, taken: &mut Taken) -> Result<Head> {
-        self.create_dir()?;
+    fn take_one(&self, dir: &CheckpointDir, taken: &mut Taken) -> Result<Head> {
+        self.create_dir(dir)?;
         self.state.load_all(LOAD_THREADS)?;
         let snapshot = self.state.snapshot(&self.log)?;
         let number = taken.next_number;
-        let written = match self.write(Writer::create, number, &snapshot) {
+        let written = match self.write(dir, Writer::create, number, &snapshot) {
             Err(error) if is_out_of_space(&error) => {
-                self.write_in_reserve(number, &snapshot)?.ok_or(error)?
+                self.write_in_reserve(dir, number, &snapshot)?.ok_or(error)?
             }
             written => written?,
         };
         drop(snapshot);
         // No name is used twice, not even that of a checkpoint whose rename may have failed.
         taken.next_number += 1;
-        let path = self.dir.path_of(number);
+        let path = dir.path_of(number);
         if planted(Mutant::OlderGoesFirst) {
             let older = taken.in_use.get(1).map(|head| head.number);
-            self.remove(|number| Some(number) == older)?;
+            self.remove(dir, |number| Some(number) == older)?;
         }
         let head = written.publish().map_err(CheckpointError::io("publish", path))?;
         taken.in_use.insert(0, head);
@@ -208,11 +236,11 @@ impl<R: Record> Checkpoints<R> {
     }
 
     /// Creates the directory, durably in that of the store.
-    fn create_dir(&self) -> Result<()> {
+    fn create_dir(&self, dir: &CheckpointDir) -> Result<()> {
         if lock(&self.schedule).stats.newest.is_none() {
-            self.dir.create().map_err(CheckpointError::io("create", &self.dir.path))?;
+            dir.create().map_err(CheckpointError::io("create", &dir.path))?;
             if !skip(Point::CheckpointFolderSync) {
-                self.dir.store().sync()?;
+                dir.store().sync()?;
             }
         }
         Ok(())
@@ -222,13 +250,14 @@ impl<R: Record> Checkpoints<R> {
     /// position is durable, but it has no name yet.
     fn write(
         &self,
+        dir: &CheckpointDir,
         create: impl FnOnce(&CheckpointDir, u64, bool) -> io::Result<Writer>,
         number: u64,
         snapshot: &Snapshot<'_, R>,
     ) -> Result<Written> {
-        let path = self.dir.path.join(temporary_name_of(number));
+        let path = dir.path.join(temporary_name_of(number));
         let mut writer =
-            create(&self.dir, number, self.direct).map_err(CheckpointError::io("create", &path))?;
+            create(dir, number, self.direct).map_err(CheckpointError::io("create", &path))?;
         let written = self.fill(&mut writer, &path, snapshot);
         if written.is_err() {
             // The first error is returned; the next open removes the file.
@@ -237,11 +266,16 @@ impl<R: Record> Checkpoints<R> {
         written
     }
 
-    fn write_in_reserve(&self, number: u64, snapshot: &Snapshot<'_, R>) -> Result<Option<Written>> {
-        let path = self.dir.path.join(temporary_name_of(number));
-        let writer = Writer::in_reserve(&self.dir, number, self.direct)
+    fn write_in_reserve(
+        &self,
+        dir: &CheckpointDir,
+        number: u64,
+        snapshot: &Snapshot<'_, R>,
+    ) -> Result<Option<Written>> {
+        let path = dir.path.join(temporary_name_of(number));
+        let writer = Writer::in_reserve(dir, number, self.direct)
             .map_err(CheckpointError::io("create", &path))?;
-        let write = |writer| self.write(|_, _, _| Ok(writer), number, snapshot);
+        let write = |writer| self.write(dir, |_, _, _| Ok(writer), number, snapshot);
         writer.map(write).transpose()
     }
 
@@ -272,7 +306,7 @@ impl<R: Record> Checkpoints<R> {
     }
 
     /// Removes what the checkpoints in use do not need: others, and the log before both.
-    fn remove_superseded(&self, in_use: &[Head]) -> Result<()> {
+    fn remove_superseded(&self, dir: &CheckpointDir, in_use: &[Head]) -> Result<()> {
         let (newest, older) = match in_use {
             [newest, older] => (newest, older),
             [newest] if planted(Mutant::FirstCheckpointPurges) => (newest, newest),
@@ -282,30 +316,29 @@ impl<R: Record> Checkpoints<R> {
             let needed = either(older, Mutant::PurgeForNewestOnly, newest).anchor;
             self.log.purge_before(&needed)?;
         }
-        self.remove(|number| in_use.iter().all(|head| head.number != number))
+        self.remove(dir, |number| in_use.iter().all(|head| head.number != number))
     }
 
     /// Removes checkpoints older than the two in use.
-    fn remove_old(&self) -> Result<()> {
+    fn remove_old(&self, dir: &CheckpointDir) -> Result<()> {
         let taken = lock(&self.taken);
         let [_, older] = &taken.in_use[..] else { return Ok(()) };
-        self.remove(|number| number < older.number)
+        self.remove(dir, |number| number < older.number)
     }
 
-    fn remove(&self, is_superseded: impl Fn(u64) -> bool) -> Result<()> {
-        let path = &self.dir.path;
-        let listing = self.dir.list().map_err(CheckpointError::io("list", path))?;
+    fn remove(&self, dir: &CheckpointDir, is_superseded: impl Fn(u64) -> bool) -> Result<()> {
+        let listing = dir.list().map_err(CheckpointError::io("list", &dir.path))?;
         for number in listing.numbers.into_iter().filter(|number| is_superseded(*number)) {
-            let removed = self.dir.open().and_then(|dir| remove(dir.as_ref(), &name_of(number)));
-            removed.map_err(CheckpointError::io("remove", self.dir.path_of(number)))?;
+            let removed = dir.open().and_then(|open| remove(open.as_ref(), &name_of(number)));
+            removed.map_err(CheckpointError::io("remove", dir.path_of(number)))?;
         }
         Ok(())
     }
 
     /// Reserves the space that the options ask for, if there is room, and notes how much that is.
-    fn update_reserve(&self) {
+    fn update_reserve(&self, dir: &CheckpointDir) {
         let wanted = self.triggers.reserve_bytes;
-        let reserved = set_reserve(&self.dir, wanted, self.direct);
+        let reserved = set_reserve(dir, wanted, self.direct);
         let mut schedule = lock(&self.schedule);
         schedule.stats.reserved_bytes = if reserved.is_ok() { wanted.unwrap_or(0) } else { 0 };
         if let Err(error) = reserved {
@@ -317,7 +350,7 @@ impl<R: Record> Checkpoints<R> {
     pub(crate) fn step(&self) -> bool {
         let due = self.is_due();
         if due {
-            let _ = self.take();
+            self.try_take();
         }
         due
     }
@@ -357,7 +390,7 @@ impl<R: Record> Checkpoints<R> {
         drop(schedule);
         if due {
             // Without it the next open merely takes longer.
-            let _ = self.take();
+            self.try_take();
         }
     }
 

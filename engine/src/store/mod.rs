@@ -197,18 +197,32 @@ impl<R: Record> Store<R> {
         self.sync().map(drop)
     }
 
-    /// Makes every change durable, closes the log, and unlocks the directory. Takes a checkpoint
-    /// before that if the next open would otherwise take long; one that fails is not an error.
+    /// Makes every change durable, closes the log and every file, and unlocks the directory.
+    /// Takes a checkpoint before that if the next open would otherwise take long; one that fails
+    /// is not an error. Every owner of an `Arc` of the store may call it.
+    ///
+    /// From the call on writes return [`Error::Closed`], and so does
+    /// [`checkpoint`](Self::checkpoint). Receipts still tell when their level holds. Records in
+    /// memory can still be read, and so can snapshots; a read of what is still only in a
+    /// checkpoint returns [`Error::Closed`] too ([`load`](Self::load) everything before, if that
+    /// matters).
+    ///
+    /// On return the thread that takes checkpoints has ended, and no file is open but for reads
+    /// that other threads have begun before. A checkpoint that another thread is taking may
+    /// fail with [`Error::Closed`]. A call after the first one does nothing; one that comes while
+    /// another thread closes the store may return before that one has released the lock.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
-    pub fn close(self) -> Result<()> {
-        let Self { background, checkpoints, log, .. } = self;
-        drop(background);
-        checkpoints.closing();
-        drop(checkpoints);
-        let log = Arc::into_inner(log).expect("only the checkpoints had another reference");
-        Ok(log.close()?)
+    /// As [`wait`](Self::wait); lock and files are released all the same.
+    pub fn close(&self) -> Result<()> {
+        // Relaxed: see `shut_down`.
+        self.is_shut_down.store(true, Ordering::Relaxed);
+        self.background.stop();
+        self.checkpoints.closing();
+        self.checkpoints.release();
+        let closed = self.log.close();
+        self.state.unloaded.close();
+        Ok(closed?)
     }
 
     /// Returns the statistics of the table and of the log.
