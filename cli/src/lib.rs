@@ -33,7 +33,7 @@ use std::time::Instant;
 
 use bulla_engine::Token;
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
@@ -101,7 +101,7 @@ enum Command {
 /// Does what the command line says, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     cli.terminal.apply();
     let mut out = Out::new(cli.format);
     let start = Instant::now();
@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
         Some(command) => run(command, &mut out),
         None => {
             let words = "a command is required: `bulla --help` lists them";
-            Cli::command().error(ErrorKind::MissingSubcommand, words).exit()
+            command().error(ErrorKind::MissingSubcommand, words).exit()
         }
     };
     let result = result.and_then(|outcome| {
@@ -135,6 +135,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure::code(&error))
         }
     }
+}
+
+/// Returns the definition of the command line. Its help and its errors are coloured as
+/// `--color` says.
+fn command() -> clap::Command {
+    Cli::command().color(terminal::color_of(std::env::args_os()))
 }
 
 fn run(command: Command, out: &mut Out) -> Result<Outcome> {

@@ -5,12 +5,13 @@
 //! colour is used: `--color`, then `NO_COLOR` and `CLICOLOR_FORCE`, then whether the stream is
 //! a terminal. Nothing here writes to standard output.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anstyle::{AnsiColor, Style};
-use clap::{Args, ColorChoice};
+use clap::{Args, ColorChoice, ValueEnum};
 
 /// Titles of columns and names of fields.
 pub(crate) const HEADING: Style = Style::new().bold();
@@ -63,6 +64,24 @@ impl TerminalArgs {
         }
         .write_global();
     }
+}
+
+/// Returns the value of `--color` among the words of a command line, before they are parsed: the
+/// parser itself prints help and errors. A wrong value is for the parser to refuse.
+pub(crate) fn color_of(words: impl IntoIterator<Item = OsString>) -> ColorChoice {
+    let words = words.into_iter().map(|word| word.into_string().unwrap_or_default());
+    let mut words = words.take_while(|word| word != "--");
+    while let Some(word) = words.next() {
+        let value = match word.strip_prefix("--color") {
+            Some("") => words.next(),
+            Some(value) => value.strip_prefix('=').map(str::to_owned),
+            None => None,
+        };
+        if let Some(value) = value {
+            return ColorChoice::from_str(&value, false).unwrap_or_default();
+        }
+    }
+    ColorChoice::default()
 }
 
 fn verbosity() -> u8 {

@@ -22,6 +22,8 @@ pub(crate) const fn outcome(status: &Status) -> Outcome {
 #[derive(Serialize)]
 pub(crate) struct LogReport {
     status: &'static str,
+    /// The case of the recovery table that decided the status.
+    case: &'static str,
     #[serde(flatten)]
     pub(crate) rest: LogDetails,
 }
@@ -46,7 +48,8 @@ pub(crate) struct LogDetails {
 
 impl LogReport {
     pub(crate) fn new(found: &Report) -> Self {
-        Self { status: found.status.name(), rest: LogDetails::new(found) }
+        let (status, case) = (found.status.name(), found.case.name());
+        Self { status, case, rest: LogDetails::new(found) }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::failure::lines_of_corruption;
 use crate::outcome::Outcome;
 use crate::output::Out;
+use crate::terminal;
 
 /// Check a log and a store's checkpoints, every byte of them, and change nothing.
 ///
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     };
     if out.is_table() {
         out.flush()?;
+        terminal::detail(format_args!("{}: {}", found.case, found.case.explanation()));
         // Advice for a store includes that for its log.
         if !checkpoints.advise(found) {
             report::tell(&found.status, out)?;
@@ -78,6 +80,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 #[derive(Serialize)]
 struct Unreadable {
     status: &'static str,
+    case: Option<&'static str>,
     first_lsn: Option<u64>,
     last_lsn: Option<u64>,
     proved_durable_lsn: Option<u64>,
@@ -92,6 +95,7 @@ fn verify_control(error: bulla_recovery::Error, out: &mut Out) -> Result<Outcome
     let status = Status::Corrupt(corruption);
     out.report(&Unreadable {
         status: status.name(),
+        case: None,
         first_lsn: None,
         last_lsn: None,
         proved_durable_lsn: None,

@@ -38,6 +38,9 @@ fn garbage_behind_the_end_is_a_torn_tail_and_replay_cuts_it() {
 
     let (report, exit) = json("verify DIR", &log);
     assert_eq!((report["status"].as_str(), exit), (Some("torn_tail"), 3));
+    assert_eq!(report["case"], "torn_tail");
+    let text = stdout(&run("verify DIR", &log));
+    assert!(text.lines().any(|line| line.starts_with("case ") && line.ends_with("torn_tail")));
     assert_eq!((&report["last_lsn"], &report["entries"]), (&end.into(), &3.into()));
     assert!(report["evidence"].as_array().is_some_and(|evidence| !evidence.is_empty()));
     assert_eq!(code(&run("replay DIR --dry-run", &log)), 3);

@@ -39,6 +39,15 @@ fn colour_is_for_people_who_want_it_and_never_in_json() {
         assert_eq!(code(&output), 0, "{words:?}");
         assert_eq!(stdout(&output).contains(ESCAPE), coloured, "{words:?} {env:?}");
     }
+    for words in [&["verify", "--help"][..], &["verify", "--nonsense"]] {
+        for (color, coloured) in [("always", true), ("never", false)] {
+            let mut command = bulla();
+            command.args(words).arg(format!("--color={color}")).env("CLICOLOR_FORCE", "1");
+            let output = command.output().expect("runs");
+            let printed = stdout(&output) + &stderr(&output);
+            assert_eq!(printed.contains(ESCAPE), coloured, "{words:?} {color}: {printed}");
+        }
+    }
     // An error and its advice.
     let missing = with_env(&["verify"], &dir.join("none"), &force);
     assert!(stderr(&missing).contains(ESCAPE) && stderr(&missing).contains("do:"));
