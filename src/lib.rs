@@ -4,6 +4,10 @@
 //! follow it, [`Store`] for records in memory with every change logged, and [`recovery`] to
 //! inspect, replay and repair. The command `bulla` (package `bulla-cli`) is for operators.
 //!
+//! What most programs name is here; the rest is in the modules [`wal`], [`engine`], [`recovery`]
+//! and [`storage`], which are the packages that this one consists of. [`Error`] is the log's and
+//! recovery's; a store has [`engine::Error`].
+//!
 //! ```
 //! # let dir = std::env::temp_dir().join(format!("bulla-facade-doc-{}", std::process::id()));
 //! # let _ = std::fs::remove_dir_all(&dir);
@@ -19,6 +23,15 @@
 //! # std::fs::remove_dir_all(&dir).unwrap();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Features
+//! | feature | what it adds |
+//! |---|---|
+//! | `uring` (default) | the backend [`io`]`::uring`; without it the log's data go through blocking calls |
+//! | `serde` | `Serialize` and `Deserialize` for positions, receipts, settings, tokens, statistics, reports |
+//! | `tracing` | events of what a log does: opened, committed, purged, poisoned, closed |
+//! | `stream` | `futures_core::Stream` for [`EntryStream`] |
+//! | `sim` | the simulated disk [`io`]`::sim`, for tests |
 
 #![forbid(unsafe_code)]
 
@@ -26,11 +39,87 @@ pub use bulla_engine as engine;
 pub use bulla_recovery as recovery;
 pub use bulla_wal as wal;
 
-pub use bulla_engine::{Store, StoreOptions};
-pub use bulla_wal::{
-    Entry, EntryView, Epoch, Error, Level, Log, Lsn, Method, Options, Overflow, Position, Range,
-    Reader, Receipt, Result, Seq, Stats, Visibility, format, io,
+pub use bulla_recovery::storage;
+
+pub use bulla_engine::{
+    At, Axis, Batch, Begin, CheckpointInfo, CheckpointStats, EntityType, Expired, Flags, OnExceed,
+    OpenReport, Quota, QuotaStats, Record, Records, Snapshot, SnapshotRecords, Space, Store,
+    StoreInspection, StoreOptions, StoreStats, Token, TokenBuilder, TokenError, TokenId,
 };
+pub use bulla_recovery::{Inspection, Recovery, ReplayStats, Report, Status};
+pub use bulla_wal::{
+    Background, BatchReceipt, Corruption, Entry, EntryStream, EntryView, Epoch, Error, Level, Log,
+    Lsn, Method, Options, Overflow, ParseError, PoisonCause, Position, Range, Reader, Ready,
+    Receipt, Receipts, Recovered, Result, SegmentNumber, Seq, Stats, Visibility, format, io,
+};
+
+/// A program can name the type of everything that it gets:
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use bulla::format::LogId;
+/// use bulla::recovery::{
+///     Case, Evidence, RepairPlan, RepairPreview, RepairReport, SegmentReport, Timeline,
+/// };
+/// use bulla::storage::{files::dir::Directory, frames::anchor::Anchor};
+/// use bulla::*;
+///
+/// fn of_a_log(log: &Arc<Log>) -> Result<()> {
+///     let receipt: Receipt = log.append(b"entry")?;
+///     let Receipt { epoch, lsn, seq, level } = receipt;
+///     let _: (Epoch, Lsn, Seq, Level) = (epoch, lsn, seq, level);
+///     let _: Ready<&Log> = log.ready(receipt);
+///     let _: Ready<Arc<Log>> = log.ready_owned(receipt);
+///     let batch: BatchReceipt<'_> = log.append_batch(&[(1, b"entry")], level)?;
+///     let _: Receipts<'_> = batch.receipts();
+///     let range: Range = (Position::from(seq)..Position::End).into();
+///     let mut reader: Reader = log.reader(range, Visibility::Durable)?;
+///     let _: Option<EntryView<'_>> = reader.next()?;
+///     let _: Option<Entry> = reader.next_owned()?;
+///     let _: EntryStream = log.stream(.., Visibility::Durable)?;
+///     let stats: Stats = log.stats();
+///     let _: wal::Percentiles = stats.commit_latency_ns;
+///     let (_, _): (LogId, Directory) = (log.log_id(), log.directory()?);
+///     let _: Anchor = log.anchor(lsn)?;
+///     Ok(())
+/// }
+///
+/// fn of_a_recovery(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+///     let recovery: Recovery = Recovery::run("log".as_ref(), options)?;
+///     let _: ReplayStats = recovery.replay(.., |_| std::ops::ControlFlow::Continue(()))?;
+///     let report: &Report = recovery.report();
+///     let (_, _): (&Status, Case) = (&report.status, report.case);
+///     let (_, _): (&[Evidence], &[SegmentReport]) = (&report.evidence, &report.segments);
+///     let _: &Timeline = &report.timeline;
+///     let plan = RepairPlan::keep_readable(report);
+///     let _: RepairPreview = recovery::preview_repair("log".as_ref(), options, plan)?;
+///     let _: RepairReport = recovery::repair("log".as_ref(), options, plan)?;
+///     let _: Recovered = recovery.into_recovered();
+///     Ok(())
+/// }
+///
+/// fn of_a_store(store: &Store, batch: &Batch) -> Result<(), engine::Error> {
+///     let at: At<'_> = store.at(Level::Strict);
+///     let begin: Begin<'_> = at.begin();
+///     let receipt: Receipt = begin.apply(batch)?;
+///     let _: Ready<&Log> = store.ready(receipt);
+///     let _: Records<'_> = store.iter()?;
+///     let snapshot: Snapshot<'_> = store.snapshot()?;
+///     let _: SnapshotRecords<'_> = snapshot.iter();
+///     let _: Result<Option<Token>, Expired> = snapshot.get(TokenId(1));
+///     let _: CheckpointInfo = store.checkpoint()?;
+///     let StoreStats { quota, checkpoints, log, .. } = store.stats();
+///     let (_, _, _): (QuotaStats, CheckpointStats, Stats) = (quota, checkpoints, log);
+///     let (_, _): (&OpenReport, Option<&Report>) = (store.opened_from(), store.recovered());
+///     let id: TokenId = TokenId::new(1, EntityType::Event, 0)?;
+///     let builder: TokenBuilder = Token::builder(id).coordinate(Space::Physical, Axis::X, 1.0);
+///     let _: Result<Token, TokenError> = builder.flags(Flags::empty()).build();
+///     Ok(())
+/// }
+/// ```
+#[cfg(doctest)]
+struct Names;
 
 /// The programs in the README compile.
 #[cfg(doctest)]

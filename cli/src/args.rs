@@ -1,10 +1,8 @@
 //! Options that several commands share, and how their values are parsed.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bulla_recovery::{Position, Range};
-use bulla_storage::io::uring::UringIo;
 use bulla_wal::{Level, Lsn, Method, Options, Seq};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -46,8 +44,9 @@ impl LogArgs {
     /// Returns the log's options.
     pub(crate) fn options(&self) -> Options {
         let mut options = Options::new().method(self.backend.method());
+        #[cfg(feature = "uring")]
         if self.backend == Backend::Uring {
-            options = options.io(Arc::new(UringIo::new()));
+            options = options.io(std::sync::Arc::new(bulla_storage::io::uring::UringIo::new()));
         }
         if let Some(len) = self.segment_size {
             options = options.segment_len(len);
@@ -76,6 +75,7 @@ pub(crate) enum Backend {
     /// Through the page cache, with fdatasync.
     Buffered,
     /// Like direct, with several writes in flight through `io_uring`.
+    #[cfg(feature = "uring")]
     Uring,
 }
 
@@ -87,8 +87,8 @@ impl Backend {
 
     pub(crate) const fn method(self) -> Method {
         match self {
-            Self::Auto | Self::Direct | Self::Uring => Method::Direct,
             Self::Buffered => Method::Buffered,
+            _ => Method::Direct,
         }
     }
 
@@ -96,7 +96,8 @@ impl Backend {
     /// prints the one in use.
     pub(crate) fn warn_of_fallback(self, stats: &bulla_wal::Stats) {
         let (backend, method) = (stats.backend, stats.method);
-        if let (Self::Direct | Self::Uring, Some(reason)) = (self, &stats.fallback) {
+        let is_direct_by_name = !matches!(self, Self::Auto | Self::Buffered);
+        if let Some(reason) = stats.fallback.as_ref().filter(|_| is_direct_by_name) {
             terminal::warn(format_args!(
                 "--backend {self} is not available here ({reason}): using {backend} I/O, {method}"
             ));
@@ -115,6 +116,7 @@ impl fmt::Display for Backend {
             Self::Auto => "auto",
             Self::Direct => "direct",
             Self::Buffered => "buffered",
+            #[cfg(feature = "uring")]
             Self::Uring => "uring",
         })
     }

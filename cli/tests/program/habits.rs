@@ -120,6 +120,8 @@ fn version_is_a_line_and_with_verbose_a_report() {
     let json = line(&["--version", "--format", "json"]);
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["format_version"], bulla_storage::format::VERSION);
+    let has_uring = json["features"].as_array().is_some_and(|all| all.contains(&"uring".into()));
+    assert_eq!(has_uring, cfg!(feature = "uring"), "{json}");
     let nothing = bulla().arg("-v").output().expect("runs");
     assert_eq!(code(&nothing), 2);
     assert!(stderr(&nothing).contains("bulla --help"), "{}", stderr(&nothing));
