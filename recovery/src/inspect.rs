@@ -19,7 +19,7 @@ use crate::replay::{self, EntryView, Live, ReplayStats, is_reached};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
 use bulla_storage::frames::reader::Cursor;
-use bulla_storage::{Error, Position, Range, Result};
+use bulla_storage::{Entry, Error, Position, Range, Result};
 
 /// At most this many times a log that is being written is scanned.
 const MAX_SCANS: u32 = 8;
@@ -134,10 +134,28 @@ impl Inspection {
         range: impl Into<Range>,
         visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
     ) -> Result<ReplayStats> {
-        let Self { log, pieces, start, .. } = self;
-        let live = Live { log, pieces, start: *start, timeline: &self.report.timeline };
-        replay::replay(&live, range.into(), visitor)
+        replay::replay(&self.live(), range.into(), visitor)
             .map_err(|error| explained(&self.analysis, error))
+    }
+
+    /// Does what [`replay`](Self::replay) does, with entries that own their payloads: they can be
+    /// kept, or sent to other threads. The payloads of a frame are slices of one copy of it, which
+    /// each of them keeps alive.
+    ///
+    /// # Errors
+    /// As [`replay`](Self::replay).
+    pub fn replay_owned(
+        &self,
+        range: impl Into<Range>,
+        visitor: impl FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<ReplayStats> {
+        replay::replay_owned(&self.live(), range.into(), visitor)
+            .map_err(|error| explained(&self.analysis, error))
+    }
+
+    fn live(&self) -> Live<'_> {
+        let Self { log, pieces, start, .. } = self;
+        Live { log, pieces, start: *start, timeline: &self.report.timeline }
     }
 }
 

@@ -66,7 +66,7 @@ mod verdict;
 /// The layer below, whose types are in the signatures here.
 pub use bulla_storage as storage;
 pub use bulla_storage::frames::timeline::Timeline;
-pub use bulla_storage::{Error, Position, Range, Result};
+pub use bulla_storage::{Entry, Error, Position, Range, Result};
 pub use error::{CutRefused, RepairError};
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;

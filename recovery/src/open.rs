@@ -28,7 +28,7 @@ use crate::trim::{keep_cut_bytes, remove_dead, trim};
 use crate::verdict::Case;
 use bulla_storage::frames::reader::Cursor;
 use bulla_storage::frames::timeline::Timeline;
-use bulla_storage::{Error, Range, Result};
+use bulla_storage::{Entry, Error, Range, Result};
 
 /// A log that was recovered and is locked. What it shows is durable.
 #[derive(Debug)]
@@ -147,9 +147,26 @@ impl Recovery {
         range: impl Into<Range>,
         visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
     ) -> Result<ReplayStats> {
+        replay::replay(&self.live(), range.into(), visitor)
+    }
+
+    /// Does what [`replay`](Self::replay) does, with entries that own their payloads: they can be
+    /// kept, or sent to other threads. The payloads of a frame are slices of one copy of it, which
+    /// each of them keeps alive.
+    ///
+    /// # Errors
+    /// As [`replay`](Self::replay).
+    pub fn replay_owned(
+        &self,
+        range: impl Into<Range>,
+        visitor: impl FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<ReplayStats> {
+        replay::replay_owned(&self.live(), range.into(), visitor)
+    }
+
+    fn live(&self) -> Live<'_> {
         let Self { log, pieces, start, .. } = self;
-        let live = Live { log, pieces, start: *start, timeline: &self.report.timeline };
-        replay::replay(&live, range.into(), visitor)
+        Live { log, pieces, start: *start, timeline: &self.report.timeline }
     }
 
     /// Returns the log, ready to be started.

@@ -10,7 +10,8 @@ use std::ops::ControlFlow;
 
 pub use bulla_storage::EntryView;
 use bulla_storage::format::Entries;
-use bulla_storage::{Limit, Lsn, Position, Range, SegmentNumber, Seq};
+use bulla_storage::{Entry, Limit, Lsn, Position, Range, SegmentNumber, Seq};
+use bytes::Bytes;
 
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
 use bulla_storage::frames::reader::{Cursor, Found, Located, Step};
@@ -51,15 +52,39 @@ pub(crate) fn replay(
     range: Range,
     mut visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> Result<ReplayStats> {
+    replay_frames(live, range, |located, body, limits, stats| {
+        visit(located, body, limits, stats, &mut visitor)
+    })
+}
+
+/// Replays entries that own their payloads, slices of one copy of each frame's body.
+pub(crate) fn replay_owned(
+    live: &Live<'_>,
+    range: Range,
+    mut visitor: impl FnMut(Entry) -> ControlFlow<()>,
+) -> Result<ReplayStats> {
+    replay_frames(live, range, |located, body, limits, stats| {
+        let body = Bytes::copy_from_slice(body);
+        visit(located, &body, limits, stats, &mut |view| {
+            let EntryView { lsn, seq, kind, payload, epoch, wall_ns } = *view;
+            visitor(Entry { lsn, seq, kind, payload: body.slice_ref(payload), epoch, wall_ns })
+        })
+    })
+}
+
+/// Passes the frames that may hold something of the range, with their bodies, to `each`.
+fn replay_frames(
+    live: &Live<'_>,
+    range: Range,
+    mut each: impl FnMut(&Located, &[u8], (Limit, Limit), &mut ReplayStats) -> ControlFlow<()>,
+) -> Result<ReplayStats> {
     check_range(live, range)?;
     let (from, to) = (range.from.lower_limit(), range.to.upper_limit());
     let mut stats = ReplayStats::default();
     // A piece's end is where the next frame starts: a range from there on has nothing of it.
     let pieces = live.pieces.iter().filter(|piece| !is_at_or_above(&from, &piece.end));
     let pieces = pieces.take_while(|piece| !is_reached(&to, &piece.start)).collect();
-    ahead::frames(live.log, pieces, |located, body| {
-        visit(located, body, (from, to), &mut stats, &mut visitor)
-    })?;
+    ahead::frames(live.log, pieces, |located, body| each(located, body, (from, to), &mut stats))?;
     Ok(stats)
 }
 

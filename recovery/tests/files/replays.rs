@@ -79,6 +79,13 @@ fn every_range_gives_exactly_its_entries() {
             assert_eq!(stats.last_frame.map(|(_, ns)| ns), expected.last().map(|last| last.2));
             assert!(frame.is_none_or(|((lsn, _), (end, _))| lsn < end));
             let mut again = found.iter();
+            let owned = recovery.replay_owned(range, |entry| {
+                assert_eq!(Some(&(entry.lsn, entry.seq, entry.wall_ns)), again.next());
+                assert_eq!(entry.payload, image.payloads[&entry.seq.0]);
+                ControlFlow::Continue(())
+            });
+            assert_eq!(owned.expect("replay of owned entries"), stats);
+            let mut again = found.iter();
             let once = replay(Path::new(DIR), &options(&disk), range, |entry| {
                 assert_eq!(Some(&(entry.lsn, entry.seq, entry.wall_ns)), again.next());
                 ControlFlow::Continue(())
@@ -214,6 +221,23 @@ fn bodies_below_a_durable_mark_are_read_once_in_one_pass() {
     assert_eq!(stats.entries, 6);
     let read = disk.counts().read_bytes - before;
     assert!(read < len * 3 / 2, "{read} of {len}");
+}
+
+#[test]
+fn owned_entries_of_a_frame_share_one_buffer() {
+    let image = image();
+    let disk = image.disk();
+    let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+    let mut kept = Vec::new();
+    let stats = inspection.replay_owned(..Seq(4), |entry| {
+        kept.push(entry.payload);
+        ControlFlow::Continue(())
+    });
+    assert_eq!((stats.expect("replay").frames, kept.len()), (1, 3));
+    let [first, .., last] = &kept[..] else { panic!("three entries") };
+    let distance = last.as_ptr().addr() - first.as_ptr().addr();
+    assert!(distance < 10 + 300 + 3 * 64, "{distance} bytes apart");
+    assert!(kept.iter().all(|payload| !payload.is_unique()));
 }
 
 #[test]
