@@ -22,18 +22,8 @@ fn token(id: u32, weight: f32) -> Token {
 /// Records with the times at which they expire (0: never).
 type Model = BTreeMap<u32, (Token, u64)>;
 
-fn log(disk: &SimDisk) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .lock_timeout(Duration::ZERO)
-        .manual()
-}
-
 fn options(disk: &SimDisk) -> StoreOptions {
-    StoreOptions::new().log(log(disk)).checkpoint_close_bytes(None)
+    StoreOptions::new().log(Options::simulated(disk)).checkpoint_close_bytes(None)
 }
 
 fn try_open(disk: &SimDisk) -> Result<Store, Error> {
@@ -392,7 +382,7 @@ fn any_one_file_may_be_lost_and_of_two_each_is_told() {
             }
             other => panic!("{count}: {:?}", other.err()),
         }
-        let look = StoreInspection::read(Path::new(DIR), &log(&disk));
+        let look = StoreInspection::read(Path::new(DIR), &Options::simulated(&disk));
         assert_eq!(look.is_err(), is_purged, "{look:?}");
     }
 }
@@ -517,7 +507,7 @@ fn checkpoint_of_what_a_repair_cut_off_is_refused() {
     change(&store, &mut model, 2);
     store.checkpoint().expect("checkpoint");
     end(&disk, store);
-    repair(Path::new(DIR), &log(&disk), RepairPlan { cut_at }).expect("repaired");
+    repair(Path::new(DIR), &Options::simulated(&disk), RepairPlan { cut_at }).expect("repaired");
     let store = open(&disk);
     check(&store, &kept);
     assert_eq!(store.opened_from().refused.len(), 1);
@@ -531,7 +521,7 @@ fn checkpoint_of_what_a_repair_cut_off_is_refused() {
 }
 
 fn look(disk: &SimDisk) -> (Vec<CheckpointFile>, Inspection) {
-    let (dir, options) = (Path::new(DIR), log(disk));
+    let (dir, options) = (Path::new(DIR), Options::simulated(disk));
     let files = bulla_engine::checkpoints(dir, &options, true).expect("listed");
     (files, Inspection::read(dir, &options).expect("a look"))
 }
@@ -539,7 +529,8 @@ fn look(disk: &SimDisk) -> (Vec<CheckpointFile>, Inspection) {
 /// The numbers of the checkpoints that an open could go by.
 fn usable(disk: &SimDisk) -> Vec<u64> {
     let (files, inspection) = look(disk);
-    usable_checkpoints(Path::new(DIR), &log(disk), &inspection, &files).expect("a look")
+    usable_checkpoints(Path::new(DIR), &Options::simulated(disk), &inspection, &files)
+        .expect("a look")
 }
 
 /// Opens the store, which must go by the first two of these, or say that none will do.
@@ -578,19 +569,21 @@ fn every_cut_of_a_repair_tells_which_checkpoints_it_makes_unusable() {
         let (dir, (files, look)) = (Path::new(DIR), look(&disk));
         let (first, last) = (look.report().first_lsn.0, look.report().last_lsn.0);
         for cut_at in (first..=last).step_by(512).map(Lsn) {
-            let Ok(plan) = preview_repair(dir, &log(&disk), RepairPlan { cut_at }) else {
+            let Ok(plan) = preview_repair(dir, &Options::simulated(&disk), RepairPlan { cut_at })
+            else {
                 continue;
             };
             let told = usable_checkpoints_after(&plan, &look, &files).expect("a look");
             let disk = disk.fork(cut_at.0);
             disk.power_loss();
-            repair(dir, &log(&disk), RepairPlan { cut_at }).expect("repaired");
+            repair(dir, &Options::simulated(&disk), RepairPlan { cut_at }).expect("repaired");
             let context = format!("{keep_log}, cut at {cut_at}: {told:?}");
             assert_eq!(usable(&disk), told, "{context}");
             let store = opens_by(&disk, &told, &context);
             *met.entry((told.len().min(2), store.is_some())).or_default() += 1;
             if let (true, Some(store)) = (keep_log, store) {
-                let by_log = StoreInspection::read_log(dir, &log(&disk)).expect("a look");
+                let by_log =
+                    StoreInspection::read_log(dir, &Options::simulated(&disk)).expect("a look");
                 assert!(store.iter().expect("read").eq(&by_log), "{context}");
             }
         }
@@ -619,7 +612,7 @@ fn damage_below_a_checkpoint_hides_nothing_and_a_repair_is_said_to_cost_it() {
     let (_, look) = look(&disk);
     assert!(matches!(look.report().status, Status::Corrupt(_)), "{:?}", look.report().status);
     assert_eq!(usable(&disk), [3, 2]);
-    let store = StoreInspection::read(dir, &log(&disk)).expect("a look");
+    let store = StoreInspection::read(dir, &Options::simulated(&disk)).expect("a look");
     let shown: BTreeMap<_, _> = store.iter().map(|token| (token.id().0, token)).collect();
     assert_eq!(shown, model.iter().map(|(id, (token, _))| (*id, *token)).collect());
     let fork = disk.fork(1);
@@ -627,9 +620,9 @@ fn damage_below_a_checkpoint_hides_nothing_and_a_repair_is_said_to_cost_it() {
     check(&opens_by(&fork, &[3, 2], "above the damage").expect("opened"), &model);
 
     let plan = RepairPlan::keep_readable(look.report());
-    let preview = preview_repair(dir, &log(&disk), plan).expect("a look");
+    let preview = preview_repair(dir, &Options::simulated(&disk), plan).expect("a look");
     assert_eq!(usable_checkpoints_after(&preview, &look, &files).expect("a look"), [2]);
-    repair(dir, &log(&disk), plan).expect("repaired");
+    repair(dir, &Options::simulated(&disk), plan).expect("repaired");
     opens_by(&disk, &[2], "cut").expect("opened");
 }
 

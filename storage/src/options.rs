@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::{self, FRAME_HEADER_LEN};
+#[cfg(feature = "sim")]
+use crate::io::sim::SimDisk;
 use crate::io::{Io, std::StdIo};
 use crate::parse::ParseError;
 use crate::position::Level;
@@ -200,6 +202,21 @@ options! {
     /// many bytes on average: zeros spare each sync a metadata change and cost one write of
     /// the segment. Default: 256 KiB.
     zeros_pay_below: u64 = ZEROS_PAY_BELOW,
+}
+
+#[cfg(feature = "sim")]
+impl Options {
+    /// Returns options for a log on a simulated disk: a few entries fill several of its segments,
+    /// it starts no thread, and an open does not wait for the lock.
+    pub fn simulated(disk: &SimDisk) -> Self {
+        Self::new()
+            .io(disk.process())
+            .sector(512)
+            .segment_len(MIN_SEGMENT)
+            .ring_len(MIN_RING)
+            .lock_timeout(Duration::ZERO)
+            .manual()
+    }
 }
 
 impl Options {

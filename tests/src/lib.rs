@@ -37,24 +37,9 @@ pub mod wrap;
 
 use std::fmt::Display;
 use std::io::Write;
-use std::time::Duration;
 
-use bulla_storage::io::sim::SimDisk;
-use bulla_wal::Options;
 pub use rng::{LEFT_OUT, Rng};
 use tempfile::TempDir;
-
-/// Returns the options of a log on a simulated disk that has several segments after a few entries,
-/// and that starts no thread.
-pub fn small_options(disk: &SimDisk) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .lock_timeout(Duration::ZERO)
-        .manual()
-}
 
 /// Creates a directory below the system's temporary one. It is removed when it is dropped.
 ///

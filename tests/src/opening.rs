@@ -5,9 +5,7 @@ use std::path::Path;
 
 use bulla_recovery::{Range, Recovery};
 use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
-use bulla_wal::{Level, Log};
-
-use crate::small_options;
+use bulla_wal::{Level, Log, Options};
 
 const DIR: &str = "/log";
 /// Ends of each pair of crashes that are tried.
@@ -20,7 +18,7 @@ fn killed_log(seed: u64) -> Result<(SimDisk, usize), String> {
     // Devices guarantee whole sectors; CONTROL holds even where they don't.
     let config = SimConfig { shorn_sector_ppm: 900_000, ..SimConfig::default() };
     let disk = SimDisk::with_config(seed, config);
-    let log = Log::create(Path::new(DIR), &small_options(&disk)).map_err(text)?;
+    let log = Log::create(Path::new(DIR), &Options::simulated(&disk)).map_err(text)?;
     let mut count = 0;
     for entry in 0..40_u8 {
         let receipt = log.append_with(1, &[entry; 600], Level::Strict).map_err(text)?;
@@ -35,7 +33,7 @@ fn killed_log(seed: u64) -> Result<(SimDisk, usize), String> {
 
 /// Opens and checks that the log ends with entry `count`.
 fn open(disk: &SimDisk, count: usize) -> Result<(), String> {
-    let recovery = Recovery::run(Path::new(DIR), &small_options(disk)).map_err(text)?;
+    let recovery = Recovery::run(Path::new(DIR), &Options::simulated(disk)).map_err(text)?;
     let mut last = 0;
     recovery
         .replay(Range::ALL, |entry| {
@@ -168,7 +166,7 @@ pub fn full_disk_loses_nothing() -> Result<(), String> {
     for sectors in 0..SPACES {
         let disk = base.fork(sectors);
         disk.set_capacity(Some((used + sectors * 512).saturating_sub(SPACES / 2 * 512)));
-        let outcome = Recovery::run(Path::new(DIR), &small_options(&disk));
+        let outcome = Recovery::run(Path::new(DIR), &Options::simulated(&disk));
         if let Ok(recovery) = outcome {
             opened += 1;
             opened_without_copy += u64::from(recovery.report().quarantine.is_none());

@@ -8,7 +8,6 @@ use std::path::Path;
 use bulla_engine::{Error as StoreError, Store, StoreOptions, Token, TokenId};
 use bulla_recovery::{Range, Recovery};
 use bulla_storage::io::sim::{Lie, SimConfig, SimDisk};
-use bulla_tests::small_options;
 use bulla_wal::{Error, Level, Log, Method, Options};
 
 const DIR: &str = "/log";
@@ -18,7 +17,7 @@ const SEGMENT: &str = "00000000000000000001.seg";
 const ENTRIES: u8 = 12;
 
 fn options(disk: &SimDisk, method: Method) -> Options {
-    small_options(disk).method(method)
+    Options::simulated(disk).method(method)
 }
 
 /// A log with durable entries; the device lies about one of the operations after its creation.

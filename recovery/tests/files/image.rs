@@ -328,13 +328,7 @@ pub(crate) fn segment(number: u64) -> PathBuf {
 }
 
 pub(crate) fn options(disk: &SimDisk) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(512)
-        .segment_len(SEGMENT_LEN)
-        .ring_len(16 * 1024)
-        .lock_timeout(std::time::Duration::ZERO)
-        .manual()
+    Options::simulated(disk).segment_len(SEGMENT_LEN)
 }
 
 /// All files but the lock's, which any writer leaves behind.

@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 
 use bulla_engine::{Level, Store, StoreOptions, Token, TokenId};
 use bulla_storage::io::sim::SimDisk;
+use bulla_wal::Options;
 
 use super::{logs, repair};
-use crate::{Rng, small_options};
+use crate::Rng;
 
 const DIR: &str = "/store";
 const CHECKPOINTS: &str = "/store/checkpoints";
@@ -121,5 +122,5 @@ fn store() -> &'static (Files, Vec<Token>) {
 }
 
 fn options(disk: &SimDisk) -> StoreOptions {
-    StoreOptions::new().log(small_options(disk)).checkpoint_reserve_bytes(None)
+    StoreOptions::new().log(Options::simulated(disk)).checkpoint_reserve_bytes(None)
 }

@@ -8,9 +8,7 @@ use bulla_recovery::{Error, Range, Recovery};
 use bulla_storage::files::dir;
 use bulla_storage::format::Control;
 use bulla_storage::io::sim::SimDisk;
-use bulla_wal::{Level, Log, Seq};
-
-use crate::small_options;
+use bulla_wal::{Level, Log, Options, Seq};
 
 /// Where the log is on the simulated disk.
 pub(super) const DIR: &str = "/log";
@@ -57,7 +55,7 @@ pub(super) fn small() -> &'static [Files] {
                 append(&reopen(disk), Level::Balanced, 1);
             }),
             ("idle", idle),
-            ("created", |disk| drop(Log::create(Path::new(DIR), &small_options(disk)))),
+            ("created", |disk| drop(Log::create(Path::new(DIR), &Options::simulated(disk)))),
         ])
     })
 }
@@ -77,7 +75,7 @@ fn killed(disk: &SimDisk) {
 }
 
 fn killed_after(disk: &SimDisk, rounds: usize) {
-    let log = Log::create(Path::new(DIR), &small_options(disk)).expect("a fresh disk");
+    let log = Log::create(Path::new(DIR), &Options::simulated(disk)).expect("a fresh disk");
     fill(&log, rounds);
     append(&log, Level::Balanced, rounds.min(5));
     disk.kill();
@@ -88,7 +86,7 @@ fn closed(disk: &SimDisk) {
 }
 
 fn closed_after(disk: &SimDisk, rounds: usize) {
-    let log = Log::create(Path::new(DIR), &small_options(disk)).expect("a fresh disk");
+    let log = Log::create(Path::new(DIR), &Options::simulated(disk)).expect("a fresh disk");
     fill(&log, rounds);
     log.close().expect("no faults");
 }
@@ -113,7 +111,7 @@ fn purged(disk: &SimDisk) {
 }
 
 fn idle(disk: &SimDisk) {
-    let log = Log::create(Path::new(DIR), &small_options(disk)).expect("a fresh disk");
+    let log = Log::create(Path::new(DIR), &Options::simulated(disk)).expect("a fresh disk");
     fill(&log, 8);
     disk.advance(60_000_000);
     for _ in 0..IDLE_STEPS {
@@ -123,7 +121,7 @@ fn idle(disk: &SimDisk) {
 }
 
 fn reopen(disk: &SimDisk) -> Log {
-    let recovery = Recovery::run(Path::new(DIR), &small_options(disk)).expect("it is intact");
+    let recovery = Recovery::run(Path::new(DIR), &Options::simulated(disk)).expect("it is intact");
     Log::start(recovery.into_recovered()).expect("no faults")
 }
 
@@ -195,6 +193,6 @@ pub(super) fn replayed(recovery: &Recovery) -> Result<Vec<Entry>, Error> {
 /// The entries that a log holds that can be opened.
 #[cfg(test)]
 pub(super) fn entries(disk: &SimDisk) -> Vec<Entry> {
-    let recovery = Recovery::run(Path::new(DIR), &small_options(disk)).expect("it opens");
+    let recovery = Recovery::run(Path::new(DIR), &Options::simulated(disk)).expect("it opens");
     replayed(&recovery).expect("it can be read")
 }

@@ -11,7 +11,7 @@ use bulla_wal::{Level, Log, Method, Options};
 
 use super::damage;
 use super::logs::{self, DIR, Entry};
-use crate::{Rng, small_options};
+use crate::Rng;
 
 /// Steps on the disk that looking, recovering and replaying may take for each file. The
 /// intact logs take less than a tenth of it.
@@ -46,7 +46,7 @@ pub fn segment(input: &[u8]) -> Outcome {
 /// Looks at a log of these files, and opens it twice.
 pub(super) fn check(files: &[(PathBuf, Vec<u8>)], method: Method) -> Outcome {
     let disk = logs::disk(files);
-    let options = small_options(&disk).method(method);
+    let options = Options::simulated(&disk).method(method);
     let before = logs::contents(&disk);
     let looked = look(&options);
     assert_unchanged(&before, &disk, "a look");
@@ -149,7 +149,7 @@ fn goes_on(disk: &SimDisk, method: Method, recovery: Recovery, mut shown: Vec<En
 }
 
 fn check_entries(disk: &SimDisk, method: Method, expected: &[Entry], after: &str) {
-    let options = small_options(disk).method(method);
+    let options = Options::simulated(disk).method(method);
     let recovery = Recovery::run(Path::new(DIR), &options)
         .unwrap_or_else(|error| panic!("after {after}: {error:?}"));
     let shown = logs::replayed(&recovery).expect("what was recovered can be read");

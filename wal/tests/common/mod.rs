@@ -8,10 +8,5 @@ pub(crate) const DIR: &str = "/log";
 
 /// Options of a log on a simulated disk that soon has several segments, and starts no thread.
 pub(crate) fn options(disk: &SimDisk) -> Options {
-    Options::new()
-        .io(disk.process())
-        .sector(512)
-        .segment_len(16 * 1024)
-        .ring_len(16 * 1024)
-        .manual()
+    Options::simulated(disk)
 }
