@@ -125,8 +125,7 @@ impl<R: Record> StoreInspection<R> {
     /// Returns how many records there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        // An address space that holds the records holds their number.
-        usize::try_from(self.state.usage.records()).unwrap_or(usize::MAX)
+        self.state.len()
     }
 
     /// Returns whether there are none.

@@ -73,6 +73,12 @@ impl<R: Record> State<R> {
         Ok(self.table.read(id))
     }
 
+    /// Returns how many records there are, including those of writes in progress.
+    pub(crate) fn len(&self) -> usize {
+        // An address space that holds the records holds their number.
+        usize::try_from(self.usage.records()).unwrap_or(usize::MAX)
+    }
+
     /// Returns when a record expires; 0 for never, and where there is none.
     pub(crate) fn expiry(&self, id: u32) -> Result<u64> {
         self.fault_in(PageId::of(id))?;
