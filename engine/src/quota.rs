@@ -5,7 +5,9 @@
 //! even for a moment. What a store does when it is full is decided elsewhere. Tested by
 //! `engine/tests/quota.rs`.
 
-use crate::faults::{Mutant, either, planted};
+use std::ops::Add;
+
+use crate::faults;
 use crate::sync::{AtomicU64, Ordering};
 use crate::table::PAGE_LEN;
 
@@ -217,7 +219,7 @@ pub(crate) struct Usage {
     pub(crate) expired: AtomicU64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Used {
     records: u64,
     pages: u64,
@@ -233,8 +235,16 @@ impl Used {
     }
 }
 
+impl Add for Used {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { records: self.records + other.records, pages: self.pages + other.pages }
+    }
+}
+
 /// What a change adds to records and pages in use; negative where it takes away.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Growth {
     pub(crate) records: i64,
     pub(crate) pages: i64,
@@ -294,17 +304,12 @@ impl Usage {
 
     /// Releases what a change that was made took away.
     fn commit(&self, growth: Growth) {
-        if !planted(Mutant::QuotaNotGivenBack) {
-            self.subtract(growth.taken_away());
-        }
+        self.subtract(faults::quota::taken_away(growth.taken_away()));
     }
 
     /// Releases what a change that was not made would have added.
     fn release(&self, growth: Growth) {
-        self.subtract(growth.added());
-        if planted(Mutant::QuotaReleasedTwice) {
-            self.subtract(growth.added());
-        }
+        self.subtract(faults::quota::refused(growth.added()));
     }
 
     /// Reserves a page for a snapshot to retain; returns `false` if it does not fit.
@@ -320,7 +325,7 @@ impl Usage {
 
     /// Releases a page that no snapshot retains any longer.
     pub(crate) fn release_page(&self) {
-        self.subtract(Used { records: 0, pages: either(1, Mutant::KeptNotGivenBack, 0) });
+        self.subtract(faults::quota::released_page(Used { records: 0, pages: 1 }));
         // Release pairs with the Acquire in `may_fit`: a thread that sees the page gone sees the
         // memory free, too.
         self.retained.fetch_sub(1, Ordering::Release);
@@ -394,8 +399,7 @@ impl Usage {
         let mut word = self.used.load(Ordering::Acquire);
         loop {
             let used = Used::of(word);
-            let next =
-                Used { records: used.records + added.records, pages: used.pages + added.pages };
+            let next = used + added;
             self.check(used, next)?;
             let swapped = self.used.compare_exchange_weak(
                 word,
@@ -412,7 +416,7 @@ impl Usage {
 
     fn check(&self, used: Used, next: Used) -> Result<(), QuotaError> {
         let page = PAGE_LEN as u64;
-        let max_records = self.quota.max_records + either(0, Mutant::QuotaOffByOne, 1);
+        let max_records = faults::quota::max_records(self.quota.max_records);
         let (resource, used, next, max) = if next.records > used.records.max(max_records) {
             (Resource::Records, used.records, next.records, self.quota.max_records)
         } else if next.pages > used.pages.max(self.quota.max_pages()) {

@@ -12,9 +12,9 @@ use bulla_recovery::{EntryView, ReplayStats};
 
 use crate::checkpoint::fault_in::Unloaded;
 use crate::checkpoint::source::CheckpointSource;
-use crate::entries::{self, EntryError, PUT};
+use crate::entries::{self, EntryError};
 use crate::error::{Error, Result};
-use crate::faults::{Mutant, planted};
+use crate::faults;
 use crate::panics::Panics;
 use crate::quota::{Growth, Quota, Usage};
 use crate::record::Record;
@@ -60,9 +60,7 @@ impl<R: Record> State<R> {
         // Bounded by the number of ids.
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let (records, pages) = (count(head.records), count(head.pages));
-        if !planted(Mutant::QuotaForgetsCheckpoint) {
-            self.usage.replayed(Growth { records, pages });
-        }
+        self.usage.replayed(faults::state::of_checkpoint(Growth { records, pages }));
         self.unloaded.begin(source);
     }
 
@@ -104,8 +102,8 @@ impl<R: Record> State<R> {
 
     /// Faults in all slabs that have a record that expires.
     pub(crate) fn load_expiring(&self) -> Result<()> {
-        let is_needed = |expires| expires && !planted(Mutant::ExpiryNotLoaded);
-        self.unloaded.load_all::<R>(&self.table, 1, |place| is_needed(place.expires))
+        let expires = faults::state::expires;
+        self.unloaded.load_all::<R>(&self.table, 1, |place| expires(place.expires))
     }
 
     /// Applies every entry that `replay` passes to its visitor; returns how many there were.
@@ -144,11 +142,7 @@ impl<'a, R: Record> Replayer<'a, R> {
 
     #[inline]
     fn entry(&mut self, entry: &EntryView<'_>) -> Result<()> {
-        let mut payload = entry.payload;
-        if planted(Mutant::BatchReplayedByHalf) && entry.kind == PUT {
-            let records = payload.len() / size_of::<Bytes>();
-            payload = &payload[records / 2 * size_of::<Bytes>()..];
-        }
+        let payload = faults::state::payload(entry.kind, entry.payload);
         let applied = entries::for_each_op::<R, _>(entry.kind, payload, |op| self.apply(op));
         applied.map_err(|refused| match refused {
             Refused::Entry(source) => Error::Entry { lsn: entry.lsn, seq: entry.seq, source },
@@ -173,8 +167,8 @@ impl<'a, R: Record> Replayer<'a, R> {
     fn turn_to(&mut self, page: PageId, put: bool) -> Result<(), Refused> {
         self.leave();
         // It may wait for the disk: no page is locked now.
-        if !planted(Mutant::ReplayDoesNotTouch) {
-            self.state.fault_in(page).map_err(Refused::State)?;
+        for page in faults::state::replayed(&[page]) {
+            self.state.fault_in(*page).map_err(Refused::State)?;
         }
         let table = &self.state.table;
         let guard = if put {

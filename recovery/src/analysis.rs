@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::files::dir::{Listing, SegmentFile, segment_name};
 use bulla_storage::format::{Control, FormatError, Frame, FrameKind, Header, LowWater, MAX_SECTOR};
 use bulla_storage::frames::anchor::Anchor;
@@ -15,6 +14,7 @@ use bulla_storage::io::FileKind;
 use bulla_storage::{CorruptionKind, Epoch, Lsn, Range, SegmentNumber};
 
 use crate::chain::{self, Chain, Span};
+use crate::faults;
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
 use crate::plan::{self, Plan, PlannedSegment, ReadHeader};
 use crate::replay::{self, EntryView, Live, ReplayStats};
@@ -64,7 +64,7 @@ impl Analysis {
         let log = &*log;
         let mut scans = scan_all(log, &plan, bodies, |_| true)?;
         let mut chain = chain::join(&plan, &scans, control.sector);
-        if bodies == Bodies::Unread && !planted(Mutant::UnmarkedBodiesUnread) {
+        if bodies == Bodies::Unread {
             let is_unsure = |index: usize| is_unsure(&plan, &scans, index, chain.durable_end);
             let checked = scan_all(log, &plan, Bodies::Checked, is_unsure)?;
             for (scan, checked) in scans.iter_mut().zip(checked) {
@@ -350,7 +350,8 @@ fn index_of(log: &LogDir, plan: &Plan, anchor: &Anchor) -> Result<Option<usize>>
         Err(error) if error.is_not_found() => return Ok(None),
         read_buffer => read_buffer?,
     };
-    Ok(anchor.is_in(&segment.header, &mut read_buffer)?.then_some(index))
+    let is_in = anchor.is_in(&segment.header, &mut read_buffer)?;
+    Ok(faults::read::is_in(is_in).then_some(index))
 }
 
 /// Returns whether the valid end depends on bodies of a segment's frames: on those of the
@@ -358,7 +359,8 @@ fn index_of(log: &LogDir, plan: &Plan, anchor: &Anchor) -> Result<Option<usize>>
 fn is_unsure(plan: &Plan, scans: &[Option<Scan>], index: usize, durable: Lsn) -> bool {
     let scan = scans.get(index).and_then(Option::as_ref);
     let newest = plan.segments.get(index).is_some_and(|segment| segment.newest);
-    newest && scan.and_then(|scan| scan.data_end).is_some_and(|end| end > durable)
+    let ends_above = scan.and_then(|scan| scan.data_end).is_some_and(|end| end > durable);
+    faults::read::is_unsure(newest && ends_above)
 }
 
 /// Scans the segments with these indices that no later epoch replaces.

@@ -6,9 +6,9 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use bulla_storage::faults::mutants::{Mutant, either};
 use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn};
 
+use crate::faults;
 use crate::log_dir::damage;
 use crate::plan::{Plan, PlannedSegment, segment_fault};
 use crate::report::Proof;
@@ -205,9 +205,8 @@ impl Joiner<'_> {
         if let Some(segment) = self.plan.segments.get(epoch.start)
             && let Some(epoch_start) = &segment.header.epoch_start
         {
-            let truncated_at =
-                either(epoch_start.truncated_at, Mutant::EpochStartMarksNothing, epoch_start.base);
-            chain.prove(truncated_at, Proof::EpochStart { segment: segment.number });
+            let mark = faults::read::epoch_start_mark(epoch_start);
+            chain.prove(mark, Proof::EpochStart { segment: segment.number });
         }
         for index in epoch {
             let Some((segment, Some(scan))) =

@@ -15,6 +15,7 @@
 //! tail_rewrite  the commit point                 trim      what follows it
 //! quarantine    copies                           repair    explicit
 //! replay    entries to a visitor                 map       what each byte of a file is
+//! faults    what a test build changes
 //! ```
 //!
 //! # Examples
@@ -49,6 +50,7 @@ mod analysis;
 mod chain;
 mod error;
 mod evidence;
+mod faults;
 mod inspect;
 mod log_dir;
 mod map;

@@ -9,8 +9,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_storage::faults::failpoints::{Point, skip};
-use bulla_storage::faults::mutants::{Mutant, planted};
+use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir::{Directory, QUARANTINE};
 use bulla_storage::files::recovered::{begin, check_device, create};
@@ -19,12 +18,13 @@ use bulla_storage::io::Lock;
 use bulla_storage::{Options, Recovered};
 
 use crate::analysis::Analysis;
+use crate::faults::order::{commit, keep_cut_bytes};
 use crate::log_dir::{LogDir, Piece, control_of, open_dir};
 use crate::replay::{self, EntryView, Live, ReplayStats};
 use crate::report::{Report, Status};
 use crate::scan::Bodies;
-use crate::tail_rewrite::{Committed, Tail, clip, commit};
-use crate::trim::{keep_cut_bytes, remove_dead, trim};
+use crate::tail_rewrite::{Committed, Tail};
+use crate::trim::{remove_dead, trim};
 use crate::verdict::Case;
 use bulla_storage::frames::reader::Cursor;
 use bulla_storage::frames::timeline::Timeline;
@@ -84,14 +84,8 @@ impl Recovery {
         }
         let start = durable_boundary(&analysis, &log)?;
         let tail = Tail { start, end: analysis.chain.valid_end };
-        if planted(Mutant::TrimBeforeCommit) {
-            trim(&log, &analysis, &clip(&analysis.pieces(), analysis.start(), tail.start))?;
-        }
         let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, tail)?;
         remove_dead(&log, &analysis)?;
-        if planted(Mutant::TrimBeforeQuarantine) {
-            trim(&log, &analysis, &pieces)?;
-        }
         let copies = match keep_cut_bytes(&log, &analysis, &pieces) {
             // A full disk does not stop an open: the bytes stay where they are, ignored, and
             // the next open tries again.
@@ -268,7 +262,7 @@ impl LockedLog {
         let control = ControlFile::open(&dir)?;
         // What a listing shows after a kill may not be on disk. Nothing may be built on
         // it, or removed because of it, before it is.
-        if !skip(Point::OpenDirSync) {
+        if !skip(Failpoint::OpenDirSync) {
             dir.sync()?;
         }
         let control_now = *control.current();

@@ -4,13 +4,13 @@
 //! Pure: no I/O, no clock. Owns the rules of epochs, numbers and nonces. Says what does not
 //! fit; what that means, `verdict` decides.
 
-use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::files::dir::SegmentFile;
 use bulla_storage::format::{Control, EpochStart, Header, LowWater};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::FileKind;
 use bulla_storage::{Corruption, CorruptionKind, Epoch, Lsn, SegmentNumber};
 
+use crate::faults;
 use crate::verdict::{ControlEpoch, Headers};
 use bulla_storage::frames::reader::{Cursor, Start};
 use bulla_storage::frames::timeline::Timeline;
@@ -241,25 +241,10 @@ fn check_header(
     if header.sector != control.sector {
         return Err((Headers::SectorSize, CorruptionKind::SectorSize));
     }
-    if !planted(Mutant::StaleEpochAccepted)
-        && header.epoch == control.epoch
-        && header.nonce != control.nonce
-    {
+    if !faults::read::epoch_fits(epoch_fits(control, &header, previous)) {
         return Err((Headers::Epoch, CorruptionKind::Epoch));
     }
     let low_water = &control.low_water;
-    let fits = match previous {
-        None => header.epoch == low_water.epoch,
-        Some(_) if planted(Mutant::StaleEpochAccepted) => true,
-        Some(previous) if previous.nonce != header.previous_nonce => false,
-        Some(previous) if previous.epoch == header.epoch => {
-            previous.nonce == header.nonce && header.epoch_start.is_none()
-        }
-        Some(previous) => previous.epoch < header.epoch && header.epoch_start.is_some(),
-    };
-    if !fits {
-        return Err((Headers::Epoch, CorruptionKind::Epoch));
-    }
     if let Some(epoch_start) = &header.epoch_start {
         let in_place = match previous {
             None => epoch_start.base == low_water.lsn,
@@ -270,6 +255,21 @@ fn check_header(
         }
     }
     Ok(header)
+}
+
+/// Returns whether a segment's epoch and nonces fit CONTROL and the segment before.
+fn epoch_fits(control: &Control, header: &Header, previous: Option<&Header>) -> bool {
+    if header.epoch == control.epoch && header.nonce != control.nonce {
+        return false;
+    }
+    match previous {
+        None => header.epoch == control.low_water.epoch,
+        Some(previous) if previous.nonce != header.previous_nonce => false,
+        Some(previous) if previous.epoch == header.epoch => {
+            previous.nonce == header.nonce && header.epoch_start.is_none()
+        }
+        Some(previous) => previous.epoch < header.epoch && header.epoch_start.is_some(),
+    }
 }
 
 fn start_of(low_water: &LowWater, first: bool, header: &Header) -> Start {

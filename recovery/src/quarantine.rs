@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::dir::{Directory, QUARANTINE};
 use bulla_storage::format::all_zero;
 use bulla_storage::io::write_full;
@@ -66,7 +66,7 @@ impl<'a> Quarantine<'a> {
                 .map_err(Error::io("write", folder.path_of(&temporary)))?;
             at += bytes.len() as u64;
         }
-        if !skip(Point::QuarantineSync) {
+        if !skip(Failpoint::QuarantineSync) {
             file.sync().map_err(Error::io("sync", folder.path_of(&temporary)))?;
         }
         folder.rename(&temporary, name)?;
@@ -76,7 +76,7 @@ impl<'a> Quarantine<'a> {
 
     /// Makes the copies durable under their names and returns them. Then the originals may go.
     pub(crate) fn finish(self) -> Result<Vec<PathBuf>> {
-        if let Some(folder) = self.folder.filter(|_| !skip(Point::QuarantineDirSync)) {
+        if let Some(folder) = self.folder.filter(|_| !skip(Failpoint::QuarantineDirSync)) {
             folder.sync()?;
             self.log.dir.sync()?;
         }

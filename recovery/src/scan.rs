@@ -7,10 +7,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::{Frame, FrameKind, Header, MAX_SECTOR, all_zero};
 use bulla_storage::{Lsn, Result, Seq};
 
+use crate::faults;
 use crate::plan::PlannedSegment;
 use bulla_storage::frames::read_buffer::{READ_LEN, ReadBuffer, to_usize};
 use bulla_storage::frames::reader::{Cursor, End, Found, FrameReader, Located, Start, Step};
@@ -167,7 +167,7 @@ pub(crate) fn scan(
     }
     scan.waypoints.extend(last_start);
     scan.stop_offset = frames.offset();
-    if *newest && !planted(Mutant::ProbeSkipped) {
+    if faults::read::is_probed(*newest) {
         probe_rest(&mut frames, header, *start, &mut scan)?;
     }
     Ok(Some(scan))

@@ -8,8 +8,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bulla_storage::faults::failpoints::Point;
-use bulla_storage::faults::mutants::{Mutant, either, planted};
+use bulla_storage::faults::failpoints::Failpoint;
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::recovered::{LiveSegment, random_nonce};
 use bulla_storage::files::segment::{self, NewSegment};
@@ -18,6 +17,7 @@ use bulla_storage::io::{AlignedBuf, File, Lock, write_full};
 use bulla_storage::{Epoch, Lsn, Recovered};
 
 use crate::analysis::Analysis;
+use crate::faults;
 use crate::log_dir::{LogDir, Piece};
 use crate::plan::Plan;
 use crate::replay;
@@ -58,12 +58,9 @@ pub(crate) fn commit(
     tail: Tail,
 ) -> Result<Committed> {
     let mut pieces = analysis.pieces();
-    let mut rewritten = clip(&pieces, tail.start, tail.end);
-    if planted(Mutant::TailRewriteDropsLastFrame) {
-        rewritten.pop();
-    }
+    let rewritten = faults::epoch::rewritten(clip(&pieces, tail.start, tail.end));
     pieces = clip(&pieces, analysis.start(), tail.start);
-    let header = new_header(log, analysis, tail)?;
+    let header = faults::epoch::header(new_header(log, analysis, tail)?, tail.end);
     let low_water = LowWater {
         // Only a repair replaces the low-water mark's own segment.
         epoch: if analysis.plan.segments.is_empty() {
@@ -74,7 +71,7 @@ pub(crate) fn commit(
         ..analysis.plan.low_water
     };
     let next = Control { epoch: header.epoch, nonce: header.nonce, low_water, ..analysis.control };
-    control.store(next, Point::ControlEpochSync).map_err(Error::io("write", control.path()))?;
+    control.store(next, Failpoint::ControlEpochSync).map_err(Error::io("write", control.path()))?;
     let new = NewSegment {
         header: &header,
         len: log.options.epoch_start_len(tail.len()),
@@ -95,14 +92,14 @@ pub(crate) fn commit(
         control,
         file,
         file_len: new.len,
-        next_lsn: either(end.lsn, Mutant::PositionsReused, base),
-        next_seq: either(end.seq, Mutant::NumbersReused, tail.start.seq),
+        next_lsn: end.lsn,
+        next_seq: end.seq,
         prev_crc: end.prev_crc,
         wall_ns: end.wall_ns,
         live: live_segments(&pieces, &analysis.plan),
         header,
     };
-    Ok(Committed { recovered, pieces })
+    Ok(Committed { recovered: faults::epoch::recovered(recovered, tail.start), pieces })
 }
 
 /// Returns the parts of `pieces` between two boundaries, without empty ones.
@@ -150,8 +147,7 @@ fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
 fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
     let last = analysis.plan.segments.last();
     let control = &analysis.control;
-    let one = either(1, Mutant::EpochNotRaised, 0);
-    let epoch = control.epoch.0.checked_add(one).ok_or(Error::EpochsExhausted)?;
+    let epoch = control.epoch.0.checked_add(1).ok_or(Error::EpochsExhausted)?;
     Ok(Header {
         log_id: control.log_id,
         number: last.map_or(control.low_water.segment, |last| last.number.next()),
@@ -163,13 +159,9 @@ fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
         epoch_start: Some(EpochStart {
             base: tail.start.lsn,
             first_seq: tail.start.seq,
-            replaces_from: either(tail.start, Mutant::ReplacesFromEnd, tail.end).lsn,
+            replaces_from: tail.start.lsn,
             truncated_at: tail.end.lsn,
-            truncations: either(
-                analysis.timeline().truncations(),
-                Mutant::CutsForgotten,
-                Vec::new(),
-            ),
+            truncations: analysis.timeline().truncations(),
         }),
     })
 }
@@ -191,8 +183,8 @@ fn create_segment(
         let copied = copy_frames(log, rewritten, |found| {
             let (frame, body_len) =
                 renewed(found, new.header.epoch, tail.start.lsn, prev_crc, seed);
-            let (bytes, crc) = frame.encode(seed);
-            prev_crc = either(crc, Mutant::TailRewriteForgetsPrevCrc, prev_crc);
+            let (bytes, crc) = faults::epoch::copied(frame, tail.start).encode(seed);
+            prev_crc = crc;
             writer.push(&bytes)?;
             writer.push(found.body.get(..body_len).unwrap_or(&[]))
         });

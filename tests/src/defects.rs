@@ -1,6 +1,6 @@
 //! What a build with `--cfg bulla_broken` can have wrong, one at a time, for a suite to notice.
 
-use bulla_storage::faults::failpoints::Point;
+use bulla_storage::faults::failpoints::Failpoint;
 use bulla_storage::faults::mutants::Mutant;
 use bulla_storage::io::uring::UringIo;
 
@@ -8,24 +8,24 @@ use bulla_storage::io::uring::UringIo;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Defect {
     /// A sync or a check is left out.
-    Omission(Point),
-    /// A bug is planted.
+    Skipped(Failpoint),
+    /// A mutant is planted.
     Planted(Mutant),
 }
 
 impl Defect {
-    /// Every omission, then every bug.
+    /// Every failpoint, then every mutant.
     pub fn all() -> impl Iterator<Item = Self> {
-        let omissions = Point::ALL.iter().copied().map(Self::Omission);
-        omissions.chain(Mutant::ALL.iter().copied().map(Self::Planted))
+        let failpoints = Failpoint::ALL.iter().copied().map(Self::Skipped);
+        failpoints.chain(Mutant::ALL.iter().copied().map(Self::Planted))
     }
 
-    /// That of the point, or of the bug.
+    /// Returns the name of the failpoint or of the mutant.
     #[must_use]
     pub fn name(self) -> String {
         match self {
-            Self::Omission(point) => format!("{point:?}"),
-            Self::Planted(bug) => format!("{bug:?}"),
+            Self::Skipped(failpoint) => format!("{failpoint:?}"),
+            Self::Planted(mutant) => format!("{mutant:?}"),
         }
     }
 
@@ -33,7 +33,7 @@ impl Defect {
     #[must_use]
     pub fn not_here(self) -> Option<&'static str> {
         match self {
-            Self::Omission(Point::UringErrorCheck | Point::UringShortCheck)
+            Self::Skipped(Failpoint::UringErrorCheck | Failpoint::UringShortCheck)
             | Self::Planted(
                 Mutant::UringIndexIgnored
                 | Mutant::UringPiecesSwapped
@@ -56,12 +56,12 @@ impl Defect {
     /// From now on this is wrong, and nothing else.
     #[cfg(bulla_broken)]
     pub fn apply(defect: Option<Self>) {
-        let (omitted, planted) = match defect {
+        let (skipped, planted) = match defect {
             None => (None, None),
-            Some(Self::Omission(point)) => (Some(point), None),
-            Some(Self::Planted(bug)) => (None, Some(bug)),
+            Some(Self::Skipped(failpoint)) => (Some(failpoint), None),
+            Some(Self::Planted(mutant)) => (None, Some(mutant)),
         };
-        bulla_storage::faults::failpoints::set(omitted);
+        bulla_storage::faults::failpoints::set(skipped);
         bulla_storage::faults::mutants::plant(planted);
     }
 }

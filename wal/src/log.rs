@@ -10,13 +10,13 @@ use crate::commit::background::SHORTEST_TICK;
 use crate::commit::leader::{Deadline, Leadership};
 use crate::commit::published::Published;
 use crate::commit::waiters::Watermark;
+use crate::faults;
 use crate::purge::Purger;
 use crate::reader::Reader;
 use crate::stats::Stats;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock, park, thread};
 use crate::trace;
 use bulla_recovery::Report;
-use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::files::dir::Directory;
 use bulla_storage::files::recovered::{self, Recovered};
 use bulla_storage::format::LogId;
@@ -179,9 +179,8 @@ impl Log {
     /// # Errors
     /// [`Error::Poisoned`].
     pub fn sync(&self) -> Result<Lsn> {
-        let end = self.published.ring.end();
-        let early = planted(Mutant::SyncStopsAtWritten) && end <= self.published.written();
-        if end > self.published.synced() && !early {
+        let end = faults::log::sync_end(self.published.ring.end(), || self.published.written());
+        if end > self.published.synced() {
             self.leadership.wait(Watermark::Synced, Lsn(end.0 - 1), None)?;
         }
         Ok(self.published.synced())

@@ -4,10 +4,9 @@
 //! first of them is removed; what a crash leaves of them recovery removes.
 
 use crate::commit::leader::Leadership;
+use crate::faults;
 use crate::sync::{Mutex, lock};
 use crate::trace;
-use bulla_storage::faults::failpoints::Point;
-use bulla_storage::faults::mutants::{Mutant, either, planted};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir::{Directory, segment_name};
 use bulla_storage::format::{Control, LowWater};
@@ -55,11 +54,9 @@ impl Purger {
             return Err(Error::Closed);
         }
         let current = control.current().low_water;
-        let keep_from =
-            keep_from.min(either(published.synced(), Mutant::PurgeAboveDurable, Lsn::MAX));
+        let keep_from = faults::purge::capped(keep_from, keep_from.min(published.synced()));
         let start = {
             let leader = leadership.lead();
-            let keep_from = either(keep_from, Mutant::PurgeTooFar, Lsn::MAX);
             let fits = |start: &LowWater| start.lsn <= keep_from && start.segment <= last;
             leader.live.iter().rev().map(|live| live.start).find(fits)
         };
@@ -67,10 +64,7 @@ impl Purger {
             return Ok(current.lsn);
         };
         let next = Control { low_water, ..*control.current() };
-        if planted(Mutant::PurgeUnlinksFirst) {
-            unlink_segments(dir, current.segment, low_water.segment)?;
-        }
-        if let Err(source) = control.store(next, Point::ControlPurgeSync) {
+        if let Err(source) = faults::purge::store(control, dir, next) {
             let mut leader = leadership.lead();
             leader.fail(PoisonCause::Control(source));
             // Nobody stores to it any more. Wakers, which may ask for it, run when the

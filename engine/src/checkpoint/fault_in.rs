@@ -16,7 +16,7 @@ use super::rebuild::rebuild;
 use super::restore::{Failure, restore};
 use super::source::CheckpointSource;
 use crate::error::{Error, Result};
-use crate::faults::{Mutant, planted};
+use crate::faults;
 use crate::record::Record;
 use crate::sync::lock;
 use crate::table::{PageId, Table};
@@ -162,7 +162,7 @@ impl Unloaded {
         let _ = self.buffers.push(buffer);
         // Two threads may have built it: the one that the first installed may have changed since.
         // Release pairs with the Acquire of `is_empty`.
-        let is_new = table.install(place.slab, slab) || planted(Mutant::LazyCountedTwice);
+        let is_new = faults::checkpoint::is_new(table.install(place.slab, slab));
         if is_new && is_rebuilt {
             self.rebuilt.fetch_add(1, Ordering::Relaxed);
         }

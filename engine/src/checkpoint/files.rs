@@ -10,7 +10,7 @@ use super::error::CheckpointFault;
 use super::format::{
     BLOCK, CheckpointDamage, Head, MAX_SLAB_LEN, Place, SlabView, blocks, decode_index,
 };
-use crate::faults::{Mutant, planted};
+use crate::faults;
 use bulla_storage::files::dir::Directory;
 use bulla_storage::io::{Access, AlignedBuf, Dir, File, FileKind, read_full};
 
@@ -185,7 +185,7 @@ impl Checkpoint {
             crc.update(piece);
             at += piece.len() as u64;
         }
-        if crc.finalize() != place.crc && !planted(Mutant::SlabCrcUnchecked) {
+        if faults::checkpoint::slab_crc(crc.finalize(), place.crc) != place.crc {
             return Err(CheckpointDamage::SlabCrc(place.slab).into());
         }
         if occupied != [u8::MAX; BLOCK] {

@@ -17,8 +17,8 @@
 mod background;
 pub(crate) mod error;
 pub(crate) mod fault_in;
-mod files;
-mod format;
+pub(crate) mod files;
+pub(crate) mod format;
 #[cfg(test)]
 mod format_tests;
 mod inspect;
@@ -28,7 +28,7 @@ mod reserve;
 mod restore;
 pub(crate) mod source;
 mod take;
-mod write;
+pub(crate) mod write;
 
 pub(crate) use background::Background;
 pub use error::{CheckpointError, CheckpointFault, Refusal, RefusedCheckpoint};

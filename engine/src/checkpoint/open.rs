@@ -14,7 +14,7 @@ use super::error::{CheckpointError, Refusal, RefusedCheckpoint};
 use super::files::{Checkpoint, CheckpointDir, remove};
 use super::format::Head;
 use super::source::Fallback;
-use crate::faults::{Point, skip};
+use crate::faults::{Failpoint, skip};
 use crate::time::from_ns;
 
 /// Of more checkpoints than this only the newest are considered.
@@ -105,7 +105,7 @@ impl Candidates {
         let folder = dir.open().map_err(LogError::io("open", &dir.path))?;
         // Names that a listing shows after a kill may not be on disk. They must be before anything
         // relies on them, or is removed because of them.
-        if !skip(Point::CheckpointOpenDirSync) {
+        if !skip(Failpoint::CheckpointOpenDirSync) {
             folder.sync().map_err(LogError::io("sync", &dir.path))?;
         }
         for temporary in &listing.temporaries {

@@ -11,7 +11,7 @@ use super::restore::{Failure, restore};
 use super::source::{CheckpointSource, Fallback};
 use crate::entries::{self, EntryError};
 use crate::error::{Error, Result};
-use crate::faults::{Mutant, planted};
+use crate::faults;
 use crate::record::Record;
 use crate::table::{PageId, Slab, TableOp, apply};
 
@@ -34,7 +34,7 @@ pub(crate) fn rebuild<R: Record>(
     };
     replay::<R>(source, from, |op| {
         let page = PageId::of(op.id());
-        if page.slab_number() == place.slab && !planted(Mutant::RebuildWithoutLog) {
+        if faults::checkpoint::is_rebuilt(page.slab_number() == place.slab) {
             apply(&[page], &mut [slab.lock(page.in_slab())], &[op], 0);
         }
     })?;

@@ -19,7 +19,8 @@ use super::open::{CheckpointInfo, Choice};
 use super::reserve::set_reserve;
 use super::write::{Writer, Written};
 use crate::error::{Error, Result};
-use crate::faults::{Mutant, Point, either, planted, skip};
+use crate::faults::publish::publish;
+use crate::faults::{self, Failpoint, skip};
 use crate::options::Triggers;
 use crate::record::Record;
 use crate::snapshot::Snapshot;
@@ -225,11 +226,8 @@ impl<R: Record> Checkpoints<R> {
         // No name is used twice, not even that of a checkpoint whose rename may have failed.
         taken.next_number += 1;
         let path = dir.path_of(number);
-        if planted(Mutant::OlderGoesFirst) {
-            let older = taken.in_use.get(1).map(|head| head.number);
-            self.remove(dir, |number| Some(number) == older)?;
-        }
-        let head = written.publish().map_err(CheckpointError::io("publish", path))?;
+        let head = publish(written, dir, &taken.in_use)
+            .map_err(CheckpointError::io("publish", path))?;
         taken.in_use.insert(0, head);
         taken.in_use.truncate(MAX_IN_USE);
         Ok(head)
@@ -239,7 +237,7 @@ impl<R: Record> Checkpoints<R> {
     fn create_dir(&self, dir: &CheckpointDir) -> Result<()> {
         if lock(&self.schedule).stats.newest.is_none() {
             dir.create().map_err(CheckpointError::io("create", &dir.path))?;
-            if !skip(Point::CheckpointFolderSync) {
+            if !skip(Failpoint::CheckpointFolderSync) {
                 dir.store().sync()?;
             }
         }
@@ -293,13 +291,13 @@ impl<R: Record> Checkpoints<R> {
             next = page.next();
         }
         let lsn = snapshot.lsn();
-        if !skip(Point::CheckpointMark) {
+        if !skip(Failpoint::CheckpointMark) {
             let durable_mark = self.log.persist_durable_mark(lsn)?;
             if durable_mark < lsn {
                 return Err(CheckpointError::NotMarked { lsn, durable_mark }.into());
             }
         }
-        let upto = either(lsn, Mutant::CheckpointClaimsMore, self.log.durable());
+        let upto = faults::checkpoint::upto(lsn, || self.log.durable());
         let anchor = self.log.anchor(upto)?;
         let written = writer.finish(self.io.wall_ns(), anchor);
         Ok(written.map_err(CheckpointError::io("write", path))?)
@@ -307,14 +305,10 @@ impl<R: Record> Checkpoints<R> {
 
     /// Removes what the checkpoints in use do not need: others, and the log before both.
     fn remove_superseded(&self, dir: &CheckpointDir, in_use: &[Head]) -> Result<()> {
-        let (newest, older) = match in_use {
-            [newest, older] => (newest, older),
-            [newest] if planted(Mutant::FirstCheckpointPurges) => (newest, newest),
-            _ => return Ok(()),
-        };
+        let in_use = faults::checkpoint::in_use(in_use);
+        let [newest, older] = &*in_use else { return Ok(()) };
         if !self.triggers.keep_log {
-            let needed = either(older, Mutant::PurgeForNewestOnly, newest).anchor;
-            self.log.purge_before(&needed)?;
+            self.log.purge_before(&faults::checkpoint::needed(newest, older).anchor)?;
         }
         self.remove(dir, |number| in_use.iter().all(|head| head.number != number))
     }

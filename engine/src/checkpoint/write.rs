@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 
 use super::files::{CheckpointDir, RESERVE, name_of, remove, temporary_name_of};
 use super::format::{BLOCK, Head, MAX_SLAB_LEN, Place, blocks, encode_index};
-use crate::faults::{Mutant, Point, either, planted, skip};
+use crate::faults::{self, Failpoint, skip};
 use crate::record::RECORD_LEN;
 use crate::table::{Found, PageId, SLAB_PAGES, index};
 
@@ -113,10 +113,11 @@ impl Writer {
         };
         write_aligned(self.file.as_ref(), &head.encode(), 0)?;
         // The reserved space may be more than the checkpoint needs.
-        if self.file.len()? != head.file_len() && !planted(Mutant::ReserveNotCutOff) {
+        let len = faults::checkpoint::file_len(self.file.len()?, head.file_len());
+        if len != head.file_len() {
             self.file.set_len(head.file_len())?;
         }
-        if !skip(Point::CheckpointSync) {
+        if !skip(Failpoint::CheckpointSync) {
             self.file.sync()?;
         }
         Ok(Written { dir: Arc::clone(&self.dir), head })
@@ -124,7 +125,7 @@ impl Writer {
 
     /// Abandons the checkpoint: removes the file, or returns it to the reserve.
     pub(crate) fn abandon(self) -> io::Result<()> {
-        if self.from_reserve && !planted(Mutant::ReserveLostOnFailure) {
+        if faults::checkpoint::is_of_reserve(self.from_reserve) {
             self.dir.rename(&temporary_name_of(self.number), RESERVE)
         } else {
             remove(self.dir.as_ref(), &temporary_name_of(self.number))
@@ -148,7 +149,7 @@ impl Gathered {
         for found in records {
             self.occupied[page.in_slab()] |= 1 << index(found.id);
             self.records.extend_from_slice(found.record.as_bytes());
-            self.expiries.push(either(found.expiry, Mutant::CheckpointForgetsExpiry, 0));
+            self.expiries.push(faults::checkpoint::expiry(found.expiry));
         }
     }
 
@@ -204,7 +205,7 @@ impl Written {
             let _ = remove(self.dir.as_ref(), &temporary);
             return Err(error);
         }
-        if !skip(Point::CheckpointDirSync) {
+        if !skip(Failpoint::CheckpointDirSync) {
             self.dir.sync()?;
         }
         Ok(self.head)

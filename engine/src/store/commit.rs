@@ -9,7 +9,7 @@ use bulla_wal::{Level, Lsn, Receipt, Seq};
 
 use super::Store;
 use crate::error::{Error, Result};
-use crate::faults::{Mutant, Step, pass, planted};
+use crate::faults::{self, Step, pass};
 use crate::quota::{Growth, QuotaError, Reservation};
 use crate::record::Record;
 use crate::table::{PageGuard, PageId, TableOp, apply, plan};
@@ -19,7 +19,7 @@ const MAX_EVICTIONS: u32 = 100;
 
 /// A write of one or several records: what it logs, and what it applies.
 #[derive(Clone, Copy)]
-pub(super) struct WriteRequest<'a> {
+pub(crate) struct WriteRequest<'a> {
     pub(super) entries: &'a [(u16, &'a [u8])],
     pub(super) ops: &'a [TableOp<'a>],
     pub(super) level: Level,
@@ -41,7 +41,7 @@ impl<R: Record> Store<R> {
     /// returns `None`, and logs nothing. Then evicts a few records if the store is nearly full
     /// and may evict.
     #[inline]
-    pub(super) fn change(
+    pub(crate) fn change(
         &self,
         pages: &[PageId],
         request: WriteRequest<'_>,
@@ -55,7 +55,7 @@ impl<R: Record> Store<R> {
     }
 
     /// Makes a write without an eviction after it: an eviction's own writes come here, too.
-    pub(super) fn change_only(
+    pub(crate) fn change_only(
         &self,
         pages: &[PageId],
         request: WriteRequest<'_>,
@@ -63,9 +63,7 @@ impl<R: Record> Store<R> {
     ) -> Result<Option<Receipt>> {
         self.check_open()?;
         // Before a page is locked: it may wait for the disk.
-        if !planted(Mutant::WriteDoesNotTouch) {
-            pages.iter().try_for_each(|page| self.state.fault_in(*page))?;
-        }
+        faults::write::written(pages).iter().try_for_each(|page| self.state.fault_in(*page))?;
         let mut evictions = 0;
         loop {
             // Dropped after the pages are unlocked, so that what it releases is really free.
@@ -172,10 +170,7 @@ impl<R: Record> Logged<'_, '_, R> {
     #[inline]
     fn make(mut self) {
         pass(Step::Logged);
-        if planted(Mutant::SnapshotAfterChange) {
-            self.apply();
-        }
-        self.store.state.retain(self.pages, self.guards, self.lsn);
+        faults::write::retain(&self.store.state, self.pages, self.guards, self.ops, self.lsn);
         self.apply();
         pass(Step::Made);
         // Only a panic drops it.

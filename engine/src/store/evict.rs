@@ -11,7 +11,7 @@ use super::commit::WriteRequest;
 use super::priority::{Evictor, Priority, RankedPage, filter, rank};
 use crate::entries::DELETE;
 use crate::error::Result;
-use crate::faults::{Mutant, Step, pass, planted};
+use crate::faults::{self, Step, pass};
 use crate::quota::{QuotaError, Resource};
 use crate::record::Record;
 use crate::state::{LOAD_THREADS, decode};
@@ -62,8 +62,7 @@ impl<R: Record> Store<R> {
         // The choice is among all records.
         self.state.load_all(LOAD_THREADS)?;
         let may_go = |found: &Found| {
-            decode::<R>(found.record)
-                .is_some_and(|r| !r.is_persistent() || planted(Mutant::ReclaimTakesPersistent))
+            decode::<R>(found.record).is_some_and(|r| faults::evict::may_go(!r.is_persistent()))
         };
         let mut evicted = self.delete_due(BATCH, may_go)?;
         let mut found = evicted > 0;
@@ -108,13 +107,10 @@ impl<R: Record> Store<R> {
             ops: &[TableOp::Delete(id)],
             level: Level::Relaxed,
         };
-        let deleted = self.change_only(&[PageId::of(id)], request, |guards| {
+        let deleted = faults::evict::delete(self, &[PageId::of(id)], request, |guards| {
             guards[0].read(index(id)) == Some(found.record)
                 && guards[0].expiry(index(id)) == found.expiry
         })?;
-        if planted(Mutant::DeletionsMakeWay) {
-            self.evict_ahead();
-        }
         Ok(deleted.is_some())
     }
 
@@ -151,8 +147,8 @@ impl<R: Record> Store<R> {
                 for found in page.iter().filter(|found| found.expiry != 0) {
                     if found.expiry <= now && deleted < limit && may_go(found) {
                         deleted += usize::from(self.delete_found(found)?);
-                    } else if !planted(Mutant::LaterExpiryForgotten) {
-                        self.evictor.expires(found.expiry);
+                    } else {
+                        self.evictor.expires(faults::evict::later_expiry(found.expiry));
                     }
                 }
                 from = at.next();

@@ -10,7 +10,7 @@
 //!                                                 lightest; priority ranks them
 //! ```
 
-mod commit;
+pub(crate) mod commit;
 mod evict;
 mod open;
 mod priority;

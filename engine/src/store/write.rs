@@ -13,7 +13,7 @@ use super::commit::WriteRequest;
 use crate::batch::{Batch, non_zero, pages};
 use crate::entries::{DELETE, EXPIRE, PUT, expiry_item};
 use crate::error::{Error, Result};
-use crate::faults::{Mutant, planted};
+use crate::faults;
 use crate::record::Record;
 use crate::table::{Copied, PageGuard, PageId, TableOp, index};
 use crate::token::Token;
@@ -375,7 +375,7 @@ impl<R: Record> Begin<'_, R> {
             let expiry = self.store.state.expiry(id)?;
             let mut found = expiry;
             self.store.check(next)?;
-            let logged = if planted(Mutant::SwapForgetsExpiry) { 0 } else { expiry };
+            let logged = faults::write::swapped_expiry(expiry);
             let swapped = self.put_until(next, logged, |guards| {
                 found = guards[0].expiry(index(id));
                 found == expiry && guards[0].read(index(id)) == Some(current)

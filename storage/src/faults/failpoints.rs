@@ -1,5 +1,5 @@
-//! Named points where a build with `--cfg bulla_broken` can skip one sync or one check at run
-//! time, to prove that a test notices.
+//! Operations that a build with `--cfg bulla_broken` can leave out at run time, one at a time,
+//! to prove that a test notices: syncs, and checks of completions.
 //!
 //! In an ordinary build [`skip`] is `false` at compile time and the compiler removes all of
 //! it.
@@ -8,7 +8,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[non_exhaustive]
-pub enum Point {
+pub enum Failpoint {
     /// The sync of a frame's file after a plain write.
     FrameSync = 1,
     /// The DSYNC flag of a frame's write.
@@ -72,8 +72,8 @@ pub enum Point {
     PoisonLatch,
 }
 
-impl Point {
-    /// Every point.
+impl Failpoint {
+    /// Every failpoint.
     pub const ALL: &'static [Self] = &[
         Self::FrameSync,
         Self::FrameDsync,
@@ -108,11 +108,11 @@ impl Point {
     ];
 }
 
-/// Returns whether to skip this point. Always `false` in an ordinary build.
+/// Returns whether to leave this operation out. Always `false` in an ordinary build.
 #[cfg(not(bulla_broken))]
 #[inline]
 #[must_use]
-pub const fn skip(_point: Point) -> bool {
+pub const fn skip(_failpoint: Failpoint) -> bool {
     false
 }
 
@@ -121,19 +121,19 @@ pub use switch::{set, skip};
 
 #[cfg(bulla_broken)]
 mod switch {
-    use super::Point;
+    use super::Failpoint;
     use std::sync::atomic::{AtomicU8, Ordering};
 
-    static OMITTED: AtomicU8 = AtomicU8::new(0);
+    static SKIPPED: AtomicU8 = AtomicU8::new(0);
 
-    /// Returns whether to skip this point.
+    /// Returns whether to leave this operation out.
     #[must_use]
-    pub fn skip(point: Point) -> bool {
-        OMITTED.load(Ordering::Relaxed) == point as u8
+    pub fn skip(failpoint: Failpoint) -> bool {
+        SKIPPED.load(Ordering::Relaxed) == failpoint as u8
     }
 
-    /// Sets the one point to skip from now on, or none.
-    pub fn set(point: Option<Point>) {
-        OMITTED.store(point.map_or(0, |point| point as u8), Ordering::Relaxed);
+    /// Sets the one operation to leave out from now on, or none.
+    pub fn set(failpoint: Option<Failpoint>) {
+        SKIPPED.store(failpoint.map_or(0, |failpoint| failpoint as u8), Ordering::Relaxed);
     }
 }

@@ -1,9 +1,10 @@
 //! Defects that a build with `--cfg bulla_broken` can have at run time, one at a time, to
 //! prove that a test notices; a build with `--cfg loom` can, too.
 //!
-//! Each is one line at its place. In an ordinary build [`planted`] is `false` at compile time
-//! and the compiler removes all of it. The [failpoints](crate::faults::failpoints) are not
-//! repeated here.
+//! The folder `faults` of each crate implements those of that crate: it changes a value that
+//! passes from one module to another, or puts a step before a step. In an ordinary build
+//! [`planted`] is `false` at compile time and the compiler removes all of it. The
+//! [failpoints](crate::faults::failpoints) are not repeated here.
 
 /// A deliberate defect, named after what the code does with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -251,26 +252,18 @@ impl Mutant {
     ];
 }
 
-/// Returns the right value, or the wrong one if this bug is planted.
+/// Returns the right value, or the wrong one if this mutant is planted.
 #[inline]
 #[must_use]
-pub fn either<T>(right: T, bug: Mutant, wrong: T) -> T {
-    if planted(bug) { wrong } else { right }
+pub fn either<T>(right: T, mutant: Mutant, wrong: T) -> T {
+    if planted(mutant) { wrong } else { right }
 }
 
-/// Returns the result, or hides its error if this bug is planted.
-///
-/// # Errors
-/// That of the result.
-pub fn unless<E>(bug: Mutant, result: Result<(), E>) -> Result<(), E> {
-    if planted(bug) { Ok(()) } else { result }
-}
-
-/// Returns whether this bug is planted. Always `false` in an ordinary build.
+/// Returns whether this mutant is planted. Always `false` in an ordinary build.
 #[cfg(not(any(bulla_broken, loom)))]
 #[inline]
 #[must_use]
-pub const fn planted(_bug: Mutant) -> bool {
+pub const fn planted(_mutant: Mutant) -> bool {
     false
 }
 
@@ -284,50 +277,50 @@ mod switch {
 
     static PLANTED: AtomicU8 = AtomicU8::new(0);
 
-    /// Returns whether this bug is planted.
+    /// Returns whether this mutant is planted.
     #[must_use]
-    pub fn planted(bug: Mutant) -> bool {
-        PLANTED.load(Ordering::Relaxed) == bug as u8
+    pub fn planted(mutant: Mutant) -> bool {
+        PLANTED.load(Ordering::Relaxed) == mutant as u8
     }
 
-    /// Plants one bug from now on, or none.
-    pub fn plant(bug: Option<Mutant>) {
-        PLANTED.store(bug.map_or(0, |bug| bug as u8), Ordering::Relaxed);
+    /// Plants one mutant from now on, or none.
+    pub fn plant(mutant: Option<Mutant>) {
+        PLANTED.store(mutant.map_or(0, |mutant| mutant as u8), Ordering::Relaxed);
     }
 }
 
-/// Proves that a loom model can fail: the model runs again with a bug, in its own process,
+/// Proves that a loom model can fail: the model runs again with a mutant, in its own process,
 /// because a failing model may abort.
 #[cfg(loom)]
 pub mod models {
     use super::{Mutant, plant};
     use std::process::Command;
 
-    /// The variable that names the bug to plant.
+    /// The variable that names the mutant to plant.
     const VARIABLE: &str = "BULLA_BROKEN";
 
-    /// Plants the bug that `BULLA_BROKEN` names, if it is set. Every model starts with this
+    /// Plants the mutant that `BULLA_BROKEN` names, if it is set. Every model starts with this
     /// call.
     ///
     /// # Panics
-    /// When there is no such bug.
+    /// When there is no such mutant.
     pub fn plant_what_is_asked_for() {
         let Ok(name) = std::env::var(VARIABLE) else { return };
-        let bug = Mutant::ALL.iter().find(|bug| format!("{bug:?}") == name);
-        plant(Some(*bug.unwrap_or_else(|| panic!("{name} is no bug"))));
+        let mutant = Mutant::ALL.iter().find(|mutant| format!("{mutant:?}") == name);
+        plant(Some(*mutant.unwrap_or_else(|| panic!("{name} is no mutant"))));
     }
 
-    /// Asserts that each model, a test of this program, fails with the bug beside it.
+    /// Asserts that each model, a test of this program, fails with the mutant beside it.
     ///
     /// # Panics
     /// When one does not.
     pub fn assert_each_fails(models: &[(&str, Mutant)]) {
         let program = std::env::current_exe().expect("the path of this program");
-        for (model, bug) in models {
+        for (model, mutant) in models {
             let mut run = Command::new(&program);
-            run.args(["--exact", model]).env(VARIABLE, format!("{bug:?}"));
+            run.args(["--exact", model]).env(VARIABLE, format!("{mutant:?}"));
             let output = run.output().expect("this program starts");
-            assert!(!output.status.success(), "{model} passes with {bug:?}, or is not there");
+            assert!(!output.status.success(), "{model} passes with {mutant:?}, or is not there");
         }
     }
 }

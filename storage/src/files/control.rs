@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::faults::failpoints::{Point, skip};
-use crate::faults::mutants::{Mutant, either};
+use crate::faults;
+use crate::faults::failpoints::{Failpoint, skip};
 use crate::files::dir::{CONTROL, Directory};
 use crate::format::{CONTROL_LEN, Control, FormatError, MAX_SECTOR};
 use crate::io::{Access, AlignedBuf, File, read_full, write_full};
@@ -51,8 +51,8 @@ fn newest(file: &dyn File, path: &Path) -> Result<Control> {
             Err(reason) => damage = reason,
         }
     }
-    let age = |c: &Control| either(c.counter, Mutant::ControlOlderSlot, !c.counter);
-    slots.into_iter().max_by_key(age).ok_or_else(|| {
+    let slots = faults::files::intact_slots(slots);
+    slots.into_iter().max_by_key(|slot| slot.counter).ok_or_else(|| {
         let kind = CorruptionKind::Control(damage);
         Error::from(Box::new(Corruption {
             segment: None,
@@ -79,11 +79,11 @@ impl ControlFile {
                 .map_err(Error::io("write", &temporary))?;
         }
         file.set_len(CONTROL_LEN).map_err(Error::io("extend", &temporary))?;
-        if !skip(Point::ControlCreateSync) {
+        if !skip(Failpoint::ControlCreateSync) {
             file.sync().map_err(Error::io("sync", &temporary))?;
         }
         dir.rename_new(TEMPORARY, CONTROL)?;
-        if !skip(Point::ControlCreateDirSync) {
+        if !skip(Failpoint::ControlCreateDirSync) {
             dir.sync()?;
         }
         Ok(Self { file, path: dir.path_of(CONTROL), current: control })
@@ -99,7 +99,7 @@ impl ControlFile {
         let file = dir.file(CONTROL, Access::WRITE)?;
         let current = newest(file.as_ref(), &path)?;
         let control = Self { file, path, current };
-        if !skip(Point::ControlRewrite) {
+        if !skip(Failpoint::ControlRewrite) {
             control.put(&current, false).map_err(Error::io("write", &control.path))?;
         }
         Ok(control)
@@ -113,15 +113,15 @@ impl ControlFile {
 
     /// Writes new contents into the other slot; on return they are durable.
     ///
-    /// `omission` names the sync, so that a test build can skip it.
+    /// `failpoint` names the sync, so that a test build can skip it.
     ///
     /// # Errors
     /// The system's. Then it is unknown which contents a recovery will find: both are
     /// intact, but nothing may be built on the new ones.
-    pub fn store(&mut self, control: Control, omission: Point) -> std::io::Result<()> {
-        let counter = self.current.counter + either(1, Mutant::ControlInOneSlot, 2);
-        let next = Control { counter, ..control };
-        self.put(&next, skip(omission))?;
+    pub fn store(&mut self, control: Control, failpoint: Failpoint) -> std::io::Result<()> {
+        let counter = self.current.counter + 1;
+        let next = faults::files::next_contents(Control { counter, ..control });
+        self.put(&next, skip(failpoint))?;
         self.current = next;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Corruption, CorruptionKind, Error, Result};
-use crate::faults::failpoints::{Point, skip};
+use crate::faults::failpoints::{Failpoint, skip};
 use crate::files::control::ControlFile;
 use crate::files::dir::Directory;
 use crate::files::segment::{self, NewSegment};
@@ -66,7 +66,7 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
     let io = Arc::clone(&options.io);
     io.create_dir(path).map_err(Error::io("create", path))?;
     let dir = Directory::open(io.as_ref(), path)?;
-    if let Some(parent) = parent(path).filter(|_| !skip(Point::ParentDirSync)) {
+    if let Some(parent) = parent(path).filter(|_| !skip(Failpoint::ParentDirSync)) {
         Directory::open(io.as_ref(), parent)?.sync()?;
     }
     check_device(&dir, &options)?;

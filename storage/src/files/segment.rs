@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::faults::failpoints::{Point, skip};
-use crate::faults::mutants::{Mutant, unless};
+use crate::faults;
+use crate::faults::failpoints::{Failpoint, skip};
 use crate::files::dir::{self, Directory};
 use crate::format::Header;
 use crate::io::{AlignedBuf, File, write_full};
@@ -76,14 +76,14 @@ pub fn create(
         let _ = dir.remove(&temporary);
         Error::io("write", dir.path_of(&temporary))(error)
     })?;
-    let (sync_point, dir_point) = if new.header.epoch_start.is_some() {
-        (Point::EpochStartSync, Point::EpochStartDirSync)
+    let (sync, dir_sync) = if new.header.epoch_start.is_some() {
+        (Failpoint::EpochStartSync, Failpoint::EpochStartDirSync)
     } else {
-        (Point::SpareSync, Point::SpareDirSync)
+        (Failpoint::SpareSync, Failpoint::SpareDirSync)
     };
-    if !skip(sync_point) {
+    if !skip(sync) {
         let synced = file.sync().map_err(Error::io("sync", dir.path_of(&temporary)));
-        unless(Mutant::SegmentSyncErrorIgnored, synced).map_err(CreateError::Sync)?;
+        faults::files::segment_synced(synced).map_err(CreateError::Sync)?;
     }
     let name = dir::segment_name(number);
     if new.replaces {
@@ -91,8 +91,8 @@ pub fn create(
     } else {
         dir.rename_new(&temporary, &name)?;
     }
-    if !skip(dir_point) {
-        unless(Mutant::SegmentDirSyncErrorIgnored, dir.sync()).map_err(CreateError::Sync)?;
+    if !skip(dir_sync) {
+        faults::files::segment_named(dir.sync()).map_err(CreateError::Sync)?;
     }
     Ok(file)
 }

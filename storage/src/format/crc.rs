@@ -1,7 +1,7 @@
 //! Checksums: CRC-32 (IEEE), seeded for frames, over whole sectors for headers of files.
 
 use super::{FormatError, LogId};
-use crate::faults::mutants::{Mutant, either};
+use crate::faults;
 use crate::position::{Epoch, SegmentNumber};
 
 /// Bytes that the CRC of CONTROL and of a segment header do not cover: magic and CRC.
@@ -29,8 +29,7 @@ impl Seed {
     pub fn body_crc(self, pieces: &[&[u8]]) -> u32 {
         let mut hasher = self.hasher();
         for piece in pieces {
-            let end = piece.len().saturating_sub(either(0, Mutant::BodyCrcStopsEarly, 8));
-            hasher.update(piece.split_at(end).0);
+            hasher.update(faults::format::covered(piece));
         }
         hasher.finalize()
     }

@@ -7,7 +7,6 @@
 //! `recovery/tests/with_log.rs`.
 
 use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
-use crate::faults::mutants::{Mutant, planted};
 use crate::files::dir::{self, Directory};
 use crate::format::{Frame, Header, LogId, LowWater, MAX_SECTOR};
 use crate::frames::read_buffer::ReadBuffer;
@@ -85,9 +84,6 @@ impl Anchor {
     /// # Errors
     /// [`Error::Io`].
     pub fn is_in(&self, header: &Header, read_buffer: &mut ReadBuffer) -> Result<bool> {
-        if planted(Mutant::AnchorNotVerified) {
-            return Ok(true);
-        }
         let Self { segment, at, .. } = self;
         let same = header.log_id == self.log_id
             && header.number == segment.segment

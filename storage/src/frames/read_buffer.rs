@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
-use crate::faults::mutants::{Mutant, planted};
+use crate::faults;
 use crate::files::dir::Directory;
 use crate::format::align_up;
 use crate::io::{Access, AlignedBuf, DIRECT_ALIGN, File};
@@ -264,9 +264,8 @@ impl ReadBuffer {
         let want = to_usize(want);
         let (mut done, mut stalls) = (self.buffer.keep(start, want), 0);
         while let Some(rest) = self.buffer.rest(done, want).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, start + done as u64) {
+            match faults::files::read(self.file.read_at(rest, start + done as u64)) {
                 Ok(0) => break,
-                Err(_) if planted(Mutant::ReadErrorIsEnd) => break,
                 Ok(count) => {
                     let reached = done + count;
                     if start + reached as u64 >= self.len {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::faults::mutants::{Mutant, planted};
 use crate::format::{Header, LowWater, Truncation};
 use crate::position::{Epoch, Lsn};
 use crate::range::Position;
@@ -80,9 +79,7 @@ impl Timeline {
     /// # Errors
     /// [`Error::Diverged`].
     pub fn check_read(&self, epoch: Epoch, lsn: Lsn) -> Result<()> {
-        self.check_cuts(epoch, lsn, |truncated_at| {
-            lsn > truncated_at && !planted(Mutant::ReaderNeverDiverges)
-        })
+        self.check_cuts(epoch, lsn, |truncated_at| lsn > truncated_at)
     }
 
     fn check_cuts(&self, epoch: Epoch, lsn: Lsn, is_lost: impl Fn(Lsn) -> bool) -> Result<()> {

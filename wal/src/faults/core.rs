@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::commit::core::{self, Action, Config, Nanos, Op, Watermarks};
 use crate::ring::Closed;
-use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::FrameKind;
 use bulla_storage::{Lsn, SegmentNumber};
@@ -195,7 +195,7 @@ impl Core {
         };
         frame.status = Status::InFlight { dsync };
         let (kind, segment) = (frame.closed.kind, frame.closed.segment);
-        if skip(Point::SyncCoversReapedOnly) && !dsync {
+        if skip(Failpoint::SyncCoversReapedOnly) && !dsync {
             self.early_syncs.retain(|early| !early.is_done);
             self.next_early += 1;
             let early = Op(self.next_early);
@@ -207,7 +207,7 @@ impl Core {
             });
             self.inserted.push_back(Action::Sync { op: early, segment });
         }
-        Action::Write { op, dsync: dsync && !skip(failpoint(kind, Point::FrameDsync)) }
+        Action::Write { op, dsync: dsync && !skip(failpoint(kind, Failpoint::FrameDsync)) }
     }
 
     /// Returns the sync, or another one; `None` when it is none, and the core was told so.
@@ -219,7 +219,7 @@ impl Core {
                 kind = frame.closed.kind;
             }
         }
-        if skip(failpoint(kind, Point::FrameSync)) {
+        if skip(failpoint(kind, Failpoint::FrameSync)) {
             self.note_completion(op);
             self.core.completed(op);
             return None;
@@ -234,7 +234,7 @@ impl Core {
             self.core.completed(op);
             return None;
         }
-        if skip(Point::SyncCoversReapedOnly) {
+        if skip(Failpoint::SyncCoversReapedOnly) {
             let early = self.early_syncs.iter_mut().rfind(|early| early.segment == segment);
             if let Some(early) = early.filter(|early| early.stands_for.is_none()) {
                 early.stands_for = Some(op);
@@ -279,7 +279,7 @@ impl Core {
         {
             self.overshot = self.overshot.max(marks.written);
         }
-        if skip(Point::ContiguousWatermark) {
+        if skip(Failpoint::ContiguousWatermark) {
             let last = self.frames.iter().rfind(is_durable);
             self.overshot = last.map_or(self.overshot, |frame| frame.closed.end.max(self.overshot));
             let last = self.frames.iter().rfind(is_written);
@@ -301,11 +301,11 @@ impl Core {
 }
 
 /// The failpoint of what makes a frame of this kind durable.
-fn failpoint(kind: FrameKind, of_data: Point) -> Point {
+fn failpoint(kind: FrameKind, of_data: Failpoint) -> Failpoint {
     match kind {
         FrameKind::Data => of_data,
-        FrameKind::DurableMark => Point::MarkSync,
-        FrameKind::CleanShutdown | FrameKind::SegmentEnd => Point::CloseSealSync,
+        FrameKind::DurableMark => Failpoint::MarkSync,
+        FrameKind::CleanShutdown | FrameKind::SegmentEnd => Failpoint::CloseSealSync,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::commit::core::Op;
 use crate::commit::in_flight;
-use bulla_storage::faults::failpoints::{Point, skip};
+use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::io::{Completion, File, Queue, Request};
 
@@ -84,13 +84,13 @@ impl InFlight {
         const ALL: u64 = u64::MAX;
         let op = Op(ticket.0);
         let result = match (self.syncs.remove(&op), result) {
-            (Some(_), Err(_)) if skip(Point::SyncErrorCheck) => Ok(0),
-            (Some(file), Err(_)) if skip(Point::PoisonLatch) && !self.retried => {
+            (Some(_), Err(_)) if skip(Failpoint::SyncErrorCheck) => Ok(0),
+            (Some(file), Err(_)) if skip(Failpoint::PoisonLatch) && !self.retried => {
                 self.retried = true;
                 file.sync().map(|()| 0)
             }
-            (None, Err(_)) if skip(Point::WriteErrorCheck) => Ok(ALL),
-            (None, Ok(_)) if skip(Point::WriteShortCheck) => Ok(ALL),
+            (None, Err(_)) if skip(Failpoint::WriteErrorCheck) => Ok(ALL),
+            (None, Ok(_)) if skip(Failpoint::WriteShortCheck) => Ok(ALL),
             (_, result) => result,
         };
         self.forget_writes_before(op);

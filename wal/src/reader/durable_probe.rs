@@ -7,7 +7,7 @@
 use super::cursor::Track;
 use super::index::Begin;
 use super::index::{Disk, Map, SMALL_CHUNK};
-use bulla_storage::faults::mutants::{Mutant, either};
+use crate::faults;
 use bulla_storage::format::Frame;
 use bulla_storage::frames::read_buffer::{READ_LEN, to_usize};
 use bulla_storage::frames::reader::End;
@@ -59,8 +59,7 @@ impl DurableProbe {
             match self.track.frame_reader.skip()? {
                 Ok(located) => {
                     let (durable_lsn, end) = (located.frame.durable_lsn, located.after.lsn);
-                    let durable_lsn = either(durable_lsn, Mutant::ProbeTrustsHeaders, end);
-                    self.durable = self.durable.max(durable_lsn);
+                    self.durable = self.durable.max(faults::reader::mark(durable_lsn, end));
                     (self.idle, fresh) = (0, false);
                 }
                 Err(_) if self.track.cross(disk, map)? => fresh = false,

@@ -39,7 +39,7 @@ use self::durable_probe::DurableProbe;
 use self::index::{Disk, Map};
 use self::lookup::Lookup;
 use crate::commit::published::Published;
-use bulla_storage::faults::mutants::{Mutant, planted};
+use crate::faults;
 use bulla_storage::files::dir::Directory;
 use bulla_storage::format::{ENTRY_HEADER_LEN, Entries, EntriesAt, Frame, FrameKind};
 use bulla_storage::frames::read_buffer::READ_LEN;
@@ -448,7 +448,7 @@ impl Reader {
     /// There may be later epochs: goes on in them, if they took over what was read.
     fn renew(&mut self) -> Result<()> {
         let (epoch, lsn) = self.position();
-        self.map.timeline().check_read(epoch, lsn)?;
+        faults::reader::check_read(self.map.timeline().check_read(epoch, lsn))?;
         if let Bound::DurableMarks(durable_probe) = &mut self.bound {
             *durable_probe = None;
         }
@@ -478,10 +478,9 @@ impl Reader {
             (Bound::Log(published), Visibility::Written) if !published.is_poisoned() => {
                 Ok(published.written())
             }
-            (Bound::Log(published), _) if planted(Mutant::ReaderShowsWritten) => {
-                Ok(published.written())
+            (Bound::Log(published), _) => {
+                Ok(faults::reader::durable(published.synced(), || published.written()))
             }
-            (Bound::Log(published), _) => Ok(published.synced()),
             (Bound::DurableMarks(_), visibility) => self.durable_probe(lsn, visibility),
         }
     }

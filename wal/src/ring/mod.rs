@@ -14,7 +14,7 @@ mod frame;
 mod model;
 mod open_frame;
 mod pieces;
-mod slots;
+pub(crate) mod slots;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
@@ -27,9 +27,9 @@ pub(crate) use bulla_storage::RingBytes;
 pub(crate) use frame::{Closed, Stamp, Tail};
 
 use self::open_frame::{Addition, MAX_OPEN_LEN, NewFrame, OpenFrame, Reserved};
-use self::slots::{Mine, Slots};
+use self::slots::Mine;
+use crate::faults::slots::Slots;
 use crate::sync::{Mutex, lock};
-use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::{
     ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_BYTES, FRAME_HEADER_LEN,
     Frame, FrameKind, Seed, align_up, entry_len,
@@ -395,9 +395,7 @@ impl Ring {
             assert!(closed.end.distance_from(state.freed) <= self.len(), "it was free memory");
             closed
         };
-        if !planted(Mutant::SealerDoesNotWait) {
-            self.slots.wait_until_copied(closed.end);
-        }
+        self.slots.wait_until_copied(closed.end);
         Some(closed)
     }
 

@@ -29,7 +29,7 @@ struct Slot {
 }
 
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(crate) struct Slots {
     own: Box<[CachePadded<Slot>]>,
     /// Of all threads that have none of their own, one at a time.
     shared: CachePadded<Slot>,
@@ -44,7 +44,7 @@ pub(super) struct Mine<'a> {
 }
 
 impl Slots {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let slot =
             || CachePadded::new(Slot { lowest: AtomicU64::new(IDLE), bytes: Statistic::new(0) });
         Self { own: (0..OWN).map(|_| slot()).collect(), shared: slot(), turn: Mutex::new(()) }
@@ -60,7 +60,7 @@ impl Slots {
 
     /// Waits until everything below `end` is copied. The caller has closed the frame that
     /// ends there by a read-modify-write of the word in which entries are reserved.
-    pub(super) fn wait_until_copied(&self, end: Lsn) {
+    pub(crate) fn wait_until_copied(&self, end: Lsn) {
         // A thread registers before its first reservation, which we saw. One that is ending
         // uses the shared slot, however few there are.
         for slot in self.own.iter().take(slots_used()).chain([&self.shared]) {

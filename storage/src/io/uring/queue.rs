@@ -21,8 +21,7 @@ use std::time::Duration;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::faults::failpoints::{Point, skip};
-use crate::faults::mutants::{Mutant, either, planted};
+use crate::faults;
 use crate::io::{Completion, Lock, Queue, Request, Ticket};
 
 /// How often a write that the kernel did not do is resubmitted.
@@ -145,7 +144,7 @@ impl UringQueue {
 
     /// Returns whether the kernel has any of our memory.
     fn is_kernels(&self) -> bool {
-        self.slots.iter().any(|slot| slot.is_kernels) && !planted(Mutant::UringDropDoesNotWait)
+        faults::uring::is_kernels(self.slots.iter().any(|slot| slot.is_kernels))
     }
 
     /// Returns whether the ring holds an operation that was not reported.
@@ -220,9 +219,8 @@ impl UringQueue {
     }
 
     fn free_slot(&self) -> Option<usize> {
-        let is_free =
-            |slot: &Slot| slot.operation.is_none() || planted(Mutant::UringSlotReusedEarly);
-        self.slots.iter().position(is_free)
+        let free = self.slots.iter().position(|slot| slot.operation.is_none());
+        faults::uring::next_slot(free)
     }
 
     /// Pushes the operation of a slot; with `worker`, a kernel thread, which may block,
@@ -253,7 +251,7 @@ impl UringQueue {
     fn take_completions(&mut self) {
         while let Some(entry) = { self.ring.completion().next() } {
             let (index, tag) = from_user_data(entry.user_data());
-            let index = either(index, Mutant::UringIndexIgnored, 0);
+            let index = faults::uring::completed_slot(index);
             let slot = self.slots.get_mut(index);
             let is_ours = |slot: &&mut Slot| {
                 slot.is_kernels && slot.operation.as_ref().is_some_and(|o| o.tag == tag)
@@ -275,6 +273,7 @@ impl UringQueue {
     fn finish(&mut self, index: usize, result: i32) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(mut operation) = slot.operation.take() else { return };
+        let result = faults::uring::result(result, operation.len());
         if self.broken.is_none() && operation.may_be_done_again(result) {
             operation.resubmissions += 1;
             slot.operation = Some(operation);
@@ -301,7 +300,7 @@ impl Slot {
             let len = u32::try_from(first.len().min(MAX_WRITE)).unwrap_or(u32::MAX);
             opcode::Write::new(fd, first.as_ptr(), len).offset(*offset).rw_flags(flags).build()
         } else {
-            self.pieces = either([first, second], Mutant::UringPiecesSwapped, [second, first])
+            self.pieces = faults::uring::pieces([first, second])
                 .map(|piece| Piece { base: piece.as_ptr(), len: piece.len() });
             let pieces = self.pieces.as_ptr().cast();
             opcode::Writev::new(fd, pieces, 2).offset(*offset).rw_flags(flags).build()
@@ -311,25 +310,27 @@ impl Slot {
 }
 
 impl Operation {
+    /// Returns how many bytes it writes.
+    fn len(&self) -> usize {
+        match &self.request {
+            Request::Write { bytes, .. } => bytes.len(),
+            Request::Sync { .. } => 0,
+        }
+    }
+
     /// Returns whether the kernel only failed to start the operation, so that the same bytes
     /// may be written to the same place again.
     fn may_be_done_again(&self, result: i32) -> bool {
         // Cancelled: the thread that submitted it ended before a worker began.
         let transient = [Errno::INTR, Errno::AGAIN, Errno::CANCELED];
         transient.iter().any(|errno| result == -errno.raw_os_error())
-            && self.resubmissions < either(MAX_RESUBMISSIONS, Mutant::UringCancelledIsDone, 0)
+            && self.resubmissions < MAX_RESUBMISSIONS
     }
 
     /// Returns what the kernel's result means.
     fn result(&self, result: i32) -> io::Result<u64> {
-        let Request::Write { bytes, .. } = &self.request else { return count(result) };
-        let len = bytes.len() as u64;
-        let is_cancelled = result == -Errno::CANCELED.raw_os_error();
         match count(result) {
-            Err(_) if is_cancelled && planted(Mutant::UringCancelledIsDone) => Ok(len),
-            Err(_) if skip(Point::UringErrorCheck) => Ok(len),
-            Ok(_) if skip(Point::UringShortCheck) => Ok(len),
-            Ok(count) if count > len => {
+            Ok(count) if count > self.len() as u64 => {
                 Err(io::Error::other("io_uring wrote more than it was asked to"))
             }
             result => result,
@@ -360,7 +361,7 @@ unsafe impl Queue for UringQueue {
     }
 
     fn keep(&mut self, lock: &dyn Lock) -> io::Result<()> {
-        if let Some(fd) = lock.as_fd().filter(|_| !planted(Mutant::UringLockNotKept)) {
+        if let Some(fd) = faults::uring::lock(lock.as_fd()) {
             // Nothing uses the registered file: the ring only holds it, and the kernel keeps
             // the ring until its last write has ended, even when the process has died.
             self.ring.submitter().register_files_update(LOCK_SLOT, &[fd.as_raw_fd()])?;
