@@ -1,7 +1,7 @@
 //! Where a reader's range begins and ends, in a log that may be purged meanwhile.
 
-use super::cursor::Track;
-use super::index::{Disk, MAX_LOOKS, Map};
+use super::cursor::ReadCursor;
+use super::index::{Disk, MAX_LOOKS, SegmentIndex};
 use bulla_storage::format::{Frame, FrameKind};
 use bulla_storage::frames::read_buffer::READ_LEN;
 use bulla_storage::frames::reader::Cursor;
@@ -25,39 +25,39 @@ pub(super) fn is_reached(until: &Limit, at: &Cursor) -> bool {
 }
 
 /// Finds where reading begins, in a log that may be purged meanwhile.
-pub(super) fn begin(disk: &Disk, range: Range, unsure: bool) -> Result<(Map, Track)> {
+pub(super) fn begin(disk: &Disk, range: Range, unsure: bool) -> Result<(SegmentIndex, ReadCursor)> {
     let mut looks = 1;
     loop {
-        let mut map = Map::read(disk)?;
-        check_range(&map, range)?;
+        let mut index = SegmentIndex::read(disk)?;
+        check_range(&index, range)?;
         let lower = range.from.lower_limit();
-        let begin = map.locate(disk, unsure, |first| match range.from {
+        let begin = index.locate(disk, unsure, |first| match range.from {
             Position::Start => false,
             Position::Time(_) => lower.wall_ns.is_some_and(|limit| first.wall_ns < limit),
             Position::Seq(seq) => first.seq <= seq,
             _ => first.lsn <= lower.lsn,
         })?;
-        match Track::open(disk, &map, begin, READ_LEN)? {
-            Some(track) => return Ok((map, track)),
-            None if looks == MAX_LOOKS => return Err(purged(&map, begin.cursor.lsn.into())),
+        match ReadCursor::open(disk, &index, begin, READ_LEN)? {
+            Some(cursor) => return Ok((index, cursor)),
+            None if looks == MAX_LOOKS => return Err(purged(&index, begin.cursor.lsn.into())),
             None => looks += 1,
         }
     }
 }
 
-pub(super) fn check_range(map: &Map, range: Range) -> Result<()> {
-    let low_water = &map.control.low_water;
+pub(super) fn check_range(index: &SegmentIndex, range: Range) -> Result<()> {
+    let low_water = &index.control.low_water;
     if range.from.is_purged(low_water.lsn, low_water.seq) {
-        return Err(purged(map, range.from));
+        return Err(purged(index, range.from));
     }
     for position in [range.from, range.to] {
         if let Position::Lsn { epoch: Some(epoch), lsn } = position {
-            map.timeline().check_read(epoch, lsn)?;
+            index.timeline().check_read(epoch, lsn)?;
         }
     }
     Ok(())
 }
 
-pub(super) fn purged(map: &Map, position: Position) -> Error {
-    Error::Purged { position, low_water: map.low_water() }
+pub(super) fn purged(index: &SegmentIndex, position: Position) -> Error {
+    Error::Purged { position, low_water: index.low_water() }
 }

@@ -3,7 +3,7 @@
 use super::Reader;
 use super::begin::{FIRST_SEQ, purged};
 use super::current::{Current, body, damaged};
-use super::cursor::Track;
+use super::cursor::ReadCursor;
 use super::index::{MAX_LOOKS, SMALL_CHUNK};
 use super::lookup::{Lookup, Target};
 #[cfg(doc)]
@@ -52,7 +52,7 @@ impl Reader {
         let mut mark = self.durable(target.lsn())?;
         loop {
             if let (Target::Lsn(lsn), Some(epoch)) = (target, epoch) {
-                self.map.timeline().check(epoch, lsn)?;
+                self.index.timeline().check(epoch, lsn)?;
             }
             let sought = if target.lsn() < mark { self.seek(target, mark)? } else { Ok(None) };
             match sought {
@@ -70,12 +70,12 @@ impl Reader {
                     mark = further;
                 }
                 // The log has changed: it was purged, or opened by another writer.
-                Err(_) if looks < MAX_LOOKS && self.map.refresh(&self.disk)? => {
+                Err(_) if looks < MAX_LOOKS && self.index.refresh(&self.disk)? => {
                     looks += 1;
                     mark = self.durable(target.lsn())?;
                 }
-                Err(_) if target.is_purged(&self.map) => {
-                    return Err(purged(&self.map, target.position()));
+                Err(_) if target.is_purged(&self.index) => {
+                    return Err(purged(&self.index, target.position()));
                 }
                 Err(error) => return Err(error),
             }
@@ -85,53 +85,54 @@ impl Reader {
     /// Finds the entry, and leaves the frame in memory; none when it is not below `mark`.
     /// Fails softly when it is not where it must be.
     fn seek(&mut self, target: Target, mark: Lsn) -> Result<Result<Option<Current>>> {
-        let Self { disk, map, lookup, .. } = self;
-        if lookup.generation != map.generation {
-            *lookup = Lookup { generation: map.generation, ..Lookup::default() };
+        let Self { disk, index, lookup, .. } = self;
+        if lookup.generation != index.generation {
+            *lookup = Lookup { generation: index.generation, ..Lookup::default() };
         }
-        let first = map.locate(disk, false, |first| target.is_at_or_after(first))?;
+        let first = index.locate(disk, false, |first| target.is_at_or_after(first))?;
         if !target.is_at_or_after(&first.cursor) {
-            return Ok(Err(purged(map, target.position())));
+            return Ok(Err(purged(index, target.position())));
         }
         let known = lookup.nearest(target).filter(|known| known.cursor.lsn > first.cursor.lsn);
-        let Some(mut track) = Track::open(disk, map, known.unwrap_or(first), SMALL_CHUNK)? else {
-            return Ok(Err(purged(map, target.position())));
+        let Some(mut cursor) = ReadCursor::open(disk, index, known.unwrap_or(first), SMALL_CHUNK)?
+        else {
+            return Ok(Err(purged(index, target.position())));
         };
-        let sector = map.sector();
+        let sector = index.sector();
         loop {
-            track.raise(mark);
-            let end = match track.frame_reader.peek()? {
+            cursor.raise(mark);
+            let end = match cursor.frame_reader.peek()? {
                 Ok(frame) if target.is_after(&frame, sector) => {
-                    lookup.note(track.here());
-                    let _ = track.frame_reader.skip()?;
+                    lookup.note(cursor.here());
+                    let _ = cursor.frame_reader.skip()?;
                     continue;
                 }
                 Ok(frame) if frame.kind != FrameKind::Data => {
-                    return Err(target.missing(&track, &frame));
+                    return Err(target.missing(&cursor, &frame));
                 }
-                Ok(_) => match track.frame_reader.step()? {
+                Ok(_) => match cursor.frame_reader.step()? {
                     Step::Frame(Found { frame, offset, body, .. }) => {
                         let Some(at) = target.find(&frame, body) else {
-                            return Err(target.missing(&track, &frame));
+                            return Err(target.missing(&cursor, &frame));
                         };
-                        lookup.track = Some(track);
+                        lookup.cursor = Some(cursor);
                         return Ok(Ok(Some(Current { frame, offset, at })));
                     }
                     Step::End(end) => end,
                 },
                 Err(end) => end,
             };
-            if track.lsn() >= mark {
+            if cursor.lsn() >= mark {
                 return Ok(Ok(None));
             }
-            if !track.cross(disk, map)? {
-                return Ok(Err(damaged(&track, mark, end)));
+            if !cursor.cross(disk, index)? {
+                return Ok(Err(damaged(&cursor, mark, end)));
             }
         }
     }
 
     fn give(&mut self, mut current: Current) -> Result<Option<EntryView<'_>>> {
-        let Some(track) = &mut self.lookup.track else { return Ok(None) };
-        Ok(current.next(body(track, &current)?))
+        let Some(cursor) = &mut self.lookup.cursor else { return Ok(None) };
+        Ok(current.next(body(cursor, &current)?))
     }
 }

@@ -1,6 +1,6 @@
 //! The frame that a reader is in, and what is wrong when a durable one is not there.
 
-use super::cursor::Track;
+use super::cursor::ReadCursor;
 use bulla_storage::format::{Entries, EntriesAt, FRAME_HEADER_LEN, Frame};
 use bulla_storage::frames::reader::End;
 use bulla_storage::{Corruption, CorruptionKind, EntryView, Error, FrameDamage, Lsn, Result};
@@ -31,17 +31,17 @@ impl Current {
 }
 
 /// Returns the entries' bytes, which the frame reader has just checked and holds in memory.
-pub(super) fn body<'a>(track: &'a mut Track, current: &Current) -> Result<&'a [u8]> {
+pub(super) fn body<'a>(cursor: &'a mut ReadCursor, current: &Current) -> Result<&'a [u8]> {
     let len = u64::from(current.frame.body_len);
-    track.frame_reader.read_buffer.bytes(current.offset + FRAME_HEADER_LEN, len)
+    cursor.frame_reader.read_buffer.bytes(current.offset + FRAME_HEADER_LEN, len)
 }
 
 /// Returns the corruption of what was durable and is not there.
-pub(super) fn damaged(track: &Track, durable: Lsn, end: End) -> Error {
+pub(super) fn damaged(cursor: &ReadCursor, durable: Lsn, end: End) -> Error {
     let (segment, offset) = match end {
         // The successor's first frame is damaged.
-        End::Rotated => (track.number().next(), track.first_offset()),
-        _ => (track.number(), track.frame_reader.offset()),
+        End::Rotated => (cursor.number().next(), cursor.first_offset()),
+        _ => (cursor.number(), cursor.frame_reader.offset()),
     };
     let damage = match end {
         End::Damage(damage) => damage,
@@ -50,7 +50,7 @@ pub(super) fn damaged(track: &Track, durable: Lsn, end: End) -> Error {
     Error::from(Box::new(Corruption {
         segment: Some(segment),
         offset: Some(offset),
-        lsn: Some(track.lsn()),
+        lsn: Some(cursor.lsn()),
         durable: Some(durable),
         kind: CorruptionKind::Frame(damage),
     }))

@@ -4,9 +4,9 @@
 //! frame of its own. So what may be shown is learned from the log itself, without a page
 //! shared with its writer. Owns where the frames end now, and the highest durable mark.
 
-use super::cursor::Track;
+use super::cursor::ReadCursor;
 use super::index::Begin;
-use super::index::{Disk, Map, SMALL_CHUNK};
+use super::index::{Disk, SMALL_CHUNK, SegmentIndex};
 use crate::faults;
 use bulla_storage::format::Frame;
 use bulla_storage::frames::read_buffer::{READ_LEN, to_usize};
@@ -18,7 +18,7 @@ const ZEROS_ARE_DOUBTED: u64 = 64;
 
 #[derive(Debug)]
 pub(super) struct DurableProbe {
-    track: Track,
+    cursor: ReadCursor,
     /// Everything below it is durable.
     durable: Lsn,
     /// Looks in vain since the last frame.
@@ -29,10 +29,10 @@ pub(super) struct DurableProbe {
 
 impl DurableProbe {
     /// None when the segment is gone.
-    pub(super) fn open(disk: &Disk, map: &Map, begin: Begin) -> Result<Option<Self>> {
-        let track = Track::open(disk, map, begin, SMALL_CHUNK)?;
-        let durable = map.durable();
-        Ok(track.map(|track| Self { track, durable, idle: 0, probed: false }))
+    pub(super) fn open(disk: &Disk, index: &SegmentIndex, begin: Begin) -> Result<Option<Self>> {
+        let cursor = ReadCursor::open(disk, index, begin, SMALL_CHUNK)?;
+        let durable = index.durable();
+        Ok(cursor.map(|cursor| Self { cursor, durable, idle: 0, probed: false }))
     }
 
     /// Everything below it is durable, as far as was looked.
@@ -42,37 +42,37 @@ impl DurableProbe {
 
     /// Valid headers follow one another up to here, as far as was looked.
     pub(super) fn seen(&self) -> Lsn {
-        self.track.lsn()
+        self.cursor.lsn()
     }
 
     /// Goes on until it is `enough`, or until there is no frame (yet). Ends early when
-    /// there is a new epoch, too: the map's generation tells.
+    /// there is a new epoch, too: the index's generation tells.
     pub(super) fn look(
         &mut self,
         disk: &Disk,
-        map: &mut Map,
+        index: &mut SegmentIndex,
         enough: impl Fn(&Self) -> bool,
     ) -> Result<()> {
-        let generation = map.generation;
+        let generation = index.generation;
         let mut fresh = false;
         while !enough(self) {
-            match self.track.frame_reader.skip()? {
+            match self.cursor.frame_reader.skip()? {
                 Ok(located) => {
                     let (durable_lsn, end) = (located.frame.durable_lsn, located.after.lsn);
                     self.durable = self.durable.max(faults::reader::mark(durable_lsn, end));
                     (self.idle, fresh) = (0, false);
                 }
-                Err(_) if self.track.cross(disk, map)? => fresh = false,
-                Err(_) if map.refresh(disk)? => {
-                    if map.generation != generation {
+                Err(_) if self.cursor.cross(disk, index)? => fresh = false,
+                Err(_) if index.refresh(disk)? => {
+                    if index.generation != generation {
                         return Ok(());
                     }
                 }
                 Err(End::Damage(_)) if !fresh => {
-                    self.track.frame_reader.read_buffer.forget();
+                    self.cursor.frame_reader.read_buffer.forget();
                     fresh = true;
                 }
-                Err(end) => return self.in_vain(disk, map, end),
+                Err(end) => return self.in_vain(disk, index, end),
             }
         }
         Ok(())
@@ -82,7 +82,7 @@ impl DurableProbe {
     ///
     /// What is no frame is probed at once, zeros are believed: they are how every log
     /// ends. Only at the first end, and ever more rarely after that, is the rest probed.
-    fn in_vain(&mut self, disk: &Disk, map: &Map, end: End) -> Result<()> {
+    fn in_vain(&mut self, disk: &Disk, index: &SegmentIndex, end: End) -> Result<()> {
         self.idle += 1;
         let usual = match end {
             End::Damage(damage) => matches!(damage, FrameDamage::Zeros | FrameDamage::EndOfFile),
@@ -94,20 +94,20 @@ impl DurableProbe {
         let again = !usual || self.idle >= ZEROS_ARE_DOUBTED;
         if (again && self.idle.is_power_of_two()) || !self.probed {
             self.probed = true;
-            self.probe(disk, map)?;
+            self.probe(disk, index)?;
         }
         Ok(())
     }
 
     /// Searches for headers behind this place whose durable mark is above it.
-    fn probe(&mut self, disk: &Disk, map: &Map) -> Result<()> {
-        let sector = u64::from(map.sector());
-        let mut number = self.track.number();
-        let mut offset = self.track.frame_reader.offset() + sector;
-        while self.durable <= self.track.lsn()
-            && map.header(number).is_some_and(|header| header.epoch == self.track.epoch)
+    fn probe(&mut self, disk: &Disk, index: &SegmentIndex) -> Result<()> {
+        let sector = u64::from(index.sector());
+        let mut number = self.cursor.number();
+        let mut offset = self.cursor.frame_reader.offset() + sector;
+        while self.durable <= self.cursor.lsn()
+            && index.header(number).is_some_and(|header| header.epoch == self.cursor.epoch)
         {
-            if let Some(durable_lsn) = self.probe_segment(disk, map, number, offset)? {
+            if let Some(durable_lsn) = self.probe_segment(disk, index, number, offset)? {
                 self.durable = self.durable.max(durable_lsn);
             }
             (number, offset) = (number.next(), sector);
@@ -119,11 +119,11 @@ impl DurableProbe {
     fn probe_segment(
         &self,
         disk: &Disk,
-        map: &Map,
+        index: &SegmentIndex,
         number: SegmentNumber,
         mut offset: u64,
     ) -> Result<Option<Lsn>> {
-        let Some(header) = map.header(number) else { return Ok(None) };
+        let Some(header) = index.header(number) else { return Ok(None) };
         let Some(mut read_buffer) = disk.read_buffer(number, READ_LEN)? else { return Ok(None) };
         loop {
             let bytes = read_buffer.bytes(offset, READ_LEN)?;
@@ -137,7 +137,7 @@ impl DurableProbe {
                 })
                 .map(|(frame, _)| frame.durable_lsn);
             if let Some(durable_lsn) =
-                { durable_marks }.find(|durable_lsn| *durable_lsn > self.track.lsn())
+                { durable_marks }.find(|durable_lsn| *durable_lsn > self.cursor.lsn())
             {
                 return Ok(Some(durable_lsn));
             }

@@ -21,7 +21,7 @@ pub(super) const MAX_LOOKS: u32 = 8;
 /// Bytes read at once where only headers are wanted.
 pub(super) const SMALL_CHUNK: u64 = 64 * 1024;
 
-/// Where a track begins: at a frame of a segment.
+/// Where a cursor begins: at a frame of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Begin {
     pub(super) number: SegmentNumber,
@@ -81,7 +81,7 @@ pub(super) struct Segment {
 
 /// The live segments: one header each.
 #[derive(Debug)]
-pub(super) struct Map {
+pub(super) struct SegmentIndex {
     pub(super) control: Control,
     /// From the low-water mark on, without a gap.
     segments: VecDeque<Segment>,
@@ -89,12 +89,12 @@ pub(super) struct Map {
     pub(super) generation: u64,
 }
 
-impl Map {
+impl SegmentIndex {
     pub(super) fn read(disk: &Disk) -> Result<Self> {
         let mut looks = 1;
         loop {
             match Self::look(disk)? {
-                Ok(map) => return Ok(map),
+                Ok(index) => return Ok(index),
                 // A segment was purged after CONTROL was read, or it is missing.
                 Err(missing) if looks == MAX_LOOKS => return Err(missing),
                 Err(_) => looks += 1,
@@ -107,23 +107,23 @@ impl Map {
         let control = disk.control()?;
         let first = control.low_water.segment;
         let listing = disk.dir.list()?;
-        let mut map = Self { control, segments: VecDeque::new(), generation: 0 };
+        let mut index = Self { control, segments: VecDeque::new(), generation: 0 };
         for file in listing.segments.iter().filter(|file| file.number >= first) {
-            let expected = map.next_number();
+            let expected = index.next_number();
             let header = if file.number == expected { disk.header(expected)? } else { None };
             let Some(header) = header else {
                 return Ok(Err(fault(expected, CorruptionKind::SegmentMissing)));
             };
-            map.push(header)?;
+            index.push(header)?;
         }
-        if map.segments.is_empty() {
+        if index.segments.is_empty() {
             return Ok(Err(match control.counter {
                 // Its creation has not come to its first segment.
                 control::CREATED => disk.not_a_log(),
                 _ => fault(first, CorruptionKind::SegmentMissing),
             }));
         }
-        Ok(Ok(map))
+        Ok(Ok(index))
     }
 
     /// Looks for what is new since; true when there is something.

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::current::damaged;
-use super::cursor::Track;
-use super::index::{Begin, Map};
+use super::cursor::ReadCursor;
+use super::index::{Begin, SegmentIndex};
 use bulla_storage::format::{Entries, EntriesAt, Frame};
 use bulla_storage::frames::reader::{Cursor, End};
 use bulla_storage::{Error, FrameDamage, Lsn, Position, Seq};
@@ -21,17 +21,17 @@ const FIRST_STRIDE: u64 = 1024 * 1024;
 /// What random reads remember.
 #[derive(Debug)]
 pub(super) struct Lookup {
-    /// Of which generation of the map.
+    /// Of which generation of the index.
     pub(super) generation: u64,
     pub(super) known: BTreeMap<Lsn, Begin>,
     pub(super) stride: u64,
     /// Holds the frame that was read last.
-    pub(super) track: Option<Track>,
+    pub(super) cursor: Option<ReadCursor>,
 }
 
 impl Default for Lookup {
     fn default() -> Self {
-        Self { generation: 0, known: BTreeMap::new(), stride: FIRST_STRIDE, track: None }
+        Self { generation: 0, known: BTreeMap::new(), stride: FIRST_STRIDE, cursor: None }
     }
 }
 
@@ -88,10 +88,10 @@ impl Target {
         }
     }
 
-    pub(super) fn is_purged(self, map: &Map) -> bool {
+    pub(super) fn is_purged(self, index: &SegmentIndex) -> bool {
         match self {
-            Self::Lsn(lsn) => lsn < map.control.low_water.lsn,
-            Self::Seq(seq) => seq < map.control.low_water.seq,
+            Self::Lsn(lsn) => lsn < index.control.low_water.lsn,
+            Self::Seq(seq) => seq < index.control.low_water.seq,
         }
     }
 
@@ -126,11 +126,11 @@ impl Target {
     }
 
     /// No entry of the frame is it, though it is not after the frame.
-    pub(super) fn missing(self, track: &Track, frame: &Frame) -> Error {
+    pub(super) fn missing(self, cursor: &ReadCursor, frame: &Frame) -> Error {
         match self {
             Self::Lsn(lsn) => Error::NoEntry { lsn },
             // Numbers have no gaps.
-            Self::Seq(_) => damaged(track, frame.lsn, End::Damage(FrameDamage::Seq)),
+            Self::Seq(_) => damaged(cursor, frame.lsn, End::Damage(FrameDamage::Seq)),
         }
     }
 }

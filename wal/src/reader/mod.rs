@@ -8,7 +8,7 @@
 //! never an end. Tested by `tests/tests/readers.rs` and by the program's tests.
 //!
 //! ```text
-//! index          segments by their headers   cursor       from segment to segment
+//! index          segments by their headers   cursor       reads from segment to segment
 //! durable_probe  durable marks ahead         by_position  one entry, found by `lookup`
 //! begin          where a range begins        current      the frame that is shown
 //! ```
@@ -34,9 +34,9 @@ use std::time::Duration;
 
 use self::begin::{begin, is_after, is_reached, purged};
 use self::current::{Current, body, damaged};
-use self::cursor::Track;
+use self::cursor::ReadCursor;
 use self::durable_probe::DurableProbe;
-use self::index::{Disk, Map};
+use self::index::{Disk, SegmentIndex};
 use self::lookup::Lookup;
 use crate::commit::published::Published;
 use crate::faults;
@@ -73,10 +73,10 @@ use bulla_storage::{
 #[derive(Debug)]
 pub struct Reader {
     disk: Disk,
-    map: Map,
-    /// The generation of the map that `track` knows.
+    index: SegmentIndex,
+    /// The generation of the index that `cursor` knows.
     generation: u64,
-    track: Track,
+    cursor: ReadCursor,
     bound: Bound,
     visibility: Visibility,
     /// What lies before is passed over.
@@ -162,16 +162,16 @@ impl Reader {
     fn new(disk: Disk, bound: Bound, range: Range, visibility: Visibility) -> Result<Self> {
         // Only what is not durable may be unconnected to what is before it.
         let unsure = visibility == Visibility::Written && matches!(bound, Bound::DurableMarks(_));
-        let (map, track) = begin(&disk, range, unsure)?;
+        let (index, cursor) = begin(&disk, range, unsure)?;
         let mut reader = Self {
-            generation: map.generation,
+            generation: index.generation,
             lookup: Lookup::default(),
             next_seq: None,
             current: None,
             doubted: false,
             disk,
-            map,
-            track,
+            index,
+            cursor,
             bound,
             visibility,
             skip: range.from.lower_limit(),
@@ -238,7 +238,7 @@ impl Reader {
 
     /// What the reader waits for when there is nothing to show: that this may be shown.
     pub(crate) fn waits_for(&self) -> (Visibility, Lsn) {
-        (self.visibility, self.track.lsn())
+        (self.visibility, self.cursor.lsn())
     }
 
     /// As [`find`](Self::find), until `timeout` has passed.
@@ -265,7 +265,7 @@ impl Reader {
             match &self.bound {
                 Bound::Log(published) => {
                     let left = Duration::from_nanos(left);
-                    published.wait_to_read(self.visibility, self.track.lsn(), left);
+                    published.wait_to_read(self.visibility, self.cursor.lsn(), left);
                 }
                 Bound::DurableMarks(_) => {
                     self.disk.io.sleep_ns(wait.min(left));
@@ -284,14 +284,14 @@ impl Reader {
     /// Where reading goes on: keep it, and give it to [`Position::Lsn`] later.
     #[must_use]
     pub fn position(&self) -> (Epoch, Lsn) {
-        let next = self.current.as_ref().map_or(self.track.lsn(), |current| current.at.lsn);
-        (self.track.epoch, next.max(self.skip.lsn))
+        let next = self.current.as_ref().map_or(self.cursor.lsn(), |current| current.at.lsn);
+        (self.cursor.epoch, next.max(self.skip.lsn))
     }
 
     /// The first position that is not purged, as far as the reader has noticed.
     #[must_use]
     pub fn low_water(&self) -> Lsn {
-        self.map.low_water()
+        self.index.low_water()
     }
 
     /// Makes sure that `current` is at an entry that the reader may show; returns false
@@ -301,23 +301,23 @@ impl Reader {
             if self.current.is_some() && self.find_in_frame()? {
                 return Ok(true);
             }
-            self.finished |= is_reached(&self.until, &self.track.cursor());
+            self.finished |= is_reached(&self.until, &self.cursor.at());
             if self.finished {
                 return Ok(false);
             }
-            if self.generation != self.map.generation {
+            if self.generation != self.index.generation {
                 self.renew()?;
             }
-            let lsn = self.track.lsn();
+            let lsn = self.cursor.lsn();
             let mark = self.mark(lsn)?;
             if lsn >= mark {
                 // A new epoch says what became of the old one.
-                if self.generation != self.map.generation {
+                if self.generation != self.index.generation {
                     continue;
                 }
                 return self.check_poison().map(|()| false);
             }
-            self.track.raise(mark);
+            self.cursor.raise(mark);
             if !self.step()? {
                 return Ok(false);
             }
@@ -330,11 +330,11 @@ impl Reader {
         let (skip, until) = (&self.skip, &self.until);
         if let Bound::Log(published) = &self.bound
             && published.is_poisoned()
-            && current.frame.end(self.map.sector()) > published.synced()
+            && current.frame.end(self.index.sector()) > published.synced()
         {
             return Err(published.poison_error());
         }
-        let body = body(&mut self.track, current)?;
+        let body = body(&mut self.cursor, current)?;
         let mut entries = Entries::resume(body, current.at);
         loop {
             current.at = entries.at();
@@ -356,7 +356,7 @@ impl Reader {
     /// Returns the entry that was found.
     fn take(&mut self) -> Result<Option<EntryView<'_>>> {
         let Some(current) = &mut self.current else { return Ok(None) };
-        let body = body(&mut self.track, current)?;
+        let body = body(&mut self.cursor, current)?;
         Ok(current.next(body))
     }
 
@@ -364,18 +364,18 @@ impl Reader {
     fn take_owned(&mut self) -> Result<Option<Entry>> {
         let Some(current) = &mut self.current else { return Ok(None) };
         let (offset, start) = (current.offset, current.frame.lsn);
-        let body = body(&mut self.track, current)?;
+        let body = body(&mut self.cursor, current)?;
         let Some(view) = current.next(body) else { return Ok(None) };
         let EntryView { lsn, seq, kind, payload, epoch, wall_ns } = view;
         let (at, len) = (lsn.distance_from(start) + ENTRY_HEADER_LEN, payload.len() as u64);
-        let payload = self.track.frame_reader.read_buffer.share(offset + at, len)?;
+        let payload = self.cursor.frame_reader.read_buffer.share(offset + at, len)?;
         Ok(Some(Entry { lsn, seq, kind, payload, epoch, wall_ns }))
     }
 
     /// Goes past the next frame, or to where the frames go on; false when there is none.
     fn step(&mut self) -> Result<bool> {
-        let (sector, intact) = (self.map.sector(), self.intact());
-        let frame_reader = &mut self.track.frame_reader;
+        let (sector, intact) = (self.index.sector(), self.intact());
+        let frame_reader = &mut self.cursor.frame_reader;
         let end = match frame_reader.peek()? {
             Ok(frame) if is_after(&self.skip, &frame, sector) && frame.end(sector) <= intact => {
                 return Ok(frame_reader.skip()?.is_ok());
@@ -402,7 +402,7 @@ impl Reader {
             (Bound::DurableMarks(durable_probe), Visibility::Written) => durable_probe
                 .as_deref()
                 .map_or(Lsn::ZERO, DurableProbe::durable)
-                .max(self.map.durable()),
+                .max(self.index.durable()),
             _ => Lsn::MAX,
         }
     }
@@ -411,7 +411,7 @@ impl Reader {
         // Where one epoch takes over from another, only this shows that nothing is missing.
         if self.next_seq.is_some_and(|next| next != frame.first_seq) {
             let end = End::Damage(FrameDamage::Seq);
-            return Err(damaged(&self.track, frame.lsn, end));
+            return Err(damaged(&self.cursor, frame.lsn, end));
         }
         self.next_seq = Some(frame.next_seq());
         self.doubted = false;
@@ -422,19 +422,19 @@ impl Reader {
     /// No frame is here though one must be: finds where it is, or says what is wrong.
     /// False when it may not be there yet.
     fn go_on(&mut self, end: End) -> Result<bool> {
-        if self.track.cross(&self.disk, &self.map)? || self.map.refresh(&self.disk)? {
+        if self.cursor.cross(&self.disk, &self.index)? || self.index.refresh(&self.disk)? {
             return Ok(true);
         }
-        let lsn = self.track.lsn();
-        if lsn < self.map.low_water() {
+        let lsn = self.cursor.lsn();
+        if lsn < self.index.low_water() {
             return self.locate().map(|()| true);
         }
         let durable = self.durable(lsn)?;
-        if self.generation != self.map.generation {
+        if self.generation != self.index.generation {
             return Ok(true);
         }
         // What is in memory may have been read before it was written.
-        self.track.frame_reader.read_buffer.forget();
+        self.cursor.frame_reader.read_buffer.forget();
         if lsn >= durable {
             return Ok(false);
         }
@@ -442,32 +442,32 @@ impl Reader {
         if self.doubted {
             return Ok(true);
         }
-        Err(damaged(&self.track, durable, end))
+        Err(damaged(&self.cursor, durable, end))
     }
 
     /// There may be later epochs: goes on in them, if they took over what was read.
     fn renew(&mut self) -> Result<()> {
         let (epoch, lsn) = self.position();
-        faults::reader::check_read(self.map.timeline().check_read(epoch, lsn))?;
+        faults::reader::check_read(self.index.timeline().check_read(epoch, lsn))?;
         if let Bound::DurableMarks(durable_probe) = &mut self.bound {
             *durable_probe = None;
         }
-        if !self.track.renew(&self.map) {
+        if !self.cursor.renew(&self.index) {
             self.locate()?;
         }
-        self.generation = self.map.generation;
+        self.generation = self.index.generation;
         Ok(())
     }
 
     /// Goes on from the same position in the segment where it is now.
     fn locate(&mut self) -> Result<()> {
         let (_, lsn) = self.position();
-        if lsn < self.map.low_water() {
-            return Err(purged(&self.map, lsn.into()));
+        if lsn < self.index.low_water() {
+            return Err(purged(&self.index, lsn.into()));
         }
-        let begin = self.map.locate(&self.disk, false, |first| first.lsn <= lsn)?;
-        let track = Track::open(&self.disk, &self.map, begin, READ_LEN)?;
-        self.track = track.ok_or_else(|| purged(&self.map, lsn.into()))?;
+        let begin = self.index.locate(&self.disk, false, |first| first.lsn <= lsn)?;
+        let cursor = ReadCursor::open(&self.disk, &self.index, begin, READ_LEN)?;
+        self.cursor = cursor.ok_or_else(|| purged(&self.index, lsn.into()))?;
         self.skip.lsn = lsn;
         Ok(())
     }
@@ -495,31 +495,31 @@ impl Reader {
     }
 
     fn durable_probe(&mut self, lsn: Lsn, visibility: Visibility) -> Result<Lsn> {
-        let Self { disk, map, bound: Bound::DurableMarks(durable_probe), .. } = self else {
+        let Self { disk, index, bound: Bound::DurableMarks(durable_probe), .. } = self else {
             return Ok(Lsn::ZERO);
         };
         let known = |durable_probe: &DurableProbe| match visibility {
             Visibility::Durable => durable_probe.durable(),
             Visibility::Written => durable_probe.durable().max(durable_probe.seen()),
         };
-        let before = durable_probe.as_deref().map_or(Lsn::ZERO, known).max(map.durable());
+        let before = durable_probe.as_deref().map_or(Lsn::ZERO, known).max(index.durable());
         if before > lsn {
             return Ok(before);
         }
         if durable_probe.is_none() {
             let unsure = visibility == Visibility::Written;
-            let begin = map.locate(disk, unsure, |first| first.lsn <= lsn)?;
-            *durable_probe = DurableProbe::open(disk, map, begin)?.map(Box::new);
+            let begin = index.locate(disk, unsure, |first| first.lsn <= lsn)?;
+            *durable_probe = DurableProbe::open(disk, index, begin)?.map(Box::new);
         }
         match durable_probe {
             Some(durable_probe) => {
-                durable_probe.look(disk, map, |durable_probe| known(durable_probe) > lsn)?;
-                Ok(known(durable_probe).max(map.durable()))
+                durable_probe.look(disk, index, |durable_probe| known(durable_probe) > lsn)?;
+                Ok(known(durable_probe).max(index.durable()))
             }
             // The segment was purged just now.
             None => {
-                map.refresh(disk)?;
-                Ok(map.durable())
+                index.refresh(disk)?;
+                Ok(index.durable())
             }
         }
     }
