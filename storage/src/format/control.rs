@@ -1,21 +1,22 @@
 //! CONTROL: two slots, each one sector, written in turn.
 
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::crc::{CRC_START, covered_sector, padded, sector_crc};
 use super::layout::{Structure, structure};
-use super::{
-    FormatError, KNOWN_INCOMPATIBLE, LogId, MAX_START, SLOT_STRIDE, VERSION, all_zero,
-    is_valid_sector,
-};
+use super::sector::{self, HeaderStart};
+use super::{FormatError, KNOWN_INCOMPATIBLE, LogId, MAX_START, SLOT_STRIDE, VERSION, all_zero};
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
 
 const CONTROL_MAGIC: [u8; 8] = *b"BULLACTL";
 
 const _: () = assert!(size_of::<ControlSlot>() == 128);
+const _: () = assert!(
+    offset_of!(ControlSlot, crc) == offset_of!(HeaderStart, crc)
+        && offset_of!(ControlSlot, version) == offset_of!(HeaderStart, version)
+);
 
 /// Where the live part of the log starts. Segments below it are dead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,8 +139,8 @@ impl Control {
             low_epoch: self.low_water.epoch.0.into(),
             reserved: [0; 16],
         };
-        slot.crc = sector_crc(&[slot.as_bytes()], self.sector).into();
-        padded(&[slot.as_bytes()], self.sector)
+        slot.crc = sector::crc(&[slot.as_bytes()], self.sector).into();
+        sector::padded(&[slot.as_bytes()], self.sector)
     }
 
     /// Decodes a slot; `bytes` starts at the slot and may be longer.
@@ -147,31 +148,13 @@ impl Control {
     /// # Errors
     /// Any [`FormatError`]. `Version` and `Features` mean that the slot is intact.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let (slot, _) = ControlSlot::read_from_prefix(bytes).map_err(|_| FormatError::TooShort)?;
-        if slot.magic != CONTROL_MAGIC {
-            return Err(FormatError::Magic);
-        }
-        let sector = slot.sector.get();
-        if !is_valid_sector(sector) {
-            return Err(FormatError::Field("sector"));
-        }
-        let covered = covered_sector(bytes, sector)?;
-        if crc32fast::hash(covered) != slot.crc.get() {
-            return Err(FormatError::Crc);
-        }
-        if slot.version.get() > VERSION {
-            return Err(FormatError::Version(slot.version.get()));
-        }
+        let (slot, rest) =
+            sector::decode(bytes, CONTROL_MAGIC, |slot: &ControlSlot| slot.sector.get())?;
         if slot.incompatible.get() & !KNOWN_INCOMPATIBLE != 0 {
             return Err(FormatError::Features(slot.incompatible.get()));
         }
-        let rest =
-            covered.get(size_of::<ControlSlot>() - CRC_START..).ok_or(FormatError::TooShort)?;
         if slot.reserved != [0; 16] || !all_zero(rest) {
             return Err(FormatError::Reserved);
-        }
-        if slot.version.get() == 0 {
-            return Err(FormatError::Field("version"));
         }
         if slot.counter.get() > MAX_START {
             return Err(FormatError::Field("counter"));
@@ -181,13 +164,13 @@ impl Control {
             return Err(FormatError::Field("low-water mark"));
         }
         let low_lsn = slot.low_lsn.get();
-        if !low_lsn.is_multiple_of(u64::from(sector)) || low_lsn > MAX_START {
+        if !low_lsn.is_multiple_of(u64::from(slot.sector.get())) || low_lsn > MAX_START {
             return Err(FormatError::Field("low-water LSN"));
         }
         Ok(Self {
             counter: slot.counter.get(),
             log_id: LogId(slot.log_id),
-            sector,
+            sector: slot.sector.get(),
             epoch: Epoch(slot.epoch.get()),
             nonce: slot.nonce.get(),
             compatible: slot.compatible.get(),

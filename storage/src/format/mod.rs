@@ -24,7 +24,7 @@ mod crc;
 mod entry;
 mod frame;
 pub mod layout;
-
+mod sector;
 mod segment;
 pub mod tables;
 

@@ -1,14 +1,15 @@
 //! A segment's first sector: its identity and, in an epoch-start segment, what the epoch
 //! takes over.
 
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::crc::{CRC_START, Seed, covered_sector, padded, sector_crc};
+use super::crc::Seed;
 use super::layout::{Structure, structure};
-use super::{FormatError, LogId, MAX_START, MIN_SECTOR, VERSION, all_zero, is_valid_sector};
+use super::sector::{self, HeaderStart};
+use super::{FormatError, LogId, MAX_START, MIN_SECTOR, VERSION, all_zero};
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
 
 const SEGMENT_MAGIC: [u8; 8] = *b"BULLASEG";
@@ -16,6 +17,10 @@ const CHECKSUM_CRC32_IEEE: u32 = 1;
 const SEGMENT_STARTS_EPOCH: u32 = 1;
 
 const _: () = assert!(size_of::<SegmentHeader>() == 96);
+const _: () = assert!(
+    offset_of!(SegmentHeader, crc) == offset_of!(HeaderStart, crc)
+        && offset_of!(SegmentHeader, version) == offset_of!(HeaderStart, version)
+);
 const _: () = assert!(size_of::<EpochStartHeader>() == 32);
 const _: () = assert!(size_of::<TruncationRecord>() == 16);
 const _: () = assert!(
@@ -182,12 +187,12 @@ impl Header {
         };
         let epoch_start_bytes =
             epoch_start.as_ref().map_or(&[][..], |epoch_start| epoch_start.as_bytes());
-        header.crc = sector_crc(
+        header.crc = sector::crc(
             &[header.as_bytes(), epoch_start_bytes, truncations.as_bytes()],
             self.sector,
         )
         .into();
-        padded(&[header.as_bytes(), epoch_start_bytes, truncations.as_bytes()], self.sector)
+        sector::padded(&[header.as_bytes(), epoch_start_bytes, truncations.as_bytes()], self.sector)
     }
 
     /// Decodes a segment's first sector; `bytes` may be longer.
@@ -195,25 +200,9 @@ impl Header {
     /// # Errors
     /// Any [`FormatError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let (header, _) =
-            SegmentHeader::read_from_prefix(bytes).map_err(|_| FormatError::TooShort)?;
-        if header.magic != SEGMENT_MAGIC {
-            return Err(FormatError::Magic);
-        }
+        let (header, tail) =
+            sector::decode(bytes, SEGMENT_MAGIC, |header: &SegmentHeader| header.sector.get())?;
         let sector = header.sector.get();
-        if !is_valid_sector(sector) {
-            return Err(FormatError::Field("sector"));
-        }
-        let covered = covered_sector(bytes, sector)?;
-        if crc32fast::hash(covered) != header.crc.get() {
-            return Err(FormatError::Crc);
-        }
-        if header.version.get() > VERSION {
-            return Err(FormatError::Version(header.version.get()));
-        }
-        if header.version.get() == 0 {
-            return Err(FormatError::Field("version"));
-        }
         if header.checksum.get() != CHECKSUM_CRC32_IEEE {
             return Err(FormatError::Field("checksum"));
         }
@@ -224,8 +213,6 @@ impl Header {
         if number == 0 || number > MAX_START || header.epoch.get() == 0 {
             return Err(FormatError::Field("number or epoch"));
         }
-        let tail =
-            covered.get(size_of::<SegmentHeader>() - CRC_START..).ok_or(FormatError::TooShort)?;
         let truncation_count = usize::try_from(header.truncation_count.get())
             .map_err(|_| FormatError::Field("truncation count"))?;
         let epoch_start = if header.flags.get() & SEGMENT_STARTS_EPOCH == 0 {
