@@ -28,7 +28,7 @@ tally! {
         /// Opens in which the recovery crashed three times, one inside the other.
         pub crashes_three_deep: u64,
         /// Of all crashes, those that struck while several writes of the log were in flight.
-        pub crashes_amid_writes: u64,
+        pub crashes_during_writes: u64,
         /// Writes of the log that were submitted while another was in flight.
         pub overlapping_writes: u64,
         /// Entries appended.
@@ -185,7 +185,7 @@ impl seeds::World for World {
         self.last_life(log, &other)?;
         let counts = self.disk.counts();
         self.tally.overlapping_writes = counts.overlapping_writes;
-        self.tally.crashes_amid_writes = counts.crashes_amid_writes;
+        self.tally.crashes_during_writes = counts.crashes_during_writes;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod tally;
 
 pub mod campaign;
 pub mod checkpoints;
+pub mod counting;
 pub mod cuts;
 pub mod defects;
 pub mod enumeration;

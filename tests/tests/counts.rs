@@ -3,8 +3,6 @@
 //! The allocator of this test binary counts; system calls are counted by the kernel: a
 //! thread in strict seccomp mode is killed at the first one.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -18,6 +16,7 @@ use bulla_storage::io::sim::{ByPath, SimDisk};
 use bulla_storage::io::std::StdIo;
 use bulla_storage::io::uring::UringIo;
 use bulla_storage::io::{File, Io};
+use bulla_tests::counting::{self, Counting};
 use bulla_tests::instructions::Instructions;
 use bulla_tests::layer::{Layer, Layered};
 use bulla_tests::wrap::WrapIo;
@@ -26,34 +25,13 @@ use bulla_wal::{Entry, Level, Log, Method, Options, Position, Visibility};
 
 const METHODS: [Method; 2] = [Method::Direct, Method::Buffered];
 
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes on to the system's allocator unchanged; counting touches only
-// a thread-local cell without a destructor, which never allocates.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 fn allocations(run: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
+    let before = counting::allocations();
     run();
-    ALLOCATIONS.get() - before
+    counting::allocations() - before
 }
 
 #[test]

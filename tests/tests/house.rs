@@ -1,5 +1,5 @@
 //! The rules of the house that a program can check: one-way imports, file sizes, hidden items,
-//! the length of ARCHITECTURE.md, and the words that readers stumbled over.
+//! where wrong code is, the length of ARCHITECTURE.md, and the words that readers stumbled over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -238,6 +238,17 @@ fn no_file_holds_more_than_one_idea() {
         let lines = text.lines().count();
         assert!(lines <= MAX_LINES, "{file} has {lines} lines without its tests");
     }
+}
+
+#[test]
+fn wrong_code_is_in_the_folders_of_faults_alone() {
+    let names_a_mutant = |(file, text): &(String, String)| {
+        let code = without_comments(text);
+        !file.contains("/src/faults/") && (code.contains("Mutant::") || code.contains("planted("))
+    };
+    let found: Vec<_> =
+        product().into_iter().filter(names_a_mutant).map(|(file, _)| file).collect();
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn every_invariant_holds_under_crashes_and_faults() {
         let rarest = [
             total.crashes_in_recovery,
             total.crashes_three_deep,
-            total.crashes_amid_writes,
+            total.crashes_during_writes,
             total.overlapping_writes,
             total.strict,
             total.balanced,

@@ -4,8 +4,6 @@
 //! Run: `cargo run --release -p bulla-benches --bin owned -- DIR`. Prints allocations of
 //! the reading thread per entry, whether payloads lie where they were read, and M entries/s.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::error::Error;
 use std::fs;
 use std::hint::black_box;
@@ -15,6 +13,10 @@ use std::time::Instant;
 
 use bulla_wal::{Entry, Level, Log, Method, Options, Position, Reader, Visibility};
 
+/// The package of the tests is no dependency: it would switch on features of what is measured.
+#[path = "../../../tests/src/counting.rs"]
+mod counting;
+
 const ENTRIES: u64 = 1_000_000;
 const ROUNDS: usize = 5;
 /// Entries on their way between the threads at most.
@@ -22,35 +24,8 @@ const CHANNEL: usize = 1024;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes on to the system's allocator unchanged; counting touches only
-// a thread-local cell without a destructor, which never allocates.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 fn main() -> Result<()> {
     let dir = std::env::args_os().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
@@ -88,13 +63,13 @@ fn print(name: &str, mut read: impl FnMut() -> Result<Seen>) -> Result<()> {
     let mut rates = Vec::new();
     let (mut allocations, mut in_place) = (0.0, 0.0);
     for _ in 0..ROUNDS {
-        let (before, start) = (ALLOCATIONS.get(), Instant::now());
+        let (before, start) = (counting::allocations(), Instant::now());
         let (seen, places) = read()?;
         if seen != ENTRIES {
             return Err(format!("{seen} entries, not {ENTRIES}").into());
         }
         rates.push(ENTRIES as f64 / start.elapsed().as_secs_f64() / 1e6);
-        allocations = (ALLOCATIONS.get() - before) as f64 / ENTRIES as f64;
+        allocations = (counting::allocations() - before) as f64 / ENTRIES as f64;
         in_place = 100.0 * places as f64 / ENTRIES as f64;
     }
     rates.sort_by(f64::total_cmp);

@@ -156,7 +156,7 @@ pub struct SimCounts {
     /// Writes that were submitted while another of their queue was in flight.
     pub overlapping_writes: u64,
     /// Crashes that struck while several writes of a queue were in flight.
-    pub crashes_amid_writes: u64,
+    pub crashes_during_writes: u64,
 }
 
 /// What an operator does to directories and files beside processes that run. It is durable at

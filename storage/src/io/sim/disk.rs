@@ -200,8 +200,8 @@ impl Disk {
 
     fn end_processes(&mut self) {
         let mut queues = std::mem::take(&mut self.queues);
-        let amid_writes = queues.values().any(|queue| writes_in(queue) > 1);
-        self.counts.crashes_amid_writes += u64::from(amid_writes);
+        let during_writes = queues.values().any(|queue| writes_in(queue) > 1);
+        self.counts.crashes_during_writes += u64::from(during_writes);
         for operation in queues.values_mut().flatten() {
             let body = std::mem::replace(&mut operation.body, FlightBody::Dead);
             if let FlightBody::Write { file, offset, bytes, .. } = body {
