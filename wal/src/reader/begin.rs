@@ -2,6 +2,7 @@
 
 use super::cursor::ReadCursor;
 use super::index::{Disk, MAX_LOOKS, SegmentIndex};
+use crate::faults;
 use bulla_storage::format::{Frame, FrameKind};
 use bulla_storage::frames::read_buffer::READ_LEN;
 use bulla_storage::frames::reader::Cursor;
@@ -52,7 +53,7 @@ pub(super) fn check_range(index: &SegmentIndex, range: Range) -> Result<()> {
     }
     for position in [range.from, range.to] {
         if let Position::Lsn { epoch: Some(epoch), lsn } = position {
-            index.timeline().check_read(epoch, lsn)?;
+            faults::reader::check_read(index.timeline().check_read(epoch, lsn))?;
         }
     }
     Ok(())
