@@ -9,7 +9,7 @@ use super::*;
 use crate::faults::Ring;
 use crate::sync::{AtomicU64, Ordering};
 use bulla_storage::Epoch;
-use bulla_storage::faults::mutants::models;
+use bulla_storage::faults::mutants::{Mutant, models};
 use bulla_storage::format::LogId;
 use loom::thread;
 
