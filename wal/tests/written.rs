@@ -204,7 +204,7 @@ fn segment_that_cannot_be_made_says_why_and_only_lack_of_space_is_no_space() {
         };
         assert!(matches!(&*cause, Error::Io { source, .. } if source.kind() == kind), "{cause:?}");
         disk.clear_faults();
-        log.append_with(1, &PAYLOAD, Level::Strict).expect("it is tried again");
+        let _ = log.append_with(1, &PAYLOAD, Level::Strict).expect("it is tried again");
         log.close().unwrap();
     }
 }

@@ -226,8 +226,8 @@ impl<R: Record> Checkpoints<R> {
         // No name is used twice, not even that of a checkpoint whose rename may have failed.
         taken.next_number += 1;
         let path = dir.path_of(number);
-        let head = publish(written, dir, &taken.in_use)
-            .map_err(CheckpointError::io("publish", path))?;
+        let head =
+            publish(written, dir, &taken.in_use).map_err(CheckpointError::io("publish", path))?;
         taken.in_use.insert(0, head);
         taken.in_use.truncate(MAX_IN_USE);
         Ok(head)

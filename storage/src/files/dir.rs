@@ -205,7 +205,7 @@ impl Directory {
         let mut listing = Listing::default();
         for entry in self.entries()? {
             let is_ours = entry.name == CONTROL || parse_segment_name(&entry.name).is_some();
-            if is_ours && entry.kind == FileKind::Regular && entry.links > 1 {
+            if is_ours && entry.is_linked {
                 listing.linked.get_or_insert_with(|| entry.name.clone());
             }
             if entry.name == CONTROL {

@@ -63,8 +63,8 @@ pub struct DirEntry {
     pub kind: FileKind,
     /// Length in bytes of a regular file.
     pub len: u64,
-    /// How many names the file has.
-    pub links: u64,
+    /// A regular file has more than one name.
+    pub is_linked: bool,
 }
 
 /// A file system, a clock and a source of randomness.

@@ -185,8 +185,8 @@ impl Dir for StdDir {
                 _ => FileKind::Other,
             };
             let len = u64::try_from(stat.st_size).unwrap_or(0);
-            let links = u64::from(stat.st_nlink);
-            entries.push(DirEntry { name: name.to_owned(), kind, len, links });
+            let is_linked = kind == FileKind::Regular && stat.st_nlink > 1;
+            entries.push(DirEntry { name: name.to_owned(), kind, len, is_linked });
         }
         Ok(entries)
     }

@@ -207,7 +207,7 @@ impl Disk {
                 Body::File(inode) => (FileKind::Regular, inode.cached().len() as u64),
                 Body::Dir(_) => (FileKind::Directory, 0),
             };
-            Ok(DirEntry { name: name.clone(), kind, len, links: 1 })
+            Ok(DirEntry { name: name.clone(), kind, len, is_linked: false })
         };
         names.iter().map(entry).collect()
     }
