@@ -271,9 +271,26 @@ fn a_lock_excludes_until_it_is_dropped(bench: &Bench) {
     let path = bench.path("LOCK");
     let lock = bench.io.try_lock(&path).expect("lock").expect("free");
     assert!(bench.io.try_lock(&path).expect("lock").is_none());
-    assert!(bench.io.try_lock(&bench.path("OTHER")).expect("lock").is_some());
+    assert!(bench.io.try_lock(&bench.path("OTHER")).expect("lock").is_none(), "of a directory");
+    bench.io.unlink(&path).expect("ours");
+    assert!(bench.io.try_lock(&path).expect("lock").is_none(), "without its file");
+    drop(bench.create("LOCK"));
+    assert!(bench.io.try_lock(&path).expect("lock").is_none(), "with another file");
     drop(lock);
     assert!(bench.io.try_lock(&path).expect("lock").is_some());
+}
+
+fn a_rename_to_a_new_name_replaces_nothing(bench: &Bench) {
+    let parent = bench.path("a");
+    let dir = bench.io.open_dir(parent.parent().expect("a directory")).expect("open");
+    drop((bench.create("a"), bench.create("b")));
+    let refused = dir.rename_new("a", "b").expect_err("taken");
+    assert_eq!(refused.kind(), std::io::ErrorKind::AlreadyExists);
+    dir.rename_new("a", "c").expect("free");
+    let mut names: Vec<_> = dir.list().expect("list").into_iter().map(|entry| entry.name).collect();
+    names.retain(|name| name.len() == 1);
+    names.sort();
+    assert_eq!(names, ["b", "c"]);
 }
 
 fn a_queue_completes_each_ticket_once(bench: &Bench) {
@@ -364,6 +381,7 @@ suite! {
     a_listing_tells_kinds_and_lengths
     a_file_opened_for_reading_refuses_writes
     a_lock_excludes_until_it_is_dropped
+    a_rename_to_a_new_name_replaces_nothing
     a_queue_completes_each_ticket_once
     a_dropped_queue_has_done_its_work
     clocks_run_and_randomness_differs

@@ -154,7 +154,7 @@ impl Disk {
         if self.scripts.is_empty() {
             return self.fail_by_chance(op);
         }
-        let dir = PathBuf::from(self.path_of(parent));
+        let dir = Path::new("/").join(self.path_of(parent));
         let mut paths: Vec<_> = names.iter().map(|name| dir.join(name)).collect();
         if paths.is_empty() {
             paths.push(dir);
