@@ -1,6 +1,6 @@
 //! Suites in a form that tells what it found: for the campaigns that break the code on purpose.
 
-use crate::enumeration::{Enumeration, Subject};
+use crate::enumeration::{Enumeration, Meddle, Subject};
 use crate::seeds::{Failure, caught};
 use crate::{campaign, checkpoints, opening, reading, real_threads, store, uring};
 
@@ -59,6 +59,14 @@ pub const ALL: &[Suite] = &[
         checkpoints::slab_that_is_changed_while_it_is_read_is_there_once,
     ),
     suite(ENUMERATION, || enumerate(Subject::Log, 1)),
+    suite(
+        "enumeration::log_whose_directory_is_swapped_at_any_step_goes_on_in_the_one_it_opened",
+        || explore(&Enumeration::new(Subject::Log, 1, 1).meddle(Meddle::Swap)),
+    ),
+    suite(
+        "enumeration::log_whose_lock_file_is_removed_at_any_step_lets_no_second_writer_in",
+        || explore(&Enumeration::new(Subject::Log, 1, 1).meddle(Meddle::RemoveLock)),
+    ),
     suite("threads::threads_at_mixed_levels_are_all_recovered_in_order", || {
         // What threads do wrong shows now and then.
         (0..THREAD_ROUNDS)
@@ -104,7 +112,10 @@ impl Suite {
 }
 
 fn enumerate(subject: Subject, operations: u32) -> Result<(), String> {
-    let enumeration = Enumeration::new(subject, operations, 1);
+    explore(&Enumeration::new(subject, operations, 1))
+}
+
+fn explore(enumeration: &Enumeration) -> Result<(), String> {
     enumeration.work();
     enumeration.result().1.first().map_or(Ok(()), |failure| Err(failure.to_string()))
 }

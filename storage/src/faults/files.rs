@@ -24,6 +24,20 @@ pub(crate) fn next_contents(mut next: Control) -> Control {
     next
 }
 
+/// Returns the directory in which an operation takes place; `found` is what has its path now.
+#[cfg(feature = "sim")]
+#[inline]
+pub(crate) fn directory<T>(opened: T, found: impl FnOnce() -> Option<T>) -> T {
+    if planted(Mutant::DirectoryByPath) { found().unwrap_or(opened) } else { opened }
+}
+
+/// Returns whether a directory's lock counts as held.
+#[cfg(feature = "sim")]
+#[inline]
+pub(crate) fn is_locked(held: bool) -> bool {
+    held && !planted(Mutant::LockOnFileAlone)
+}
+
 /// Returns how the sync of a new segment ended.
 #[inline]
 pub(crate) fn segment_synced<E>(synced: Result<(), E>) -> Result<(), E> {

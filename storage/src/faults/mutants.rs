@@ -87,6 +87,10 @@ pub enum Mutant {
     UringCancelledIsDone,
     /// The next write takes a slot whose write the kernel is still at.
     UringSlotReusedEarly,
+    /// Every operation in an open directory resolves its path anew.
+    DirectoryByPath,
+    /// The lock is on the lock file, and not on the directory.
+    LockOnFileAlone,
     /// Durable marks behind the end of the frames are not searched for.
     ProbeSkipped,
     /// A replay in one pass takes frames that no durable mark covers for valid by their
@@ -210,6 +214,8 @@ impl Mutant {
         Self::UringLockNotKept,
         Self::UringCancelledIsDone,
         Self::UringSlotReusedEarly,
+        Self::DirectoryByPath,
+        Self::LockOnFileAlone,
         Self::ProbeSkipped,
         Self::UnmarkedBodiesUnread,
         Self::EpochStartMarksNothing,

@@ -125,7 +125,7 @@ impl Disk {
         Ok(at)
     }
 
-    fn child(&self, parent: NodeId, name: &str) -> io::Result<NodeId> {
+    pub(super) fn child(&self, parent: NodeId, name: &str) -> io::Result<NodeId> {
         let id = self.dir(parent)?.current.get(name).copied();
         id.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -136,17 +136,6 @@ impl Disk {
         let parent = self.resolve(path.parent().unwrap_or(Path::new("/")))?;
         self.dir(parent)?;
         Ok((parent, name))
-    }
-
-    /// Opens a directory: a path resolved, or a directory in an open one.
-    pub(super) fn open_dir(&self, parent: Option<NodeId>, path: &Path) -> io::Result<NodeId> {
-        let id = match parent {
-            None => self.resolve(path)?,
-            Some(parent) => {
-                self.child(parent, path.to_str().ok_or(io::ErrorKind::InvalidInput)?)?
-            }
-        };
-        self.dir(id).map(|_| id)
     }
 
     /// Fails an operation on a name in a directory as a test has asked for.

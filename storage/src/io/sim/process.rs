@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::contents::Write;
 use super::dead;
 use super::disk::{Disk, FlightBody, InFlight, OpenFile, Strike, writes_in};
 use super::names::NodeId;
+use crate::faults;
 use crate::io::{Access, Completion, Dir, DirEntry, File, Io, Lock, Queue, Request, Ticket};
 
 /// One process's handle of a [`SimDisk`](super::SimDisk); dead after a crash.
@@ -75,11 +76,20 @@ impl Handle {
     }
 
     /// Opens a directory, which is no step: nothing on the disk can change by it.
-    fn open_dir(&self, parent: Option<NodeId>, path: &Path) -> io::Result<Arc<dyn Dir>> {
+    fn open_dir(
+        &self,
+        parent: Option<&SimDir>,
+        name: &str,
+        path: PathBuf,
+    ) -> io::Result<Arc<dyn Dir>> {
         let mut disk = self.alive()?;
-        let node = disk.open_dir(parent, path)?;
+        let node = match parent {
+            None => disk.resolve(&path)?,
+            Some(parent) => disk.child(parent.at(&disk), name)?,
+        };
+        disk.dir(node)?;
         disk.open_dirs.push(node);
-        Ok(Arc::new(SimDir { handle: self.clone(), node }))
+        Ok(Arc::new(SimDir { handle: self.clone(), node, path }))
     }
 
     fn file(&self, disk: &mut Disk, file: OpenFile) -> Arc<SimFile> {
@@ -109,7 +119,7 @@ impl Io for SimIo {
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
-        self.0.open_dir(None, path)
+        self.0.open_dir(None, "", path.to_owned())
     }
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
@@ -149,6 +159,14 @@ impl Io for SimIo {
 struct SimDir {
     handle: Handle,
     node: NodeId,
+    /// What it was opened as.
+    path: PathBuf,
+}
+
+impl SimDir {
+    fn at(&self, disk: &Disk) -> NodeId {
+        faults::files::directory(self.node, || disk.resolve(&self.path).ok())
+    }
 }
 
 impl fmt::Debug for SimDir {
@@ -167,36 +185,37 @@ impl Drop for SimDir {
 
 impl Dir for SimDir {
     fn create_dir(&self, name: &str) -> io::Result<()> {
-        self.handle.change(|disk| disk.create_dir(self.node, name))
+        self.handle.change(|disk| disk.create_dir(self.at(disk), name))
     }
 
     fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
-        self.handle.open_dir(Some(self.node), Path::new(name))
+        let path = self.path.join(name);
+        self.handle.open_dir(Some(self), name, path)
     }
 
     fn list(&self) -> io::Result<Vec<DirEntry>> {
-        self.handle.change(|disk| disk.list_dir(self.node))
+        self.handle.change(|disk| disk.list_dir(self.at(disk)))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.handle.change(|disk| disk.sync_dir(self.node))
+        self.handle.change(|disk| disk.sync_dir(self.at(disk)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.handle.change(|disk| disk.rename(self.node, from, to, true))
+        self.handle.change(|disk| disk.rename(self.at(disk), from, to, true))
     }
 
     fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
-        self.handle.change(|disk| disk.rename(self.node, from, to, false))
+        self.handle.change(|disk| disk.rename(self.at(disk), from, to, false))
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
-        self.handle.change(|disk| disk.unlink(self.node, name))
+        self.handle.change(|disk| disk.unlink(self.at(disk), name))
     }
 
     fn create(&self, name: &str, direct: bool) -> io::Result<Arc<dyn File>> {
         let file = self.handle.change(|disk| {
-            let node = disk.create(self.node, name)?;
+            let node = disk.create(self.at(disk), name)?;
             Ok(self.handle.file(disk, OpenFile { node, write: true, direct }))
         })?;
         Ok(file)
@@ -204,7 +223,7 @@ impl Dir for SimDir {
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
         let file = self.handle.change(|disk| {
-            let node = disk.file_in(self.node, name)?;
+            let node = disk.file_in(self.at(disk), name)?;
             let Access { write, direct } = access;
             Ok(self.handle.file(disk, OpenFile { node, write, direct }))
         })?;
@@ -218,12 +237,12 @@ impl Dir for SimDir {
 
     fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
         let locked = self.handle.change(|disk| {
-            if disk.locks.contains(&self.node) {
+            if faults::files::is_locked(disk.locks.contains(&self.node)) {
                 return Ok(None);
             }
-            let file = match disk.file_in(self.node, name) {
+            let file = match disk.file_in(self.at(disk), name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    disk.create(self.node, name)?
+                    disk.create(self.at(disk), name)?
                 }
                 found => found?,
             };
