@@ -1,12 +1,12 @@
 //! Bulla: a crash-safe write-ahead log, and a store of 64-byte records on it, for Linux.
 //!
-//! This package is the whole of it for an application: [`Log`] to append and wait, readers to
-//! follow it, [`Store`] for records in memory with every change logged, and [`recovery`] to
-//! inspect, replay and repair. The command `bulla` (package `bulla-cli`) is for operators.
+//! This package has all that an application needs: [`Log`] appends entries and waits for them,
+//! a [`Reader`] follows a log, [`Store`] keeps records in memory and logs every change, and
+//! [`recovery`] inspects, replays and repairs. Operators use the command `bulla` (`bulla-cli`).
 //!
-//! What most programs name is here; the rest is in the modules [`wal`], [`engine`], [`recovery`]
-//! and [`storage`], which are the packages that this one consists of. [`Error`] is the log's and
-//! recovery's; a store has [`engine::Error`].
+//! The types that most programs name are here; the rest are in the modules [`wal`], [`engine`],
+//! [`recovery`] and [`storage`], each of which is a package of its own. A log and its recovery
+//! return [`Error`]; a store returns [`engine::Error`].
 //!
 //! ```
 //! # let dir = std::env::temp_dir().join(format!("bulla-facade-doc-{}", std::process::id()));
@@ -27,9 +27,9 @@
 //! # Features
 //! | feature | what it adds |
 //! |---|---|
-//! | `uring` (default) | the backend [`io`]`::uring`; without it the log's data go through blocking calls |
+//! | `uring` (default) | the backend [`io`]`::uring`; without it a log does I/O with blocking calls |
 //! | `serde` | `Serialize` and `Deserialize` for positions, receipts, settings, tokens, statistics, reports |
-//! | `tracing` | events of what a log does: opened, committed, purged, poisoned, closed |
+//! | `tracing` | an event when a log is opened, committed, purged, poisoned or closed |
 //! | `stream` | `futures_core::Stream` for [`EntryStream`] |
 //! | `sim` | the simulated disk [`io`]`::sim`, for tests |
 

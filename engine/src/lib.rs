@@ -1,8 +1,8 @@
 //! Records of 64 bytes, in memory by id, with a crash-safe log behind them.
 //!
 //! Owns the records ([`Token`], or any other [`Record`]), the encoding of changes as log
-//! entries ([`entries`]), the table and its [`Quota`], snapshots and checkpoints. Its changes
-//! reach the disk only through the log. Tested here, on the simulated disk in `tests`, and end to
+//! entries ([`entries`]), the table and its [`Quota`], snapshots and checkpoints. Changes of
+//! records reach the disk first through the log. Tested here, on the simulated disk in `tests`, and end to
 //! end by `bulla drill`.
 //!
 //! # Examples

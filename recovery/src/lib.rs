@@ -1,10 +1,10 @@
-//! Recovery of a log: what of it survived, what did not, and why.
+//! Recovery of a log: decides what survived a crash, says why, and commits it.
 //!
 //! Owns the way from bytes on a disk to a log that can be appended to: the read-only scan
 //! ([`Inspection`]), the verdict ([`Case`]: one table of named cases), the rewrite of the tail
 //! with its single commit point ([`Recovery`], [`open`]), replay, and the explicit [`repair`].
-//! It never appends, never interprets a payload, and changes nothing when it refuses. Tested
-//! here against damaged images, and by the simulator.
+//! It never appends, never interprets a payload, and changes nothing when it refuses a log.
+//! Tested here against damaged images, and by the simulator.
 //!
 //! ```text
 //! log_dir   a directory, and how it is read      plan      what the headers tell

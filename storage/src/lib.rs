@@ -1,16 +1,16 @@
-//! What a Bulla log is on a disk, and how to reach it.
+//! The disk layer of a Bulla log: its format, its files, and every access to them.
 //!
 //! This crate owns the on-disk format, the files of a log, the rules by which a frame is
 //! valid, and every access to a disk. It starts no thread, decides nothing about recovery
-//! and acknowledges nothing: the crates above it do. Applications use the crate `bulla`
-//! or `bulla-wal`; this one is for code that works on the format itself.
+//! and acknowledges nothing: the crates above it do that. Applications use the crate `bulla`
+//! or `bulla-wal`; this crate is for code that works on the format itself.
 //!
 //! ```text
 //! format    every byte on disk            io      the I/O traits; std, uring, sim
 //! files     CONTROL, segments, the lock   frames  frames of a segment, validated
 //! position  LSN, Seq, epoch               faults  what a test build can break
 //! range     where reading begins and ends error   what can go wrong
-//! options   how a log is opened       parse   names and positions from text
+//! options   how a log is opened           parse   names and positions from text
 //! ```
 
 mod error;

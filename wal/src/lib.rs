@@ -1,10 +1,10 @@
-//! A crash-safe write-ahead log: three durability levels, group commit, recovery that
-//! returns a prefix.
+//! A crash-safe write-ahead log with three durability levels, group commit, and recovery
+//! that returns a prefix.
 //!
 //! [`Log::open`] creates a log or recovers the one that is there. [`Log::append_with`] puts
 //! an entry into a ring in memory and returns a [`Receipt`]; [`Log::wait`] returns when the
-//! [`Level`] chosen for that append holds. A waiting thread does the write and the sync for
-//! everyone who waits. The log never interprets payloads.
+//! guarantee of the append's [`Level`] holds. One waiting thread writes and syncs for all that
+//! wait. The log never interprets payloads.
 //!
 //! ```text
 //! log     the public face             commit  the pure core, the driver, the leader
