@@ -257,6 +257,40 @@ fn close_that_meets_writes_and_a_checkpoint_loses_nothing_that_was_acknowledged(
     }
 }
 
+#[test]
+fn close_waits_for_the_checkpoint_that_another_thread_takes() {
+    let dir = temp_dir("closed-in-a-checkpoint");
+    let options = options();
+    for round in 0..20 {
+        let store = stripes(&dir, &options);
+        std::thread::scope(|scope| {
+            let check = scope.spawn(|| {
+                for number in 1.. {
+                    match store.put(&striped(1, number)).and_then(|()| store.checkpoint()) {
+                        Ok(_) => {}
+                        Err(Error::Closed) => break,
+                        Err(error) => panic!("round {round}: {error:?}"),
+                    }
+                }
+            });
+            std::thread::sleep(Duration::from_millis(round));
+            store.close().expect("closed");
+            let files = || -> Vec<_> {
+                let checkpoints = std::fs::read_dir(dir.path().join("checkpoints"));
+                let entries = checkpoints.into_iter().flatten().map(Result::unwrap);
+                let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+                files.sort();
+                files
+            };
+            let closed = files();
+            let is_temporary = |path: &std::path::PathBuf| path.extension() == Some("tmp".as_ref());
+            assert!(!closed.iter().any(is_temporary), "round {round}: {closed:?}");
+            check.join().expect("no panic");
+            assert_eq!(files(), closed, "round {round}: nothing is made once it is closed");
+        });
+    }
+}
+
 /// Slabs of the stores below, and records in each: more than a page.
 const SLABS: u32 = 24;
 const SLAB_RECORDS: u32 = 300;

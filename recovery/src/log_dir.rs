@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bulla_storage::files::control;
-use bulla_storage::files::dir::{Directory, Listing, segment_name};
+use bulla_storage::files::dir::{Directory, segment_name};
 use bulla_storage::format::{Control, Header, MAX_SECTOR};
 use bulla_storage::io::Io;
 use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
@@ -96,11 +96,7 @@ pub(crate) fn open_dir(path: &Path, options: &Options) -> Result<Directory> {
 
 /// Reads CONTROL, and tells a directory without a log from a log whose CONTROL is gone.
 pub(crate) fn read_control(dir: &Directory) -> Result<Control> {
-    control_of(dir, &dir.list()?)
-}
-
-/// Does what [`read_control`] does, of a directory that was listed.
-pub(crate) fn control_of(dir: &Directory, listing: &Listing) -> Result<Control> {
+    let listing = dir.list()?;
     if listing.has_control {
         return control::read(dir);
     }

@@ -19,7 +19,7 @@ use bulla_storage::{Options, Recovered};
 
 use crate::analysis::Analysis;
 use crate::faults::order::{commit, keep_cut_bytes};
-use crate::log_dir::{LogDir, Piece, control_of, open_dir};
+use crate::log_dir::{LogDir, Piece, open_dir, read_control};
 use crate::replay::{self, EntryView, Live, ReplayStats};
 use crate::report::{Report, Status};
 use crate::scan::Bodies;
@@ -249,15 +249,15 @@ impl LockedLog {
     ) -> Result<Self> {
         let dir = open_dir(path, options)?;
         // CONTROL comes first: the lock would leave a file behind where there is no log.
-        let listing = dir.list()?;
-        let sector = control_of(&dir, &listing)?.sector;
+        let sector = read_control(&dir)?.sector;
         let options = options.checked(sector)?;
-        if let Some(name) = &listing.linked {
-            return Err(Error::Linked { path: dir.path_of(name) });
-        }
         dir.create_as_owner()?;
         check_device(&dir, &options)?;
         let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
+        // Now that no writer can change that.
+        if let Some(name) = dir.list()?.linked {
+            return Err(Error::Linked { path: dir.path_of(&name) });
+        }
         let mut log = LogDir::locked(&dir, &options);
         let control = ControlFile::open(&dir)?;
         // What a listing shows after a kill may not be on disk. Nothing may be built on

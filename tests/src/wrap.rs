@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bulla_storage::io::sim::ByPath;
-use bulla_storage::io::std::StdIo;
 use bulla_storage::io::{
     Access, Completion, Dir, DirEntry, Fallback, File, Io, Lock, Queue, Request, Ticket,
 };
@@ -142,7 +141,8 @@ impl Io for WrapIo {
 
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
         let dir = self.inner.open_dir(path)?;
-        Ok(Arc::new(WrapDir { dir, path: path.to_owned(), knobs: Arc::clone(&self.knobs) }))
+        let (io, knobs) = (Arc::clone(&self.inner), Arc::clone(&self.knobs));
+        Ok(Arc::new(WrapDir { io, dir, path: path.to_owned(), knobs }))
     }
 
     fn queue(&self, depth: usize) -> io::Result<Box<dyn Queue>> {
@@ -179,6 +179,7 @@ impl Io for WrapIo {
 
 #[derive(Debug)]
 struct WrapDir {
+    io: Arc<dyn Io>,
     dir: Arc<dyn Dir>,
     path: PathBuf,
     knobs: Arc<Knobs>,
@@ -204,7 +205,8 @@ impl Dir for WrapDir {
 
     fn open_dir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
         let (dir, path) = (self.dir.open_dir(name)?, self.path.join(name));
-        Ok(Arc::new(Self { dir, path, knobs: Arc::clone(&self.knobs) }))
+        let (io, knobs) = (Arc::clone(&self.io), Arc::clone(&self.knobs));
+        Ok(Arc::new(Self { io, dir, path, knobs }))
     }
 
     fn list(&self) -> io::Result<Vec<DirEntry>> {
@@ -252,7 +254,7 @@ impl Dir for WrapDir {
             cached.insert(path.clone());
             let stale = self.knobs.stale.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((_, other)) = stale.as_ref().filter(|(stale, _)| *stale == path) {
-                return StdIo::new().open(other, access);
+                return self.io.open(other, access);
             }
         }
         let file = self.dir.open(name, access)?;

@@ -194,7 +194,9 @@ impl Log {
                     leader.core.space();
                     leader.pump();
                 }
-                if self.published.ring.spares() > 0 {
+                if self.published.is_poisoned() {
+                    Err(self.published.poison_error())
+                } else if self.published.ring.spares() > 0 {
                     Ok(())
                 } else if error.is_out_of_space() {
                     Err(Error::NoSpace(error))

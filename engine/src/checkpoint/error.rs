@@ -88,6 +88,13 @@ pub enum CheckpointError {
         /// The checkpoint's position.
         upto: Lsn,
     },
+    /// The store's directory could not be synced when its folder of checkpoints was made. That
+    /// is not tried again: no checkpoint is taken until the store is opened again.
+    #[error("{} could not be synced: open the store again to take checkpoints", path.display())]
+    Unsynced {
+        /// The store's directory.
+        path: PathBuf,
+    },
     /// The older checkpoint and the log yield other records than the newer one lists.
     #[error("the older checkpoint and the log yield other records for slab {slab}")]
     OtherRecords {

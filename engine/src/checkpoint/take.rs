@@ -6,6 +6,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use bulla_storage::files::dir::Directory;
@@ -68,6 +69,8 @@ pub(crate) struct Checkpoints<R: Record> {
     triggers: Triggers,
     /// Locked while one is taken.
     taken: Mutex<Taken>,
+    /// The thread that takes one.
+    taker: Mutex<Option<ThreadId>>,
     schedule: Mutex<Schedule>,
 }
 
@@ -77,6 +80,9 @@ struct Taken {
     /// The newest first; at most [`MAX_IN_USE`].
     in_use: Vec<Head>,
     next_number: u64,
+    /// The store's directory could not be synced. That is not tried again: a second sync may
+    /// report success for a name that is lost.
+    unsynced: bool,
 }
 
 /// What decides whether a checkpoint is due, and the statistics.
@@ -90,6 +96,22 @@ struct Schedule {
     at_ns: u64,
     not_before_ns: u64,
     stats: CheckpointStats,
+}
+
+/// Says which thread takes a checkpoint, until it is dropped.
+struct Taker<'a>(&'a Mutex<Option<ThreadId>>);
+
+impl<'a> Taker<'a> {
+    fn new(taker: &'a Mutex<Option<ThreadId>>) -> Self {
+        *lock(taker) = Some(std::thread::current().id());
+        Self(taker)
+    }
+}
+
+impl Drop for Taker<'_> {
+    fn drop(&mut self) {
+        *lock(self.0) = None;
+    }
 }
 
 /// What a store found when it opened.
@@ -136,7 +158,12 @@ impl<R: Record> Checkpoints<R> {
             dir: Mutex::new(Some(CheckpointDir::of(store))),
             direct,
             triggers,
-            taken: Mutex::new(Taken { in_use: found.in_use, next_number: found.highest + 1 }),
+            taken: Mutex::new(Taken {
+                in_use: found.in_use,
+                next_number: found.highest + 1,
+                unsynced: false,
+            }),
+            taker: Mutex::new(None),
             schedule: Mutex::new(schedule),
         };
         let dir = CheckpointDir::of(store);
@@ -146,9 +173,20 @@ impl<R: Record> Checkpoints<R> {
         checkpoints
     }
 
-    /// Takes no checkpoint from here on, and releases the directory.
+    /// Takes no checkpoint from here on, and releases the directory. On return no other thread
+    /// takes one: the lock of the log, which keeps other writers away, may go.
     pub(crate) fn release(&self) {
         *lock(&self.dir) = None;
+        // A task that this thread woke while it takes one may close the store. Then it touches
+        // no file of a checkpoint any more.
+        if *lock(&self.taker) != Some(std::thread::current().id()) {
+            drop(lock(&self.taken));
+        }
+    }
+
+    /// Fails once the log has released its lock: another writer may have the directory.
+    fn check_open(&self) -> Result<()> {
+        self.log.directory().map(drop).map_err(|_| Error::Closed)
     }
 
     /// Takes a checkpoint now; returns the newest one if nothing has changed since.
@@ -179,11 +217,11 @@ impl<R: Record> Checkpoints<R> {
         {
             return Ok(newest.into());
         }
+        let _taker = Taker::new(&self.taker);
         let begun = self.io.now_ns();
         let result = self.state.panics.watch(|| self.take_one(&dir, &mut taken));
         // A log that closes meanwhile marks nothing any more.
-        let is_closed = || lock(&self.dir).is_none();
-        let result = result.map_err(|error| if is_closed() { Error::Closed } else { error });
+        let result = result.map_err(|error| self.check_open().err().unwrap_or(error));
         let mut schedule = lock(&self.schedule);
         (schedule.at_ns, schedule.not_before_ns) = (self.io.now_ns(), 0);
         let duration = Duration::from_nanos(schedule.at_ns.saturating_sub(begun));
@@ -212,9 +250,10 @@ impl<R: Record> Checkpoints<R> {
     }
 
     fn take_one(&self, dir: &CheckpointDir, taken: &mut Taken) -> Result<Head> {
-        self.create_dir(dir)?;
+        self.create_dir(dir, taken)?;
         self.state.load_all(LOAD_THREADS)?;
         let snapshot = self.state.snapshot(&self.log)?;
+        self.check_open()?;
         let number = taken.next_number;
         let written = match self.write(dir, Writer::create, number, &snapshot) {
             Err(error) if is_out_of_space(&error) => {
@@ -234,11 +273,16 @@ impl<R: Record> Checkpoints<R> {
     }
 
     /// Creates the directory, durably in that of the store.
-    fn create_dir(&self, dir: &CheckpointDir) -> Result<()> {
+    fn create_dir(&self, dir: &CheckpointDir, taken: &mut Taken) -> Result<()> {
         if lock(&self.schedule).stats.newest.is_none() {
+            if taken.unsynced {
+                return Err(
+                    CheckpointError::Unsynced { path: dir.store().path().to_owned() }.into()
+                );
+            }
             dir.create().map_err(CheckpointError::io("create", &dir.path))?;
             if !skip(Failpoint::CheckpointFolderSync) {
-                dir.store().sync()?;
+                dir.store().sync().inspect_err(|_| taken.unsynced = true)?;
             }
         }
         Ok(())
@@ -257,7 +301,7 @@ impl<R: Record> Checkpoints<R> {
         let mut writer =
             create(dir, number, self.direct).map_err(CheckpointError::io("create", &path))?;
         let written = self.fill(&mut writer, &path, snapshot);
-        if written.is_err() {
+        if written.is_err() && self.check_open().is_ok() {
             // The first error is returned; the next open removes the file.
             let _ = writer.abandon();
         }
@@ -299,6 +343,7 @@ impl<R: Record> Checkpoints<R> {
         }
         let upto = faults::checkpoint::upto(lsn, || self.log.durable());
         let anchor = self.log.anchor(upto)?;
+        self.check_open()?;
         let written = writer.finish(self.io.wall_ns(), anchor);
         Ok(written.map_err(CheckpointError::io("write", path))?)
     }
@@ -310,6 +355,7 @@ impl<R: Record> Checkpoints<R> {
         if !self.triggers.keep_log {
             self.log.purge_before(&faults::checkpoint::needed(newest, older).anchor)?;
         }
+        self.check_open()?;
         self.remove(dir, |number| in_use.iter().all(|head| head.number != number))
     }
 

@@ -203,13 +203,13 @@ impl<R: Record> Store<R> {
     ///
     /// From the call on writes return [`Error::Closed`], and so does
     /// [`checkpoint`](Self::checkpoint). Receipts still tell when their level holds. Records in
-    /// memory can still be read, and so can snapshots; a read of what is still only in a
-    /// checkpoint returns [`Error::Closed`] too ([`load`](Self::load) everything before, if that
+    /// memory can still be read, and so can snapshots; a read of a part of the store that was not
+    /// loaded returns [`Error::Closed`] too ([`load`](Self::load) everything before, if that
     /// matters).
     ///
     /// On return the thread that takes checkpoints has ended, and no file is open but for reads
-    /// that other threads have begun before. A checkpoint that another thread is taking may
-    /// fail with [`Error::Closed`]. A call after the first one does nothing; one that comes while
+    /// that other threads have begun before. It waits for a checkpoint that another thread is
+    /// taking. A call after the first one does nothing; one that comes while
     /// another thread closes the store may return before that one has released the lock.
     ///
     /// # Errors

@@ -152,6 +152,21 @@ impl Directory {
         self.handle.create(name, direct).map_err(Error::io("create", self.path_of(name)))
     }
 
+    /// Returns whether something has this name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn has(&self, name: &str) -> Result<bool> {
+        match self.file(name, Access::READ) {
+            Err(error) if error.is_not_found() => Ok(false),
+            // It is there, whatever it is.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::InvalidInput => {
+                Ok(true)
+            }
+            opened => opened.map(|_| true),
+        }
+    }
+
     /// Renames a file, replacing the target.
     ///
     /// # Errors

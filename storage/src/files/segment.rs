@@ -68,7 +68,12 @@ pub fn create(
     frames: impl FnOnce(&dyn File) -> io::Result<u64>,
 ) -> Result<Arc<dyn File>, CreateError> {
     let number = new.header.number;
-    let temporary = dir::segment_temporary_name(number);
+    let (name, temporary) = (dir::segment_name(number), dir::segment_temporary_name(number));
+    // Before the work: a name that is taken would be tried again and again.
+    if !new.replaces && dir.has(&name)? {
+        let taken = io::ErrorKind::AlreadyExists.into();
+        return Err(Error::io("create", dir.path_of(&name))(taken).into());
+    }
     dir.remove(&temporary)?;
     let file = dir.create(&temporary, new.direct)?;
     fill(file.as_ref(), new, frames).map_err(|error| {
@@ -85,12 +90,12 @@ pub fn create(
         let synced = file.sync().map_err(Error::io("sync", dir.path_of(&temporary)));
         faults::files::segment_synced(synced).map_err(CreateError::Sync)?;
     }
-    let name = dir::segment_name(number);
-    if new.replaces {
-        dir.rename(&temporary, &name)?;
+    let renamed = if new.replaces {
+        dir.rename(&temporary, &name)
     } else {
-        dir.rename_new(&temporary, &name)?;
-    }
+        dir.rename_new(&temporary, &name)
+    };
+    renamed.inspect_err(|_| drop(dir.remove(&temporary)))?;
     if !skip(dir_sync) {
         faults::files::segment_named(dir.sync()).map_err(CreateError::Sync)?;
     }

@@ -122,15 +122,17 @@ impl StdDir {
     /// Creates a file that must not exist.
     fn create_file(&self, name: &str, direct: OFlags) -> Result<OwnedFd, Errno> {
         let fd = self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | direct)?;
-        self.give(&fd).inspect_err(|_| {
-            // Nobody but its owner could open it.
-            let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
-        })?;
+        self.give_or_remove(&fd, name)?;
         Ok(fd)
     }
 
-    fn give(&self, fd: &OwnedFd) -> Result<(), Errno> {
-        self.owner.get().map_or(Ok(()), |owner| owner.give(fd, owner.mode))
+    /// Gives a new file to the owner; removes it where that fails, since the owner could not
+    /// open it.
+    fn give_or_remove(&self, fd: &OwnedFd, name: &str) -> Result<(), Errno> {
+        let Some(owner) = self.owner.get() else { return Ok(()) };
+        owner.give(fd, owner.mode).inspect_err(|_| {
+            let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
+        })
     }
 
     fn open_file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -155,7 +157,9 @@ impl Dir for StdDir {
             let dir = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
             // Who may read files may enter their directory.
             let enters = Mode::from_raw_mode((owner.mode.as_raw_mode() & 0o444) >> 2);
-            owner.give(&dir, owner.mode | enters)?;
+            owner.give(&dir, owner.mode | enters).inspect_err(|_| {
+                let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR);
+            })?;
         }
         Ok(())
     }
@@ -225,7 +229,7 @@ impl Dir for StdDir {
                 // Some file systems create the name before they refuse the flag.
                 Err(Errno::INVAL) => match self.open_file(name, OFlags::RDWR) {
                     Ok(fd) => {
-                        self.give(&fd)?;
+                        self.give_or_remove(&fd, name)?;
                         return Ok(created(fd, false)?);
                     }
                     Err(Errno::NOENT) => {}
@@ -269,7 +273,13 @@ impl Dir for StdDir {
                 format!("it belongs to user {}, this is user {}", stat.st_uid, process.0.as_raw()),
             ));
         }
-        let ids = ((user, group) != process).then_some((user, group));
+        // Only root can give files away; a user's own get the group that the directory says.
+        let ids = (process.0.is_root() && (user, group) != process).then_some((user, group));
+        if ids.is_some() {
+            // A root without that right is told so before anything is made.
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(&self.fd, name, Some(user), Some(group), flags)?;
+        }
         let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
         // Once set it stays: it is the same file's.
         let _ = self.owner.set(Owner { ids, mode });
