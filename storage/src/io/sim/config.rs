@@ -52,7 +52,7 @@ pub enum Lie {
 pub struct SimConfig {
     /// Bytes that are written or lost as one; also what direct access must be aligned to.
     pub sector: usize,
-    /// What [`Io::physical_sector`](crate::io::Io::physical_sector) says.
+    /// What [`Dir::physical_sector`](crate::io::Dir::physical_sector) says.
     pub physical_sector: Option<u32>,
     /// The most operations that one queue has in flight.
     pub depth: usize,
