@@ -523,14 +523,14 @@ fn checkpoint_of_what_a_repair_cut_off_is_refused() {
 fn look(disk: &SimDisk) -> (Vec<CheckpointFile>, Inspection) {
     let (dir, options) = (Path::new(DIR), Options::simulated(disk));
     let files = bulla_engine::checkpoints(dir, &options, true).expect("listed");
-    (files, Inspection::read(dir, &options).expect("a look"))
+    (files, Inspection::read(dir, &options).expect("an inspection"))
 }
 
 /// The numbers of the checkpoints that an open could go by.
 fn usable(disk: &SimDisk) -> Vec<u64> {
     let (files, inspection) = look(disk);
     usable_checkpoints(Path::new(DIR), &Options::simulated(disk), &inspection, &files)
-        .expect("a look")
+        .expect("an inspection")
 }
 
 /// Opens the store, which must go by the first two of these, or say that none will do.
@@ -573,7 +573,7 @@ fn every_cut_of_a_repair_tells_which_checkpoints_it_makes_unusable() {
             else {
                 continue;
             };
-            let told = usable_checkpoints_after(&plan, &look, &files).expect("a look");
+            let told = usable_checkpoints_after(&plan, &look, &files).expect("an inspection");
             let disk = disk.fork(cut_at.0);
             disk.power_loss();
             repair(dir, &Options::simulated(&disk), RepairPlan { cut_at }).expect("repaired");
@@ -582,8 +582,8 @@ fn every_cut_of_a_repair_tells_which_checkpoints_it_makes_unusable() {
             let store = opens_by(&disk, &told, &context);
             *met.entry((told.len().min(2), store.is_some())).or_default() += 1;
             if let (true, Some(store)) = (keep_log, store) {
-                let by_log =
-                    StoreInspection::read_log(dir, &Options::simulated(&disk)).expect("a look");
+                let by_log = StoreInspection::read_log(dir, &Options::simulated(&disk))
+                    .expect("an inspection");
                 assert!(store.iter().expect("read").eq(&by_log), "{context}");
             }
         }
@@ -612,7 +612,7 @@ fn damage_below_a_checkpoint_hides_nothing_and_a_repair_is_said_to_cost_it() {
     let (_, look) = look(&disk);
     assert!(matches!(look.report().status, Status::Corrupt(_)), "{:?}", look.report().status);
     assert_eq!(usable(&disk), [3, 2]);
-    let store = StoreInspection::read(dir, &Options::simulated(&disk)).expect("a look");
+    let store = StoreInspection::read(dir, &Options::simulated(&disk)).expect("an inspection");
     let shown: BTreeMap<_, _> = store.iter().map(|token| (token.id().0, token)).collect();
     assert_eq!(shown, model.iter().map(|(id, (token, _))| (*id, *token)).collect());
     let fork = disk.fork(1);
@@ -620,8 +620,8 @@ fn damage_below_a_checkpoint_hides_nothing_and_a_repair_is_said_to_cost_it() {
     check(&opens_by(&fork, &[3, 2], "above the damage").expect("opened"), &model);
 
     let plan = RepairPlan::keep_readable(look.report());
-    let preview = preview_repair(dir, &Options::simulated(&disk), plan).expect("a look");
-    assert_eq!(usable_checkpoints_after(&preview, &look, &files).expect("a look"), [2]);
+    let preview = preview_repair(dir, &Options::simulated(&disk), plan).expect("an inspection");
+    assert_eq!(usable_checkpoints_after(&preview, &look, &files).expect("an inspection"), [2]);
     repair(dir, &Options::simulated(&disk), plan).expect("repaired");
     opens_by(&disk, &[2], "cut").expect("opened");
 }
