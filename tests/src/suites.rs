@@ -43,6 +43,10 @@ pub const ALL: &[Suite] = &[
         store::any_one_checkpoint_is_enough_after_every_crash,
     ),
     suite(
+        "store::first_checkpoints_outlive_every_power_loss_after_a_purge",
+        store::first_checkpoints_outlive_every_power_loss_after_a_purge,
+    ),
+    suite(
         "checkpoints::changes_amid_a_checkpoint_are_in_it_or_in_the_log",
         checkpoints::changes_amid_a_checkpoint_are_in_it_or_in_the_log,
     ),

@@ -10,6 +10,13 @@ fn any_one_checkpoint_is_enough_after_every_crash() {
 }
 
 #[test]
+fn first_checkpoints_outlive_every_power_loss_after_a_purge() {
+    if let Err(violation) = store::first_checkpoints_outlive_every_power_loss_after_a_purge() {
+        panic!("{violation}");
+    }
+}
+
+#[test]
 fn store_is_what_its_log_says_under_crashes_and_quotas() {
     let seeds = std::env::var("BULLA_STORE_SEEDS").ok().and_then(|text| text.parse().ok());
     let seeds = seeds.unwrap_or(500_u64);

@@ -1,5 +1,5 @@
-//! Checkpoints of the store's campaign: how they are taken, and damaged. And a smaller one of their
-//! own, which goes through every crash of one checkpoint.
+//! Checkpoints of the store's campaign: how they are taken, and damaged. And smaller ones of their
+//! own: every crash of one checkpoint, and what a power loss leaves of the first two.
 
 use std::path::Path;
 use std::time::Duration;
@@ -82,6 +82,57 @@ pub fn any_one_checkpoint_is_enough_after_every_crash() -> Result<(), String> {
         }
     }
     Err("I37: a checkpoint takes more steps than were tried".to_owned())
+}
+
+/// Two checkpoints in one segment, the first ones of a store, which let the log before them go:
+/// whatever a power loss then takes of what is pending, the store shows the same. No segment
+/// begins between them, whose name would make theirs durable, too.
+///
+/// # Errors
+/// The end that shows something else, or what of this the store did not do.
+pub fn first_checkpoints_outlive_every_power_loss_after_a_purge() -> Result<(), String> {
+    const SEED: u64 = 1;
+    let dir = Path::new(DIR);
+    let options = |disk: &SimDisk| {
+        let log = Options::new().sector(512).segment_len(16 * 1024).ring_len(16 * 1024);
+        let log = log.io(disk.process()).lock_timeout(Duration::ZERO).manual();
+        StoreOptions::new().log(log).checkpoint_close_bytes(None)
+    };
+    let failed = |error: Error| format!("I37: {error:?}");
+    let disk = SimDisk::new(SEED);
+    let store = Store::open(dir, &options(&disk)).map_err(failed)?;
+    let put = |id| {
+        let token = Token::builder(TokenId(id)).build().expect("in range");
+        store.at(Level::Strict).put(&token).map_err(failed)
+    };
+    let segments = || disk.paths().iter().filter(|path| is_segment(path)).count();
+    let mut id = 0;
+    // The third has just begun, and the spare for the fourth is there.
+    while segments() < 4 {
+        id += 1;
+        put(id)?;
+    }
+    store.checkpoint().map_err(failed)?;
+    put(id + 1)?;
+    store.checkpoint().map_err(failed)?;
+    if segments() > 2 {
+        return Err(format!("{} segments are left: nothing was purged", segments()));
+    }
+    disk.halt();
+    drop(store);
+    for ends in ends_but_for_one(&disk.open_ends(CrashKind::PowerLoss)) {
+        let disk = disk.end(SEED, CrashKind::PowerLoss, &ends);
+        let store = Store::open(dir, &options(&disk))
+            .map_err(|error| format!("I37: {ends:?}: {error:?}"))?;
+        if store.len() != id as usize + 1 {
+            return Err(format!("I37: {ends:?}: {} records of {}", store.len(), id + 1));
+        }
+    }
+    Ok(())
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "seg")
 }
 
 /// Every piece lost, or every piece as it was written last; and each of these but for one.

@@ -40,7 +40,10 @@ use crate::rng::Rng;
 use crate::seeds::{self, Campaign, Failure, Trace};
 use crate::wrap::{Knobs, WrapIo};
 
-pub use checkpoints::any_one_checkpoint_is_enough_after_every_crash;
+pub use checkpoints::{
+    any_one_checkpoint_is_enough_after_every_crash,
+    first_checkpoints_outlive_every_power_loss_after_a_purge,
+};
 
 const DIR: &str = "/store";
 /// More records, and more pages, than there ever are.
