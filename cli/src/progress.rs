@@ -4,8 +4,12 @@
 //! disappears when it is dropped, so that an error is printed on a line of its own.
 
 use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bulla_recovery::storage::progress::Phase;
+use bulla_wal::Options;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle};
 
 use crate::numbers::size;
@@ -36,22 +40,55 @@ pub(crate) fn reading(work: &str) -> ProgressBar {
     bar
 }
 
+/// Returns the display of work that begins with a log being read, and options that make the log
+/// tell it how much there is to read: then it shows how long that will still take.
+pub(crate) fn reading_log(options: Options, work: &str) -> (Options, ProgressBar) {
+    let bar = reading(work);
+    if bar.is_hidden() {
+        return (options, bar);
+    }
+    // The options outlive the display, which disappears with its last owner.
+    let shown = bar.downgrade();
+    let phase = Mutex::new(None);
+    let options = options.on_progress(move |progress| {
+        if let Some(bar) = shown.upgrade() {
+            let now = Some((progress.phase, progress.total));
+            let before =
+                std::mem::replace(&mut *phase.lock().unwrap_or_else(PoisonError::into_inner), now);
+            if before != now {
+                bar.set_style(style("{bar:30} {msg}: {bytes} of {total_bytes}, {eta} left"));
+                bar.set_length(progress.total);
+                bar.reset_eta();
+            }
+            if progress.phase == Phase::Replay {
+                bar.set_message("applying");
+            }
+            bar.set_position(progress.done);
+        }
+        ControlFlow::Continue(())
+    });
+    (options, bar)
+}
+
 fn bar(len: Option<u64>, template: &str) -> ProgressBar {
     if !terminal::shows_progress() {
         return ProgressBar::hidden();
     }
+    ProgressBar::with_draw_target(len, ProgressDrawTarget::stderr())
+        .with_style(style(template))
+        .with_finish(ProgressFinish::AndClear)
+}
+
+fn style(template: &str) -> ProgressStyle {
     let before = bytes_read();
     let read = move |_: &ProgressState, to: &mut dyn Write| {
         // What can't be written can't be reported either.
         let _ = to.write_str(&size(bytes_read().saturating_sub(before)));
     };
-    let style = ProgressStyle::with_template(template)
+    ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
-        .with_key("read", read);
-    ProgressBar::with_draw_target(len, ProgressDrawTarget::stderr())
-        .with_style(style)
-        .with_finish(ProgressFinish::AndClear)
+        .with_key("read", read)
 }
 
 /// Returns how many bytes this process has read from files; 0 where the kernel does not say.

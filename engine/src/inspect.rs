@@ -15,6 +15,7 @@ use crate::checkpoint::{
 use crate::error::{Error, Result};
 use crate::quota::Quota;
 use crate::record::Record;
+use crate::replay::replay;
 use crate::state::{LOAD_THREADS, State, decode};
 use crate::store::scan::Records;
 use crate::token::Token;
@@ -75,7 +76,9 @@ impl<R: Record> StoreInspection<R> {
     pub fn read_log(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
         let inspection = Inspection::read(dir.as_ref(), options)?;
         let state = State::new(Quota::unlimited(), !options.is_manual());
-        let replayed = state.replay(|visitor| inspection.replay(.., visitor))?;
+        let replayed = replay(&state, inspection.report(), Position::Start, options, |visitor| {
+            inspection.replay(.., visitor)
+        })?;
         let opened = OpenReport { replayed, ..OpenReport::default() };
         Ok(Self { state, report: inspection.report().clone(), opened })
     }
@@ -99,7 +102,8 @@ impl<R: Record> StoreInspection<R> {
             state.begin(CheckpointSource { newest, fallback, io, store });
             state.load_all(LOAD_THREADS)?;
         }
-        opened.replayed = state.replay(|visitor| inspection.replay(from, visitor))?;
+        opened.replayed =
+            replay(&state, &report, from, options, |visitor| inspection.replay(from, visitor))?;
         Ok(Self { state, report, opened })
     }
 

@@ -36,6 +36,7 @@ mod options;
 mod panics;
 mod quota;
 mod record;
+mod replay;
 #[cfg(feature = "serde")]
 mod serde_impls;
 mod snapshot;

@@ -5,6 +5,7 @@
 mod checkpoint;
 mod common;
 mod numbers;
+mod progress;
 mod quota;
 mod snapshot;
 mod store;

@@ -23,6 +23,7 @@ use crate::scan::{Bodies, LongFrames, Scan, scan};
 use crate::verdict::{Case, Decision, DurableEnd, Facts, Headers, Successor, Verdict, decide};
 use bulla_storage::frames::reader::{Cursor, End};
 use bulla_storage::frames::timeline::Timeline;
+use bulla_storage::progress::{Meter, Phase, Stretch};
 use bulla_storage::{Error, Result};
 
 /// At most this many segments are scanned at once, each with a read buffer of its own.
@@ -373,22 +374,31 @@ fn scan_all(
     let segments = &plan.segments;
     let threads = log.threads().min(MAX_SCAN_THREADS).min(segments.len());
     let long_frames = LongFrames::default();
+    let is_read = |index: usize, segment: &PlannedSegment| {
+        !segment.replaced && index >= plan.first && which(index)
+    };
+    let read = segments.iter().enumerate().filter(|(index, segment)| is_read(*index, segment));
+    let total = read.map(|(_, segment)| segment.file_len).sum();
+    let meter = Meter::new(log.options.on_progress.as_ref(), Phase::Scan, total);
     let one = |(index, segment): (usize, &PlannedSegment)| -> Result<Option<Scan>> {
-        if segment.replaced || index < plan.first || !which(index) {
+        if !is_read(index, segment) {
             return Ok(None);
         }
+        let mut progress = Stretch::new(&meter, 0);
         let PlannedSegment { number, newest, .. } = *segment;
-        let read = |direct, trusted| {
+        let mut read = |direct, trusted| {
             let read_buffer = log.segment(number, direct)?;
-            scan(read_buffer, segment, bodies, trusted, &long_frames)
+            scan(read_buffer, segment, bodies, trusted, &long_frames, &mut progress)
         };
         let direct = log.options.is_direct() && newest && number >= log.written_from;
         // A page may be stale where a write failed to replace it. Then the sync after it
         // failed, too, and no seal was written: what ends without one is read from the disk.
-        match read(direct, direct || !log.options.is_direct())? {
-            None => read(true, true),
-            scan => Ok(scan),
-        }
+        let scan = match read(direct, direct || !log.options.is_direct())? {
+            None => read(true, true)?,
+            scan => scan,
+        };
+        progress.end(segment.file_len)?;
+        Ok(scan)
     };
     if threads <= 1 {
         return segments.iter().enumerate().map(one).collect();

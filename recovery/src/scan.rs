@@ -14,6 +14,7 @@ use crate::faults;
 use crate::plan::PlannedSegment;
 use bulla_storage::frames::read_buffer::{READ_LEN, ReadBuffer, to_usize};
 use bulla_storage::frames::reader::{Cursor, End, Found, FrameReader, Located, Start, Step};
+use bulla_storage::progress::Stretch;
 
 /// A durable mark, and the header that carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,6 +131,7 @@ pub(crate) fn scan(
     bodies: Bodies,
     trusted: bool,
     long_frames: &LongFrames,
+    progress: &mut Stretch<'_>,
 ) -> Result<Option<Scan>> {
     let read_buffer = match bodies {
         Bodies::Checked => read_buffer,
@@ -141,6 +143,7 @@ pub(crate) fn scan(
     let mut scan = Scan::starting_at(frames.offset());
     let mut last_start = None;
     loop {
+        progress.reach(frames.offset())?;
         let (Located { frame, offset, before, after }, last_entry) =
             match next(&mut frames, header, bodies, long_frames)? {
                 Ok(valid) => valid,
@@ -168,7 +171,7 @@ pub(crate) fn scan(
     scan.waypoints.extend(last_start);
     scan.stop_offset = frames.offset();
     if faults::read::is_probed(*newest) {
-        probe_rest(&mut frames, header, *start, &mut scan)?;
+        probe_rest(&mut frames, header, *start, &mut scan, progress)?;
     }
     Ok(Some(scan))
 }
@@ -214,12 +217,14 @@ fn probe_rest(
     header: &Header,
     start: Start,
     scan: &mut Scan,
+    progress: &mut Stretch<'_>,
 ) -> Result<()> {
     let sector = u64::from(header.sector);
     let base = scan.base(start, header.sector);
     let seed = frames.seed();
     let mut at = scan.stop_offset;
     loop {
+        progress.reach(at)?;
         let chunk = frames.read_buffer.bytes(at, READ_LEN)?;
         if chunk.is_empty() {
             return Ok(());

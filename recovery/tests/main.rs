@@ -2,4 +2,5 @@
 
 mod anchors;
 mod files;
+mod progress;
 mod with_log;

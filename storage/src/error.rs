@@ -167,6 +167,10 @@ pub enum Error {
         #[source]
         cause: Arc<PoisonCause>,
     },
+    /// The callback for [progress](crate::Options::on_progress) ended the open or the inspection.
+    /// No entry is lost; the log can be opened again.
+    #[error("cancelled while the log was read")]
+    Cancelled,
     /// The log was closed.
     #[error("the log is closed")]
     Closed,

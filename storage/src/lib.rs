@@ -11,6 +11,7 @@
 //! position  LSN, Seq, epoch               faults  what a test build can break
 //! range     where reading begins and ends error   what can go wrong
 //! options   how a log is opened           parse   names and positions from text
+//! progress  what a long read tells
 //! ```
 
 mod error;
@@ -22,6 +23,7 @@ pub mod io;
 mod options;
 mod parse;
 mod position;
+pub mod progress;
 mod range;
 
 pub use error::{Corruption, CorruptionKind, Error, FrameDamage, PoisonCause, Result};

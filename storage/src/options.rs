@@ -1,6 +1,7 @@
 //! How a log is opened: every option with its unit, range and default.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::io::sim::SimDisk;
 use crate::io::{Io, std::StdIo};
 use crate::parse::ParseError;
 use crate::position::Level;
+use crate::progress::{OnProgress, Progress};
 
 /// What `append` does when the ring has no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -139,11 +141,14 @@ macro_rules! options {
             /// Writes in flight at once, from 1 to 1024; a backend may allow fewer. `None`
             /// (the default) takes what suits the backend: 2 for `std`, 8 for `io_uring`.
             pub depth: Option<usize>,
+            /// Called while an open or an inspection reads the log. Set it with
+            /// [`on_progress`](Self::on_progress).
+            pub on_progress: Option<OnProgress>,
         }
 
         impl Default for Options {
             fn default() -> Self {
-                Self { $($name: $default,)* max_frame_len: None, depth: None }
+                Self { $($name: $default,)* max_frame_len: None, depth: None, on_progress: None }
             }
         }
 
@@ -234,6 +239,19 @@ impl Options {
     /// Sets the number of writes in flight. See the field.
     pub fn depth(mut self, depth: usize) -> Self {
         self.depth = Some(depth);
+        self
+    }
+
+    /// Calls `callback` while an open or an inspection reads the log: about once per MiB, from any
+    /// of the threads that read, never from two at once. When it returns `Break`, the open ends
+    /// with [`Error::Cancelled`] and has changed nothing; in the phase
+    /// [`Replay`](crate::progress::Phase::Replay) of a store it has only recovered the log. The
+    /// callback should be quick, since the reading waits for it.
+    pub fn on_progress(
+        mut self,
+        callback: impl Fn(Progress) -> ControlFlow<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_progress = Some(OnProgress::new(callback));
         self
     }
 

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::output::Out;
 use crate::place;
+use crate::progress;
 use crate::signals::Interrupt;
 use crate::terminal;
 
@@ -46,9 +47,10 @@ const POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let interrupt = Interrupt::catch()?;
-    let options = args.log.options();
+    let (options, reading) = progress::reading_log(args.log.options(), "opening the log");
     let is_new = place::is_new(&args.dir, &options)?;
     let (recovered, report) = bulla_recovery::open(&args.dir, &options)?;
+    drop(reading);
     if is_new {
         place::announce(&args.dir);
     }

@@ -47,12 +47,12 @@ struct CheckpointReport {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let (log, opening) = progress::reading_log(args.log.options(), "opening the store");
     let options = StoreOptions::new()
-        .log(args.log.options())
+        .log(log)
         .quota(Quota::unlimited())
         .keep_log(args.keep_log)
         .create(false);
-    let opening = progress::reading("opening the store");
     let store = Store::open(&args.dir, &options)?;
     drop(opening);
     args.log.backend.warn_of_fallback(&store.stats().log);

@@ -39,8 +39,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 /// Reads the tokens in a directory. Refuses a corrupt log, which would show those of some
 /// earlier time.
 pub(super) fn snapshot(dir: &Path) -> Result<StoreInspection> {
-    let reading = progress::reading("reading the store");
-    let snapshot = StoreInspection::read(dir, &Options::new())?;
+    let (options, reading) = progress::reading_log(Options::new(), "reading the store");
+    let snapshot = StoreInspection::read(dir, &options)?;
     drop(reading);
     terminal::detail(format_args!("read from: {}", snapshot.opened_from()));
     match &snapshot.report().status {

@@ -28,7 +28,8 @@ pub(crate) fn inspect(
     options: &Options,
     all: bool,
 ) -> Result<(Inspection, Checkpoints)> {
-    let _progress = progress::reading("inspecting");
+    let (options, _progress) = progress::reading_log(options.clone(), "inspecting");
+    let options = &options;
     let mut attempts = 1;
     loop {
         // A running store writes the log first, then the checkpoint: read in the other order.

@@ -44,8 +44,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let (options, range) = (args.log.options(), args.range.range());
-    let reading = progress::reading(if args.dry_run { "inspecting" } else { "recovering" });
+    let range = args.range.range();
+    let work = if args.dry_run { "inspecting" } else { "recovering" };
+    let (options, reading) = progress::reading_log(args.log.options(), work);
     if args.dry_run {
         let inspection = Inspection::read(&args.dir, &options)?;
         drop(reading);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::args::{LevelArg, LogArgs};
 use crate::error::Result;
 use crate::output::Out;
-use crate::{place, terminal};
+use crate::{place, progress, terminal};
 
 /// What was written, and what of it is durable.
 #[derive(Serialize)]
@@ -40,10 +40,11 @@ impl<'a> Writer<'a> {
         log: &LogArgs,
         create: bool,
     ) -> Result<Self> {
-        let options = log.options();
+        let (options, reading) = progress::reading_log(log.options(), "opening the store");
         let is_new = create && place::is_new(dir, &options)?;
         let options = StoreOptions::new().log(options).quota(Quota::unlimited()).create(create);
         let store = Store::open(dir, &options)?;
+        drop(reading);
         if is_new {
             place::announce(dir);
         }

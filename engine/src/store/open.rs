@@ -12,6 +12,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::record::Record;
+use crate::replay::replay;
 use crate::state::State;
 
 /// A store's log, open, after its state was replayed.
@@ -44,7 +45,8 @@ pub(super) fn recover<R: Record>(
         state.begin(CheckpointSource { newest, fallback, io, store });
     }
     let from = from.map_or(Position::Start, Position::from);
-    report.replayed = state.replay(|visitor| recovery.replay(from, visitor))?;
+    report.replayed =
+        replay(state, &log_report, from, options, |visitor| recovery.replay(from, visitor))?;
     let found = Found { replayed: report.replayed > 0, ..found };
     let log = Log::start(recovery.into_recovered())?;
     Ok(Opened { log, recovered: Some(log_report), report, found })

@@ -88,8 +88,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 
 /// Shows the entries that are there.
 fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let reading = progress::reading("inspecting");
-    let inspection = Inspection::read(&args.dir, &Options::new())?;
+    let (options, reading) = progress::reading_log(Options::new(), "inspecting");
+    let inspection = Inspection::read(&args.dir, &options)?;
     drop(reading);
     let mut printer = Printer { args, rows: out.rows(), left: args.limit };
     let mut result = Ok(());

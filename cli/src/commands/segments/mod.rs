@@ -46,8 +46,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let reading = progress::reading("inspecting");
-    let inspection = Inspection::read(&args.dir, &Options::new())?;
+    let (options, reading) = progress::reading_log(Options::new(), "inspecting");
+    let inspection = Inspection::read(&args.dir, &options)?;
     let mut all = Vec::new();
     for (segment, bytes) in inspection.segments().iter().zip(inspection.measure()?) {
         // A segment that was purged meanwhile is not part of the log any more.
