@@ -321,7 +321,7 @@ pub struct Report {
     pub first_seq: Seq,
     /// The number of the next entry.
     pub next_seq: Seq,
-    /// Position and number of the last entry, when its segment holds one.
+    /// Position and number of the last entry, when its segment holds one and bodies were read.
     pub last_entry: Option<(Lsn, Seq)>,
     /// User entries from `scanned_from` on.
     pub entries: u64,

@@ -22,19 +22,33 @@ pub(crate) struct Checkpoints {
 /// Attempts to inspect a store that another process runs, and that takes checkpoints meanwhile.
 const MAX_ATTEMPTS: usize = 4;
 
-/// Inspects a log and the checkpoints beside it; with `all`, every byte of these.
+/// How much of a log and its checkpoints is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Depth {
+    /// Headers: what there is, and where it ends.
+    Headers,
+    /// Every byte of the log, and the headers of checkpoints.
+    Log,
+    /// Every byte.
+    All,
+}
+
+/// Inspects a log and the checkpoints beside it.
 pub(crate) fn inspect(
     dir: &Path,
     options: &Options,
-    all: bool,
+    depth: Depth,
 ) -> Result<(Inspection, Checkpoints)> {
     let (options, _progress) = progress::reading_log(options.clone(), "inspecting");
     let options = &options;
     let mut attempts = 1;
     loop {
         // A running store writes the log first, then the checkpoint: read in the other order.
-        let files = bulla_engine::checkpoints(dir, options, all)?;
-        let inspection = Inspection::read(dir, options)?;
+        let files = bulla_engine::checkpoints(dir, options, depth == Depth::All)?;
+        let inspection = match depth {
+            Depth::Headers => Inspection::read_headers(dir, options)?,
+            Depth::Log | Depth::All => Inspection::read(dir, options)?,
+        };
         let usable = usable_checkpoints(dir, options, &inspection, &files)?;
         let standing = standing_checkpoints(&inspection, &files)?;
         let checkpoints = Checkpoints { files, usable, standing };

@@ -10,7 +10,7 @@ use bulla_storage::files::dir;
 use bulla_wal::{Lsn, Options};
 use serde::Serialize;
 
-use super::inspection::{CheckpointRow, Checkpoints, inspect, opens};
+use super::inspection::{CheckpointRow, Checkpoints, Depth, inspect, opens};
 use super::report::{self, LogDetails, LogReport};
 use crate::args::{LogArgs, position};
 use crate::error::Result;
@@ -60,7 +60,7 @@ struct Unneeded {
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let options = args.log.options();
-    let (inspection, checkpoints) = inspect(&args.dir, &options, false)?;
+    let (inspection, checkpoints) = inspect(&args.dir, &options, Depth::Log)?;
     let found = inspection.report();
     let plan = args
         .cut_at
@@ -116,7 +116,7 @@ struct Repaired {
 fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Result<Outcome> {
     let done = repair(&args.dir, options, plan)?;
     // The repair is done, even if this inspection fails.
-    let inspected = inspect(&args.dir, options, false);
+    let inspected = inspect(&args.dir, options, Depth::Log);
     let after = inspected.as_ref().ok().and_then(|(inspection, checkpoints)| {
         AfterCut::new(checkpoints, &checkpoints.usable, inspection.report(), out)
     });

@@ -6,7 +6,7 @@ use bulla_recovery::Status;
 use bulla_wal::Options;
 use serde::Serialize;
 
-use super::inspection::{CheckpointRow, inspect};
+use super::inspection::{CheckpointRow, Depth, inspect};
 use super::report::{self, LogReport, SegmentRow};
 use crate::error::{Error, Result};
 use crate::failure::lines_of_corruption;
@@ -47,7 +47,7 @@ struct Lists {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let (inspection, checkpoints) = match inspect(&args.dir, &Options::new(), true) {
+    let (inspection, checkpoints) = match inspect(&args.dir, &Options::new(), Depth::All) {
         Err(Error::Log(error)) => return verify_control(error, out),
         inspected => inspected?,
     };

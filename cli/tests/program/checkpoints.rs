@@ -178,7 +178,7 @@ fn every_command_that_reads_knows_a_log_that_was_purged() {
     let store = store(&dir, 3);
     let before = image(&store);
 
-    let (stat, exit) = json("stat DIR", &store);
+    let (stat, exit) = json("stat DIR --kinds", &store);
     let (first, first_seq) = (number(&stat, "first_lsn"), number(&stat, "first_seq"));
     let entries = number(&stat, "entries");
     assert_eq!((exit, stat["status"].as_str()), (0, Some("clean")));

@@ -93,7 +93,7 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
     let replay = run("replay DIR", &log);
     assert_eq!(code(&replay), 4);
     assert!(stderr(&replay).contains("segment") && stderr(&replay).contains("bulla repair"));
-    for line in ["replay DIR --dry-run", "dump DIR", "stat DIR", "repair DIR --dry-run"] {
+    for line in ["replay DIR --dry-run", "dump DIR", "stat DIR --kinds", "repair DIR --dry-run"] {
         assert_eq!(code(&run(line, &log)), 4, "{line}");
     }
     let (plan, exit) = json("repair DIR", &log);
@@ -121,6 +121,26 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
     assert_eq!(report["entries"], 2);
     let (again, exit) = json("repair DIR --yes", &log);
     assert_eq!((exit, &again["repaired"]), (0, &false.into()));
+}
+
+#[test]
+fn part_of_a_log_is_shown_without_a_look_at_the_rest() {
+    let dir = Dir::new("part");
+    let (log, _) = log(&dir);
+    let (file, offset) = end_of(&log);
+    write(&file, b"X", offset - 2 * SECTOR + 80);
+    assert_eq!(code(&run("dump DIR", &log)), 4);
+    for line in ["dump DIR --limit 2", "dump DIR --to-seq 3", "dump DIR --from-seq 2 --limit 1"] {
+        assert_eq!(code(&run(line, &log)), 0, "{line}");
+    }
+    // These would show the damaged one.
+    for line in ["dump DIR --limit 3", "dump DIR --from-seq 3 --to-seq 4"] {
+        let dump = run(line, &log);
+        assert_eq!(code(&dump), 4, "{line}: {}", stderr(&dump));
+    }
+    assert_eq!(stdout(&run("dump DIR --limit 3 --format jsonl", &log)).lines().count(), 2);
+    let (stat, exit) = json("stat DIR", &log);
+    assert_eq!((exit, &stat["checked"], &stat["entries"]), (0, &"headers".into(), &3.into()));
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::{progress, terminal};
 ///
 /// Changes nothing. Shows what recovery would keep: a torn tail is left out (a note on standard
 /// error says so). Of a corrupt log it shows the entries before the damage, and exits with 4.
+/// With --limit or --to-... it reads no more than it shows, and does not see damage after that.
 ///
 /// The time is that of the frame: entries that were written together share it. With --decode
 /// the entries of a store are shown as the operations they are: put, delete, expire.
@@ -83,7 +84,36 @@ const TABLE_BYTES: usize = 16;
 const POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    if args.follow { follow(args, out) } else { dump(args, out) }
+    if args.follow {
+        follow(args, out)
+    } else if args.ends_early() {
+        dump_part(args, out)
+    } else {
+        dump(args, out)
+    }
+}
+
+/// Shows the entries of a range that has an end, and reads no more of the log than that.
+fn dump_part(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let mut printer = Printer { args, rows: out.rows(), left: args.limit };
+    let mut reader =
+        Reader::open(Arc::new(StdIo::new()), &args.dir, args.from(), Visibility::Written)?;
+    let mut more = args.limit > 0;
+    while more {
+        more = match reader.next() {
+            Ok(Some(entry)) => printer.show(&entry)?,
+            // What that means, an inspection of the whole log knows.
+            Ok(None) => break,
+            Err(error) if error.corruption().is_some() => break,
+            Err(error) => return Err(error.into()),
+        };
+    }
+    printer.rows.end()?;
+    if !more {
+        return Ok(Outcome::Clean);
+    }
+    let (options, _reading) = progress::reading_log(Options::new(), "inspecting");
+    end(&Inspection::read(&args.dir, &options)?, out)
 }
 
 /// Shows the entries that are there.
@@ -105,6 +135,11 @@ fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
     }
     result?;
     printer.rows.end()?;
+    end(&inspection, out)
+}
+
+/// Says how the log ends, if that is not as it should.
+fn end(inspection: &Inspection, out: &mut Out) -> Result<Outcome> {
     let status = &inspection.report().status;
     if *status != Status::Clean {
         out.flush()?;
@@ -152,6 +187,13 @@ impl Args {
         lsn.or(seq).or(self.from_time.map(Position::at_wall_ns)).unwrap_or_default()
     }
 
+    fn ends_early(&self) -> bool {
+        self.limit < u64::MAX
+            || self.to_lsn.is_some()
+            || self.to_seq.is_some()
+            || self.to_time.is_some()
+    }
+
     fn is_past_end(&self, entry: &EntryView<'_>) -> bool {
         self.to_lsn.is_some_and(|to| entry.lsn.0 >= to)
             || self.to_seq.is_some_and(|to| entry.seq.0 >= to)
@@ -175,7 +217,9 @@ impl Printer<'_> {
             self.push(entry)?;
             self.left -= 1;
         }
-        Ok(self.left > 0)
+        // The next one's number is known before it is read.
+        let is_last = self.args.to_seq.is_some_and(|to| entry.seq.0 + 1 >= to);
+        Ok(self.left > 0 && !is_last)
     }
 
     fn push(&mut self, entry: &EntryView<'_>) -> Result<()> {
