@@ -4,7 +4,7 @@ use std::io;
 
 use bulla_engine::CheckpointError;
 use bulla_recovery::RepairError;
-use bulla_wal::CorruptionKind;
+use bulla_wal::{CorruptionKind, FrameDamage};
 
 use crate::error::Error;
 use crate::mapping::{MappingError, RowError};
@@ -21,6 +21,16 @@ pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
         CorruptionKind::Control(_) | CorruptionKind::ControlMissing => {
             "restore a copy of CONTROL or of the whole directory: without CONTROL the log can \
              neither be read nor repaired. Nothing was changed"
+        }
+        // What a copy misses that was made while the log grew: the end of a segment, or the next
+        // segment. Lost writes look the same.
+        CorruptionKind::SegmentMissing
+        | CorruptionKind::Frame(FrameDamage::Zeros | FrameDamage::EndOfFile) => {
+            "if this is a copy that was made with `cp`, `tar` or the like while a program wrote the \
+             log, then the log itself may be whole: make the copy with `bulla backup`. Otherwise \
+             restore a copy of the directory, or give up the damaged part and what follows it \
+             with `bulla repair DIR` (it shows what would be lost, asks for --yes, keeps copies). \
+             Nothing was changed"
         }
         _ => {
             "restore a copy of the directory, or give up the damaged part and what follows it \

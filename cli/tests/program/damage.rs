@@ -124,6 +124,18 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
 }
 
 #[test]
+fn what_a_copy_of_a_growing_log_misses_is_told_as_that() {
+    let dir = Dir::new("copied");
+    let (log, _) = log(&dir);
+    let (file, offset) = end_of(&log);
+    // As if the copy had read this frame before it was written, and the one behind it after.
+    write(&file, &[0; SECTOR as usize], offset - 2 * SECTOR);
+    let verify = run("verify DIR", &log);
+    assert_eq!(code(&verify), 4);
+    assert!(stderr(&verify).contains("bulla backup"), "{}", stderr(&verify));
+}
+
+#[test]
 fn part_of_a_log_is_shown_without_a_look_at_the_rest() {
     let dir = Dir::new("part");
     let (log, _) = log(&dir);
