@@ -129,7 +129,7 @@ fn what_a_copy_of_a_growing_log_misses_is_told_as_that() {
     let (log, _) = log(&dir);
     let (file, offset) = end_of(&log);
     // As if the copy had read this frame before it was written, and the one behind it after.
-    write(&file, &[0; SECTOR as usize], offset - 2 * SECTOR);
+    write(&file, &[0; 4096], offset - 2 * SECTOR);
     let verify = run("verify DIR", &log);
     assert_eq!(code(&verify), 4);
     assert!(stderr(&verify).contains("bulla backup"), "{}", stderr(&verify));
