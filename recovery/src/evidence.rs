@@ -81,6 +81,7 @@ impl Analysis {
             status: self.status(),
             case: self.decision.case,
             log_id: self.control.log_id,
+            content: self.control.content,
             sector: self.control.sector,
             epoch: self.control.epoch,
             first_lsn: self.plan.low_water.lsn,

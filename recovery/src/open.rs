@@ -13,6 +13,7 @@ use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir::{Directory, QUARANTINE};
 use bulla_storage::files::recovered::{begin, check_device, create};
+use bulla_storage::format::{Content, Control};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::Lock;
 use bulla_storage::{Options, Recovered};
@@ -52,8 +53,8 @@ impl Recovery {
     /// [`Corrupt`](Error::Corrupt): then nothing was changed; examine it with
     /// [`Inspection`](crate::Inspection), restore a copy, or [`repair`](crate::repair).
     /// [`NotALog`](Error::NotALog), [`Locked`](Error::Locked),
-    /// [`Unsupported`](Error::Unsupported), [`SectorTooSmall`](Error::SectorTooSmall),
-    /// [`Options`](Error::Options), [`Io`](Error::Io) (free space or mend the device,
+    /// [`Unsupported`](Error::Unsupported), [`OtherContent`](Error::OtherContent),
+    /// [`SectorTooSmall`](Error::SectorTooSmall), [`Options`](Error::Options), [`Io`](Error::Io) (free space or mend the device,
     /// and try again).
     pub fn run(dir: &Path, options: &Options) -> Result<Self> {
         Self::run_above(dir, options, |_| Ok(Vec::new()))
@@ -70,7 +71,7 @@ impl Recovery {
         options: &Options,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let locked = LockedLog::read_above(dir, options, anchors)?;
+        let locked = LockedLog::read_above(dir, options, options.content, anchors)?;
         let LockedLog { log, lock, control, analysis, anchor, standing } = locked;
         if let Status::Corrupt(corruption) = analysis.status() {
             return Err(corruption.into());
@@ -205,6 +206,7 @@ fn created_report(recovered: &Recovered) -> Report {
         status: Status::Clean,
         case: Case::NewLog,
         log_id: control.log_id,
+        content: control.content,
         sector: control.sector,
         epoch: control.epoch,
         first_lsn: low_water.lsn,
@@ -239,17 +241,22 @@ pub(crate) struct LockedLog {
 
 impl LockedLog {
     pub(crate) fn read(path: &Path, options: &Options) -> Result<Self> {
-        Self::read_above(path, options, |_| Ok(Vec::new()))
+        Self::read_above(path, options, None, |_| Ok(Vec::new()))
     }
 
     fn read_above(
         path: &Path,
         options: &Options,
+        expected: Option<Content>,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
         let dir = open_dir(path, options)?;
         // CONTROL comes first: the lock would leave a file behind where there is no log.
-        let sector = read_control(&dir)?.sector;
+        let Control { sector, content: found, .. } = read_control(&dir)?;
+        // That never changes: no lock is needed.
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
+            return Err(Error::OtherContent { path: path.to_owned(), found, expected });
+        }
         let options = options.checked(sector)?;
         dir.create_as_owner()?;
         check_device(&dir, &options)?;

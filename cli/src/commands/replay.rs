@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         print(found, &replayed, false, out)?;
         return Ok(report::outcome(&found.status));
     }
-    let recovery = Recovery::run(&args.dir, &options)?;
+    let recovery = Recovery::run(&args.dir, &options.any_content())?;
     drop(reading);
     let found = recovery.report();
     let replayed = replay(range, found, |visitor| recovery.replay(range, visitor))?;

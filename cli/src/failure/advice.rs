@@ -4,6 +4,7 @@ use std::io;
 
 use bulla_engine::CheckpointError;
 use bulla_recovery::RepairError;
+use bulla_wal::format::Content;
 use bulla_wal::{CorruptionKind, FrameDamage};
 
 use crate::error::Error;
@@ -88,6 +89,14 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
         Log::NotALog { .. } => {
             Some("name a log's directory, or create one with `bulla load` or `bulla append`")
         }
+        Log::OtherContent { expected: Content::PLAIN, .. } => Some(
+            "append to a log of its own, or change the store's records with `bulla put` and \
+             `bulla delete`, or the program that made it. Nothing was changed",
+        ),
+        Log::OtherContent { .. } => Some(
+            "use the program that made it. `bulla verify`, `stat`, `dump`, `replay` and `repair` \
+             work on every log. Nothing was changed",
+        ),
         Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
         Log::Linked { .. } => {
             Some("copy the directory with `cp -a`, and use the copy: it has files of its own")

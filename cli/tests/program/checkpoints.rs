@@ -115,7 +115,7 @@ fn checkpoint_is_refused_with_a_reason_and_something_to_do() {
         (dir.join("none"), "holds no log"),
         (dir.join("empty"), "holds no log"),
         (file, "Not a directory"),
-        (lines, "not a record change"),
+        (lines, "holds plain entries"),
     ];
     for (path, why) in cases {
         let refused = run("checkpoint DIR", &path);

@@ -84,7 +84,7 @@ impl<R: Record> Store<R> {
         Ok(attempts.is_some() && self.evict(refused.resource, missing, &stays)?)
     }
 
-    /// Returns whether at least so many records (or pages of them) may go. One is not looked
+    /// Returns whether at least `count` records (or pages of them) may go. One is not looked
     /// for: the eviction itself finds it, or deletes nothing.
     fn has_evictable(&self, resource: Resource, count: u64, stays: &Stays) -> Result<bool> {
         if count <= 1 {
