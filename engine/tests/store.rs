@@ -436,7 +436,7 @@ fn store_is_opened_as_what_it_holds_and_as_nothing_else() {
     store.close().expect("closed");
 
     let schema = format!("{:08x}", crc32fast::hash(b"sixteen numbers"));
-    let found = format!("numbers version 1 (schema {schema})");
+    let found = format!("records of numbers version 1 (schema {schema})");
     refused::<Newer>(&dir, &found);
     refused::<Changed>(&dir, &found);
     refused::<Other>(&dir, &found);

@@ -14,6 +14,7 @@
 //! inspect   read-only                            open      lock, verdict, order of writes
 //! tail_rewrite  the commit point                 trim      what follows it
 //! quarantine    copies                           repair    explicit
+//! behind    what a repair gives up
 //! replay    entries to a visitor                 map       what each byte of a file is
 //! faults    what a test build changes
 //! ```
@@ -47,6 +48,7 @@
 )]
 
 mod analysis;
+mod behind;
 mod chain;
 mod error;
 mod evidence;

@@ -46,6 +46,9 @@ pub(super) fn of(error: &Error) -> Option<String> {
     if let Error::NoToken { id, is_full } = error {
         return Some(of_missing_token(*id, *is_full));
     }
+    if let Error::CorruptStore { advice, .. } = error {
+        return Some(advice.clone());
+    }
     fixed(error).map(str::to_owned)
 }
 
@@ -212,6 +215,10 @@ fn of_command(error: &Error) -> Option<&'static str> {
         Error::NotEmpty { .. } => {
             Some("a log needs a directory of its own: name an empty or a new one")
         }
+        Error::NeedsNoRepair { .. } => Some(
+            "take two checkpoints, with changes before each (`bulla checkpoint DIR`): they let the \
+             damaged part go. To cut the log all the same, say where with --cut-at",
+        ),
         Error::InMemory { .. } => {
             Some("name a directory on a disk, or measure without one with --allow-tmpfs")
         }

@@ -56,7 +56,7 @@ fn store_of_other_records_is_left_to_the_program_that_made_it() {
     {
         assert_eq!(code(&run(line, &log)), 0, "{line}: {}", stderr(&run(line, &log)));
     }
-    assert_eq!(json("verify DIR", &log).0["content"], "example.com/account version 1");
+    assert_eq!(json("verify DIR", &log).0["content"], "records of example.com/account version 1");
     assert_eq!(image(&log), before, "nothing was changed");
 
     assert_eq!(code(&run("replay DIR", &log)), 0);

@@ -132,6 +132,25 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
 }
 
 #[test]
+fn plan_of_a_repair_counts_what_is_intact_behind_the_damage() {
+    let dir = Dir::new("behind");
+    let (log, _) = log(&dir);
+    let (report, _) = json("verify DIR", &log);
+    let first = report["segment_list"]
+        .as_array()
+        .expect("segments")
+        .iter()
+        .find(|segment| segment["entries"].as_u64().is_some_and(|entries| entries > 0));
+    let first = first.and_then(|segment| segment["segment"].as_u64()).expect("one with an entry");
+    write(&segment_file(&log, first), b"X", SECTOR + 80);
+    let (plan, exit) = json("repair DIR", &log);
+    assert_eq!((exit, &plan["would_keep"]), (4, &0.into()));
+    assert_eq!((&plan["would_lose"], &plan["would_lose_intact"]), (&3.into(), &2.into()), "{plan}");
+    let text = stdout(&run("repair DIR", &log));
+    assert!(text.contains("3 entries") && text.contains("2 of them are intact"), "{text}");
+}
+
+#[test]
 fn what_a_copy_of_a_growing_log_misses_is_told_as_that() {
     let dir = Dir::new("copied");
     let (log, _) = log(&dir);

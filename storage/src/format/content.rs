@@ -19,11 +19,24 @@ pub struct Content {
     pub(super) name: [u8; NAME_LEN],
     pub(super) version: u32,
     pub(super) schema: u32,
+    /// 0 for entries of the name's meaning, [`RECORDS`] for a store of records.
+    pub(super) form: u32,
 }
+
+const RECORDS: u32 = 1;
 
 impl Content {
     /// Entries that the log's creator said nothing of.
-    pub const PLAIN: Self = Self { name: [0; NAME_LEN], version: 0, schema: 0 };
+    pub const PLAIN: Self = Self { name: [0; NAME_LEN], version: 0, schema: 0, form: 0 };
+
+    /// Returns the entries of a store of records: as [`new`](Self::new) does of the record type.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub const fn records(name: &str, version: u32, schema: u32) -> Self {
+        Self { form: RECORDS, ..Self::new(name, version, schema) }
+    }
 
     /// Returns content of this name, at most 32 characters of printable ASCII without spaces; of
     /// this version, at least 1; and with this checksum of what describes it, if anything does.
@@ -35,7 +48,7 @@ impl Content {
         let bytes = name.as_bytes();
         assert!(!bytes.is_empty() && bytes.len() <= NAME_LEN, "a name has 1 to 32 characters");
         assert!(version > 0, "versions begin with 1");
-        let mut content = Self { name: [0; NAME_LEN], version, schema };
+        let mut content = Self { name: [0; NAME_LEN], version, schema, form: 0 };
         content.name.split_at_mut(bytes.len()).0.copy_from_slice(bytes);
         assert!(content.has_name(), "a name is of printable ASCII characters without spaces");
         content
@@ -44,11 +57,11 @@ impl Content {
     /// Returns content as CONTROL says it.
     pub(super) fn decode(
         name: [u8; NAME_LEN],
-        version: u32,
-        schema: u32,
+        (version, schema, form): (u32, u32, u32),
     ) -> Result<Self, FormatError> {
-        let content = Self { name, version, schema };
-        if content == Self::PLAIN || content.has_name() && version > 0 {
+        let content = Self { name, version, schema, form };
+        let is_named = content.has_name() && version > 0 && form <= RECORDS;
+        if content == Self::PLAIN || is_named {
             Ok(content)
         } else {
             Err(FormatError::Field("content"))
@@ -76,6 +89,12 @@ impl Content {
         self.schema
     }
 
+    /// Returns whether the log is that of a store.
+    #[must_use]
+    pub const fn is_of_store(&self) -> bool {
+        self.form == RECORDS
+    }
+
     /// Returns whether there is a name, and nothing behind it.
     const fn has_name(&self) -> bool {
         let mut rest: &[u8] = &self.name;
@@ -97,6 +116,9 @@ impl fmt::Display for Content {
         if *self == Self::PLAIN {
             return f.write_str("plain entries");
         }
+        if self.is_of_store() {
+            f.write_str("records of ")?;
+        }
         write!(f, "{} version {}", self.name(), self.version)?;
         if self.schema != 0 {
             write!(f, " (schema {:08x})", self.schema)?;
@@ -112,11 +134,15 @@ mod tests {
     #[test]
     fn name_is_printable_and_fills_its_place_from_the_front() {
         let content = Content::new("example.com/account", 3, 7);
-        let Content { name, version, schema } = content;
-        assert_eq!(Content::decode(name, version, schema), Ok(content));
+        let Content { name, version, schema, form } = content;
+        assert_eq!(Content::decode(name, (version, schema, form)), Ok(content));
+        let records = Content::records("account", 1, 0);
+        assert_eq!(records.to_string(), "records of account version 1");
+        assert!(records.is_of_store() && !content.is_of_store());
+        assert_eq!(Content::decode(records.name, (1, 0, 1)), Ok(records));
         assert_eq!(content.to_string(), "example.com/account version 3 (schema 00000007)");
         assert_eq!(Content::new(&"n".repeat(32), 1, 0).name().len(), 32);
-        assert_eq!(Content::decode([0; 32], 0, 0), Ok(Content::PLAIN));
+        assert_eq!(Content::decode([0; 32], (0, 0, 0)), Ok(Content::PLAIN));
         assert_eq!(
             (Content::PLAIN.name(), Content::PLAIN.to_string()),
             ("", "plain entries".into())
@@ -129,9 +155,11 @@ mod tests {
         for (name, version) in
             [(&b"a b"[..], 1), (b"a\0b", 1), (b"\0a", 1), (b"\x80", 1), (b"account", 0), (b"", 1)]
         {
-            let refused = Content::decode(named(name), version, 0);
+            let refused = Content::decode(named(name), (version, 0, 0));
             assert_eq!(refused, Err(FormatError::Field("content")), "{name:?}");
         }
-        assert!(Content::decode([0; 32], 0, 1).is_err());
+        assert!(Content::decode([0; 32], (0, 1, 0)).is_err());
+        assert!(Content::decode([0; 32], (0, 0, 1)).is_err());
+        assert!(Content::decode(named(b"a"), (1, 0, 2)).is_err());
     }
 }

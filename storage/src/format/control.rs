@@ -92,7 +92,8 @@ struct ControlSlot {
     content_name: [u8; NAME_LEN],
     content_version: U32,
     content_schema: U32,
-    reserved: [u8; 24],
+    content_form: U32,
+    reserved: [u8; 20],
 }
 
 /// Its fields, for `docs/FORMAT.md`.
@@ -116,6 +117,7 @@ pub(super) const CONTROL_SLOT: Structure = structure!(ControlSlot {
     content_name,
     content_version,
     content_schema,
+    content_form,
     reserved
 });
 
@@ -149,7 +151,8 @@ impl Control {
             content_name: self.content.name,
             content_version: self.content.version.into(),
             content_schema: self.content.schema.into(),
-            reserved: [0; 24],
+            content_form: self.content.form.into(),
+            reserved: [0; 20],
         };
         slot.crc = sector::crc(&[slot.as_bytes()], self.sector).into();
         sector::padded(&[slot.as_bytes()], self.sector)
@@ -165,7 +168,7 @@ impl Control {
         if slot.incompatible.get() & !KNOWN_INCOMPATIBLE != 0 {
             return Err(FormatError::Features(slot.incompatible.get()));
         }
-        if slot.reserved != [0; 24] || !all_zero(rest) {
+        if slot.reserved != [0; 20] || !all_zero(rest) {
             return Err(FormatError::Reserved);
         }
         if slot.counter.get() > MAX_START {
@@ -181,8 +184,7 @@ impl Control {
         }
         let content = Content::decode(
             slot.content_name,
-            slot.content_version.get(),
-            slot.content_schema.get(),
+            (slot.content_version.get(), slot.content_schema.get(), slot.content_form.get()),
         )?;
         Ok(Self {
             counter: slot.counter.get(),
