@@ -652,9 +652,9 @@ fn segment_below_the_newest_checkpoint_may_be_lost_and_the_store_goes_on() {
             let disk = disk.fork(1);
             disk.power_loss();
             if header_alone {
-                disk.flip(path, 20, 1)
+                disk.flip(path, 20, 1);
             } else {
-                disk.remove_file(path)
+                disk.remove_file(path);
             }
             let read = StoreInspection::read(dir, &Options::simulated(&disk)).expect("readable");
             let shown: BTreeMap<_, _> = read.iter().map(|token| (token.id().0, token)).collect();

@@ -73,7 +73,7 @@ pub struct RepairPreview {
     pub cut_at: Lsn,
     /// Entries before the cut, which stay.
     pub kept_entries: u64,
-    /// Entries behind the cut: at least so many would be lost to the log, as far as the numbers in
+    /// Entries behind the cut, which would be lost to the log: at least this many, as the numbers in
     /// intact headers tell.
     pub lost_entries: u64,
     /// Those of them that are intact, also where damage before them keeps them from being read
