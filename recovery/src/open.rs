@@ -239,7 +239,20 @@ pub(crate) struct LockedLog {
 
 impl LockedLog {
     pub(crate) fn read(path: &Path, options: &Options) -> Result<Self> {
-        Self::read_above(path, options, |_| Ok(Vec::new()))
+        Self::read_whole(path, options, |_| Ok(Vec::new()))
+    }
+
+    /// Reads the whole log; `standing` has those of the anchors that stand.
+    pub(crate) fn read_whole(
+        path: &Path,
+        options: &Options,
+        anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
+    ) -> Result<Self> {
+        let (mut log, lock, control) = lock_log(path, options)?;
+        let anchors = anchors(&log.dir)?;
+        let analysis = Analysis::read(&mut log, *control.current())?;
+        let standing = analysis.standing(&log, &anchors)?;
+        Ok(Self { log, lock, control, analysis, anchor: None, standing })
     }
 
     fn read_above(
@@ -247,26 +260,9 @@ impl LockedLog {
         options: &Options,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let dir = open_dir(path, options)?;
-        // CONTROL comes first: the lock would leave a file behind where there is no log.
-        let sector = read_control(&dir)?.sector;
-        let options = options.checked(sector)?;
-        dir.create_as_owner()?;
-        check_device(&dir, &options)?;
-        let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
-        // Now that no writer can change that.
-        if let Some(name) = dir.list()?.linked {
-            return Err(Error::Linked { path: dir.path_of(&name) });
-        }
-        let mut log = LogDir::locked(&dir, &options);
-        let control = ControlFile::open(&dir)?;
-        // What a listing shows after a kill may not be on disk. Nothing may be built on
-        // it, or removed because of it, before it is.
-        if !skip(Failpoint::OpenDirSync) {
-            dir.sync()?;
-        }
+        let (mut log, lock, control) = lock_log(path, options)?;
         let control_now = *control.current();
-        let anchors = anchors(&dir)?;
+        let anchors = anchors(&log.dir)?;
         let mut left = &anchors[..];
         while let [anchor, older @ ..] = left {
             let analysis =
@@ -283,6 +279,29 @@ impl LockedLog {
         let standing = analysis.standing(&log, &anchors)?;
         Ok(Self { log, lock, control, analysis, anchor: None, standing })
     }
+}
+
+/// Locks a log, and makes CONTROL and the names of its files durable as they are.
+fn lock_log(path: &Path, options: &Options) -> Result<(LogDir, Box<dyn Lock>, ControlFile)> {
+    let dir = open_dir(path, options)?;
+    // CONTROL comes first: the lock would leave a file behind where there is no log.
+    let sector = read_control(&dir)?.sector;
+    let options = options.checked(sector)?;
+    dir.create_as_owner()?;
+    check_device(&dir, &options)?;
+    let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
+    // Now that no writer can change that.
+    if let Some(name) = dir.list()?.linked {
+        return Err(Error::Linked { path: dir.path_of(&name) });
+    }
+    let log = LogDir::locked(&dir, &options);
+    let control = ControlFile::open(&dir)?;
+    // What a listing shows after a kill may not be on disk. Nothing may be built on
+    // it, or removed because of it, before it is.
+    if !skip(Failpoint::OpenDirSync) {
+        dir.sync()?;
+    }
+    Ok((log, lock, control))
 }
 
 /// Returns the durable end as a frame boundary, which the verdict has shown it to be.

@@ -126,7 +126,8 @@ fn live_segments(pieces: &[Piece], plan: &Plan) -> Vec<LiveSegment> {
     first.into_iter().chain(pieces.iter().map(|piece| live_segment(piece, plan))).collect()
 }
 
-fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
+/// Returns the segment of a piece.
+pub(crate) fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
     if piece.header.number == plan.first_start.segment {
         // The scan may have started in the middle of it.
         return LiveSegment { start: plan.first_start };
