@@ -158,6 +158,11 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
             "restore a copy of the directory: the purged part of the log can't be replaced. \
              `bulla verify DIR` checks every checkpoint",
         ),
+        CheckpointError::StillNeeded { .. } => Some(
+            "keep the log from that LSN on (`--keep-from end` removes what the store can do \
+             without), or take two more checkpoints, with changes before each \
+             (`bulla checkpoint DIR`)",
+        ),
         CheckpointError::Slab { .. } => Some(
             "restore a copy of the directory. A program that opens the store can read all other \
              records",
