@@ -1,6 +1,7 @@
 //! Opens a log for writing: lock, verdict, and the order of every write that a recovery makes.
 //!
-//! Before the verdict it writes nothing but what CONTROL already says. The rename of the
+//! Before the verdict it writes nothing but what CONTROL already says. Then it removes what is
+//! dead, and takes all the space that it needs before it changes anything else. The rename of the
 //! segment that opens the new epoch is the only commit point (`tail_rewrite`): before it the
 //! log is the old one, after it bytes of lower epochs from the durable end on are ignored. All
 //! that follows can be done again. Tested by `recovery/tests/files/crashes.rs`, and by
@@ -8,6 +9,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::ControlFile;
@@ -53,8 +55,9 @@ impl Recovery {
     /// [`Inspection`](crate::Inspection), restore a copy, or [`repair`](crate::repair).
     /// [`NotALog`](Error::NotALog), [`Locked`](Error::Locked),
     /// [`Unsupported`](Error::Unsupported), [`SectorTooSmall`](Error::SectorTooSmall),
-    /// [`Options`](Error::Options), [`Io`](Error::Io) (free space or mend the device,
-    /// and try again).
+    /// [`Options`](Error::Options); [`NoSpaceToOpen`](Error::NoSpaceToOpen): then free space or
+    /// [`purge`](crate::purge()) the log, and try again; [`Io`](Error::Io): mend the device, and try
+    /// again.
     pub fn run(dir: &Path, options: &Options) -> Result<Self> {
         Self::run_above(dir, options, |_| Ok(Vec::new()))
     }
@@ -66,6 +69,19 @@ impl Recovery {
     /// # Errors
     /// Those of [`run`](Self::run), and those of `anchors`.
     pub fn run_above(
+        dir: &Path,
+        options: &Options,
+        anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
+    ) -> Result<Self> {
+        Self::try_run(dir, options, anchors).map_err(|error| match error {
+            error if error.is_out_of_space() => {
+                Error::NoSpaceToOpen { path: dir.to_owned(), cause: Arc::new(error) }
+            }
+            error => error,
+        })
+    }
+
+    fn try_run(
         dir: &Path,
         options: &Options,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
@@ -84,8 +100,9 @@ impl Recovery {
         }
         let start = durable_boundary(&analysis, &log)?;
         let tail = Tail { start, end: analysis.chain.valid_end };
-        let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, tail)?;
+        // It may be the space that the new epoch needs.
         remove_dead(&log, &analysis)?;
+        let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, tail)?;
         let copies = match keep_cut_bytes(&log, &analysis, &pieces) {
             // A full disk does not stop an open: the bytes stay where they are, ignored, and
             // the next open tries again.

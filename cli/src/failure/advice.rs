@@ -11,6 +11,10 @@ use crate::mapping::{MappingError, RowError};
 
 const FREE_SPACE: &str = "free some space (`df -h`) or inodes (`df -i`), or raise the quota, then run the \
                           command again";
+const MAKE_ROOM: &str = "free some space (`df -h`) or inodes (`df -i`), raise the quota, or remove the log's \
+                         oldest segments with `bulla purge DIR --keep-from POSITION` (it needs no space), \
+                         then run the command again. `bulla dump`, `bulla stat` and `bulla verify` \
+                         read the log meanwhile";
 const TOO_LARGE: &str =
     "raise the limit of a file's length (`ulimit -f`), or use a smaller --segment-size";
 const LATER_POSITION: &str = "ask for a later position; `bulla stat DIR` shows the first one";
@@ -93,6 +97,7 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
             Some("copy the directory with `cp -a`, and use the copy: it has files of its own")
         }
         Log::NoSpace(_) => Some(FREE_SPACE),
+        Log::NoSpaceToOpen { .. } => Some(MAKE_ROOM),
         Log::NoSegment(cause) => match cause.as_ref() {
             Log::Io { source, .. } => of_segment(source.kind()),
             _ => None,

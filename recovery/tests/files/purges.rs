@@ -243,3 +243,46 @@ fn purge_takes_the_lock_and_wants_a_log() {
     let report = purge("/new", Position::End, &options).expect("purge");
     assert_eq!((report.entries, report.segments.len(), report.first_seq), (0, 0, Seq(1)));
 }
+
+#[test]
+fn open_without_space_changes_nothing_and_opens_after_a_purge() {
+    let image = three();
+    for (op, kind) in [
+        (None, ErrorKind::StorageFull),
+        (Some(FaultOp::Create), ErrorKind::StorageFull),
+        (Some(FaultOp::Create), ErrorKind::QuotaExceeded),
+        (Some(FaultOp::Preallocate), ErrorKind::StorageFull),
+        (Some(FaultOp::Write), ErrorKind::StorageFull),
+        (Some(FaultOp::Sync), ErrorKind::QuotaExceeded),
+    ] {
+        let disk = image.disk();
+        let before = contents(&disk);
+        let used: usize = before.values().map(Vec::len).sum();
+        disk.set_capacity(Some(used as u64));
+        if let Some(op) = op {
+            disk.set_capacity(None);
+            disk.fail_next(op, kind, ".seg.tmp", 0);
+        }
+        let error = Recovery::run(Path::new(DIR), &options(&disk)).expect_err("there is no space");
+        let Error::NoSpaceToOpen { cause, .. } = &error else { panic!("{op:?}: {error:?}") };
+        assert!(error.is_out_of_space(), "{error:?}");
+        assert!(matches!(&**cause, Error::Io { source, .. } if source.kind() == kind), "{cause:?}");
+        assert!(contents(&disk) == before, "{op:?}: something was changed, or was left");
+        let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+        assert_eq!(inspection.report().entries, 8);
+        assert_eq!(numbers(&purged(&disk, Position::End)), [1, 2]);
+        opens_from(&image, &disk, 6);
+    }
+}
+
+#[test]
+fn open_takes_the_space_of_what_a_crash_left() {
+    let image = three();
+    let disk = image.disk();
+    let temporary = Path::new(DIR).join("00000000000000000009.seg.tmp");
+    disk.write_file(&temporary, &[1; 20 * 1024]);
+    let used: usize = contents(&disk).values().map(Vec::len).sum();
+    disk.set_capacity(Some(used as u64));
+    opens_from(&image, &disk, 1);
+    assert!(!disk.paths().contains(&temporary));
+}
