@@ -32,8 +32,10 @@ const TOKENS: u32 = 100;
 const CHECKPOINT_AFTER: u32 = 20;
 const PURGE_AFTER_TOKENS: u32 = 70;
 
+type Count = fn(&SimCounts) -> u64;
+
 /// Operations that may lack space, and how many there were.
-const OPS: [(FaultOp, fn(&SimCounts) -> u64); 7] = [
+const OPS: [(FaultOp, Count); 7] = [
     (FaultOp::Create, |counts| counts.creates),
     (FaultOp::Preallocate, |counts| counts.preallocates),
     (FaultOp::Write, |counts| counts.writes + counts.dsync_writes),
