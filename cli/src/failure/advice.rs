@@ -13,7 +13,8 @@ const FREE_SPACE: &str = "free some space (`df -h`) or inodes (`df -i`), or rais
                           command again";
 const MAKE_ROOM: &str = "free some space (`df -h`) or inodes (`df -i`), raise the quota, or remove the log's \
                          oldest segments with `bulla purge DIR --keep-from POSITION` (it needs no space), \
-                         then run the command again. `bulla dump`, `bulla stat` and `bulla verify` \
+                         then run the command again. An open needs about 8 MiB by default, and less \
+                         with a smaller --segment-size and --ring-size. `bulla dump`, `bulla stat` and `bulla verify` \
                          read the log meanwhile";
 const TOO_LARGE: &str =
     "raise the limit of a file's length (`ulimit -f`), or use a smaller --segment-size";

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
+use bulla_tests::image::Image;
 use serde_json::Value;
 
 use crate::common::{
@@ -132,4 +133,30 @@ fn purge_of_a_store_stops_at_what_its_checkpoints_need() {
     assert_eq!(exit, 0, "{verified}");
     let usable = verified["checkpoint_list"].as_array().expect("rows").iter();
     assert!(usable.clone().count() == 2 && usable.clone().all(|row| row["usable"] == true));
+}
+
+#[test]
+fn full_disk_is_told_at_an_open_and_a_purge_makes_room() {
+    let disk = match Image::new("cli-full", 16 << 20) {
+        Ok(disk) => disk,
+        Err(reason) => return bulla_tests::skipped(reason),
+    };
+    let log = disk.root().join("log");
+    lines(&log);
+    let mut filler = std::fs::File::create(disk.root().join("filler")).expect("created");
+    for len in [256 * 1024, 4096] {
+        while filler.write_all(&vec![1; len]).and_then(|()| filler.sync_data()).is_ok() {}
+    }
+    let refused = run("replay DIR", &log);
+    assert_eq!(code(&refused), 1, "{}", stdout(&refused));
+    let words = stderr(&refused);
+    assert!(words.contains("no space to open") && words.contains("bulla purge"), "{words}");
+    for line in ["stat DIR", "verify DIR", "dump DIR --limit 1", "replay DIR --dry-run"] {
+        assert_eq!(code(&run(line, &log)), 0, "{line}");
+    }
+    let (purged, exit) = json("purge DIR --keep-from end --yes", &log);
+    assert_eq!((exit, &purged["purged"]), (0, &true.into()), "{purged}");
+    // A new segment of the usual length would need more than that.
+    let (opened, exit) = json(&format!("replay DIR {SMALL}"), &log);
+    assert_eq!((exit, &opened["next_seq"]), (0, &(LINES + 1).into()), "{opened}");
 }
