@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bulla_storage::Options;
 use bulla_storage::files::dir::Directory;
+use bulla_storage::files::purge::Floor;
 use bulla_storage::frames::anchor::Anchor;
 
 use crate::analysis::Analysis;
@@ -15,6 +16,7 @@ use crate::error::proved_durable;
 use crate::log_dir::{LogDir, Piece, open_dir, read_control};
 use crate::map::{self, SegmentBytes};
 use crate::plan::PlannedSegment;
+use crate::purge::{self, PurgeReport};
 use crate::replay::{self, EntryView, Live, ReplayStats, is_reached};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
@@ -162,6 +164,24 @@ impl Inspection {
     ) -> Result<ReplayStats> {
         replay::replay_owned(&self.live(), range.into(), visitor)
             .map_err(|error| explained(&self.analysis, error))
+    }
+
+    /// Returns what a [purge](crate::purge) would do now.
+    ///
+    /// # Errors
+    /// [`Corrupt`](bulla_storage::Error::Corrupt), and those of
+    /// [`Purge::preview`](crate::Purge::preview).
+    pub fn preview_purge(
+        &self,
+        keep_from: impl Into<Position>,
+        floors: &[Floor],
+    ) -> Result<PurgeReport> {
+        match self.analysis.status() {
+            Status::Corrupt(corruption) => Err(corruption.into()),
+            Status::Clean | Status::TornTail => {
+                purge::preview(&self.analysis, keep_from.into(), floors)
+            }
+        }
     }
 
     fn live(&self) -> Live<'_> {

@@ -149,6 +149,17 @@ pub enum Error {
     /// or purge the log); the log needs no reopening.
     #[error("no space for another segment")]
     NoSpace(#[source] Arc<Self>),
+    /// There is no space, or no quota, for the segment that an open begins with. No entry is lost or
+    /// changed: the log can be read, and `bulla_recovery::purge` or `bulla purge` makes room in it.
+    /// Open it again once there is space.
+    #[error("no space to open {} for writing; nothing is lost, and it can be read", path.display())]
+    NoSpaceToOpen {
+        /// The log's directory.
+        path: PathBuf,
+        /// What there was no space for.
+        #[source]
+        cause: Arc<Self>,
+    },
     /// The next segment can't be made, and not for lack of space: the directory is gone or
     /// can't be written to, a name is taken, or the device fails. Nothing was appended, and
     /// nothing acknowledged is lost. Each append tries again.
@@ -356,7 +367,7 @@ impl Error {
     pub fn is_out_of_space(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
-            Self::NoSpace(_) => true,
+            Self::NoSpace(_) | Self::NoSpaceToOpen { .. } => true,
             Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
             _ => false,
         }

@@ -15,6 +15,7 @@ pub mod counting;
 pub mod cuts;
 pub mod defects;
 pub mod enumeration;
+pub mod full_disk;
 pub mod fuzzing;
 pub mod image;
 pub mod instructions;

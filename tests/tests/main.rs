@@ -11,6 +11,7 @@ mod corpus;
 mod devices;
 mod driving;
 mod enumeration;
+mod full_disk;
 mod house;
 mod kills;
 mod names;

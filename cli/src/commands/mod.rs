@@ -10,6 +10,7 @@ pub(crate) mod dump;
 pub(crate) mod get;
 mod inspection;
 pub(crate) mod load;
+pub(crate) mod purge;
 pub(crate) mod put;
 pub(crate) mod repair;
 pub(crate) mod replay;

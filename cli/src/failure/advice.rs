@@ -12,6 +12,11 @@ use crate::mapping::{MappingError, RowError};
 
 const FREE_SPACE: &str = "free some space (`df -h`) or inodes (`df -i`), or raise the quota, then run the \
                           command again";
+const MAKE_ROOM: &str = "free some space (`df -h`) or inodes (`df -i`), raise the quota, or remove the log's \
+                         oldest segments with `bulla purge DIR --keep-from POSITION` (it needs no space), \
+                         then run the command again. An open needs about 8 MiB by default, and less \
+                         with a smaller --segment-size and --ring-size. `bulla dump`, `bulla stat` and `bulla verify` \
+                         read the log meanwhile";
 const TOO_LARGE: &str =
     "raise the limit of a file's length (`ulimit -f`), or use a smaller --segment-size";
 const LATER_POSITION: &str = "ask for a later position; `bulla stat DIR` shows the first one";
@@ -105,6 +110,7 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
             Some("copy the directory with `cp -a`, and use the copy: it has files of its own")
         }
         Log::NoSpace(_) => Some(FREE_SPACE),
+        Log::NoSpaceToOpen { .. } => Some(MAKE_ROOM),
         Log::NoSegment(cause) => match cause.as_ref() {
             Log::Io { source, .. } => of_segment(source.kind()),
             _ => None,
@@ -169,6 +175,11 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
         CheckpointError::Missing { .. } => Some(
             "restore a copy of the directory: the purged part of the log can't be replaced. \
              `bulla verify DIR` checks every checkpoint",
+        ),
+        CheckpointError::StillNeeded { .. } => Some(
+            "keep the log from that LSN on (`--keep-from end` removes what the store can do \
+             without), or take two more checkpoints, with changes before each \
+             (`bulla checkpoint DIR`)",
         ),
         CheckpointError::Slab { .. } => Some(
             "restore a copy of the directory. A program that opens the store can read all other \

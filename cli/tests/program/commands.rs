@@ -149,7 +149,12 @@ fn completions_and_manual_pages_know_the_commands() {
         assert!(stdout(&output).contains("segments"), "{shell}");
     }
     let all = stdout(&bulla().arg("man").output().expect("runs"));
-    assert!(all.starts_with(".ie") && all.contains("repair") && !all.contains("drill\\-child"));
+    assert!(
+        all.starts_with(".ie")
+            && all.contains("repair")
+            && all.contains("purge")
+            && !all.contains("drill\\-child")
+    );
     let one = stdout(&bulla().args(["man", "repair"]).output().expect("runs"));
     assert!(one.contains("cut\\-at"), "{one}");
     assert_eq!(code(&bulla().args(["man", "frobnicate"]).output().expect("runs")), 2);

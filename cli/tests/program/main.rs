@@ -10,5 +10,6 @@ mod drill;
 mod follow;
 mod habits;
 mod legacy;
+mod purge;
 mod put;
 mod stress;
