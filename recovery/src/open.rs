@@ -259,16 +259,17 @@ pub(crate) struct LockedLog {
 
 impl LockedLog {
     pub(crate) fn read(path: &Path, options: &Options) -> Result<Self> {
-        Self::read_whole(path, options, |_| Ok(Vec::new()))
+        Self::read_whole(path, options, None, |_| Ok(Vec::new()))
     }
 
     /// Reads the whole log; `standing` has those of the anchors that stand.
     pub(crate) fn read_whole(
         path: &Path,
         options: &Options,
+        expected: Option<Content>,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let (mut log, lock, control) = lock_log(path, options, None)?;
+        let (mut log, lock, control) = lock_log(path, options, expected)?;
         let anchors = anchors(&log.dir)?;
         let analysis = Analysis::read(&mut log, *control.current())?;
         let standing = analysis.standing(&log, &anchors)?;

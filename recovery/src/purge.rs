@@ -59,15 +59,15 @@ impl Purge {
     ///
     /// # Errors
     /// [`Corrupt`](Error::Corrupt), [`NotALog`](Error::NotALog), [`Locked`](Error::Locked),
-    /// [`Unsupported`](Error::Unsupported), [`Options`](Error::Options), [`Io`](Error::Io), and
-    /// those of `anchors`. Nothing was purged.
+    /// [`Unsupported`](Error::Unsupported), [`OtherContent`](Error::OtherContent),
+    /// [`Options`](Error::Options), [`Io`](Error::Io), and those of `anchors`. Nothing was purged.
     pub fn prepare(
         dir: &Path,
         options: &Options,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
         let LockedLog { log, lock, control, analysis, standing, .. } =
-            LockedLog::read_whole(dir, options, anchors)?;
+            LockedLog::read_whole(dir, options, options.content, anchors)?;
         if let Status::Corrupt(corruption) = analysis.status() {
             return Err(corruption.into());
         }
