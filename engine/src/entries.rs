@@ -125,11 +125,6 @@ impl<'a, R: Record> LogEntry<'a, R> {
     }
 }
 
-/// Returns whether an entry has the form of a change, whatever its records are.
-pub(crate) fn is_change(kind: u16, payload: &[u8]) -> bool {
-    Items::of(kind, payload).is_ok()
-}
-
 /// Checks an entry, and passes each of its changes to `apply` as soon as it is checked.
 #[inline]
 pub(crate) fn for_each_op<'a, R: Record, E: From<EntryError>>(

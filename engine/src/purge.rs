@@ -4,18 +4,14 @@
 //! `bulla_recovery`'s. Tested by `engine/tests/purge.rs`, and at every step by
 //! `tests/tests/full_disk.rs`.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_recovery::{
-    EntryView, Floor, Inspection, Position, Purge, PurgeReport, Range, ReplayStats, Report,
-};
+use bulla_recovery::{Floor, Inspection, Position, Purge, PurgeReport, Report};
 use bulla_storage::files::dir::Directory;
 use bulla_storage::frames::anchor::Anchor;
 use bulla_wal::{Options, SegmentNumber, Seq};
 
 use crate::checkpoint::{Candidates, CheckpointDir, CheckpointError};
-use crate::entries;
 use crate::error::Result;
 
 /// Purges the log in `dir`, which no one has open: removes whole segments that hold nothing at or
@@ -25,8 +21,8 @@ use crate::error::Result;
 /// It creates no file, so that it works on a full disk, where an open lacks space. With
 /// [`Position::End`] it purges as much as the store can do without.
 ///
-/// A log without checkpoints is a store's if it begins with a change of records; its store needs
-/// all of it. [`bulla_recovery::purge`] purges any log, and asks no checkpoint.
+/// The log may be a store's, whatever its records are, or one of other entries, of which nothing
+/// more is needed. A store without checkpoints needs all of its log.
 ///
 /// # Errors
 /// [`CheckpointError::StillNeeded`] when the store needs something below `keep_from`;
@@ -40,12 +36,11 @@ pub fn purge(
 ) -> Result<PurgeReport> {
     let keep_from = keep_from.into();
     let mut candidates = Candidates::default();
-    let purge = Purge::prepare(dir.as_ref(), options, |dir| {
+    let purge = Purge::prepare(dir.as_ref(), &options.clone().any_content(), |dir| {
         candidates = Candidates::recover(&CheckpointDir::of(dir))?;
         Ok(candidates.anchors())
     })?;
-    let replay = |visitor: &mut Visitor<'_>| purge.replay(Range::ALL, visitor);
-    let floor = floor(candidates, purge.standing(), &purge.report(), replay)?;
+    let floor = floor(candidates, purge.standing(), &purge.report())?;
     check(keep_from, floor, &purge.preview(keep_from, &[])?)?;
     Ok(purge.run(keep_from, floor.as_slice())?)
 }
@@ -66,30 +61,15 @@ pub fn preview_purge(
     let inspection = Inspection::read_in(&dir, options, &[])?;
     let unbounded = inspection.preview_purge(keep_from, &[])?;
     let standing = inspection.standing(&candidates.anchors())?;
-    let replay = |visitor: &mut Visitor<'_>| inspection.replay(Range::ALL, visitor);
-    let floor = floor(candidates, &standing, inspection.report(), replay)?;
+    let floor = floor(candidates, &standing, inspection.report())?;
     check(keep_from, floor, &unbounded)?;
     Ok(inspection.preview_purge(keep_from, floor.as_slice())?)
 }
 
-type Visitor<'a> = dyn FnMut(&EntryView<'_>) -> ControlFlow<()> + 'a;
-
 /// Returns from where on a store needs its log: the older of its two checkpoints does. `None` for
 /// a log that is not a store's.
-fn floor(
-    candidates: Candidates,
-    standing: &[Anchor],
-    found: &Report,
-    replay: impl FnOnce(&mut Visitor<'_>) -> bulla_recovery::Result<ReplayStats>,
-) -> Result<Option<Floor>> {
-    let mut is_of_store = candidates.highest > 0;
-    if !is_of_store {
-        replay(&mut |first| {
-            is_of_store = entries::is_change(first.kind, first.payload);
-            ControlFlow::Break(())
-        })?;
-    }
-    if !is_of_store {
+fn floor(candidates: Candidates, standing: &[Anchor], found: &Report) -> Result<Option<Floor>> {
+    if !found.content.is_of_store() {
         return Ok(None);
     }
     let choice = candidates.choose(standing, found.first_lsn, found.first_seq == Seq(1))?;

@@ -14,8 +14,9 @@
 //! inspect   read-only                            open      lock, verdict, order of writes
 //! tail_rewrite  the commit point                 trim      what follows it
 //! quarantine    copies                           repair    explicit
-//! purge     without an open                      replay    entries to a visitor
-//! map       what each byte of a file is          faults    what a test build changes
+//! behind    what a repair gives up               purge     without an open
+//! replay    entries to a visitor                 map       what each byte of a file is
+//! faults    what a test build changes
 //! ```
 //!
 //! # Examples
@@ -47,6 +48,7 @@
 )]
 
 mod analysis;
+mod behind;
 mod chain;
 mod error;
 mod evidence;

@@ -15,6 +15,7 @@ use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir::{Directory, QUARANTINE};
 use bulla_storage::files::recovered::{begin, check_device, create};
+use bulla_storage::format::{Content, Control};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::Lock;
 use bulla_storage::{Options, Recovered};
@@ -54,10 +55,10 @@ impl Recovery {
     /// [`Corrupt`](Error::Corrupt): then nothing was changed; examine it with
     /// [`Inspection`](crate::Inspection), restore a copy, or [`repair`](crate::repair).
     /// [`NotALog`](Error::NotALog), [`Locked`](Error::Locked),
-    /// [`Unsupported`](Error::Unsupported), [`SectorTooSmall`](Error::SectorTooSmall),
-    /// [`Options`](Error::Options); [`NoSpaceToOpen`](Error::NoSpaceToOpen): then free space or
-    /// [`purge`](crate::purge()) the log, and try again; [`Io`](Error::Io): mend the device, and try
-    /// again.
+    /// [`Unsupported`](Error::Unsupported), [`OtherContent`](Error::OtherContent),
+    /// [`SectorTooSmall`](Error::SectorTooSmall), [`Options`](Error::Options);
+    /// [`NoSpaceToOpen`](Error::NoSpaceToOpen): then free space or [`purge`](crate::purge()) the
+    /// log, and try again; [`Io`](Error::Io): mend the device, and try again.
     pub fn run(dir: &Path, options: &Options) -> Result<Self> {
         Self::run_above(dir, options, |_| Ok(Vec::new()))
     }
@@ -86,7 +87,7 @@ impl Recovery {
         options: &Options,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let locked = LockedLog::read_above(dir, options, anchors)?;
+        let locked = LockedLog::read_above(dir, options, options.content, anchors)?;
         let LockedLog { log, lock, control, analysis, anchor, standing } = locked;
         if let Status::Corrupt(corruption) = analysis.status() {
             return Err(corruption.into());
@@ -222,6 +223,7 @@ fn created_report(recovered: &Recovered) -> Report {
         status: Status::Clean,
         case: Case::NewLog,
         log_id: control.log_id,
+        content: control.content,
         sector: control.sector,
         epoch: control.epoch,
         first_lsn: low_water.lsn,
@@ -256,16 +258,17 @@ pub(crate) struct LockedLog {
 
 impl LockedLog {
     pub(crate) fn read(path: &Path, options: &Options) -> Result<Self> {
-        Self::read_whole(path, options, |_| Ok(Vec::new()))
+        Self::read_whole(path, options, None, |_| Ok(Vec::new()))
     }
 
     /// Reads the whole log; `standing` has those of the anchors that stand.
     pub(crate) fn read_whole(
         path: &Path,
         options: &Options,
+        expected: Option<Content>,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let (mut log, lock, control) = lock_log(path, options)?;
+        let (mut log, lock, control) = lock_log(path, options, expected)?;
         let anchors = anchors(&log.dir)?;
         let analysis = Analysis::read(&mut log, *control.current())?;
         let standing = analysis.standing(&log, &anchors)?;
@@ -275,9 +278,10 @@ impl LockedLog {
     fn read_above(
         path: &Path,
         options: &Options,
+        expected: Option<Content>,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let (mut log, lock, control) = lock_log(path, options)?;
+        let (mut log, lock, control) = lock_log(path, options, expected)?;
         let control_now = *control.current();
         let anchors = anchors(&log.dir)?;
         let mut left = &anchors[..];
@@ -299,10 +303,18 @@ impl LockedLog {
 }
 
 /// Locks a log, and makes CONTROL and the names of its files durable as they are.
-fn lock_log(path: &Path, options: &Options) -> Result<(LogDir, Box<dyn Lock>, ControlFile)> {
+fn lock_log(
+    path: &Path,
+    options: &Options,
+    expected: Option<Content>,
+) -> Result<(LogDir, Box<dyn Lock>, ControlFile)> {
     let dir = open_dir(path, options)?;
     // CONTROL comes first: the lock would leave a file behind where there is no log.
-    let sector = read_control(&dir)?.sector;
+    let Control { sector, content: found, .. } = read_control(&dir)?;
+    // That never changes: no lock is needed.
+    if let Some(expected) = expected.filter(|expected| *expected != found) {
+        return Err(Error::OtherContent { path: path.to_owned(), found, expected });
+    }
     let options = options.checked(sector)?;
     dir.create_as_owner()?;
     check_device(&dir, &options)?;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::format::FormatError;
+use crate::format::{Content, FormatError};
 use crate::position::{Epoch, Lsn, SegmentNumber};
 use crate::range::Position;
 
@@ -74,6 +74,17 @@ pub enum Error {
     Linked {
         /// The file.
         path: PathBuf,
+    },
+    /// The log's entries are something else than what the caller expects, as their creator
+    /// said. Nothing was changed; open it as what it is.
+    #[error("{} holds {found}, not {expected}", path.display())]
+    OtherContent {
+        /// The directory.
+        path: PathBuf,
+        /// What the log holds.
+        found: Content,
+        /// What the caller expects.
+        expected: Content,
     },
     /// The log was written by a newer build, or uses features that this one does not know.
     #[error("{}: {reason}; use the build that wrote it, or a newer one", path.display())]

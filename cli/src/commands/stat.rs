@@ -78,9 +78,16 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         out.report(&report)?;
         table(&lists.segment_list, out)?;
         table(&lists.checkpoint_list, out)?;
+        out.flush()?;
+        if !checkpoints.advise(found) {
+            report::tell(&found.status, out)?;
+        }
     } else {
         report.lists = Some(lists);
         out.report(&report)?;
+    }
+    if checkpoints.is_missing(found) {
+        return Ok(Outcome::Corrupt);
     }
     Ok(report::outcome(&found.status).of_display())
 }

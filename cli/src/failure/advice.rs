@@ -4,6 +4,7 @@ use std::io;
 
 use bulla_engine::CheckpointError;
 use bulla_recovery::RepairError;
+use bulla_wal::format::Content;
 use bulla_wal::{CorruptionKind, FrameDamage};
 
 use crate::error::Error;
@@ -50,6 +51,9 @@ pub(super) fn of(error: &Error) -> Option<String> {
     if let Error::NoToken { id, is_full } = error {
         return Some(of_missing_token(*id, *is_full));
     }
+    if let Error::CorruptStore { advice, .. } = error {
+        return Some(advice.clone());
+    }
     fixed(error).map(str::to_owned)
 }
 
@@ -93,6 +97,14 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
         Log::NotALog { .. } => {
             Some("name a log's directory, or create one with `bulla load` or `bulla append`")
         }
+        Log::OtherContent { expected: Content::PLAIN, .. } => Some(
+            "append to a log of its own, or change the store's records with `bulla put` and \
+             `bulla delete`, or the program that made it. Nothing was changed",
+        ),
+        Log::OtherContent { .. } => Some(
+            "use the program that made it. `bulla verify`, `stat`, `dump`, `replay` and `repair` \
+             work on every log. Nothing was changed",
+        ),
         Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
         Log::Linked { .. } => {
             Some("copy the directory with `cp -a`, and use the copy: it has files of its own")
@@ -214,6 +226,10 @@ fn of_command(error: &Error) -> Option<&'static str> {
         Error::NotEmpty { .. } => {
             Some("a log needs a directory of its own: name an empty or a new one")
         }
+        Error::NeedsNoRepair { .. } => Some(
+            "take two checkpoints, with changes before each (`bulla checkpoint DIR`): they let the \
+             damaged part go. To cut the log all the same, say where with --cut-at",
+        ),
         Error::InMemory { .. } => {
             Some("name a directory on a disk, or measure without one with --allow-tmpfs")
         }

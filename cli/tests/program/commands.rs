@@ -217,7 +217,7 @@ fn errors_exit_with_1_and_tell_their_cause_and_what_to_do() {
     let refused = run("scan DIR", &lines);
     assert_eq!(code(&refused), 1);
     let words = stderr(&refused);
-    assert!(words.contains("because: kind 0") && words.contains("bulla dump"), "{words}");
+    assert!(words.contains("holds plain entries") && words.contains("bulla verify"), "{words}");
     let file = dir.join("bad.csv");
     std::fs::write(&file, "a\n1\nfive\n").expect("written");
     let row = bulla()

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod commands;
 mod common;
+mod content;
 mod damage;
 mod doctor;
 mod drill;
