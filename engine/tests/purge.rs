@@ -79,6 +79,8 @@ fn purge_of_a_store_stops_at_its_older_checkpoint() {
     let found = checkpoints(DIR, &options(&disk), false).expect("checkpoints");
     let older = found[1].state.as_ref().expect("intact").lsn;
     let newest = found[0].state.as_ref().expect("intact").lsn;
+    let refused = bulla_recovery::purge(DIR, newest, &options(&disk)).expect_err("it is a store");
+    assert!(matches!(refused, bulla_wal::Error::OtherContent { .. }), "{refused:?}");
     let refused = purge(DIR, newest, &options(&disk)).expect_err("the older one needs it");
     let needed = needed(&refused).expect("it says what is needed");
     assert!(needed <= older && older < newest, "{needed}, {older}, {newest}");

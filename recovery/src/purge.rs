@@ -5,7 +5,6 @@
 //! `bulla_storage::files::purge`. Tested by `recovery/tests/files/purges.rs`, and at every step by
 //! `tests/tests/full_disk.rs`.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_storage::files::control::ControlFile;
@@ -14,12 +13,11 @@ use bulla_storage::files::purge::{self, Floor};
 use bulla_storage::format::LowWater;
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::{FileKind, Lock};
-use bulla_storage::{Error, Lsn, Options, Position, Range, Result, SegmentNumber, Seq};
+use bulla_storage::{Error, Lsn, Options, Position, Result, SegmentNumber, Seq};
 
 use crate::analysis::Analysis;
 use crate::log_dir::LogDir;
 use crate::open::LockedLog;
-use crate::replay::{EntryView, ReplayStats};
 use crate::report::{Report, Status};
 use crate::tail_rewrite::live_segment;
 use crate::trim::remove_dead;
@@ -86,19 +84,6 @@ impl Purge {
         self.analysis.report()
     }
 
-    /// Passes the entries in `range` to `visitor`, which may stop the replay. They may not be
-    /// durable yet.
-    ///
-    /// # Errors
-    /// As [`Inspection::replay`](crate::Inspection::replay).
-    pub fn replay(
-        &self,
-        range: impl Into<Range>,
-        visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
-    ) -> Result<ReplayStats> {
-        self.analysis.replay(&self.log, range.into(), visitor)
-    }
-
     /// Returns what [`run`](Self::run) would do.
     ///
     /// # Errors
@@ -130,8 +115,8 @@ impl Purge {
 /// nothing that is not known to be durable. On return the log's new start is durable.
 ///
 /// It begins no epoch and creates no file, so that it works where [`open`](crate::open) lacks
-/// space. A store's log is purged with `bulla_engine::purge`, which keeps what the checkpoints
-/// need.
+/// space. The default options refuse a store's log: `bulla_engine::purge` keeps what the
+/// checkpoints need.
 ///
 /// # Errors
 /// [`Corrupt`](Error::Corrupt): then nothing was purged; those of
