@@ -23,8 +23,7 @@ use bulla_storage::format::LogId;
 use bulla_storage::frames::anchor::{self, Anchor};
 use bulla_storage::io::Io;
 use bulla_storage::{
-    Epoch, Error, Level, Lsn, Options, Overflow, Position, Range, Receipt, Result, SegmentNumber,
-    Visibility,
+    Epoch, Error, Level, Lsn, Options, Overflow, Position, Range, Receipt, Result, Visibility,
 };
 
 /// A log that is open for appending. Share it between threads by reference or `Arc`.
@@ -246,7 +245,7 @@ impl Log {
     /// [`Error::Poisoned`] when CONTROL could not be written, [`Error::Io`] when a file
     /// could not be removed (recovery will), [`Error::Closed`].
     pub fn purge(&self, keep_from: Lsn) -> Result<Lsn> {
-        self.purger.purge(&self.leadership, keep_from, SegmentNumber::MAX)
+        self.purger.purge(&self.leadership, keep_from, &[])
     }
 
     /// As [`purge`](Self::purge), of what comes before the segment of an anchor. That may be
@@ -256,7 +255,7 @@ impl Log {
     /// # Errors
     /// As [`purge`](Self::purge).
     pub fn purge_before(&self, anchor: &Anchor) -> Result<Lsn> {
-        self.purger.purge(&self.leadership, anchor.segment.lsn, anchor.segment.segment)
+        self.purger.purge(&self.leadership, anchor.segment.lsn, &[anchor.floor()])
     }
 
     /// A reader of this log's entries, also while it is written.

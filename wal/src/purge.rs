@@ -1,16 +1,16 @@
 //! Purging: the log's start moves up, and whole segments below it are removed.
 //!
-//! Owns CONTROL while the log is open. CONTROL says that segments are dead, durably, before the
-//! first of them is removed; what a crash leaves of them recovery removes.
+//! Owns CONTROL while the log is open. The rule, and the order of the steps, are in
+//! `bulla_storage::files::purge`.
 
 use crate::commit::leader::Leadership;
-use crate::faults;
 use crate::sync::{Mutex, lock};
 use crate::trace;
 use bulla_storage::files::control::ControlFile;
-use bulla_storage::files::dir::{Directory, segment_name};
-use bulla_storage::format::{Control, LowWater};
-use bulla_storage::{Error, Lsn, PoisonCause, Result, SegmentNumber};
+use bulla_storage::files::dir::Directory;
+use bulla_storage::files::purge::{self, Floor};
+use bulla_storage::format::LowWater;
+use bulla_storage::{Error, Lsn, PoisonCause, Result};
 
 pub(crate) struct Purger {
     held: Mutex<Held>,
@@ -33,13 +33,13 @@ impl Purger {
         lock(&self.held).low_water
     }
 
-    /// Removes segments before the last one that starts at or before `keep_from`, and that is
-    /// not after the segment `last`. Returns the new low-water mark.
+    /// Removes segments before the one that holds `keep_from` or the lowest floor. Returns the new
+    /// low-water mark.
     pub(crate) fn purge(
         &self,
         leadership: &Leadership,
         keep_from: Lsn,
-        last: SegmentNumber,
+        floors: &[Floor],
     ) -> Result<Lsn> {
         let published = leadership.published();
         let mut held = lock(&self.held);
@@ -54,17 +54,15 @@ impl Purger {
             return Err(Error::Closed);
         }
         let current = control.current().low_water;
-        let keep_from = faults::purge::capped(keep_from, keep_from.min(published.synced()));
         let start = {
             let leader = leadership.lead();
-            let fits = |start: &LowWater| start.lsn <= keep_from && start.segment <= last;
-            leader.live.iter().rev().map(|live| live.start).find(fits)
+            let starts: Vec<LowWater> = leader.live.iter().map(|live| live.start).collect();
+            purge::first_kept(&starts, keep_from, published.synced(), floors)
         };
         let Some(low_water) = start.filter(|start| start.segment > current.segment) else {
             return Ok(current.lsn);
         };
-        let next = Control { low_water, ..*control.current() };
-        if let Err(source) = faults::purge::store(control, dir, next) {
+        if let Err(source) = purge::mark(control, dir, low_water) {
             let mut leader = leadership.lead();
             leader.fail(PoisonCause::Control(source));
             // Nobody stores to it any more. Wakers, which may ask for it, run when the
@@ -74,7 +72,7 @@ impl Purger {
             return Err(published.poison_error());
         }
         *purged = low_water.lsn;
-        unlink_segments(dir, current.segment, low_water.segment)?;
+        purge::unlink(dir, current.segment, low_water.segment)?;
         let mut leader = leadership.lead();
         leader.live.retain(|live| live.start.segment >= low_water.segment);
         leader.core.space();
@@ -91,13 +89,4 @@ impl Purger {
         let files = lock(&self.held).files.take();
         drop(files);
     }
-}
-
-fn unlink_segments(dir: &Directory, from: SegmentNumber, to: SegmentNumber) -> Result<()> {
-    let mut number = from;
-    while number < to {
-        dir.remove(&segment_name(number))?;
-        number = number.next();
-    }
-    Ok(())
 }

@@ -11,5 +11,6 @@ pub mod mutants;
 
 pub(crate) mod files;
 pub(crate) mod format;
+pub(crate) mod purge;
 #[cfg(feature = "uring")]
 pub(crate) mod uring;

@@ -53,6 +53,8 @@ pub enum Mutant {
     PurgeTooFar,
     /// A purge removes entries that are not durable yet, on request.
     PurgeAboveDurable,
+    /// A purge also removes what a checkpoint or a hold still needs.
+    PurgeIgnoresFloors,
     /// A frame is sealed while threads still copy their entries into it.
     SealerDoesNotWait,
     /// The ring's memory is free for new entries once their frame is closed.
@@ -197,6 +199,7 @@ impl Mutant {
         Self::PurgeUnlinksFirst,
         Self::PurgeTooFar,
         Self::PurgeAboveDurable,
+        Self::PurgeIgnoresFloors,
         Self::SealerDoesNotWait,
         Self::RingFreedBeforeWritten,
         Self::ControlInOneSlot,

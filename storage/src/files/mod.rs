@@ -3,11 +3,13 @@
 //! ```text
 //! dir        names and listing of the directory, the writer's lock
 //! control    CONTROL: two slots, written in turn
+//! purge      moves the log's start up, and removes segments below it
 //! segment    makes a segment: complete, synced and named before it is used
 //! recovered  a log that is ready to be appended to
 //! ```
 
 pub mod control;
 pub mod dir;
+pub mod purge;
 pub mod recovered;
 pub mod segment;

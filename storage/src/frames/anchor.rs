@@ -8,6 +8,7 @@
 
 use crate::error::{Corruption, CorruptionKind, Error, FrameDamage, Result};
 use crate::files::dir::{self, Directory};
+use crate::files::purge::Floor;
 use crate::format::{Frame, Header, LogId, LowWater, MAX_SECTOR};
 use crate::frames::read_buffer::ReadBuffer;
 use crate::frames::reader::{Cursor, End, FrameReader, Start};
@@ -78,6 +79,12 @@ pub fn find(
 }
 
 impl Anchor {
+    /// Returns what a purge keeps so that it stands.
+    #[must_use]
+    pub fn floor(&self) -> Floor {
+        Floor { lsn: self.segment.lsn, segment: self.segment.segment }
+    }
+
     /// Returns whether it is still there, in the segment with this header. Reads no other
     /// frame than the one that ends there.
     ///

@@ -4,8 +4,7 @@
 //! nothing of this folder is left. In a build with `--cfg bulla_broken` or `--cfg loom` each is
 //! the real one with an interposer before it, which changes what passes between the parts when
 //! a [mutant](bulla_storage::faults::mutants) or a [failpoint](bulla_storage::faults::failpoints) is switched on: actions and events
-//! of the core, requests and completions, frames, spares, wake-ups. Purges, readers and the
-//! log's face call functions of this folder, which in an ordinary build return their argument.
+//! of the core, requests and completions, frames, spares, wake-ups. Readers and the log's face call functions of this folder, which in an ordinary build return their argument.
 //! So core, driver, ring and readers hold no wrong code.
 
 #[cfg(any(bulla_broken, loom))]
@@ -13,7 +12,6 @@ mod core;
 #[cfg(any(bulla_broken, loom))]
 mod in_flight;
 pub(crate) mod log;
-pub(crate) mod purge;
 pub(crate) mod reader;
 #[cfg(any(bulla_broken, loom))]
 mod ring;

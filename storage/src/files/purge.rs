@@ -1,0 +1,94 @@
+//! The rule of every purge: where the log may start, and in which order its files change.
+//!
+//! Owns which segment stays the first one, and that CONTROL says durably which segments are dead
+//! before the first of them is removed; what a crash leaves of them the next open removes. Never
+//! decides what is kept: its callers pass that. Tested by `recovery/tests/files/purges.rs` and the
+//! simulator's suites.
+
+use crate::error::Result;
+use crate::faults;
+use crate::files::control::ControlFile;
+use crate::files::dir::{Directory, segment_name};
+use crate::format::{Control, LowWater};
+use crate::position::{Lsn, SegmentNumber};
+
+/// A place that a purge keeps with all that follows, such as what a checkpoint needs of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Floor {
+    /// The first position that is needed.
+    pub lsn: Lsn,
+    /// The segment that holds it. Of two segments that start at the same position it tells which.
+    pub segment: SegmentNumber,
+}
+
+/// Returns the start of the segment that becomes the log's first one: of those in `starts`, which
+/// are in order, the last that starts at or below `keep_from`, the durable end and every floor.
+/// `None` when there is no such segment: then nothing can be purged.
+#[must_use]
+pub fn first_kept(
+    starts: &[LowWater],
+    keep_from: Lsn,
+    durable: Lsn,
+    floors: &[Floor],
+) -> Option<LowWater> {
+    let keep_from = faults::purge::keep_from(keep_from, keep_from.min(durable));
+    let floors = faults::purge::floors(floors);
+    let is_below =
+        |start: &LowWater, floor: &Floor| start.lsn <= floor.lsn && start.segment <= floor.segment;
+    let fits = |start: &&LowWater| {
+        start.lsn <= keep_from && floors.iter().all(|floor| is_below(start, floor))
+    };
+    starts.iter().rev().find(fits).copied()
+}
+
+/// Moves the low-water mark in CONTROL. On return it is durable, and [`unlink`] may follow.
+///
+/// # Errors
+/// Those of [`ControlFile::store`].
+pub fn mark(
+    control: &mut ControlFile,
+    dir: &Directory,
+    low_water: LowWater,
+) -> std::io::Result<()> {
+    let next = Control { low_water, ..*control.current() };
+    faults::purge::store(control, dir, next)
+}
+
+/// Removes the segments from `from` to below `to`, the low-water mark's.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io). The next open removes those that are left.
+pub fn unlink(dir: &Directory, from: SegmentNumber, to: SegmentNumber) -> Result<()> {
+    (from.0..to.0).try_for_each(|number| dir.remove(&segment_name(SegmentNumber(number))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(segment: u64, lsn: u64) -> LowWater {
+        LowWater { segment: SegmentNumber(segment), lsn: Lsn(lsn), ..LowWater::START }
+    }
+
+    fn floor(segment: u64, lsn: u64) -> Floor {
+        Floor { lsn: Lsn(lsn), segment: SegmentNumber(segment) }
+    }
+
+    #[test]
+    fn first_segment_kept_is_at_or_below_every_bound() {
+        // Segments 3 and 4 start at the same position.
+        let starts = [start(1, 0), start(2, 100), start(3, 200), start(4, 200), start(5, 300)];
+        let kept = |keep_from, durable, floors: &[Floor]| {
+            let kept = first_kept(&starts, Lsn(keep_from), Lsn(durable), floors);
+            kept.map(|start| start.segment.0)
+        };
+        assert_eq!(kept(u64::MAX, 350, &[]), Some(5));
+        assert_eq!(kept(299, 350, &[]), Some(4));
+        assert_eq!(kept(100, 350, &[]), Some(2));
+        assert_eq!(kept(u64::MAX, 299, &[]), Some(4), "the rest is not durable");
+        assert_eq!(kept(u64::MAX, 350, &[floor(5, 320), floor(3, 200)]), Some(3));
+        assert_eq!(kept(u64::MAX, 350, &[floor(2, 150)]), Some(2));
+        assert_eq!(kept(50, 350, &[floor(2, 150)]), Some(1));
+        assert_eq!(first_kept(&starts[1..], Lsn(50), Lsn(350), &[]), None);
+    }
+}
