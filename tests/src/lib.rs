@@ -16,6 +16,7 @@ pub mod cuts;
 pub mod defects;
 pub mod enumeration;
 pub mod fuzzing;
+pub mod holds;
 pub mod image;
 pub mod instructions;
 pub mod kills;

@@ -11,6 +11,7 @@ mod corpus;
 mod devices;
 mod driving;
 mod enumeration;
+mod holds;
 mod house;
 mod kills;
 mod names;

@@ -8,6 +8,8 @@ pub(crate) mod doctor;
 pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod get;
+pub(crate) mod hold;
+pub(crate) mod holds;
 mod inspection;
 pub(crate) mod load;
 pub(crate) mod put;

@@ -105,6 +105,21 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
             "read the log again from an earlier position: a crash took the entries that were \
              shown last",
         ),
+        Log::HoldExists { .. } => Some(
+            "move it with --advance, end it with `bulla release DIR NAME`, or take another name",
+        ),
+        Log::TooManyHolds { .. } => Some(
+            "end those that nobody needs with `bulla release DIR NAME`; `bulla holds DIR` lists them",
+        ),
+        Log::NoHold { .. } => Some("`bulla holds DIR` lists the holds"),
+        Log::HoldBroken { .. } => Some(
+            "end it with `bulla release DIR NAME`, begin anew at the log's start, and take a hold \
+             with a larger --quota",
+        ),
+        Log::HoldDamaged { .. } => Some(
+            "end it with `bulla release DIR NAME`: its owner must begin anew at the log's start. \
+             Nothing was purged",
+        ),
         Log::TooLarge { .. } => {
             Some("use smaller entries or batches, or a larger --ring-size and --segment-size")
         }

@@ -33,7 +33,13 @@ pub(crate) fn report(error: &Error) {
 pub(crate) fn code(error: &Error) -> u8 {
     match error {
         _ if matches!(error.log(), Some(bulla_wal::Error::Corrupt(_))) => 4,
-        _ if matches!(error.log(), Some(bulla_wal::Error::Options { .. })) => 2,
+        _ if matches!(
+            error.log(),
+            Some(bulla_wal::Error::Options { .. } | bulla_wal::Error::HoldName { .. })
+        ) =>
+        {
+            2
+        }
         Error::LegacyDamaged { .. }
         | Error::Store(bulla_engine::Error::Checkpoint(
             CheckpointError::Missing { .. } | CheckpointError::Slab { .. },

@@ -43,6 +43,12 @@ pub enum Failpoint {
     QuarantineSync,
     /// The directory sync of the quarantine before the originals are trimmed.
     QuarantineDirSync,
+    /// The sync of the log's directory after the folder of its holds is made.
+    HoldFolderSync,
+    /// The sync of a hold's file before its rename.
+    HoldSync,
+    /// The sync of the folder of holds after a hold is taken, advanced, broken or released.
+    HoldDirSync,
     /// The sync of a store's directory after the folder of its checkpoints is made.
     CheckpointFolderSync,
     /// The sync of a checkpoint before its rename.
@@ -92,6 +98,9 @@ impl Failpoint {
         Self::CloseSealSync,
         Self::QuarantineSync,
         Self::QuarantineDirSync,
+        Self::HoldFolderSync,
+        Self::HoldSync,
+        Self::HoldDirSync,
         Self::CheckpointFolderSync,
         Self::CheckpointSync,
         Self::CheckpointDirSync,

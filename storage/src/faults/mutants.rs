@@ -55,6 +55,16 @@ pub enum Mutant {
     PurgeAboveDurable,
     /// A purge also removes what a checkpoint or a hold still needs.
     PurgeIgnoresFloors,
+    /// A purge takes a hold whose file it can't read for none.
+    DamagedHoldIgnored,
+    /// A hold is not broken, however much it keeps.
+    HoldNeverBroken,
+    /// A hold is taken although the log was purged past its position.
+    HoldBelowStart,
+    /// A hold that was broken can be advanced like any other.
+    BrokenHoldAdvances,
+    /// A hold is taken without regard to a purge that is going on.
+    HoldTakesNoLock,
     /// A frame is sealed while threads still copy their entries into it.
     SealerDoesNotWait,
     /// The ring's memory is free for new entries once their frame is closed.
@@ -200,6 +210,11 @@ impl Mutant {
         Self::PurgeTooFar,
         Self::PurgeAboveDurable,
         Self::PurgeIgnoresFloors,
+        Self::DamagedHoldIgnored,
+        Self::HoldNeverBroken,
+        Self::HoldBelowStart,
+        Self::BrokenHoldAdvances,
+        Self::HoldTakesNoLock,
         Self::SealerDoesNotWait,
         Self::RingFreedBeforeWritten,
         Self::ControlInOneSlot,
