@@ -25,6 +25,7 @@
 
 #![deny(unsafe_code)]
 
+mod backup;
 mod batch;
 mod checkpoint;
 pub mod entries;
@@ -47,7 +48,11 @@ mod table;
 mod time;
 pub mod token;
 
+pub use backup::backup;
 pub use batch::Batch;
+pub use bulla_recovery::backup::{
+    BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport, restore,
+};
 pub use bulla_wal::{Level, Receipt};
 pub use checkpoint::{
     CheckpointDamage, CheckpointError, CheckpointFault, CheckpointFile, CheckpointInfo,

@@ -15,7 +15,7 @@
 //! tail_rewrite  the commit point                 trim      what follows it
 //! quarantine    copies                           repair    explicit
 //! replay    entries to a visitor                 map       what each byte of a file is
-//! faults    what a test build changes
+//! backup    copies a live log, and restores it  faults    what a test build changes
 //! ```
 //!
 //! # Examples
@@ -47,6 +47,7 @@
 )]
 
 mod analysis;
+pub mod backup;
 mod chain;
 mod error;
 mod evidence;

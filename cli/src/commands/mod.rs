@@ -1,6 +1,7 @@
 //! One file per command: its options, its words, its outcome.
 
 pub(crate) mod append;
+pub(crate) mod backup;
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod delete;
@@ -16,6 +17,7 @@ pub(crate) mod put;
 pub(crate) mod repair;
 pub(crate) mod replay;
 mod report;
+pub(crate) mod restore;
 pub(crate) mod scan;
 pub(crate) mod segments;
 pub(crate) mod stat;

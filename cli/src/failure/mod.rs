@@ -8,7 +8,7 @@ mod words;
 
 use std::error::Error as _;
 
-use bulla_engine::CheckpointError;
+use bulla_engine::{BackupError, CheckpointError};
 
 use crate::error::Error;
 use crate::terminal;
@@ -41,6 +41,12 @@ pub(crate) fn code(error: &Error) -> u8 {
             2
         }
         Error::LegacyDamaged { .. }
+        | Error::Backup(
+            BackupError::Manifest { .. }
+            | BackupError::Part { .. }
+            | BackupError::BaseMissing { .. }
+            | BackupError::NoCheckpoint { .. },
+        )
         | Error::Store(bulla_engine::Error::Checkpoint(
             CheckpointError::Missing { .. } | CheckpointError::Slab { .. },
         )) => 4,

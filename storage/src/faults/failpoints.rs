@@ -49,6 +49,18 @@ pub enum Failpoint {
     HoldSync,
     /// The sync of the folder of holds after a hold is taken, advanced, broken or released.
     HoldDirSync,
+    /// The sync of what a backup has copied, before its manifest.
+    BackupPartSync,
+    /// The syncs of a backup's folders, before its manifest.
+    BackupFolderSync,
+    /// The sync of a backup's manifest before its rename.
+    ManifestSync,
+    /// The directory sync after that rename.
+    ManifestDirSync,
+    /// The sync of what a restore has written, before CONTROL.
+    RestorePartSync,
+    /// The syncs of the directories of a restored log, before CONTROL.
+    RestoreFolderSync,
     /// The sync of a store's directory after the folder of its checkpoints is made.
     CheckpointFolderSync,
     /// The sync of a checkpoint before its rename.
@@ -101,6 +113,12 @@ impl Failpoint {
         Self::HoldFolderSync,
         Self::HoldSync,
         Self::HoldDirSync,
+        Self::BackupPartSync,
+        Self::BackupFolderSync,
+        Self::ManifestSync,
+        Self::ManifestDirSync,
+        Self::RestorePartSync,
+        Self::RestoreFolderSync,
         Self::CheckpointFolderSync,
         Self::CheckpointSync,
         Self::CheckpointDirSync,
