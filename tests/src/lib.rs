@@ -9,6 +9,7 @@
 #[macro_use]
 mod tally;
 
+pub mod backups;
 pub mod campaign;
 pub mod checkpoints;
 pub mod counting;
@@ -22,6 +23,7 @@ pub mod instructions;
 pub mod kills;
 pub mod layer;
 pub mod legacy;
+pub mod live_backups;
 mod model;
 pub mod opening;
 pub mod page_cache;

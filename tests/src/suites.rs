@@ -2,7 +2,7 @@
 
 use crate::enumeration::{Enumeration, Meddle, Subject};
 use crate::seeds::{Failure, caught};
-use crate::{campaign, checkpoints, holds, opening, reading, real_threads, store, uring};
+use crate::{backups, campaign, checkpoints, holds, opening, reading, real_threads, store, uring};
 
 /// One suite.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,16 @@ pub const ALL: &[Suite] = &[
         "holds::holds_keep_their_place_through_every_power_loss",
         holds::holds_keep_their_place_through_every_power_loss,
     ),
+    suite(
+        "backups::backups_of_changing_logs_are_whole_or_refused",
+        backups::backups_of_changing_logs_are_whole_or_refused,
+    ),
+    suite(
+        "backups::restores_end_where_they_should_and_refuse_damage",
+        backups::restores_end_where_they_should_and_refuse_damage,
+    ),
+    suite("backups::backups_survive_every_power_loss", backups::backups_survive_every_power_loss),
+    suite("backups::restores_survive_every_power_loss", backups::restores_survive_every_power_loss),
     suite(CAMPAIGN, || campaign_seeds(0, FIRST_SEEDS)),
     suite("readers::readers_show_what_was_appended_and_never_more_than_their_watermark", || {
         each(0, READER_SEEDS, reading::run)

@@ -5,6 +5,7 @@
 //! the whole process, and `panics` sets the process's panic hook. `names` checks that no file is
 //! left out.
 
+mod backups;
 mod checkpoints;
 mod codecs;
 mod corpus;

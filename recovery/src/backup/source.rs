@@ -48,7 +48,7 @@ impl Source {
                 return Err(Error::from(corruption).into());
             }
             let (valid_end, durable) = (analysis.chain.valid_end, analysis.chain.durable_end);
-            let written = *written.get_or_insert(valid_end.lsn);
+            let written = *written.get_or_insert_with(|| data_end(&analysis));
             if !is_written {
                 return Ok(Self::new(log, analysis, valid_end));
             }
@@ -121,6 +121,12 @@ pub(super) struct SourceSegment<'a> {
     pub(super) len: u64,
     /// Its frames, if it has any that count.
     pub(super) piece: Option<&'a Piece>,
+}
+
+/// Returns where the last entries end. A frame behind them may hold the mark that covers them.
+fn data_end(analysis: &Analysis) -> Lsn {
+    let ends = analysis.scans.iter().flatten().filter_map(|scan| scan.data_end);
+    ends.max().unwrap_or(analysis.start().lsn)
 }
 
 /// Returns whether a program has the log open for writing.

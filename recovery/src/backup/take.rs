@@ -156,7 +156,14 @@ pub fn backup(
     let base = options.since.as_ref().map(|path| BackupChain::open(io, path)).transpose()?;
     let dest_dir = open_dest(io, dest)?;
     let _lock = dest_dir.lock(io, Duration::ZERO)?;
-    check_unfinished(&dest_dir)?;
+    if let Err(error) = check_unfinished(&dest_dir) {
+        if matches!(error, BackupError::Exists { .. }) && options.hold.is_none() {
+            // The backup that ended there may have been killed before it released its hold.
+            let holds = Holds::lock(&source_dir, io, options.log.lock_timeout)?;
+            let _ = holds.release(&usual_name(dest));
+        }
+        return Err(error);
+    }
     let hold = Held::take(&source_dir, dest, options, base.as_ref())?;
     let taken = Taker {
         options,
