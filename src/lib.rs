@@ -109,7 +109,7 @@ pub use bulla_wal::{
 ///     let options = BackupOptions::new().since(since);
 ///     let _: BackupReport = backup("log", "copy", &options)?;
 ///     let options = RestoreOptions::new().to(Seq(1000));
-///     let _: RestoreReport = restore("copy".as_ref(), "other".as_ref(), &options)?;
+///     let _: RestoreReport = restore("copy", "other", &options)?;
 ///     Ok(())
 /// }
 ///

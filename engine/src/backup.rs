@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-use bulla_recovery::backup::{BackupError, BackupOptions, BackupReport, CheckpointCopy};
+use bulla_recovery::backup::{
+    BackupError, BackupOptions, BackupReport, CheckpointCopy, RestoreOptions, RestoreReport,
+};
 use bulla_storage::files::dir::Directory;
 use bulla_wal::{Error as LogError, Result};
 
@@ -14,7 +16,7 @@ use crate::checkpoint::{CheckpointDir, copies};
 /// Copies the log or the store in `dir`, which a program may have open, to `dest`.
 ///
 /// Does what [`bulla_recovery::backup::backup`] does, and copies the newest whole checkpoint if
-/// there is one. [`restore`](bulla_recovery::backup::restore) restores both.
+/// there is one. [`restore`] restores both.
 ///
 /// # Errors
 /// As [`bulla_recovery::backup::backup`].
@@ -43,6 +45,20 @@ pub fn backup(
     options: &BackupOptions,
 ) -> Result<BackupReport, BackupError> {
     bulla_recovery::backup::backup(dir.as_ref(), dest.as_ref(), options, checkpoints)
+}
+
+/// Restores a backup of a log or a store to `dir`.
+///
+/// Does what [`bulla_recovery::backup::restore`] does.
+///
+/// # Errors
+/// As [`bulla_recovery::backup::restore`].
+pub fn restore(
+    backup: impl AsRef<Path>,
+    dir: impl AsRef<Path>,
+    options: &RestoreOptions,
+) -> Result<RestoreReport, BackupError> {
+    bulla_recovery::backup::restore(backup.as_ref(), dir.as_ref(), options)
 }
 
 /// Returns the checkpoints whose headers are intact, the newest first, open: a running store may

@@ -48,10 +48,10 @@ mod table;
 mod time;
 pub mod token;
 
-pub use backup::backup;
+pub use backup::{backup, restore};
 pub use batch::Batch;
 pub use bulla_recovery::backup::{
-    BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport, restore,
+    BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport,
 };
 pub use bulla_wal::{Level, Receipt};
 pub use checkpoint::{

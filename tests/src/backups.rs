@@ -8,7 +8,7 @@ use bulla_recovery::backup::{
     BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport, backup, restore,
 };
 use bulla_recovery::{Range, Recovery};
-use bulla_storage::io::sim::{CrashKind, SimDisk};
+use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{CorruptionKind, Error, Level, Log, Lsn, Options, Position, Seq};
 
 const DIR: &str = "/log";
@@ -81,7 +81,9 @@ fn restore_to(
 
 /// A log of several segments and epochs, which was purged and closed.
 fn closed_log(seed: u64) -> Result<(SimDisk, Vec<Written>), String> {
-    let disk = SimDisk::new(seed);
+    // Each frame has a time of its own.
+    let config = SimConfig { step_ns: 1_000, ..SimConfig::default() };
+    let disk = SimDisk::with_config(seed, config);
     let log = open(&disk, DIR).map_err(text)?;
     append(&log, 40)?;
     let low_water = log.purge(Lsn(log.durable().0 / 2)).map_err(text)?;

@@ -1,8 +1,8 @@
 //! Backups of a store that another process writes under full load, with checkpoints and purges.
 //!
 //! The child writes: each of its clients puts ever higher numbers into records of its own, in
-//! turn, and on request the child tells what was acknowledged. The parent asks, takes a backup,
-//! restores it, and opens the store: it must have everything that was acknowledged before the
+//! turn, and on request the child tells what was acknowledged, or pauses. The parent asks, takes a
+//! backup, restores it, and opens the store: it must have everything that was acknowledged before the
 //! backup began, and of each client all that it had put up to some moment.
 
 use std::io::{BufRead, BufReader, Write};
@@ -64,6 +64,8 @@ pub fn run(dir: &Path, backups: u64, child: impl FnOnce() -> Command) -> Result<
                 std::fs::remove_dir_all(old).map_err(text)?;
             }
         }
+        writer.tell("go")?;
+        std::thread::sleep(Duration::from_millis(50));
         let acknowledged = writer.ask()?;
         let dest = dir.join(format!("backup-{round}"));
         let mut options = BackupOptions::new().keep_hold(HOLD);
@@ -73,6 +75,8 @@ pub fn run(dir: &Path, backups: u64, child: impl FnOnce() -> Command) -> Result<
         }
         let report = backup(&store, &dest, &options)
             .map_err(|error| format!("I44: backup {round}: {error:?}"))?;
+        // Only the backup is to be under load.
+        writer.tell("pause")?;
         chain.push(dest.clone());
         found.copied_bytes += report.copied_bytes;
         found.purges += u64::from(report.first_lsn.0 > 0);
@@ -147,12 +151,16 @@ impl Writer {
 
     /// Returns the last number of each client that was acknowledged.
     fn ask(&mut self) -> Result<Vec<u64>, String> {
-        let to = self.to.as_mut().ok_or("it has ended")?;
-        to.write_all(b"?\n").and_then(|()| to.flush()).map_err(text)?;
+        self.tell("ask")?;
         let mut line = String::new();
         self.from.read_line(&mut line).map_err(text)?;
         let numbers: Vec<u64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
         if numbers.len() == CLIENTS as usize { Ok(numbers) } else { Err(format!("{line:?}")) }
+    }
+
+    fn tell(&mut self, word: &str) -> Result<(), String> {
+        let to = self.to.as_mut().ok_or("it has ended")?;
+        writeln!(to, "{word}").and_then(|()| to.flush()).map_err(text)
     }
 
     fn end(mut self) -> Result<(), String> {
@@ -177,18 +185,18 @@ impl Drop for Writer {
 pub fn child(dir: &Path) -> Result<(), String> {
     let store: Store = Store::open(dir, &options()).map_err(text)?;
     let acknowledged: Vec<AtomicU64> = (0..CLIENTS).map(|_| AtomicU64::new(0)).collect();
-    let done = AtomicBool::new(false);
+    let wanted = Wanted::default();
     std::thread::scope(|scope| -> Result<(), String> {
         let clients: Vec<_> = (0_u32..)
             .zip(&acknowledged)
             .map(|(client, last)| {
-                let (store, done) = (&store, &done);
-                scope.spawn(move || put_numbers(store, client, last, done))
+                let (store, wanted) = (&store, &wanted);
+                scope.spawn(move || put_numbers(store, client, last, wanted))
             })
             .collect();
-        let checkpoints = scope.spawn(|| take_checkpoints(&store, &done));
-        let answered = answer(&acknowledged);
-        done.store(true, Ordering::Relaxed);
+        let checkpoints = scope.spawn(|| take_checkpoints(&store, &wanted));
+        let answered = answer(&acknowledged, &wanted);
+        wanted.end.store(true, Ordering::Relaxed);
         for thread in clients.into_iter().chain([checkpoints]) {
             thread.join().map_err(|_| "a thread panicked".to_owned())??;
         }
@@ -197,14 +205,31 @@ pub fn child(dir: &Path) -> Result<(), String> {
     store.close().map_err(text)
 }
 
+/// What the parent wants of the child's threads.
+#[derive(Default)]
+struct Wanted {
+    pause: AtomicBool,
+    end: AtomicBool,
+}
+
+impl Wanted {
+    /// Waits while there is a pause; returns whether to go on after it.
+    fn go_on(&self) -> bool {
+        while self.pause.load(Ordering::Relaxed) && !self.end.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        !self.end.load(Ordering::Relaxed)
+    }
+}
+
 fn put_numbers(
     store: &Store,
     client: u32,
     last: &AtomicU64,
-    done: &AtomicBool,
+    wanted: &Wanted,
 ) -> Result<(), String> {
     let mut number = 0;
-    while !done.load(Ordering::Relaxed) {
+    while wanted.go_on() {
         number += 1;
         let slot = client * RECORDS + (number % u64::from(RECORDS)) as u32;
         let level = if number % 8 == 0 { Level::Strict } else { Level::Balanced };
@@ -214,8 +239,8 @@ fn put_numbers(
     Ok(())
 }
 
-fn take_checkpoints(store: &Store, done: &AtomicBool) -> Result<(), String> {
-    while !done.load(Ordering::Relaxed) {
+fn take_checkpoints(store: &Store, wanted: &Wanted) -> Result<(), String> {
+    while wanted.go_on() {
         match store.checkpoint() {
             Ok(_) | Err(Error::Checkpoint(CheckpointError::NotMarked { .. })) => {}
             // A backup has just the holds.
@@ -227,13 +252,20 @@ fn take_checkpoints(store: &Store, done: &AtomicBool) -> Result<(), String> {
     Ok(())
 }
 
-fn answer(acknowledged: &[AtomicU64]) -> Result<(), String> {
+fn answer(acknowledged: &[AtomicU64], wanted: &Wanted) -> Result<(), String> {
     for line in std::io::stdin().lock().lines() {
-        line.map_err(text)?;
-        let numbers = acknowledged.iter().map(|last| last.load(Ordering::Acquire).to_string());
-        let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "{}", numbers.collect::<Vec<_>>().join(" ")).map_err(text)?;
-        stdout.flush().map_err(text)?;
+        match line.map_err(text)?.as_str() {
+            "pause" => wanted.pause.store(true, Ordering::Relaxed),
+            "go" => wanted.pause.store(false, Ordering::Relaxed),
+            _ => tell(acknowledged)?,
+        }
     }
     Ok(())
+}
+
+fn tell(acknowledged: &[AtomicU64]) -> Result<(), String> {
+    let numbers = acknowledged.iter().map(|last| last.load(Ordering::Acquire).to_string());
+    let mut stdout = std::io::stdout().lock();
+    let line = numbers.collect::<Vec<_>>().join(" ");
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(text)
 }

@@ -15,12 +15,12 @@ use bulla_storage::files::dir::Directory;
 use bulla_storage::files::holds::{Holds, Place};
 use bulla_storage::files::purge::Floor;
 use bulla_storage::format::{
-    BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, LogId, Manifest,
+    BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, Control, LogId, Manifest,
 };
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::{File, Io};
 use bulla_storage::progress::{Meter, Phase};
-use bulla_storage::{Error, Lsn, Options, Result, Seq};
+use bulla_storage::{Error, Lsn, Options, Position, Result, Seq};
 
 use super::copy::{self, Expected};
 use super::error::BackupError;
@@ -214,25 +214,26 @@ impl<'a> Held<'a> {
         let mut held = Self { dir, options, name, is_kept: true };
         let holds = held.lock()?;
         let control = *holds.control();
-        let floor = match base.and_then(BackupChain::newest) {
-            None => {
-                let low_water = control.low_water;
-                Floor { lsn: low_water.lsn, segment: low_water.segment }
-            }
-            Some(base) if base.log_id != control.log_id => {
+        if let Some(base) = base.and_then(BackupChain::newest) {
+            if base.log_id != control.log_id {
                 return Err(BackupError::OtherLog { backup: base.log_id, log: control.log_id });
             }
-            Some(base) => {
-                // Its owner must know if the hold of the backup before did not hold.
-                match holds.get(&held.name) {
-                    Err(error @ Error::HoldBroken { .. }) if options.hold.is_some() => {
-                        return Err(error.into());
-                    }
-                    _ => {}
+            // Its owner must know if the hold of the backup before did not hold.
+            match holds.get(&held.name) {
+                Err(error @ Error::HoldBroken { .. }) if options.hold.is_some() => {
+                    return Err(error.into());
                 }
-                Floor::at(base.end_lsn)
+                _ => {}
             }
-        };
+            if Floor::at(base.end_lsn).is_purged(&control.low_water) {
+                let position = Position::Lsn { epoch: None, lsn: base.end_lsn };
+                let low_water = control.low_water.lsn;
+                return Err(Error::Purged { position, low_water }.into());
+            }
+        }
+        // All of the log, also where the base has a part of it: the scan must find what CONTROL says.
+        let Control { low_water, .. } = control;
+        let floor = Floor { lsn: low_water.lsn, segment: low_water.segment };
         // Where the log ends is not known yet: not beyond its files.
         let files = dir.list()?.segments.into_iter();
         let files = files.filter(|file| file.number >= control.low_water.segment);
