@@ -96,7 +96,7 @@ impl Hold {
 pub struct Floors {
     /// The places that stay.
     pub floors: Vec<Floor>,
-    /// Holds that were broken to let the purge go on.
+    /// Holds that are broken to let the purge go on.
     pub broken: Vec<Hold>,
 }
 
@@ -121,6 +121,38 @@ pub fn list(dir: &Directory, control: &Control) -> Result<Vec<HoldFile>> {
     }
     holds.sort_by(|left, right| left.name.cmp(&right.name));
     Ok(holds)
+}
+
+/// Returns what [`Holds::floors`] would return, and changes nothing: its broken holds are those
+/// that would be broken.
+///
+/// # Errors
+/// [`Error::HoldDamaged`], [`Error::Io`].
+pub fn planned_floors(
+    dir: &Directory,
+    control: &Control,
+    keep_from: Lsn,
+    end: Lsn,
+) -> Result<Floors> {
+    let mut found = Floors::default();
+    for HoldFile { name, hold } in list(dir, control)? {
+        let hold = match hold {
+            Ok(hold) => hold,
+            Err(_) if faults::holds::is_ignored() => continue,
+            Err(reason) => return Err(damaged(dir, &name, reason)),
+        };
+        let over = hold.floor.lsn < keep_from && hold.kept_bytes(end) > hold.quota_bytes;
+        if faults::holds::is_over(over) {
+            found.broken.push(hold);
+        } else if hold.broken_ns.is_none() {
+            found.floors.push(hold.floor);
+        }
+    }
+    Ok(found)
+}
+
+fn damaged(dir: &Directory, name: &str, reason: FormatError) -> Error {
+    Error::HoldDamaged { path: dir.path_of(FOLDER).join(file_name(name)), reason }
 }
 
 fn read_file(
@@ -258,7 +290,7 @@ impl<'a> Holds<'a> {
         check_name(name)?;
         let found = self.list()?.into_iter().find(|found| found.name == name);
         let found = found.ok_or_else(|| Error::NoHold { name: name.to_owned() })?;
-        let hold = found.hold.map_err(|reason| self.damaged(name, reason))?;
+        let hold = found.hold.map_err(|reason| damaged(self.dir, name, reason))?;
         // That it was broken may not have reached the disk, when the purge did.
         let broken = hold.broken_ns.is_some() || hold.floor.is_purged(&self.control.low_water);
         if faults::holds::is_broken(broken) { Err(hold.broken()) } else { Ok(hold) }
@@ -302,28 +334,12 @@ impl<'a> Holds<'a> {
     /// # Errors
     /// [`Error::HoldDamaged`], [`Error::Io`]: then nothing may be purged.
     pub fn floors(&self, keep_from: Lsn, end: Lsn) -> Result<Floors> {
-        let mut found = Floors::default();
-        for HoldFile { name, hold } in self.list()? {
-            let hold = match hold {
-                Ok(hold) => hold,
-                Err(_) if faults::holds::is_ignored() => continue,
-                Err(reason) => return Err(self.damaged(&name, reason)),
-            };
-            let over = hold.floor.lsn < keep_from && hold.kept_bytes(end) > hold.quota_bytes;
-            if faults::holds::is_over(over) {
-                let broken = Hold { broken_ns: Some(self.io.wall_ns().max(1)), ..hold };
-                self.put(&broken)?;
-                found.broken.push(broken);
-            } else if hold.broken_ns.is_none() {
-                found.floors.push(hold.floor);
-            }
+        let mut found = planned_floors(self.dir, &self.control, keep_from, end)?;
+        for hold in &mut found.broken {
+            hold.broken_ns = Some(self.io.wall_ns().max(1));
+            self.put(hold)?;
         }
         Ok(found)
-    }
-
-    fn damaged(&self, name: &str, reason: FormatError) -> Error {
-        let path = self.dir.path_of(FOLDER).join(file_name(name));
-        Error::HoldDamaged { path, reason }
     }
 
     /// Writes a hold's file. On return it is durable under its name.
