@@ -76,11 +76,12 @@ fn hold_and_manifest_have_their_golden_bytes() {
 
 #[test]
 fn no_flipped_bit_and_no_other_length_of_a_hold_or_a_manifest_passes() {
-    let passes: [(Vec<u8>, fn(&[u8]) -> bool); 2] = [
+    type Check = fn(&[u8]) -> bool;
+    let cases: [(Vec<u8>, Check); 2] = [
         (hold().encode(), |bytes| HoldRecord::decode(bytes).is_ok()),
         (manifest().encode(), |bytes| Manifest::decode(bytes).is_ok()),
     ];
-    for (bytes, passes) in passes {
+    for (bytes, passes) in cases {
         assert!(passes(&bytes));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();

@@ -116,7 +116,7 @@ pub fn first_checkpoints_outlive_every_power_loss_after_a_purge() -> Result<(), 
     put(id + 1)?;
     store.checkpoint().map_err(failed)?;
     if segments() > 2 {
-        return Err(format!("{} segments are left: nothing was purged", segments()));
+        return Err(format!("I39: {} segments are left: nothing was purged", segments()));
     }
     disk.halt();
     drop(store);
