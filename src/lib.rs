@@ -42,15 +42,18 @@ pub use bulla_wal as wal;
 pub use bulla_recovery::storage;
 
 pub use bulla_engine::{
-    At, Axis, Batch, Begin, CheckpointInfo, CheckpointStats, EntityType, Expired, Flags, OnExceed,
-    OpenReport, Quota, QuotaStats, Record, Records, Snapshot, SnapshotRecords, Space, Store,
-    StoreInspection, StoreOptions, StoreStats, Token, TokenBuilder, TokenError, TokenId,
+    At, Axis, BackupError, BackupOptions, BackupReport, Batch, Begin, CheckpointInfo,
+    CheckpointStats, EntityType, Expired, Flags, OnExceed, OpenReport, Quota, QuotaStats, Record,
+    Records, RestoreOptions, RestoreReport, Snapshot, SnapshotRecords, Space, Store,
+    StoreInspection, StoreOptions, StoreStats, Token, TokenBuilder, TokenError, TokenId, backup,
+    restore,
 };
 pub use bulla_recovery::{Inspection, Recovery, ReplayStats, Report, Status};
 pub use bulla_wal::{
-    Background, BatchReceipt, Corruption, Entry, EntryStream, EntryView, Epoch, Error, Level, Log,
-    Lsn, Method, Options, Overflow, ParseError, PoisonCause, Position, Range, Reader, Ready,
-    Receipt, Receipts, Recovered, Result, SegmentNumber, Seq, Stats, Visibility, format, io,
+    Background, BatchReceipt, Corruption, Entry, EntryStream, EntryView, Epoch, Error, Hold,
+    HoldFile, HoldGuard, Level, Log, Lsn, Method, Options, Overflow, ParseError, PoisonCause,
+    Position, Range, Reader, Ready, Receipt, Receipts, Recovered, Result, SegmentNumber, Seq,
+    Stats, Visibility, format, io,
 };
 
 /// A program can name the type of everything that it gets:
@@ -82,6 +85,9 @@ pub use bulla_wal::{
 ///     let _: wal::Percentiles = stats.commit_latency_ns;
 ///     let (_, _): (LogId, Directory) = (log.log_id(), log.directory()?);
 ///     let _: Anchor = log.anchor(lsn)?;
+///     let _: HoldGuard = log.hold(lsn)?;
+///     let _: Hold = log.hold_named("replica", lsn, 1 << 30)?;
+///     let _: Vec<HoldFile> = log.holds()?;
 ///     Ok(())
 /// }
 ///
@@ -96,6 +102,14 @@ pub use bulla_wal::{
 ///     let _: RepairPreview = recovery::preview_repair("log".as_ref(), options, plan)?;
 ///     let _: RepairReport = recovery::repair("log".as_ref(), options, plan)?;
 ///     let _: Recovered = recovery.into_recovered();
+///     Ok(())
+/// }
+///
+/// fn of_a_backup(since: &str) -> Result<(), BackupError> {
+///     let options = BackupOptions::new().since(since);
+///     let _: BackupReport = backup("log", "copy", &options)?;
+///     let options = RestoreOptions::new().to(Seq(1000));
+///     let _: RestoreReport = restore("copy", "other", &options)?;
 ///     Ok(())
 /// }
 ///

@@ -214,7 +214,8 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| format!("{text} does not fit into 64 bits"))
 }
 
-fn bound(text: &str) -> Result<Position, String> {
+/// Parses a position, the number of an entry, or a time.
+pub(crate) fn bound(text: &str) -> Result<Position, String> {
     if text.contains('-') {
         return nanoseconds(text).map(Position::at_wall_ns);
     }

@@ -4,7 +4,7 @@ use bulla_recovery::RepairError;
 use std::io;
 use std::path::PathBuf;
 
-use bulla_engine::TokenError;
+use bulla_engine::{BackupError, TokenError};
 
 use crate::mapping::{MappingError, RowError};
 use crate::numbers::size;
@@ -17,6 +17,8 @@ pub(crate) enum Error {
     Log(#[from] bulla_wal::Error),
     #[error(transparent)]
     Repair(#[from] RepairError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error(transparent)]
     Store(#[from] bulla_engine::Error),
     #[error("could not {what} {}", path.display())]
@@ -124,6 +126,7 @@ impl Error {
         match self {
             Self::Log(error)
             | Self::Repair(RepairError::Log(error))
+            | Self::Backup(BackupError::Log(error))
             | Self::Store(bulla_engine::Error::Log(error)) => Some(error),
             Self::CorruptStore { error, .. } => Some(error),
             _ => None,

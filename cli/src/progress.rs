@@ -60,8 +60,11 @@ pub(crate) fn reading_log(options: Options, work: &str) -> (Options, ProgressBar
                 bar.set_length(progress.total);
                 bar.reset_eta();
             }
-            if progress.phase == Phase::Replay {
-                bar.set_message("applying");
+            match progress.phase {
+                Phase::Replay => bar.set_message("applying"),
+                Phase::Copy => bar.set_message("copying"),
+                Phase::Verify => bar.set_message("reading back"),
+                _ => {}
             }
             bar.set_position(progress.done);
         }

@@ -73,6 +73,12 @@ pub(crate) fn of_microseconds(us: u64) -> String {
     time.map_or_else(|| format!("{us} us since 1970"), |time| time.to_string())
 }
 
+/// Returns a duration in whole seconds, such as `3h 12m 5s`.
+pub(crate) fn of_duration_ns(ns: u64) -> String {
+    let seconds = i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX);
+    format!("{:#}", SignedDuration::from_secs(seconds))
+}
+
 /// Returns the seconds since 1970.
 pub(crate) fn now_seconds() -> u32 {
     u32::try_from(Timestamp::now().as_second()).unwrap_or(u32::MAX)

@@ -25,6 +25,7 @@
 
 #![deny(unsafe_code)]
 
+mod backup;
 mod batch;
 mod checkpoint;
 pub mod entries;
@@ -48,7 +49,11 @@ mod table;
 mod time;
 pub mod token;
 
+pub use backup::{backup, restore};
 pub use batch::Batch;
+pub use bulla_recovery::backup::{
+    BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport,
+};
 pub use bulla_wal::{Level, Receipt};
 pub use checkpoint::{
     CheckpointDamage, CheckpointError, CheckpointFault, CheckpointFile, CheckpointInfo,

@@ -2,6 +2,7 @@
 //! what the kernel says of the whole process, and the loom models, which need another build of
 //! everything.
 
+mod backups;
 mod checkpoint;
 mod common;
 mod numbers;

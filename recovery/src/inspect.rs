@@ -179,7 +179,7 @@ impl Inspection {
         match self.analysis.status() {
             Status::Corrupt(corruption) => Err(corruption.into()),
             Status::Clean | Status::TornTail => {
-                purge::preview(&self.analysis, keep_from.into(), floors)
+                purge::preview(&self.log, &self.analysis, keep_from.into(), floors)
             }
         }
     }

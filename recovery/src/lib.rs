@@ -16,7 +16,7 @@
 //! quarantine    copies                           repair    explicit
 //! purge     without an open                      behind    what a repair gives up
 //! replay    entries to a visitor                 map       what each byte of a file is
-//! faults    what a test build changes
+//! backup    copies a live log, and restores it  faults    what a test build changes
 //! ```
 //!
 //! # Examples
@@ -48,6 +48,7 @@
 )]
 
 mod analysis;
+pub mod backup;
 mod behind;
 mod chain;
 mod error;

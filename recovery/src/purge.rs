@@ -6,9 +6,11 @@
 //! `tests/tests/full_disk.rs`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir::Directory;
+use bulla_storage::files::holds::{self, Floors, Hold, Holds};
 use bulla_storage::files::purge::{self, Floor};
 use bulla_storage::format::LowWater;
 use bulla_storage::frames::anchor::Anchor;
@@ -38,6 +40,8 @@ pub struct PurgeReport {
     pub segments: Vec<SegmentNumber>,
     /// Bytes of their files.
     pub bytes: u64,
+    /// Holds that are in its way and keep more than their quota: it breaks them.
+    pub broken: Vec<Hold>,
 }
 
 /// A log that is locked, was found intact, and can be purged.
@@ -90,23 +94,35 @@ impl Purge {
     /// [`Diverged`](Error::Diverged) when `keep_from` names an epoch, and what was below it then is
     /// not in the log any more.
     pub fn preview(&self, keep_from: Position, floors: &[Floor]) -> Result<PurgeReport> {
-        preview(&self.analysis, keep_from, floors)
+        preview(&self.log, &self.analysis, keep_from, floors)
     }
 
     /// Removes whole segments that hold nothing at or above `keep_from`, nothing that is not known
-    /// to be durable, and nothing that a floor keeps. On return the log's new start is durable.
+    /// to be durable, and nothing that a floor or a hold keeps. On return the log's new start is
+    /// durable.
     ///
     /// # Errors
-    /// Those of [`preview`](Self::preview); [`Io`](Error::Io): then the log starts where it did, or
+    /// Those of [`preview`](Self::preview); [`Locked`](Error::Locked) while another process takes
+    /// a hold; [`Io`](Error::Io): then the log starts where it did, or
     /// where it should, and the next open or purge removes what is left below that.
     pub fn run(mut self, keep_from: Position, floors: &[Floor]) -> Result<PurgeReport> {
-        let report = self.preview(keep_from, floors)?;
-        if let Some(low_water) = new_start(&self.analysis, keep_from, floors) {
-            let marked = purge::mark(&mut self.control, &self.log.dir, low_water);
-            marked.map_err(Error::io("write", self.control.path()))?;
-            self.analysis.plan.low_water = low_water;
+        let Self { log, control, analysis, .. } = &mut self;
+        let (dir, io) = (log.dir.clone(), Arc::clone(&log.io));
+        // From here to the mark in CONTROL no other process takes a hold.
+        let holds = Holds::lock(&dir, io.as_ref(), log.options.lock_timeout)?;
+        let found = match new_start(analysis, keep_from, floors) {
+            Some(start) => holds.floors(start.lsn, analysis.chain.valid_end.lsn)?,
+            None => Floors::default(),
+        };
+        let floors = [floors, &found.floors].concat();
+        let report = report(analysis, keep_from, &floors, found.broken)?;
+        if let Some(low_water) = new_start(analysis, keep_from, &floors) {
+            let marked = purge::mark(control, &dir, low_water);
+            marked.map_err(Error::io("write", control.path()))?;
+            analysis.plan.low_water = low_water;
         }
-        remove_dead(&self.log, &self.analysis)?;
+        drop(holds);
+        remove_dead(log, analysis)?;
         Ok(report)
     }
 }
@@ -131,9 +147,24 @@ pub fn purge(
 
 /// Returns what a purge would do.
 pub(crate) fn preview(
+    log: &LogDir,
     analysis: &Analysis,
     keep_from: Position,
     floors: &[Floor],
+) -> Result<PurgeReport> {
+    let end = analysis.chain.valid_end.lsn;
+    let found = match new_start(analysis, keep_from, floors) {
+        Some(start) => holds::planned_floors(&log.dir, &analysis.control, start.lsn, end)?,
+        None => Floors::default(),
+    };
+    report(analysis, keep_from, &[floors, &found.floors].concat(), found.broken)
+}
+
+fn report(
+    analysis: &Analysis,
+    keep_from: Position,
+    floors: &[Floor],
+    broken: Vec<Hold>,
 ) -> Result<PurgeReport> {
     if let Position::Lsn { epoch: Some(epoch), lsn } = keep_from {
         analysis.timeline().check_read(epoch, lsn)?;
@@ -149,6 +180,7 @@ pub(crate) fn preview(
         entries: new.seq.0.saturating_sub(old.seq.0),
         segments: dead.iter().map(|file| file.number).collect(),
         bytes: dead.iter().map(|file| file.len).sum(),
+        broken,
     })
 }
 

@@ -128,6 +128,50 @@ pub enum Error {
         /// Where the log starts.
         low_water: Lsn,
     },
+    /// A hold needs another name: 1 to 64 of the characters `a` to `z`, `0` to `9`, `-` and `_`.
+    #[error("{name:?} is not the name of a hold: use 1 to 64 of a-z, 0-9, - and _")]
+    HoldName {
+        /// The name.
+        name: String,
+    },
+    /// The log has a hold of this name. Release it first, or advance it.
+    #[error("there is a hold {name} already")]
+    HoldExists {
+        /// The name.
+        name: String,
+    },
+    /// The log has as many holds as it can have. Release one that nobody needs.
+    #[error("the log has {max} holds already")]
+    TooManyHolds {
+        /// The most holds that a log can have.
+        max: usize,
+    },
+    /// The log has no hold of this name.
+    #[error("there is no hold {name}")]
+    NoHold {
+        /// The name.
+        name: String,
+    },
+    /// The hold kept more than its quota, and was broken so that the log could be purged: what it
+    /// kept may be gone. Release it, and begin anew at the log's start.
+    #[error("hold {name} at LSN {lsn} was broken: it kept more than its {quota_bytes} bytes")]
+    HoldBroken {
+        /// The name.
+        name: String,
+        /// Where it was.
+        lsn: Lsn,
+        /// What it was allowed to keep.
+        quota_bytes: u64,
+    },
+    /// The file of a hold can't be read: what it keeps is unknown, so nothing is purged. Release
+    /// the hold, and take it anew.
+    #[error("the hold in {} can't be read ({reason}): nothing is purged", path.display())]
+    HoldDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: FormatError,
+    },
     /// Another process opened, truncated or repaired the log while it was read. Read it
     /// again.
     #[error("the log was changed while it was read, at LSN {lsn}: read it again")]

@@ -18,7 +18,7 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// What is done with a log that is opened or inspected.
+/// What is done with a log that is opened, inspected, backed up or restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Phase {
@@ -27,6 +27,10 @@ pub enum Phase {
     Scan,
     /// Its entries are applied to a store.
     Replay,
+    /// It is copied, for a backup or by a restore.
+    Copy,
+    /// The copy is read back.
+    Verify,
 }
 
 /// A function that is called while a log is read.

@@ -280,6 +280,19 @@ fn a_lock_excludes_until_it_is_dropped(bench: &Bench) {
     assert!(bench.io.try_lock(&path).expect("lock").is_some());
 }
 
+fn a_lock_of_a_file_excludes_only_others_of_that_file(bench: &Bench) {
+    let (path, other) = (bench.path("a"), bench.path("b"));
+    let missing = bench.io.try_lock_file(&path).expect_err("there is no such file");
+    assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+    drop((bench.create("a"), bench.create("b")));
+    let lock = bench.io.try_lock_file(&path).expect("lock").expect("free");
+    assert!(bench.io.try_lock_file(&path).expect("lock").is_none());
+    assert!(bench.io.try_lock_file(&other).expect("lock").is_some(), "another file");
+    assert!(bench.io.try_lock(&bench.path("LOCK")).expect("lock").is_some(), "the writer's lock");
+    drop(lock);
+    assert!(bench.io.try_lock_file(&path).expect("lock").is_some());
+}
+
 fn a_rename_to_a_new_name_replaces_nothing(bench: &Bench) {
     let parent = bench.path("a");
     let dir = bench.io.open_dir(parent.parent().expect("a directory")).expect("open");
@@ -381,6 +394,7 @@ suite! {
     a_listing_tells_kinds_and_lengths
     a_file_opened_for_reading_refuses_writes
     a_lock_excludes_until_it_is_dropped
+    a_lock_of_a_file_excludes_only_others_of_that_file
     a_rename_to_a_new_name_replaces_nothing
     a_queue_completes_each_ticket_once
     a_dropped_queue_has_done_its_work

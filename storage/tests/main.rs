@@ -1,5 +1,6 @@
 //! The tests of this package in one program, which is linked once.
 
+mod backup_golden;
 #[cfg(feature = "sim")]
 mod common;
 mod format_doc;

@@ -170,7 +170,7 @@ const fn is_persistent(slot: u32) -> bool {
     slot.is_multiple_of(10)
 }
 
-fn token(slot: u32, number: u64) -> Token {
+pub(crate) fn token(slot: u32, number: u64) -> Token {
     // The number, in 16 bits each of four coordinates.
     let parts = [number, number >> 14, number >> 28].map(|part| (part & 0x3FFF) as f64 / 100.0);
     let flags = if is_persistent(slot) { Flags::PERSISTENT } else { Flags::empty() };
@@ -178,7 +178,7 @@ fn token(slot: u32, number: u64) -> Token {
     token.coordinates(bulla_engine::Space::Physical, parts).build().expect("in range")
 }
 
-fn number_of(token: &Token) -> u64 {
+pub(crate) fn number_of(token: &Token) -> u64 {
     let parts = token.coordinates(bulla_engine::Space::Physical);
     let [low, middle, high] = parts.map(|part| (part * 100.0).round() as u64);
     low | middle << 14 | high << 28
@@ -363,6 +363,9 @@ impl Dir for KillDir {
     }
     fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
         self.dir.try_lock(name)
+    }
+    fn try_lock_file(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        self.dir.try_lock_file(name)
     }
     fn physical_sector(&self) -> Option<u32> {
         self.dir.physical_sector()

@@ -9,6 +9,7 @@
 #[macro_use]
 mod tally;
 
+pub mod backups;
 pub mod campaign;
 pub mod checkpoints;
 pub mod counting;
@@ -17,11 +18,13 @@ pub mod defects;
 pub mod enumeration;
 pub mod full_disk;
 pub mod fuzzing;
+pub mod holds;
 pub mod image;
 pub mod instructions;
 pub mod kills;
 pub mod layer;
 pub mod legacy;
+pub mod live_backups;
 mod model;
 pub mod opening;
 pub mod page_cache;

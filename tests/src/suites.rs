@@ -2,7 +2,9 @@
 
 use crate::enumeration::{Enumeration, Meddle, Subject};
 use crate::seeds::{Failure, caught};
-use crate::{campaign, checkpoints, full_disk, opening, reading, real_threads, store, uring};
+use crate::{
+    backups, campaign, checkpoints, full_disk, holds, opening, reading, real_threads, store, uring,
+};
 
 /// One suite.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,24 @@ pub const ALL: &[Suite] = &[
         "full_disk::log_on_a_full_disk_is_read_purged_and_closed",
         full_disk::log_on_a_full_disk_is_read_purged_and_closed,
     ),
+    suite(
+        "holds::purges_and_owners_are_told_of_broken_damaged_and_purged_holds",
+        holds::purges_and_owners_are_told,
+    ),
+    suite(
+        "holds::holds_keep_their_place_through_every_power_loss",
+        holds::holds_keep_their_place_through_every_power_loss,
+    ),
+    suite(
+        "backups::backups_of_changing_logs_are_whole_or_refused",
+        backups::backups_of_changing_logs_are_whole_or_refused,
+    ),
+    suite(
+        "backups::restores_end_where_they_should_and_refuse_damage",
+        backups::restores_end_where_they_should_and_refuse_damage,
+    ),
+    suite("backups::backups_survive_every_power_loss", backups::backups_survive_every_power_loss),
+    suite("backups::restores_survive_every_power_loss", backups::restores_survive_every_power_loss),
     suite(CAMPAIGN, || campaign_seeds(0, FIRST_SEEDS)),
     suite("readers::readers_show_what_was_appended_and_never_more_than_their_watermark", || {
         each(0, READER_SEEDS, reading::run)
@@ -82,6 +102,10 @@ pub const ALL: &[Suite] = &[
     suite(
         "enumeration::log_whose_lock_file_is_removed_at_any_step_lets_no_second_writer_in",
         || explore(&Enumeration::new(Subject::Log, 1, 1).meddle(Meddle::RemoveLock)),
+    ),
+    suite(
+        "holds::hold_taken_beside_a_purge_keeps_its_place",
+        holds::hold_taken_beside_a_purge_keeps_its_place,
     ),
     suite("threads::threads_at_mixed_levels_are_all_recovered_in_order", || {
         // What threads do wrong shows now and then.

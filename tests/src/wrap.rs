@@ -270,6 +270,10 @@ impl Dir for WrapDir {
         self.dir.try_lock(name)
     }
 
+    fn try_lock_file(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        self.dir.try_lock_file(name)
+    }
+
     fn physical_sector(&self) -> Option<u32> {
         self.dir.physical_sector()
     }

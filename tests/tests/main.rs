@@ -5,6 +5,7 @@
 //! the whole process, and `panics` sets the process's panic hook. `names` checks that no file is
 //! left out.
 
+mod backups;
 mod checkpoints;
 mod codecs;
 mod corpus;
@@ -12,6 +13,7 @@ mod devices;
 mod driving;
 mod enumeration;
 mod full_disk;
+mod holds;
 mod house;
 mod kills;
 mod names;

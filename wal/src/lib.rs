@@ -13,6 +13,7 @@
 //! append  entries, batches, pieces    batch   a receipt for each entry
 //! stats   counters and latencies      sync    locks and atomics, or loom's
 //! stream  a reader that is polled     trace   events for subscribers
+//! holds   what a purge keeps
 //! faults  what a test build changes between the parts
 //! ```
 
@@ -20,6 +21,7 @@ mod append;
 mod batch;
 mod commit;
 mod faults;
+mod holds;
 mod log;
 mod purge;
 mod reader;
@@ -32,12 +34,14 @@ mod trace;
 
 pub use batch::{BatchReceipt, Receipts};
 pub use bulla_recovery as recovery;
+pub use bulla_storage::files::holds::{Hold, HoldFile};
 pub use bulla_storage::{
     Background, Corruption, CorruptionKind, Entry, EntryView, Epoch, Error, FrameDamage, Level,
     Lsn, Method, Options, Overflow, ParseError, PoisonCause, Position, Range, Receipt, Recovered,
     Result, RingBytes, SegmentNumber, Seq, Visibility, format, io,
 };
 pub use log::Log;
+pub use purge::HoldGuard;
 pub use reader::Reader;
 pub use ready::Ready;
 pub use stats::{Percentiles, Stats};

@@ -45,7 +45,7 @@ use bulla_storage::{
 pub struct Log {
     pub(crate) published: Arc<Published>,
     pub(crate) leadership: Arc<Leadership>,
-    purger: Purger,
+    pub(crate) purger: Purger,
     io: Arc<dyn Io>,
     /// For messages: it may mean another directory by now.
     path: PathBuf,
@@ -122,7 +122,12 @@ impl Log {
         Ok(Self {
             published,
             leadership,
-            purger: Purger::new(control, dir.clone()),
+            purger: Purger::new(
+                control,
+                dir.clone(),
+                Arc::clone(&options.io),
+                options.lock_timeout,
+            ),
             io: options.io,
             path: dir.path().to_owned(),
             dir: Mutex::new(Some(dir)),
@@ -239,12 +244,15 @@ impl Log {
     }
 
     /// Purges entries below `keep_from`: removes whole segments that hold nothing at or
-    /// above it and nothing that is not durable. Returns the new low-water mark; positions
-    /// below it are purged. On return that mark is durable.
+    /// above it, nothing that is not durable, and nothing that a hold keeps. Returns the new
+    /// low-water mark; positions below it are purged. On return that mark is durable.
+    ///
+    /// A hold that is in the way and keeps more than its quota is broken first.
     ///
     /// # Errors
     /// [`Error::Poisoned`] when CONTROL could not be written, [`Error::Io`] when a file
-    /// could not be removed (recovery will), [`Error::Closed`].
+    /// could not be removed (recovery will), [`Error::Closed`]. Nothing was purged with
+    /// [`Error::HoldDamaged`], and with [`Error::Locked`] when another process has the holds.
     pub fn purge(&self, keep_from: Lsn) -> Result<Lsn> {
         self.purger.purge(&self.leadership, keep_from, &[])
     }

@@ -1,5 +1,5 @@
 //! Events for `tracing`, behind the feature of that name: one per opening, commit group,
-//! purge and end of a log, none per append.
+//! purge, broken hold and end of a log, none per append.
 //!
 //! Events of commit groups and of the poison are given while the log's driver is locked: a
 //! subscriber must not use the log.
@@ -8,6 +8,7 @@
 mod events {
     use std::path::Path;
 
+    use bulla_storage::files::holds::Hold;
     use bulla_storage::{Epoch, Lsn, PoisonCause};
 
     pub(crate) fn opened(dir: &Path, epoch: Epoch, next: Lsn) {
@@ -20,6 +21,11 @@ mod events {
 
     pub(crate) fn purged(dir: &Path, low_water: Lsn) {
         tracing::info!(dir = %dir.display(), low_water = low_water.0, "log purged");
+    }
+
+    pub(crate) fn hold_broken(dir: &Path, hold: &Hold) {
+        let Hold { name, floor, quota_bytes, .. } = hold;
+        tracing::warn!(dir = %dir.display(), name, lsn = floor.lsn.0, quota_bytes, "hold broken");
     }
 
     pub(crate) fn poisoned(durable: Lsn, cause: &PoisonCause) {
@@ -35,13 +41,15 @@ mod events {
 mod events {
     use std::path::Path;
 
+    use bulla_storage::files::holds::Hold;
     use bulla_storage::{Epoch, Lsn, PoisonCause};
 
     pub(crate) const fn opened(_dir: &Path, _epoch: Epoch, _next: Lsn) {}
     pub(crate) const fn committed(_written: Lsn, _durable: Lsn) {}
     pub(crate) const fn purged(_dir: &Path, _low_water: Lsn) {}
+    pub(crate) const fn hold_broken(_dir: &Path, _hold: &Hold) {}
     pub(crate) const fn poisoned(_durable: Lsn, _cause: &PoisonCause) {}
     pub(crate) const fn closed(_dir: &Path, _end: Lsn, _drained: bool) {}
 }
 
-pub(crate) use events::{closed, committed, opened, poisoned, purged};
+pub(crate) use events::{closed, committed, hold_broken, opened, poisoned, purged};

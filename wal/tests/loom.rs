@@ -341,6 +341,10 @@ impl Dir for MemoryDir {
         Ok(Some(Box::new(MemoryLock)))
     }
 
+    fn try_lock_file(&self, _name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        Ok(Some(Box::new(MemoryLock)))
+    }
+
     fn physical_sector(&self) -> Option<u32> {
         None
     }

@@ -1,6 +1,7 @@
 //! One file per command: its options, its words, its outcome.
 
 pub(crate) mod append;
+pub(crate) mod backup;
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod delete;
@@ -8,6 +9,8 @@ pub(crate) mod doctor;
 pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod get;
+pub(crate) mod hold;
+pub(crate) mod holds;
 mod inspection;
 pub(crate) mod load;
 pub(crate) mod purge;
@@ -15,6 +18,7 @@ pub(crate) mod put;
 pub(crate) mod repair;
 pub(crate) mod replay;
 mod report;
+pub(crate) mod restore;
 pub(crate) mod scan;
 pub(crate) mod segments;
 pub(crate) mod stat;

@@ -17,7 +17,8 @@ use crate::{progress, terminal};
 ///
 /// Without --yes it only shows what would be removed, and changes nothing. Only whole segments
 /// are removed, so that some entries below --keep-from stay. What is not known to be durable
-/// stays, and what a store's checkpoints need. No copy is kept: purged entries are gone.
+/// stays, and what a store's checkpoints and holds need (`bulla holds DIR`); a hold over its quota
+/// is broken. No copy is kept: purged entries are gone.
 ///
 /// The log must not be open in another program, which can purge it itself. A corrupt log is not
 /// purged (exit code 4).
@@ -50,6 +51,9 @@ struct Purged {
     removed_entries: u64,
     removed_bytes: u64,
     kept_entries: u64,
+    /// Holds that kept more than their quota, and keep nothing from now on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    broken_holds: Vec<String>,
     /// For programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     removed_segment_list: Option<Vec<u64>>,
@@ -66,6 +70,7 @@ impl Purged {
             removed_entries: report.entries,
             removed_bytes: report.bytes,
             kept_entries: report.before.next_seq.0.saturating_sub(report.first_seq.0),
+            broken_holds: report.broken.iter().map(|hold| hold.name.clone()).collect(),
             removed_segment_list: (!out.is_table()).then(numbers),
         }
     }

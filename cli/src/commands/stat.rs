@@ -9,6 +9,7 @@ use bulla_recovery::{Inspection, Range};
 use bulla_wal::Options;
 use serde::Serialize;
 
+use super::holds::{self, HoldRow};
 use super::inspection::{CheckpointRow, Depth, inspect};
 use super::report::{self, LogReport, SegmentRow};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::outcome::Outcome;
 use crate::output::Out;
 use crate::progress;
 
-/// Show what a log holds: positions, segments, checkpoints, bytes on disk.
+/// Show what a log holds: positions, segments, checkpoints, holds, bytes on disk.
 ///
 /// Changes nothing. It reads headers, and so does not see all damage: `bulla verify` does. Exits
 /// with 4 when the log is corrupt, else with 0.
@@ -58,6 +59,7 @@ struct Kind {
 struct Lists {
     segment_list: Vec<SegmentRow>,
     checkpoint_list: Vec<CheckpointRow>,
+    hold_list: Vec<HoldRow>,
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
@@ -66,6 +68,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let lists = Lists {
         segment_list: found.segments.iter().map(SegmentRow::new).collect(),
         checkpoint_list: checkpoints.rows().collect(),
+        hold_list: holds::rows(&args.dir, &Options::new(), found)?,
     };
     let mut report = StatReport {
         log: LogReport::new(found),
@@ -78,10 +81,12 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         out.report(&report)?;
         table(&lists.segment_list, out)?;
         table(&lists.checkpoint_list, out)?;
+        table(&lists.hold_list, out)?;
         out.flush()?;
         if !checkpoints.advise(found) {
             report::tell(&found.status, out)?;
         }
+        holds::warn(&lists.hold_list);
     } else {
         report.lists = Some(lists);
         out.report(&report)?;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bulla_engine::CheckpointError;
+use bulla_engine::{BackupError, CheckpointError};
 use bulla_recovery::RepairError;
 use bulla_wal::format::Content;
 use bulla_wal::{CorruptionKind, FrameDamage};
@@ -72,6 +72,7 @@ fn fixed(error: &Error) -> Option<&'static str> {
     }
     match error {
         Error::Store(bulla_engine::Error::Checkpoint(error)) => of_checkpoint(error),
+        Error::Backup(error) => of_backup(error),
         Error::Store(bulla_engine::Error::Entry { .. }) => {
             Some("this log does not hold tokens; `bulla dump DIR` shows its entries")
         }
@@ -122,6 +123,21 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
         Log::Diverged { .. } => Some(
             "read the log again from an earlier position: a crash took the entries that were \
              shown last",
+        ),
+        Log::HoldExists { .. } => Some(
+            "move it with --advance, end it with `bulla release DIR NAME`, or take another name",
+        ),
+        Log::TooManyHolds { .. } => Some(
+            "end those that nobody needs with `bulla release DIR NAME`; `bulla holds DIR` lists them",
+        ),
+        Log::NoHold { .. } => Some("`bulla holds DIR` lists the holds"),
+        Log::HoldBroken { .. } => Some(
+            "end it with `bulla release DIR NAME`, begin anew at the log's start, and take a hold \
+             with a larger --quota",
+        ),
+        Log::HoldDamaged { .. } => Some(
+            "end it with `bulla release DIR NAME`: its owner must begin anew at the log's start. \
+             Nothing was purged",
         ),
         Log::TooLarge { .. } => {
             Some("use smaller entries or batches, or a larger --ring-size and --segment-size")
@@ -187,6 +203,39 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
         ),
         CheckpointError::WithoutLog { .. } => {
             Some("restore the log, or move the checkpoints away and begin anew")
+        }
+        _ => None,
+    }
+}
+
+fn of_backup(error: &BackupError) -> Option<&'static str> {
+    match error {
+        BackupError::Exists { .. } | BackupError::NotEmpty { .. } => {
+            Some("name a new or an empty directory")
+        }
+        BackupError::NotABackup { .. } => {
+            Some("name the directory of a backup; run one that was interrupted again")
+        }
+        BackupError::Manifest { .. } | BackupError::Part { .. } => {
+            Some("restore another backup: this one can't be relied on. Nothing was restored")
+        }
+        BackupError::BaseMissing { .. } => {
+            Some("put that backup back to where it was: backups that build on it need it")
+        }
+        BackupError::OtherLog { .. } => Some("name a backup of this log after --since"),
+        BackupError::NotContinued { .. } | BackupError::TooLong { .. } => {
+            Some("take a full backup, without --since")
+        }
+        BackupError::NotDurable { .. } => Some(
+            "look at the program that writes the log: it may be poisoned, or stopped. Restart it, \
+             then run the command again",
+        ),
+        BackupError::NoCheckpoint { .. } => Some(
+            "restore to a later point, or from a backup that was taken earlier. `bulla verify DIR` \
+             checks every checkpoint of a store",
+        ),
+        BackupError::OutOfRange { .. } => {
+            Some("name a point that the backup holds, or leave it out to restore everything")
         }
         _ => None,
     }

@@ -8,7 +8,7 @@ mod words;
 
 use std::error::Error as _;
 
-use bulla_engine::CheckpointError;
+use bulla_engine::{BackupError, CheckpointError};
 
 use crate::error::Error;
 use crate::terminal;
@@ -33,8 +33,20 @@ pub(crate) fn report(error: &Error) {
 pub(crate) fn code(error: &Error) -> u8 {
     match error {
         _ if matches!(error.log(), Some(bulla_wal::Error::Corrupt(_))) => 4,
-        _ if matches!(error.log(), Some(bulla_wal::Error::Options { .. })) => 2,
+        _ if matches!(
+            error.log(),
+            Some(bulla_wal::Error::Options { .. } | bulla_wal::Error::HoldName { .. })
+        ) =>
+        {
+            2
+        }
         Error::LegacyDamaged { .. }
+        | Error::Backup(
+            BackupError::Manifest { .. }
+            | BackupError::Part { .. }
+            | BackupError::BaseMissing { .. }
+            | BackupError::NoCheckpoint { .. },
+        )
         | Error::Store(bulla_engine::Error::Checkpoint(
             CheckpointError::Missing { .. } | CheckpointError::Slab { .. },
         )) => 4,

@@ -1,5 +1,6 @@
 //! Tests of the program `bulla`, run as a user would.
 
+mod backups;
 mod checkpoints;
 mod commands;
 mod common;

@@ -123,7 +123,7 @@ pub(crate) struct Checkpoint {
     pub(crate) head: Head,
     /// The slabs with a record in them, in order.
     pub(crate) places: Vec<Place>,
-    file: Arc<dyn File>,
+    pub(crate) file: Arc<dyn File>,
 }
 
 impl Checkpoint {

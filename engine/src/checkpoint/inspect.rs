@@ -2,7 +2,9 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bulla_recovery::backup::CheckpointCopy;
 use bulla_recovery::{Inspection, RepairPreview, Status};
 use bulla_storage::files::dir::Directory;
 use bulla_storage::frames::anchor::Anchor;
@@ -12,6 +14,9 @@ use super::error::CheckpointFault;
 use super::files::{Checkpoint, CheckpointDir, SlabBuffer};
 use super::open::CheckpointInfo;
 use crate::error::Result;
+
+/// The most checkpoints that are opened for a backup: a store has two, briefly three.
+const MAX_COPIES: usize = 8;
 
 /// The file of a checkpoint.
 #[derive(Debug)]
@@ -57,6 +62,20 @@ fn inspect(dir: &CheckpointDir, number: u64, all: bool) -> Option<CheckpointFile
         Ok(CheckpointInfo::from(&checkpoint.head))
     });
     Some(CheckpointFile { number, path: dir.path_of(number), state, anchor })
+}
+
+/// Opens the checkpoints whose headers are intact, the newest first, for a backup.
+pub(crate) fn copies(dir: &CheckpointDir) -> std::io::Result<Vec<CheckpointCopy>> {
+    let numbers = dir.list()?.numbers.into_iter().take(MAX_COPIES);
+    let intact = numbers.filter_map(|number| Checkpoint::open(dir, number).ok());
+    let copy = |checkpoint: Checkpoint| CheckpointCopy {
+        number: checkpoint.head.number,
+        file: Arc::clone(&checkpoint.file),
+        len: checkpoint.head.file_len(),
+        anchor: checkpoint.head.anchor,
+        is_whole: Box::new(move || read_all(&checkpoint).is_ok()),
+    };
+    Ok(intact.map(copy).collect())
 }
 
 fn read_all(checkpoint: &Checkpoint) -> Result<(), CheckpointFault> {

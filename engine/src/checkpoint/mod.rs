@@ -34,6 +34,7 @@ pub(crate) use background::Background;
 pub use error::{CheckpointError, CheckpointFault, Refusal, RefusedCheckpoint};
 pub(crate) use files::CheckpointDir;
 pub use format::CheckpointDamage;
+pub(crate) use inspect::copies;
 pub use inspect::{
     CheckpointFile, checkpoints, standing_checkpoints, usable_checkpoints, usable_checkpoints_after,
 };

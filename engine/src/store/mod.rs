@@ -8,10 +8,12 @@
 //! write   the public writes             commit    how a write gets into log and table as one
 //! scan    all records                   evict     expired records and, in a full store, the
 //!                                                 lightest; priority ranks them
+//! holds   what purges of the log keep
 //! ```
 
 pub(crate) mod commit;
 mod evict;
+mod holds;
 mod open;
 mod priority;
 mod read;

@@ -5,6 +5,7 @@
 //! build it returns its argument, and the compiler removes it. So the modules hold no wrong
 //! code.
 
+pub(crate) mod backup;
 pub(crate) mod epoch;
 pub(crate) mod order;
 pub(crate) mod read;

@@ -3,10 +3,13 @@
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use bulla_recovery::{
     Error, Floor, Inspection, Position, PurgeReport, Range, Recovery, Status, open, purge,
 };
+use bulla_storage::files::dir::Directory;
+use bulla_storage::files::holds::{Holds, Place};
 use bulla_storage::io::sim::{CrashKind, FaultOp, SimDisk};
 use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
 
@@ -43,6 +46,28 @@ fn opens_from(image: &Image, disk: &SimDisk, first: u64) {
 /// Returns where the frame with this index starts.
 fn frame(image: &Image, index: usize) -> Lsn {
     image.frames[index].lsn
+}
+
+#[test]
+fn purge_keeps_what_a_hold_keeps_and_breaks_one_over_its_quota() {
+    let image = three();
+    for (quota_bytes, first, broken) in [(u64::MAX, 4, false), (1, 6, true)] {
+        let disk = image.disk();
+        let (options, floor) = (options(&disk), Floor::at(frame(&image, 4)));
+        let dir = Directory::open(options.io.as_ref(), Path::new(DIR)).expect("the directory");
+        let lock = || Holds::lock(&dir, options.io.as_ref(), Duration::ZERO).expect("not locked");
+        lock().take("replica", Place { floor, quota_bytes }).expect("taken");
+        let inspection = Inspection::read(Path::new(DIR), &options).expect("inspect");
+        let preview = inspection.preview_purge(Position::End, &[]).expect("preview");
+        lock().get("replica").expect("a preview breaks no hold");
+        let report = purged(&disk, Position::End);
+        for report in [&preview, &report] {
+            assert_eq!(report.first_seq, Seq(first), "{report:?}");
+            assert_eq!(report.broken.len(), usize::from(broken), "{report:?}");
+        }
+        assert_eq!(matches!(lock().get("replica"), Err(Error::HoldBroken { .. })), broken);
+        opens_from(&image, &disk, first);
+    }
 }
 
 #[test]

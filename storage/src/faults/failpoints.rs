@@ -43,6 +43,24 @@ pub enum Failpoint {
     QuarantineSync,
     /// The directory sync of the quarantine before the originals are trimmed.
     QuarantineDirSync,
+    /// The sync of the log's directory after the folder of its holds is made.
+    HoldFolderSync,
+    /// The sync of a hold's file before its rename.
+    HoldSync,
+    /// The sync of the folder of holds after a hold is taken, advanced, broken or released.
+    HoldDirSync,
+    /// The sync of what a backup has copied, before its manifest.
+    BackupPartSync,
+    /// The syncs of a backup's folders, before its manifest.
+    BackupFolderSync,
+    /// The sync of a backup's manifest before its rename.
+    ManifestSync,
+    /// The directory sync after that rename.
+    ManifestDirSync,
+    /// The sync of what a restore has written, before CONTROL.
+    RestorePartSync,
+    /// The syncs of the directories of a restored log, before CONTROL.
+    RestoreFolderSync,
     /// The sync of a store's directory after the folder of its checkpoints is made.
     CheckpointFolderSync,
     /// The sync of a checkpoint before its rename.
@@ -92,6 +110,15 @@ impl Failpoint {
         Self::CloseSealSync,
         Self::QuarantineSync,
         Self::QuarantineDirSync,
+        Self::HoldFolderSync,
+        Self::HoldSync,
+        Self::HoldDirSync,
+        Self::BackupPartSync,
+        Self::BackupFolderSync,
+        Self::ManifestSync,
+        Self::ManifestDirSync,
+        Self::RestorePartSync,
+        Self::RestoreFolderSync,
         Self::CheckpointFolderSync,
         Self::CheckpointSync,
         Self::CheckpointDirSync,

@@ -11,6 +11,7 @@ pub mod mutants;
 
 pub(crate) mod files;
 pub(crate) mod format;
+pub(crate) mod holds;
 pub(crate) mod purge;
 #[cfg(feature = "uring")]
 pub(crate) mod uring;

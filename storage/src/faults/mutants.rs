@@ -55,6 +55,28 @@ pub enum Mutant {
     PurgeAboveDurable,
     /// A purge also removes what a checkpoint or a hold still needs.
     PurgeIgnoresFloors,
+    /// A purge takes a hold whose file it can't read for none.
+    DamagedHoldIgnored,
+    /// A hold is not broken, however much it keeps.
+    HoldNeverBroken,
+    /// A hold is taken although the log was purged past its position.
+    HoldBelowStart,
+    /// A hold that was broken can be advanced like any other.
+    BrokenHoldAdvances,
+    /// A hold is taken without regard to a purge that is going on.
+    HoldTakesNoLock,
+    /// A backup ends at the first durable mark that it finds, whatever was acknowledged.
+    BackupEndsAtOldMark,
+    /// A backup takes no hold.
+    BackupTakesNoHold,
+    /// A restore does not check the CRC of what it copies.
+    BackupCrcUnchecked,
+    /// A restore ends with the frame that reaches to its target.
+    RestoreEndsPastTarget,
+    /// A restore writes CONTROL before the segments.
+    RestoreWritesControlFirst,
+    /// A restored log does not begin a new epoch at its end.
+    RestoreKeepsEpoch,
     /// A frame is sealed while threads still copy their entries into it.
     SealerDoesNotWait,
     /// The ring's memory is free for new entries once their frame is closed.
@@ -200,6 +222,17 @@ impl Mutant {
         Self::PurgeTooFar,
         Self::PurgeAboveDurable,
         Self::PurgeIgnoresFloors,
+        Self::DamagedHoldIgnored,
+        Self::HoldNeverBroken,
+        Self::HoldBelowStart,
+        Self::BrokenHoldAdvances,
+        Self::HoldTakesNoLock,
+        Self::BackupEndsAtOldMark,
+        Self::BackupTakesNoHold,
+        Self::BackupCrcUnchecked,
+        Self::RestoreEndsPastTarget,
+        Self::RestoreWritesControlFirst,
+        Self::RestoreKeepsEpoch,
         Self::SealerDoesNotWait,
         Self::RingFreedBeforeWritten,
         Self::ControlInOneSlot,

@@ -249,11 +249,29 @@ impl Directory {
     /// # Errors
     /// [`Error::Locked`], [`Error::Io`].
     pub fn lock(&self, io: &dyn Io, timeout: Duration) -> Result<Box<dyn Lock>> {
-        let path = self.path_of(LOCK);
+        self.retry(io, timeout, LOCK, || self.handle.try_lock(LOCK))
+    }
+
+    /// Locks a file alone, which exists, and retries until `timeout` has passed.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`].
+    pub fn lock_file(&self, io: &dyn Io, name: &str, timeout: Duration) -> Result<Box<dyn Lock>> {
+        self.retry(io, timeout, name, || self.handle.try_lock_file(name))
+    }
+
+    fn retry(
+        &self,
+        io: &dyn Io,
+        timeout: Duration,
+        name: &str,
+        try_lock: impl Fn() -> std::io::Result<Option<Box<dyn Lock>>>,
+    ) -> Result<Box<dyn Lock>> {
+        let path = self.path_of(name);
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         let deadline = io.now_ns().saturating_add(timeout_ns);
         loop {
-            if let Some(lock) = self.handle.try_lock(LOCK).map_err(Error::io("lock", &path))? {
+            if let Some(lock) = try_lock().map_err(Error::io("lock", &path))? {
                 return Ok(lock);
             }
             if io.now_ns() >= deadline {

@@ -10,6 +10,8 @@
 //! DIR/N.seg        one sector: SegmentHeader [EpochStartHeader TruncationRecord*]; then frames
 //! frame            FrameHeader, entries, zeros up to a whole sector
 //! entry            EntryHeader, payload, zeros up to a multiple of 8
+//! DIR/holds/X.hold HoldFile
+//! BACKUP/MANIFEST  ManifestHeader SegmentPart* CheckpointPart*; then a path
 //! ```
 
 #![deny(
@@ -24,7 +26,9 @@ mod control;
 mod crc;
 mod entry;
 mod frame;
+mod hold;
 pub mod layout;
+mod manifest;
 mod sector;
 mod segment;
 pub mod tables;
@@ -34,6 +38,10 @@ pub use control::{Control, LowWater};
 pub use crc::Seed;
 pub use entry::{Entries, EntriesAt, Entry, EntryHeader, entry_len};
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameKind};
+pub use hold::{HOLD_LEN, HoldRecord};
+pub use manifest::{
+    BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, MAX_MANIFEST_LEN, Manifest,
+};
 pub use segment::{EpochStart, Header, Truncation, max_truncations};
 
 /// The format version that this build writes, and the highest that it reads.

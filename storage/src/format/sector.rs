@@ -39,17 +39,25 @@ pub(super) fn decode<H: FromBytes>(
         return Err(FormatError::Field("sector"));
     }
     let bytes = bytes.get(..to_usize(sector)).ok_or(FormatError::TooShort)?;
+    check_whole(bytes, magic)?;
+    let rest = bytes.get(size_of::<H>()..).ok_or(FormatError::TooShort)?;
+    Ok((header, rest))
+}
+
+/// Checks magic number, CRC and version of a structure that is all of `bytes`.
+pub(super) fn check_whole(bytes: &[u8], magic: [u8; 8]) -> Result<(), FormatError> {
+    let (start, _) = HeaderStart::read_from_prefix(bytes).map_err(|_| FormatError::TooShort)?;
+    if start.magic != magic {
+        return Err(FormatError::Magic);
+    }
     if covered_crc(bytes) != start.crc.get() {
         return Err(FormatError::Crc);
     }
-    if start.version.get() > VERSION {
-        return Err(FormatError::Version(start.version.get()));
+    match start.version.get() {
+        0 => Err(FormatError::Field("version")),
+        1..=VERSION => Ok(()),
+        newer => Err(FormatError::Version(newer)),
     }
-    if start.version.get() == 0 {
-        return Err(FormatError::Field("version"));
-    }
-    let rest = bytes.get(size_of::<H>()..).ok_or(FormatError::TooShort)?;
-    Ok((header, rest))
 }
 
 /// Returns the CRC of a sector made of `parts` and zeros, without magic and CRC.
@@ -64,8 +72,9 @@ pub(super) fn padded(parts: &[&[u8]], sector: u32) -> Vec<u8> {
     bytes
 }
 
-fn covered_crc(sector: &[u8]) -> u32 {
-    crc32fast::hash(sector.get(CRC_START..).unwrap_or(&[]))
+/// Returns the CRC of a structure that is all of `bytes`, without magic and CRC.
+pub(super) fn covered_crc(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes.get(CRC_START..).unwrap_or(&[]))
 }
 
 /// Converts a sector's length; the target is 64-bit (asserted by the format).

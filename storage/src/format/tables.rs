@@ -2,17 +2,21 @@
 
 use super::{
     ENTRY_ALIGN, FIRST_INTERNAL_KIND, MAX_FRAME_LEN, MAX_SECTOR, MAX_START, MIN_SECTOR,
-    SLOT_STRIDE, VERSION, control, entry, frame, layout::Structure, segment,
+    SLOT_STRIDE, VERSION, control, entry, frame, hold, layout::Structure, manifest, segment,
 };
 
 /// Every structure of the format.
-pub const STRUCTURES: [Structure; 6] = [
+pub const STRUCTURES: [Structure; 10] = [
     control::CONTROL_SLOT,
     segment::SEGMENT_HEADER,
     segment::OPENING_HEADER,
     segment::EPOCH_CUT,
     frame::FRAME_HEADER,
     entry::ENTRY_HEADER,
+    hold::HOLD_FILE,
+    manifest::MANIFEST_HEADER,
+    manifest::SEGMENT_PART,
+    manifest::CHECKPOINT_PART,
 ];
 
 /// The numbers that the format fixes.

@@ -156,11 +156,16 @@ pub trait Dir: fmt::Debug + Send + Sync {
     /// ends.
     fn try_lock(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>>;
 
+    /// Tries to lock the file `name` alone, which exists; `None` when another handle has it. It
+    /// keeps away only others that lock the same file. The lock is held until the returned guard
+    /// is dropped or the process ends.
+    fn try_lock_file(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>>;
+
     /// Returns the physical sector in bytes of the device below it, if it is known.
     fn physical_sector(&self) -> Option<u32>;
 }
 
-/// A held writer's lock; dropping it releases it.
+/// A held lock; dropping it releases it.
 pub trait Lock: fmt::Debug + Send + Sync {
     /// Returns the descriptor that holds the lock, for a queue that must keep it held; `None`
     /// where there is none.

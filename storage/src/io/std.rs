@@ -311,6 +311,13 @@ impl Dir for StdDir {
         Ok(Some(Box::new(StdLock { file, dir })))
     }
 
+    fn try_lock_file(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        // NFS locks only what is open for writing.
+        let file = self.open_file(name, OFlags::RDWR)?;
+        let is_locked = flock(&file)?;
+        Ok(is_locked.then(|| -> Box<dyn Lock> { Box::new(StdLock { file, dir: None }) }))
+    }
+
     fn physical_sector(&self) -> Option<u32> {
         let device = rustix::fs::fstat(&self.fd).ok()?.st_dev;
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));

@@ -57,6 +57,12 @@ pub trait ByPath: Io {
         dir.try_lock(name)
     }
 
+    /// Tries to lock a file alone.
+    fn try_lock_file(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let (dir, name) = open_parent(self, path)?;
+        dir.try_lock_file(name)
+    }
+
     /// Returns the physical sector of the device below a directory.
     fn physical_sector(&self, path: &Path) -> Option<u32> {
         self.open_dir(path).ok()?.physical_sector()

@@ -258,6 +258,20 @@ impl Dir for SimDir {
         }))
     }
 
+    fn try_lock_file(&self, name: &str) -> io::Result<Option<Box<dyn Lock>>> {
+        let locked = self.handle.change(|disk| {
+            let file = disk.file_in(self.at(disk), name)?;
+            if disk.locks.contains(&file) {
+                return Ok(None);
+            }
+            disk.locks.push(file);
+            Ok(Some([file; 2]))
+        })?;
+        Ok(locked.map(|nodes| -> Box<dyn Lock> {
+            Box::new(SimLock { handle: self.handle.clone(), nodes })
+        }))
+    }
+
     fn physical_sector(&self) -> Option<u32> {
         self.handle.lock().config.physical_sector
     }

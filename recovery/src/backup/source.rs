@@ -1,0 +1,136 @@
+//! Where a copy of a log may end.
+//!
+//! Owns that rule. Of a log that a program writes, a copy ends at a durable mark that covers all
+//! that was written when the backup began: so it has everything that was acknowledged before, at
+//! any level, and nothing that a crash can take. Nobody writes the others; of them it has all.
+
+use bulla_storage::files::dir::{Directory, LOCK};
+use bulla_storage::format::LowWater;
+use bulla_storage::frames::reader::Cursor;
+use bulla_storage::{Error, Lsn, Options, Result};
+
+use super::error::BackupError;
+use crate::analysis::Analysis;
+use crate::faults;
+use crate::inspect::undisturbed;
+use crate::log_dir::{LogDir, Piece};
+use crate::report::Status;
+use crate::scan::Bodies;
+use crate::tail_rewrite::clip;
+use crate::trim::keep_len;
+
+/// How long the durable mark may take to cover what was written.
+const MARK_TIMEOUT_NS: u64 = 30_000_000_000;
+const POLL_NS: u64 = 20_000_000;
+
+/// A log that can be copied.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) log: LogDir,
+    pub(super) analysis: Analysis,
+    /// Where the copy ends.
+    pub(super) end: Cursor,
+    /// The frames below that.
+    pub(super) pieces: Vec<Piece>,
+}
+
+impl Source {
+    /// Scans the log until a copy of it may end where the scan ends, or at a durable mark.
+    pub(super) fn read(dir: &Directory, options: &Options) -> Result<Self, BackupError> {
+        let io = options.io.as_ref();
+        let deadline = io.now_ns().saturating_add(MARK_TIMEOUT_NS);
+        let mut written = None;
+        loop {
+            // Before the scan: what the scan finds of a log that nobody writes is all there is.
+            let is_written = is_written(dir)?;
+            let (log, analysis) = undisturbed(dir, options, Bodies::Unread)?;
+            if let Status::Corrupt(corruption) = analysis.status() {
+                return Err(Error::from(corruption).into());
+            }
+            let (valid_end, durable) = (analysis.chain.valid_end, analysis.chain.durable_end);
+            let written = *written.get_or_insert_with(|| data_end(&analysis));
+            if !is_written {
+                return Ok(Self::new(log, analysis, valid_end));
+            }
+            if faults::backup::is_covered(durable >= written) {
+                let (Ok(end) | Err(end)) = analysis.boundary_at(&log, durable)?;
+                return Ok(Self::new(log, analysis, end));
+            }
+            if io.now_ns() >= deadline {
+                return Err(BackupError::NotDurable { durable, written });
+            }
+            io.sleep_ns(POLL_NS);
+        }
+    }
+
+    fn new(log: LogDir, analysis: Analysis, end: Cursor) -> Self {
+        let pieces = clip(&analysis.pieces(), analysis.start(), end);
+        Self { log, analysis, end, pieces }
+    }
+
+    /// Returns where the log starts.
+    pub(super) fn low_water(&self) -> LowWater {
+        LowWater {
+            // As a recovery of a log whose creation was cut short before its first segment.
+            epoch: if self.analysis.plan.segments.is_empty() {
+                self.analysis.control.epoch
+            } else {
+                self.analysis.plan.low_water.epoch
+            },
+            ..self.analysis.plan.low_water
+        }
+    }
+
+    /// Returns the log's segments, to the last that has frames, each with its header, the bytes
+    /// of it that count, and its frames.
+    pub(super) fn segments(&self) -> Vec<SourceSegment<'_>> {
+        let sector = self.analysis.control.sector;
+        let last = self.pieces.last().map(|piece| piece.header.number);
+        let planned = &self.analysis.plan.segments;
+        let count = planned.iter().position(|segment| Some(segment.number) == last);
+        let count = count.map_or(1, |index| index + 1);
+        let segment = |header| SourceSegment {
+            header,
+            len: keep_len(&self.pieces, header.number, sector),
+            piece: self.pieces.iter().find(|piece| piece.header.number == header.number),
+        };
+        planned.iter().take(count).map(|planned| segment(&planned.header)).collect()
+    }
+
+    /// Returns the epoch that wrote the last frame.
+    pub(super) fn end_epoch(&self) -> bulla_storage::Epoch {
+        self.pieces.last().map_or(self.low_water().epoch, |piece| piece.header.epoch)
+    }
+
+    /// Checks that the log continues what a backup holds that ends at `end`.
+    pub(super) fn check_continues(
+        &self,
+        epoch: bulla_storage::Epoch,
+        end: Lsn,
+    ) -> Result<(), BackupError> {
+        let stands = self.analysis.timeline().check_read(epoch, end).is_ok();
+        if stands && end <= self.end.lsn { Ok(()) } else { Err(BackupError::NotContinued { end }) }
+    }
+}
+
+/// A segment to copy.
+#[derive(Debug)]
+pub(super) struct SourceSegment<'a> {
+    pub(super) header: &'a bulla_storage::format::Header,
+    /// Bytes of it that count, with the header.
+    pub(super) len: u64,
+    /// Its frames, if it has any that count.
+    pub(super) piece: Option<&'a Piece>,
+}
+
+/// Returns where the last entries end. A frame behind them may hold the mark that covers them.
+fn data_end(analysis: &Analysis) -> Lsn {
+    let ends = analysis.scans.iter().flatten().filter_map(|scan| scan.data_end);
+    ends.max().unwrap_or(analysis.start().lsn)
+}
+
+/// Returns whether a program has the log open for writing.
+fn is_written(dir: &Directory) -> Result<bool> {
+    let lock = dir.handle().try_lock(LOCK).map_err(Error::io("lock", dir.path_of(LOCK)))?;
+    Ok(lock.is_none())
+}

@@ -1,0 +1,43 @@
+//! Backups of logs, restored.
+
+use std::process::Command;
+
+use bulla_tests::{backups, live_backups};
+
+#[test]
+fn backups_survive_every_power_loss() {
+    backups::backups_survive_every_power_loss().unwrap();
+}
+
+#[test]
+fn restores_survive_every_power_loss() {
+    backups::restores_survive_every_power_loss().unwrap();
+}
+
+#[test]
+fn restores_end_where_they_should_and_refuse_damage() {
+    backups::restores_end_where_they_should_and_refuse_damage().unwrap();
+}
+
+#[test]
+fn backups_of_changing_logs_are_whole_or_refused() {
+    backups::backups_of_changing_logs_are_whole_or_refused().unwrap();
+}
+
+#[test]
+fn backups_of_a_store_under_full_load_hold_what_was_acknowledged() {
+    let count = std::env::var("BULLA_BACKUPS").ok().and_then(|text| text.parse().ok());
+    let count = count.unwrap_or(6);
+    let dir = bulla_tests::temp_dir("backups");
+    let child = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backups"));
+        command.arg("child");
+        command
+    };
+    let found = live_backups::run(dir.path(), count, child).unwrap_or_else(|broken| {
+        // Kept, to be looked into.
+        panic!("in {}: {broken}", dir.keep().display());
+    });
+    assert_eq!(found.backups, count);
+    assert!(found.from_checkpoints > 0 && found.purges > 0, "{found:?}");
+}
