@@ -80,6 +80,8 @@ fn owner_works(disk: &SimDisk, known: &mut Owners) -> Result<(), String> {
     log.hold_named("first", first, PLENTY).map_err(text)?;
     known[0].1 = Known::At(first);
     log.purge(Lsn::MAX).map_err(text)?;
+    // The next purge breaks it.
+    log.hold_named("small", first, LITTLE).map_err(text)?;
     known[1].1 = Known::Between(None, Some(second));
     log.hold_named("second", second, PLENTY).map_err(text)?;
     known[1].1 = Known::At(second);
@@ -116,6 +118,12 @@ fn check(disk: &SimDisk, known: &Owners) -> Result<(), String> {
                 report.first_lsn
             ));
         }
+    }
+    // One that was broken tells its owner so, whatever of that has reached the disk.
+    match log.advance_hold("small", Lsn(0)) {
+        Ok(hold) if hold.floor.lsn >= report.first_lsn => {}
+        Err(Error::HoldBroken { .. } | Error::NoHold { .. }) => {}
+        told => return Err(format!("I43: a hold below LSN {}: {told:?}", report.first_lsn)),
     }
     let low_water = log.purge(Lsn::MAX).map_err(text)?;
     let kept = known.iter().filter_map(|(name, _)| at(name).ok().flatten()).min();
