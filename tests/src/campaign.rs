@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bulla_recovery::{Inspection, Range, Recovery};
 use bulla_storage::io::sim::{CrashKind, FaultOp, SimConfig, SimDisk};
-use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt, SegmentNumber};
+use bulla_wal::{Error, Level, Log, Lsn, Method, Options, Overflow, Receipt, SegmentNumber, Seq};
 
 use crate::model::{Model, Opened, Shown, Violation, open};
 use crate::rng::Rng;
@@ -44,6 +44,8 @@ tally! {
         pub crashes_after_reserved: u64,
         /// Purges that removed something.
         pub purges: u64,
+        /// Those of them that did so while the log was not open.
+        pub purges_of_closed: u64,
         /// Logs poisoned by an injected fault.
         pub poisoned: u64,
         /// Appends refused because the disk was full.
@@ -279,9 +281,40 @@ impl World {
         Some(self.ring)
     }
 
+    /// Purges the log without opening it, as a crash left it.
+    fn purge_closed(&mut self, killed: &mut Option<u64>) -> Result<(), Violation> {
+        let options = self.options.clone().io(self.disk.process());
+        let keep = Seq(self.rng.within(1, self.model.entries.len() as u64 + 1));
+        self.model.purge_allowed(keep);
+        match bulla_recovery::purge(DIR, keep, &options) {
+            Ok(purged) => {
+                self.tally.purges_of_closed += u64::from(!purged.segments.is_empty());
+                self.note(format_args!("purged below entry {keep}: {} gone", purged.entries));
+            }
+            Err(error) if self.disk.is_crashed() => {
+                self.note(format_args!("purge crashed: {error}"));
+                let bound = self.crashed(self.armed);
+                *killed = killed.and(bound);
+            }
+            Err(Error::NotALog { .. }) => {}
+            Err(error) if is_corruption(&error) => {
+                return Err(format!("I20h: an undamaged log is not purged: {error}"));
+            }
+            Err(error) if self.faulty => {
+                self.note(format_args!("purge failed: {error}"));
+                self.disk.clear_faults();
+            }
+            Err(error) => return Err(format!("I20h: a purge failed: {error:?}")),
+        }
+        Ok(())
+    }
+
     /// Opens the log, through crashes of the recovery itself. One that is a power loss
     /// ends the bound on what was lost, also for opens after this one.
     fn open(&mut self, killed: &mut Option<u64>) -> Result<Option<Log>, Violation> {
+        if self.rng.one_in(6) {
+            self.purge_closed(killed)?;
+        }
         let mut crashes = 0;
         for depth in 0..=NESTED_CRASHES {
             let options = self.options.clone().io(self.disk.process());

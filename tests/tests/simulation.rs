@@ -44,6 +44,7 @@ fn every_invariant_holds_under_crashes_and_faults() {
             total.rotations,
             total.crashes_after_reserved,
             total.purges,
+            total.purges_of_closed,
             total.poisoned,
             total.no_space,
             total.torn,
