@@ -34,6 +34,8 @@ struct Item {
 const FIRST_EDGE: u32 = 1 << 24;
 
 impl Record for Item {
+    const NAME: &'static str = "example.com/graph-item";
+
     type Id = u32;
     type Invalid = std::convert::Infallible;
 

@@ -24,6 +24,9 @@ struct Account {
 }
 
 impl Record for Account {
+    const NAME: &'static str = "example.com/account";
+    const SCHEMA: &'static str = "id u32, currency [u8; 4], cents u64, transfers u64";
+
     type Id = u32;
     type Invalid = std::convert::Infallible;
 

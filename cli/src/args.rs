@@ -231,6 +231,11 @@ pub(crate) fn bound(text: &str) -> Result<Position, String> {
     })
 }
 
+/// Parses a position from which on everything is kept.
+pub(crate) fn kept_from(text: &str) -> Result<Position, String> {
+    if text == "end" { Ok(Position::End) } else { bound(text) }
+}
+
 /// Parses the number of an entry.
 pub(crate) fn seq(text: &str) -> Result<u64, String> {
     match number(text) {

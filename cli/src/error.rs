@@ -99,6 +99,14 @@ pub(crate) enum Error {
     Token(#[from] TokenError),
     #[error("--set names the same part more than once")]
     SetTwice,
+    /// A corrupt log whose checkpoints say what can be done.
+    #[error("{error}")]
+    CorruptStore { error: Box<bulla_wal::Error>, advice: String },
+    #[error(
+        "the log is damaged, but a store opens from checkpoint {newest} and loses nothing: nothing \
+         was changed"
+    )]
+    NeedsNoRepair { newest: u64 },
     #[error("interrupted")]
     Interrupted,
 }
@@ -120,6 +128,7 @@ impl Error {
             | Self::Repair(RepairError::Log(error))
             | Self::Backup(BackupError::Log(error))
             | Self::Store(bulla_engine::Error::Log(error)) => Some(error),
+            Self::CorruptStore { error, .. } => Some(error),
             _ => None,
         }
     }

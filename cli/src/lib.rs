@@ -1,4 +1,4 @@
-//! The command `bulla`: load, inspect, verify, repair and drill Bulla logs.
+//! The command `bulla`: load, inspect, verify, repair, purge and drill Bulla logs.
 //!
 //! Owns words and exit codes. Data goes to standard output, everything else to standard
 //! error. It knows files and formats of the outside world (CSV, zip, JSON); what a log
@@ -40,7 +40,7 @@ use crate::outcome::Outcome;
 use crate::output::{Format, Out};
 use crate::terminal::TerminalArgs;
 
-/// Load, inspect, verify, repair and drill crash-safe logs of 64-byte tokens.
+/// Load, inspect, verify, repair, purge and drill crash-safe logs of 64-byte tokens.
 ///
 /// Exit codes: 0 clean, 1 error, 2 wrong usage, 3 torn tail (bytes at the end that were
 /// never acknowledged as durable; `verify` and dry runs), 4 corruption (damage to data that
@@ -89,6 +89,7 @@ enum Command {
     Replay(commands::replay::Args),
     Verify(commands::verify::Args),
     Repair(commands::repair::Args),
+    Purge(commands::purge::Args),
     Dump(commands::dump::Args),
     Stat(commands::stat::Args),
     Segments(commands::segments::Args),
@@ -165,6 +166,7 @@ fn run(command: Command, out: &mut Out) -> Result<Outcome> {
         Command::Replay(args) => commands::replay::run(&args, out),
         Command::Verify(args) => commands::verify::run(&args, out),
         Command::Repair(args) => commands::repair::run(&args, out),
+        Command::Purge(args) => commands::purge::run(&args, out),
         Command::Dump(args) => commands::dump::run(&args, out),
         Command::Stat(args) => commands::stat::run(&args, out),
         Command::Segments(args) => commands::segments::run(&args, out),

@@ -14,7 +14,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::quota::Quota;
-use crate::record::Record;
+use crate::record::{Record, content_of};
 use crate::replay::replay;
 use crate::state::{LOAD_THREADS, State, decode};
 use crate::store::scan::Records;
@@ -40,8 +40,8 @@ impl StoreInspection {
     /// [`report`](Self::report) before relying on it.
     ///
     /// # Errors
-    /// [`Error::Log`](crate::Error::Log) when there is no log, or it can't be
-    /// read; [`Error::Entry`](crate::Error::Entry)
+    /// [`Error::Log`](crate::Error::Log) when there is no log, it holds something other than
+    /// tokens, or it can't be read; [`Error::Entry`](crate::Error::Entry)
     /// when it holds something other than changes of tokens;
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) when the log was purged, and no
     /// checkpoint can be read that replaces what is gone;
@@ -69,7 +69,8 @@ impl<R: Record> StoreInspection<R> {
     }
 
     /// Reads the log alone, from the first entry that is left: without what was purged, and
-    /// without any checkpoint.
+    /// without any checkpoint. Reads any log whose entries are changes of such records, whatever
+    /// it says of them.
     ///
     /// # Errors
     /// As [`read`](StoreInspection::read), but for those of checkpoints.
@@ -89,6 +90,11 @@ impl<R: Record> StoreInspection<R> {
         let candidates = Candidates::read(&CheckpointDir::of(&dir))?;
         let anchors = candidates.anchors();
         let inspection = Inspection::read_in(&dir, options, &anchors)?;
+        let (found, expected) = (inspection.report().content, content_of::<R>());
+        if found != expected {
+            let path = dir.path().to_owned();
+            return Err(bulla_wal::Error::OtherContent { path, found, expected }.into());
+        }
         let standing = inspection.standing(&anchors)?;
         let report = inspection.report().clone();
         let from_start = report.first_seq == Seq(1);

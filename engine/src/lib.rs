@@ -35,6 +35,7 @@ pub mod faults;
 mod inspect;
 mod options;
 mod panics;
+mod purge;
 mod quota;
 mod record;
 mod replay;
@@ -62,6 +63,7 @@ pub use checkpoint::{
 pub use error::{Error, Expired, Result};
 pub use inspect::StoreInspection;
 pub use options::StoreOptions;
+pub use purge::{preview_purge, purge};
 pub use quota::{OnExceed, Pressure, Quota, QuotaError, QuotaStats, Resource};
 pub use record::{RECORD_LEN, Record};
 pub use snapshot::{Snapshot, SnapshotRecords};

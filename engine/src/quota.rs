@@ -19,9 +19,14 @@ pub enum OnExceed {
     /// The store refuses it with [`Error::Quota`](crate::Error::Quota).
     #[default]
     Reject,
-    /// The store evicts records to make room, never persistent ones: those that have expired,
-    /// then the lightest of a sample, of equal weight the oldest. It logs the deletions like any
-    /// other, and refuses a write that still does not fit.
+    /// The store evicts records to make room, never persistent ones, nor those of the write
+    /// itself: those that have expired, then the lightest of a sample, of equal weight the
+    /// oldest. It logs the deletions like any other. A write that can't fit is refused before
+    /// anything is deleted for it.
+    ///
+    /// A write that ends above [`Quota::clean_at`] evicts, too: a store of other than persistent
+    /// records holds that part of its quota, by default 95 %. See
+    /// [`QuotaStats::evicts_above_records`].
     Evict,
 }
 
@@ -114,6 +119,14 @@ impl Quota {
         above(used.records, self.max_records) || above(used.pages, self.max_pages())
     }
 
+    /// Returns the most of a limit that a store which evicts keeps in use.
+    #[expect(clippy::cast_precision_loss, reason = "a threshold is not an exact number")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    fn evicts_above(&self, max: u64) -> u64 {
+        let part = (max as f64 * self.clean_at) as u64;
+        if self.evicts() { part.min(max) } else { max }
+    }
+
     fn pressure(&self, used: Used) -> Pressure {
         if self.is_above(self.clean_at, used) {
             Pressure::Cleanup
@@ -166,6 +179,20 @@ pub struct QuotaError {
 }
 
 impl QuotaError {
+    /// Returns whether the write can't fit, however much makes way for it.
+    pub(crate) const fn is_final(&self) -> bool {
+        self.wanted > self.max
+    }
+
+    /// Returns how many records, or pages, must go before the write fits.
+    pub(crate) fn missing(&self) -> u64 {
+        let missing = self.used.saturating_add(self.wanted).saturating_sub(self.max);
+        match self.resource {
+            Resource::Records => missing,
+            Resource::Bytes => missing.div_ceil(PAGE_LEN as u64),
+        }
+    }
+
     const fn unit(&self) -> &'static str {
         match self.resource {
             Resource::Records => "records",
@@ -183,6 +210,8 @@ pub struct QuotaStats {
     pub records: u64,
     /// The most records allowed.
     pub max_records: u64,
+    /// The records above which a write evicts others, with [`OnExceed::Evict`].
+    pub evicts_above_records: u64,
     /// The most records in use at once since the store opened.
     pub records_high: u64,
     /// Bytes of the pages in use, including those that snapshots retain.
@@ -191,6 +220,8 @@ pub struct QuotaStats {
     pub retained_bytes: u64,
     /// The most bytes allowed.
     pub max_bytes: u64,
+    /// The bytes above which a write evicts other pages, with [`OnExceed::Evict`].
+    pub evicts_above_bytes: u64,
     /// The most bytes in use at once since the store opened.
     pub bytes_high: u64,
     /// Writes that were refused.
@@ -365,10 +396,12 @@ impl Usage {
         QuotaStats {
             records: used.records,
             max_records: self.quota.max_records,
+            evicts_above_records: self.quota.evicts_above(self.quota.max_records),
             records_high: self.records_high.load(Ordering::Relaxed),
             bytes: bytes(used.pages),
             retained_bytes: bytes(self.retained.load(Ordering::Relaxed)),
             max_bytes: self.quota.max_bytes,
+            evicts_above_bytes: bytes(self.quota.evicts_above(self.quota.max_pages())),
             bytes_high: bytes(self.pages_high.load(Ordering::Relaxed)),
             rejected: self.rejected.load(Ordering::Relaxed),
             evicted: self.evicted.load(Ordering::Relaxed),

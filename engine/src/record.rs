@@ -7,6 +7,8 @@
 use std::fmt;
 use std::hash::Hash;
 
+use bulla_storage::format::Content;
+
 /// Bytes of a record.
 pub const RECORD_LEN: usize = 64;
 
@@ -34,6 +36,8 @@ pub const RECORD_LEN: usize = 64;
 /// }
 ///
 /// impl Record for Account {
+///     const NAME: &'static str = "example.com/account";
+///     const SCHEMA: &'static str = "id u32, currency [u8; 4], cents u64";
 ///     type Id = u32;
 ///     type Invalid = std::convert::Infallible;
 ///
@@ -49,6 +53,18 @@ pub const RECORD_LEN: usize = 64;
 /// }
 /// ```
 pub trait Record: Copy + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// The name of the record type: 1 to 32 characters of printable ASCII without spaces. A store
+    /// keeps it, with [`VERSION`](Self::VERSION) and a checksum of [`SCHEMA`](Self::SCHEMA), and
+    /// is not opened as one of other records.
+    const NAME: &'static str;
+
+    /// The version of what a record's bytes mean, from 1 on.
+    const VERSION: u32 = 1;
+
+    /// Describes the bytes, in words or as a declaration: so that a change of it that has no new
+    /// version is noticed.
+    const SCHEMA: &'static str = "";
+
     /// Identifies a record in its store; 0 stands for none. Ids are ordered as their numbers.
     type Id: Copy + Ord + Hash + fmt::Debug + Send + Sync + From<u32> + Into<u32>;
 
@@ -82,4 +98,15 @@ pub trait Record: Copy + PartialEq + fmt::Debug + Send + Sync + 'static {
     fn is_persistent(&self) -> bool {
         false
     }
+}
+
+/// Returns what the log of a store of these records says of its entries.
+pub(crate) fn content_of<R: Record>() -> Content {
+    let schema = if R::SCHEMA.is_empty() { 0 } else { crc32fast::hash(R::SCHEMA.as_bytes()) };
+    Content::records(R::NAME, const { checked_version::<R>() }, schema)
+}
+
+/// Returns the version, in a constant that does not compile if name or version are none.
+const fn checked_version<R: Record>() -> u32 {
+    Content::new(R::NAME, R::VERSION, 0).version()
 }

@@ -627,6 +627,57 @@ fn damage_below_a_checkpoint_hides_nothing_and_a_repair_is_said_to_cost_it() {
 }
 
 #[test]
+fn segment_below_the_newest_checkpoint_may_be_lost_and_the_store_goes_on() {
+    let disk = SimDisk::new(1);
+    let mut model = Model::new();
+    for life in 0..3 {
+        let store = open(&disk);
+        (0..8).for_each(|round| change(&store, &mut model, 10 * life + round));
+        store.checkpoint().expect("taken");
+        change(&store, &mut model, 10 * life + 8);
+        end(&disk, store);
+    }
+    let (dir, before) = (Path::new(DIR), look(&disk).1);
+    let newest = look(&disk).0[0].state.as_ref().expect("intact").lsn;
+    let is_below = |live: &(Lsn, Lsn)| live.1 <= newest;
+    let below: Vec<_> = before
+        .segments()
+        .iter()
+        .filter(|found| found.live.as_ref().is_some_and(is_below))
+        .map(|found| bulla_storage::files::dir::segment_path(dir, found.number))
+        .collect();
+    assert!(below.len() > 1, "{below:?}");
+    for path in &below {
+        for header_alone in [true, false] {
+            let disk = disk.fork(1);
+            disk.power_loss();
+            if header_alone {
+                disk.flip(path, 20, 1);
+            } else {
+                disk.remove_file(path);
+            }
+            let read = StoreInspection::read(dir, &Options::simulated(&disk)).expect("readable");
+            let shown: BTreeMap<_, _> = read.iter().map(|token| (token.id().0, token)).collect();
+            assert_eq!(shown, model.iter().map(|(id, (token, _))| (*id, *token)).collect());
+            assert_eq!(usable(&disk).first(), Some(&3), "{}", path.display());
+
+            let mut model = model.clone();
+            for round in 40..44 {
+                let store = opens_by(&disk, &usable(&disk), "below").expect("opened");
+                check(&store, &model);
+                change(&store, &mut model, round);
+                store.checkpoint().expect("taken");
+                change(&store, &mut model, round + 10);
+                end(&disk, store);
+            }
+            check(&open(&disk), &model);
+            // Two checkpoints above the damage, and it is gone.
+            assert_eq!(look(&disk).1.report().status.name(), "clean");
+        }
+    }
+}
+
+#[test]
 fn checkpoint_of_another_store_is_refused() {
     let disk = SimDisk::new(1);
     let (store, model) = with_checkpoints(&disk, 1);

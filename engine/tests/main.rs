@@ -7,6 +7,7 @@ mod checkpoint;
 mod common;
 mod numbers;
 mod progress;
+mod purge;
 mod quota;
 mod snapshot;
 mod store;

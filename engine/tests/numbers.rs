@@ -7,6 +7,8 @@ use bulla_engine::{RECORD_LEN, Record};
 pub(crate) struct Numbers(pub(crate) [u8; RECORD_LEN]);
 
 impl Record for Numbers {
+    const NAME: &'static str = "numbers";
+
     type Id = u32;
     type Invalid = std::convert::Infallible;
 

@@ -251,3 +251,87 @@ fn no_write_is_refused_while_anything_may_go_whichever_thread_takes_it() {
     assert_eq!((stats.rejected, stats.records_high <= 16), (0, true), "{stats:?}");
     assert!(stats.evicted > 1_000, "{stats:?}");
 }
+
+fn batch_of(ids: impl IntoIterator<Item = u32>) -> Batch {
+    let mut batch = Batch::new();
+    for id in ids {
+        batch.put(&token(id, 1.0));
+    }
+    batch
+}
+
+fn fill(store: &Store, ids: impl IntoIterator<Item = u32>, flags: Flags) {
+    for id in ids {
+        let token = token(id, 1.0).to_builder().flags(flags).build().expect("valid");
+        put(store, &token).expect("fits");
+    }
+}
+
+#[test]
+fn batch_that_cannot_fit_is_refused_before_anything_goes() {
+    let dir = temp_dir("quota-batch-refused");
+    let quota = Quota::new().max_records(10_000).clean_at(1.0).on_exceed(OnExceed::Evict);
+    let store = open(&dir, quota);
+    fill(&store, 1..=9_000, Flags::empty());
+    let refused = store.apply(&batch_of(20_001..=35_000));
+    assert!(matches!(refused, Err(Error::Quota(_))), "more than the store may hold: {refused:?}");
+    let refused = store.apply(&batch_of(20_001..=26_000));
+    let is_too_large = matches!(&refused, Err(Error::Log(bulla_wal::Error::TooLarge { .. })));
+    assert!(is_too_large, "more than a frame may hold: {refused:?}");
+    let snapshot = store.snapshot().expect("a snapshot");
+    fill(&store, 1..=64, Flags::PERSISTENT);
+    let quota = store.stats().quota;
+    assert_eq!((quota.records, quota.evicted, quota.rejected), (9_000, 0, 1));
+    assert_eq!(snapshot.get(TokenId(1)).expect("read"), Some(token(1, 1.0)));
+}
+
+#[test]
+fn batch_evicts_just_what_it_needs_and_nothing_that_it_puts() {
+    let dir = temp_dir("quota-batch-evicts");
+    let quota = Quota::new().max_records(100).clean_at(1.0).on_exceed(OnExceed::Evict);
+    let store = open(&dir, quota);
+    fill(&store, 1..=80, Flags::PERSISTENT);
+    fill(&store, 81..=100, Flags::empty());
+    for refused in [batch_of(201..=221), batch_of((81..=99).chain(201..=202))] {
+        let refused = store.apply(&refused);
+        assert!(matches!(refused, Err(Error::Quota(_))), "20 of 100 may go: {refused:?}");
+        assert_eq!(store.stats().quota.evicted, 0);
+    }
+    store.apply(&batch_of((81..=99).chain([201]))).expect("100 makes way");
+    let expected: Vec<_> = (1..=99).chain([201]).collect();
+    assert_eq!((ids(&store), store.stats().quota.evicted), (expected, 1));
+    store.apply(&batch_of(301..=320)).expect("all that may go makes way");
+    assert_eq!(ids(&store), (1..=80).chain(301..=320).collect::<Vec<_>>());
+    assert_eq!(store.stats().quota.evicted, 21);
+}
+
+#[test]
+fn batch_may_evict_nearly_everything() {
+    let dir = temp_dir("quota-batch-large");
+    let quota = Quota::new().max_records(10_000).clean_at(1.0).on_exceed(OnExceed::Evict);
+    let log = bulla_wal::Options::new().segment_len(8 << 20).ring_len(4 << 20);
+    let store = Store::open(dir.path(), &options().log(log).quota(quota)).expect("opened");
+    fill(&store, 1..=10_000, Flags::empty());
+    store.apply(&batch_of(20_001..=29_000)).expect("9,000 make way");
+    let quota = store.stats().quota;
+    assert_eq!((quota.records, quota.evicted, quota.rejected), (10_000, 9_000, 0));
+}
+
+#[test]
+fn record_that_was_just_put_is_not_what_makes_way() {
+    for quota in [Quota::new().max_records(100), Quota::new().max_bytes(100 * 4096)] {
+        let dir = temp_dir("quota-put-stays");
+        let store = open(&dir, quota.on_exceed(OnExceed::Evict));
+        for id in 1..=100 {
+            put(&store, &token(id * 64, 50.0)).expect("fits");
+        }
+        let stats = store.stats().quota;
+        assert_eq!(stats.evicts_above_records, stats.max_records / 20 * 19);
+        assert_eq!(stats.evicts_above_bytes, stats.max_bytes / 4096 / 20 * 19 * 4096);
+        for id in 1_001..=1_050 {
+            let lightest = token(id * 64, 0.0);
+            put(&store, &lightest).expect("others make way");
+            assert_eq!(store.get(lightest.id()).expect("read"), Some(lightest));
+        }
+    }
+}

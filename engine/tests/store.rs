@@ -6,11 +6,12 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use bulla_engine::entries::{EntryError, Mutation};
+use bulla_engine::entries::{EntryError, Mutation, PUT};
 use bulla_engine::{
-    Batch, Error, Level, RECORD_LEN, Store, StoreInspection, StoreOptions, TokenId,
+    Batch, Error, Level, RECORD_LEN, Record, Store, StoreInspection, StoreOptions, Token, TokenId,
 };
 use bulla_wal::{Log, Lsn, Options, Overflow};
+use tempfile::TempDir;
 
 use crate::common::{options, temp_dir, token};
 use crate::numbers::Numbers;
@@ -99,13 +100,24 @@ fn iteration_goes_through_all_pages() {
 }
 
 #[test]
-fn log_of_something_else_is_refused_by_name() {
-    let dir = temp_dir("foreign");
-    let log = Log::create(dir.path(), &Options::new().segment_len(1 << 20)).expect("created");
-    let _ = log.append(b"a line").expect("appended");
-    log.close().expect("closed");
-    let refused = Store::open(dir.path(), &options()).expect_err("no tokens");
-    assert!(matches!(refused, Error::Entry { source: EntryError::Kind(0), .. }), "{refused}");
+fn entry_that_is_no_change_of_records_is_refused_by_name() {
+    // A kind of no change, and a token whose weight is no number.
+    let (line, record) = ((0, &b"a line"[..]), (PUT, &[0xFF; RECORD_LEN][..]));
+    for (entry, of_record) in [(line, false), (record, true)] {
+        let dir = temp_dir("foreign");
+        Store::open(dir.path(), &options()).expect("created").close().expect("closed");
+        let (log, _) = Log::open(dir.path(), &Options::new().any_content()).expect("as any log");
+        let _ = log.append_with(entry.0, entry.1, Level::Relaxed).expect("appended");
+        log.close().expect("closed");
+        let refused = Store::open(dir.path(), &options()).expect_err("no tokens");
+        let fits = match &refused {
+            Error::Entry { source: EntryError::Kind(0), .. } => !of_record,
+            Error::Entry { source: EntryError::Record { .. }, .. } => of_record,
+            _ => false,
+        };
+        assert!(fits, "{refused:?}");
+    }
+    let dir = temp_dir("not-there");
     let refused = Store::open(dir.path().join("none"), &options().create(false));
     assert!(matches!(refused, Err(Error::Log(_))));
 }
@@ -268,10 +280,6 @@ fn any_record_of_64_bytes_is_stored_but_for_id_0() {
     store.close().expect("closed");
     let inspection = StoreInspection::<Numbers>::read_records(dir.path(), &Options::new());
     assert_eq!(inspection.expect("readable").get(u32::MAX), Some(record));
-    // Its weight is NaN: it is no token.
-    let refused = Store::open(dir.path(), &options()).expect_err("no tokens");
-    let of_record = matches!(refused, Error::Entry { source: EntryError::Record { .. }, .. });
-    assert!(of_record, "{refused}");
 }
 
 #[test]
@@ -367,4 +375,87 @@ fn waker_may_read_the_store() {
         let heard = ended.recv_timeout(Duration::from_secs(20));
         assert_eq!(heard, Ok(round), "the store hangs");
     }
+}
+
+/// Declares a record type of nothing but numbers.
+macro_rules! record {
+    ($name:ident, $text:literal, $version:literal, $schema:literal) => {
+        #[derive(Clone, Copy, PartialEq, Debug)]
+        struct $name(Numbers);
+
+        impl Record for $name {
+            const NAME: &'static str = $text;
+            const VERSION: u32 = $version;
+            const SCHEMA: &'static str = $schema;
+            type Id = u32;
+            type Invalid = std::convert::Infallible;
+
+            fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
+                Numbers::from_bytes(bytes).map(Self)
+            }
+
+            fn as_bytes(&self) -> &[u8; RECORD_LEN] {
+                self.0.as_bytes()
+            }
+
+            fn id(&self) -> u32 {
+                self.0.id()
+            }
+        }
+    };
+}
+
+record!(Older, "numbers", 1, "sixteen numbers");
+record!(Newer, "numbers", 2, "sixteen numbers");
+record!(Changed, "numbers", 1, "eight numbers and eight more");
+record!(Other, "others", 1, "sixteen numbers");
+
+/// What a refusal says of a store that holds `found` and is opened as one of `R`.
+fn refused<R: Record>(dir: &TempDir, found: &str) {
+    let expects = |error: &Error| match error {
+        Error::Log(bulla_wal::Error::OtherContent { found: other, expected, .. }) => {
+            other.to_string() == found && expected.name() == R::NAME
+        }
+        _ => false,
+    };
+    let opened = Store::<R>::open_records(dir.path(), &options()).expect_err("another type");
+    assert!(expects(&opened), "{opened:?}");
+    let log = Options::new();
+    let read = StoreInspection::<R>::read_records(dir.path(), &log).expect_err("another type");
+    assert!(expects(&read), "{read:?}");
+}
+
+#[test]
+fn store_is_opened_as_what_it_holds_and_as_nothing_else() {
+    let dir = temp_dir("other-types");
+    let store = Store::<Older>::open_records(dir.path(), &options()).expect("created");
+    for id in 1_u8..=9 {
+        store.put(&Older(Numbers([id; RECORD_LEN]))).expect("put");
+    }
+    store.checkpoint().expect("taken");
+    store.close().expect("closed");
+
+    let schema = format!("{:08x}", crc32fast::hash(b"sixteen numbers"));
+    let found = format!("records of numbers version 1 (schema {schema})");
+    refused::<Newer>(&dir, &found);
+    refused::<Changed>(&dir, &found);
+    refused::<Other>(&dir, &found);
+    refused::<Token>(&dir, &found);
+    let log = Log::open(dir.path(), &Options::new());
+    let error = log.expect_err("a store is no log of plain entries").to_string();
+    assert!(error.contains(&found) && error.contains("plain entries"), "{error}");
+    let store = Store::<Older>::open_records(dir.path(), &options()).expect("as what it is");
+    assert_eq!((store.len(), store.recovered().map(|report| report.epoch.0)), (9, Some(2)));
+}
+
+#[test]
+fn log_of_plain_entries_is_no_store() {
+    let dir = temp_dir("plain-log");
+    let (log, report) = Log::open(dir.path(), &Options::new()).expect("new");
+    assert_eq!(report.content, bulla_wal::format::Content::PLAIN);
+    log.close().expect("closed");
+    refused::<Token>(&dir, "plain entries");
+    let options = Options::new().any_content();
+    let (log, _) = Log::open(dir.path(), &options).expect("as any log");
+    log.close().expect("closed");
 }

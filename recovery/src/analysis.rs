@@ -246,7 +246,7 @@ fn read_plan(
     if !is_locked && is_closed(log, &live, &headers)? {
         log.written_from = SegmentNumber::MAX;
     }
-    let mut plan = plan::plan(control, &live, headers);
+    let mut plan = plan::plan(control, &live, &headers, anchor);
     if live.is_empty() {
         plan.note_empty(
             listing.segments.is_empty()

@@ -81,6 +81,7 @@ impl Analysis {
             status: self.status(),
             case: self.decision.case,
             log_id: self.control.log_id,
+            content: self.control.content,
             sector: self.control.sector,
             epoch: self.control.epoch,
             first_lsn: self.plan.low_water.lsn,
@@ -159,9 +160,13 @@ impl Analysis {
         };
         let mut reports: Vec<SegmentReport> =
             dead.into_iter().map(|file| unknown(file, SegmentState::Dead)).collect();
-        for (index, file) in live.into_iter().enumerate() {
-            reports.push(match self.plan.segments.get(index) {
-                Some(segment) => self.segment_report(index, segment),
+        let first = self.plan.segments.first().map_or(first, |segment| segment.number);
+        let below = live.iter().take_while(|file| file.number < first).count();
+        for (place, file) in live.into_iter().enumerate() {
+            let index = place.checked_sub(below);
+            let planned = index.and_then(|index| Some((index, self.plan.segments.get(index)?)));
+            reports.push(match planned {
+                Some((index, segment)) => self.segment_report(index, segment),
                 None => unknown(file, SegmentState::Unread),
             });
         }

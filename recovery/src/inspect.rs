@@ -8,6 +8,8 @@ use std::path::Path;
 
 use bulla_storage::Options;
 use bulla_storage::files::dir::Directory;
+use bulla_storage::files::holds;
+use bulla_storage::files::purge::Floor;
 use bulla_storage::frames::anchor::Anchor;
 
 use crate::analysis::Analysis;
@@ -15,11 +17,12 @@ use crate::error::proved_durable;
 use crate::log_dir::{LogDir, Piece, open_dir, read_control};
 use crate::map::{self, SegmentBytes};
 use crate::plan::PlannedSegment;
+use crate::purge::{self, PurgeReport};
 use crate::replay::{self, EntryView, Live, ReplayStats, is_reached};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
 use bulla_storage::frames::reader::Cursor;
-use bulla_storage::{Entry, Error, Position, Range, Result};
+use bulla_storage::{Entry, Error, Lsn, Position, Range, Result};
 
 /// At most this many times a log that is being written is scanned.
 const MAX_SCANS: u32 = 8;
@@ -162,6 +165,35 @@ impl Inspection {
     ) -> Result<ReplayStats> {
         replay::replay_owned(&self.live(), range.into(), visitor)
             .map_err(|error| explained(&self.analysis, error))
+    }
+
+    /// Returns what holds keep from a purge that wants to remove everything below `keep_from`.
+    ///
+    /// # Errors
+    /// [`HoldDamaged`](bulla_storage::Error::HoldDamaged), [`Io`](bulla_storage::Error::Io).
+    pub fn held(&self, keep_from: Lsn) -> Result<Vec<Floor>> {
+        let end = self.analysis.chain.valid_end.lsn;
+        let control = &self.analysis.control;
+        Ok(holds::planned_floors(&self.log.dir, control, keep_from, end)?.floors)
+    }
+
+    /// Returns what a [purge](crate::purge) would do now if the log had no other floors than these;
+    /// [`held`](Self::held) returns those of holds.
+    ///
+    /// # Errors
+    /// [`Corrupt`](bulla_storage::Error::Corrupt), and those of
+    /// [`Purge::preview`](crate::Purge::preview).
+    pub fn preview_purge(
+        &self,
+        keep_from: impl Into<Position>,
+        floors: &[Floor],
+    ) -> Result<PurgeReport> {
+        match self.analysis.status() {
+            Status::Corrupt(corruption) => Err(corruption.into()),
+            Status::Clean | Status::TornTail => {
+                purge::preview(&self.analysis, keep_from.into(), floors)
+            }
+        }
     }
 
     fn live(&self) -> Live<'_> {

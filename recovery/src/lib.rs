@@ -14,6 +14,7 @@
 //! inspect   read-only                            open      lock, verdict, order of writes
 //! tail_rewrite  the commit point                 trim      what follows it
 //! quarantine    copies                           repair    explicit
+//! purge     without an open                      behind    what a repair gives up
 //! replay    entries to a visitor                 map       what each byte of a file is
 //! backup    copies a live log, and restores it  faults    what a test build changes
 //! ```
@@ -48,6 +49,7 @@
 
 mod analysis;
 pub mod backup;
+mod behind;
 mod chain;
 mod error;
 mod evidence;
@@ -57,6 +59,7 @@ mod log_dir;
 mod map;
 mod open;
 mod plan;
+mod purge;
 mod quarantine;
 mod repair;
 mod replay;
@@ -68,12 +71,14 @@ mod verdict;
 
 /// The layer below, whose types are in the signatures here.
 pub use bulla_storage as storage;
+pub use bulla_storage::files::purge::Floor;
 pub use bulla_storage::frames::timeline::Timeline;
 pub use bulla_storage::{Entry, Error, Position, Range, Result};
 pub use error::{CutRefused, RepairError};
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
 pub use open::{Recovery, open};
+pub use purge::{Purge, PurgeReport, purge};
 pub use repair::{CutFile, RepairPlan, RepairPreview, RepairReport, preview_repair, repair};
 pub use replay::{EntryView, ReplayStats};
 pub use report::{Evidence, Proof, Report, Seal, SegmentReport, SegmentState, Status};

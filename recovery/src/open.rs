@@ -1,6 +1,7 @@
 //! Opens a log for writing: lock, verdict, and the order of every write that a recovery makes.
 //!
-//! Before the verdict it writes nothing but what CONTROL already says. The rename of the
+//! Before the verdict it writes nothing but what CONTROL already says. Then it removes what is
+//! dead, and takes all the space that it needs before it changes anything else. The rename of the
 //! segment that opens the new epoch is the only commit point (`tail_rewrite`): before it the
 //! log is the old one, after it bytes of lower epochs from the durable end on are ignored. All
 //! that follows can be done again. Tested by `recovery/tests/files/crashes.rs`, and by
@@ -8,11 +9,13 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir::{Directory, QUARANTINE};
 use bulla_storage::files::recovered::{begin, check_device, create};
+use bulla_storage::format::{Content, Control};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::Lock;
 use bulla_storage::{Options, Recovered};
@@ -52,9 +55,11 @@ impl Recovery {
     /// [`Corrupt`](Error::Corrupt): then nothing was changed; examine it with
     /// [`Inspection`](crate::Inspection), restore a copy, or [`repair`](crate::repair).
     /// [`NotALog`](Error::NotALog), [`Locked`](Error::Locked),
-    /// [`Unsupported`](Error::Unsupported), [`SectorTooSmall`](Error::SectorTooSmall),
-    /// [`Options`](Error::Options), [`Io`](Error::Io) (free space or mend the device,
-    /// and try again).
+    /// [`Unsupported`](Error::Unsupported), [`OtherContent`](Error::OtherContent),
+    /// [`SectorTooSmall`](Error::SectorTooSmall), [`Options`](Error::Options);
+    /// [`NoSpaceToOpen`](Error::NoSpaceToOpen): then free space or
+    /// [`purge`](crate::purge()) the log, and try again; [`Io`](Error::Io): mend the device, and try
+    /// again.
     pub fn run(dir: &Path, options: &Options) -> Result<Self> {
         Self::run_above(dir, options, |_| Ok(Vec::new()))
     }
@@ -70,7 +75,20 @@ impl Recovery {
         options: &Options,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let locked = LockedLog::read_above(dir, options, anchors)?;
+        Self::try_run(dir, options, anchors).map_err(|error| match error {
+            error if error.is_out_of_space() => {
+                Error::NoSpaceToOpen { path: dir.to_owned(), cause: Arc::new(error) }
+            }
+            error => error,
+        })
+    }
+
+    fn try_run(
+        dir: &Path,
+        options: &Options,
+        anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
+    ) -> Result<Self> {
+        let locked = LockedLog::read_above(dir, options, options.content, anchors)?;
         let LockedLog { log, lock, control, analysis, anchor, standing } = locked;
         if let Status::Corrupt(corruption) = analysis.status() {
             return Err(corruption.into());
@@ -84,8 +102,9 @@ impl Recovery {
         }
         let start = durable_boundary(&analysis, &log)?;
         let tail = Tail { start, end: analysis.chain.valid_end };
-        let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, tail)?;
+        // It may be the space that the new epoch needs.
         remove_dead(&log, &analysis)?;
+        let Committed { recovered, pieces } = commit(&log, lock, control, &analysis, tail)?;
         let copies = match keep_cut_bytes(&log, &analysis, &pieces) {
             // A full disk does not stop an open: the bytes stay where they are, ignored, and
             // the next open tries again.
@@ -205,6 +224,7 @@ fn created_report(recovered: &Recovered) -> Report {
         status: Status::Clean,
         case: Case::NewLog,
         log_id: control.log_id,
+        content: control.content,
         sector: control.sector,
         epoch: control.epoch,
         first_lsn: low_water.lsn,
@@ -239,34 +259,32 @@ pub(crate) struct LockedLog {
 
 impl LockedLog {
     pub(crate) fn read(path: &Path, options: &Options) -> Result<Self> {
-        Self::read_above(path, options, |_| Ok(Vec::new()))
+        Self::read_whole(path, options, None, |_| Ok(Vec::new()))
+    }
+
+    /// Reads the whole log; `standing` has those of the anchors that stand.
+    pub(crate) fn read_whole(
+        path: &Path,
+        options: &Options,
+        expected: Option<Content>,
+        anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
+    ) -> Result<Self> {
+        let (mut log, lock, control) = lock_log(path, options, expected)?;
+        let anchors = anchors(&log.dir)?;
+        let analysis = Analysis::read(&mut log, *control.current())?;
+        let standing = analysis.standing(&log, &anchors)?;
+        Ok(Self { log, lock, control, analysis, anchor: None, standing })
     }
 
     fn read_above(
         path: &Path,
         options: &Options,
+        expected: Option<Content>,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        let dir = open_dir(path, options)?;
-        // CONTROL comes first: the lock would leave a file behind where there is no log.
-        let sector = read_control(&dir)?.sector;
-        let options = options.checked(sector)?;
-        dir.create_as_owner()?;
-        check_device(&dir, &options)?;
-        let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
-        // Now that no writer can change that.
-        if let Some(name) = dir.list()?.linked {
-            return Err(Error::Linked { path: dir.path_of(&name) });
-        }
-        let mut log = LogDir::locked(&dir, &options);
-        let control = ControlFile::open(&dir)?;
-        // What a listing shows after a kill may not be on disk. Nothing may be built on
-        // it, or removed because of it, before it is.
-        if !skip(Failpoint::OpenDirSync) {
-            dir.sync()?;
-        }
+        let (mut log, lock, control) = lock_log(path, options, expected)?;
         let control_now = *control.current();
-        let anchors = anchors(&dir)?;
+        let anchors = anchors(&log.dir)?;
         let mut left = &anchors[..];
         while let [anchor, older @ ..] = left {
             let analysis =
@@ -283,6 +301,38 @@ impl LockedLog {
         let standing = analysis.standing(&log, &anchors)?;
         Ok(Self { log, lock, control, analysis, anchor: None, standing })
     }
+}
+
+/// Locks a log that holds what is expected, and makes CONTROL and the names of its files durable
+/// as they are.
+fn lock_log(
+    path: &Path,
+    options: &Options,
+    expected: Option<Content>,
+) -> Result<(LogDir, Box<dyn Lock>, ControlFile)> {
+    let dir = open_dir(path, options)?;
+    // CONTROL comes first: the lock would leave a file behind where there is no log.
+    let Control { sector, content: found, .. } = read_control(&dir)?;
+    // That never changes: no lock is needed.
+    if let Some(expected) = expected.filter(|expected| *expected != found) {
+        return Err(Error::OtherContent { path: path.to_owned(), found, expected });
+    }
+    let options = options.checked(sector)?;
+    dir.create_as_owner()?;
+    check_device(&dir, &options)?;
+    let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
+    // Now that no writer can change that.
+    if let Some(name) = dir.list()?.linked {
+        return Err(Error::Linked { path: dir.path_of(&name) });
+    }
+    let log = LogDir::locked(&dir, &options);
+    let control = ControlFile::open(&dir)?;
+    // What a listing shows after a kill may not be on disk. Nothing may be built on
+    // it, or removed because of it, before it is.
+    if !skip(Failpoint::OpenDirSync) {
+        dir.sync()?;
+    }
+    Ok((log, lock, control))
 }
 
 /// Returns the durable end as a frame boundary, which the verdict has shown it to be.

@@ -47,7 +47,8 @@ pub(crate) struct Plan {
     pub(crate) first: usize,
     /// Where that segment starts.
     pub(crate) first_start: LowWater,
-    /// The segments from the low-water mark on, to the first that does not fit.
+    /// The segments from the low-water mark on, to the first that does not fit. Where one below
+    /// an anchor does not fit: those from the anchor's segment on.
     pub(crate) segments: Vec<PlannedSegment>,
     pub(crate) misfit: Option<Misfit>,
     /// The segment of a later epoch than CONTROL's.
@@ -62,16 +63,33 @@ pub(crate) type ReadHeader = Result<Header, (Headers, CorruptionKind)>;
 /// Checks headers and plans what to scan.
 ///
 /// `files` and `headers` go together, from the low-water mark on, in order of number.
-/// `control` is raised to the highest epoch that a segment of this log has.
-pub(crate) fn plan(control: &mut Control, files: &[SegmentFile], headers: Vec<ReadHeader>) -> Plan {
+/// `control` is raised to the highest epoch that a segment of this log has. What is below
+/// `anchor` need not fit: nothing there is read.
+pub(crate) fn plan(
+    control: &mut Control,
+    files: &[SegmentFile],
+    headers: &[ReadHeader],
+    anchor: Option<&Anchor>,
+) -> Plan {
     // A damaged newest slot leaves CONTROL behind its segments. That is a fault, but no reason
     // to call what they hold unreadable.
-    let behind = epoch_ahead(control, files, &headers);
+    let behind = epoch_ahead(control, files, headers);
     if let Some((epoch, nonce, _)) = &behind {
         (control.epoch, control.nonce) = (*epoch, *nonce);
     }
-    let (segments, misfit) = fitting(control, files, headers);
     let low_water = control.low_water;
+    let (mut segments, mut misfit) = fitting(control, &low_water, files, headers);
+    if misfit.is_some()
+        && let Some(anchor) = anchor.map(|anchor| anchor.segment)
+        && segments.last().is_none_or(|last| last.number < anchor.segment)
+    {
+        let below = files.partition_point(|file| file.number < anchor.segment);
+        let above = files.get(below..).zip(headers.get(below..)).unwrap_or_default();
+        let fitting = fitting(control, &anchor, above.0, above.1);
+        if !fitting.0.is_empty() {
+            (segments, misfit) = fitting;
+        }
+    }
     Plan {
         low_water,
         start: Cursor::from(&low_water),
@@ -87,18 +105,19 @@ pub(crate) fn plan(control: &mut Control, files: &[SegmentFile], headers: Vec<Re
 /// Returns the segments that fit, and what is wrong with the first that does not.
 fn fitting(
     control: &Control,
+    low_water: &LowWater,
     files: &[SegmentFile],
-    headers: Vec<ReadHeader>,
+    headers: &[ReadHeader],
 ) -> (Vec<PlannedSegment>, Option<Misfit>) {
-    let low_water = control.low_water;
-    let replacing = ReplacingOpenings::new(control, files, &headers);
+    let replacing = ReplacingOpenings::new(control, files, headers);
     let mut segments: Vec<PlannedSegment> = Vec::new();
     let mut misfit = None;
     let mut expected = low_water.segment;
     for (file, header) in files.iter().zip(headers) {
         let previous = segments.last();
         let checked = if file.number == expected {
-            check_header(control, file, header, previous.map(|segment| &segment.header))
+            let previous = previous.map(|segment| &segment.header);
+            check_header(control, low_water, file, header.clone(), previous)
         } else {
             Err((Headers::Gap, CorruptionKind::SegmentMissing))
         };
@@ -109,7 +128,7 @@ fn fitting(
                 break;
             }
         };
-        let start = start_of(&low_water, previous.is_none(), &header);
+        let start = start_of(low_water, previous.is_none(), &header);
         let end_lsn = replacing.end_of(header.epoch);
         let replaced = match start {
             // If an epoch is replaced from its start on, the rest of it is replaced too.
@@ -224,6 +243,7 @@ fn epoch_ahead(
 
 fn check_header(
     control: &Control,
+    low_water: &LowWater,
     file: &SegmentFile,
     header: ReadHeader,
     previous: Option<&Header>,
@@ -241,10 +261,9 @@ fn check_header(
     if header.sector != control.sector {
         return Err((Headers::SectorSize, CorruptionKind::SectorSize));
     }
-    if !faults::read::epoch_fits(epoch_fits(control, &header, previous)) {
+    if !faults::read::epoch_fits(epoch_fits(control, low_water, &header, previous)) {
         return Err((Headers::Epoch, CorruptionKind::Epoch));
     }
-    let low_water = &control.low_water;
     if let Some(epoch_start) = &header.epoch_start {
         let in_place = match previous {
             None => epoch_start.base == low_water.lsn,
@@ -258,12 +277,17 @@ fn check_header(
 }
 
 /// Returns whether a segment's epoch and nonces fit CONTROL and the segment before.
-fn epoch_fits(control: &Control, header: &Header, previous: Option<&Header>) -> bool {
+fn epoch_fits(
+    control: &Control,
+    low_water: &LowWater,
+    header: &Header,
+    previous: Option<&Header>,
+) -> bool {
     if header.epoch == control.epoch && header.nonce != control.nonce {
         return false;
     }
     match previous {
-        None => header.epoch == control.low_water.epoch,
+        None => header.epoch == low_water.epoch,
         Some(previous) if previous.nonce != header.previous_nonce => false,
         Some(previous) if previous.epoch == header.epoch => {
             previous.nonce == header.nonce && header.epoch_start.is_none()

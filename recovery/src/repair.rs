@@ -18,6 +18,7 @@ use bulla_storage::io::FileKind;
 use bulla_storage::{Epoch, Lsn, Options, Range, SegmentNumber, Seq};
 
 use crate::analysis::Analysis;
+use crate::behind::behind;
 use crate::error::{CutRefused, RepairError};
 use crate::inspect::undisturbed;
 use crate::log_dir::{LogDir, open_dir};
@@ -72,9 +73,12 @@ pub struct RepairPreview {
     pub cut_at: Lsn,
     /// Entries before the cut, which stay.
     pub kept_entries: u64,
-    /// Entries behind the cut that can be read, and would be lost to the log. Others that are
-    /// lost can be neither read nor counted.
+    /// Entries behind the cut, which would be lost to the log: at least this many, as the numbers in
+    /// intact headers tell.
     pub lost_entries: u64,
+    /// Those of them that are intact, also where damage before them keeps them from being read
+    /// in order. The repair's copies hold them.
+    pub lost_intact: u64,
     /// Number of the first entry that is lost. The next entry gets the same number.
     pub first_lost: Seq,
     /// The end of the positions that are lost, as far as it is known.
@@ -121,12 +125,14 @@ pub fn preview_repair(
     let before = analysis.report();
     let each = |_: &EntryView<'_>| ControlFlow::Continue(());
     let kept = analysis.replay(&log, Range::from(..plan.cut_at), each)?;
+    let behind = behind(&log, &analysis, tail.end)?;
     Ok(RepairPreview {
         cut_at: plan.cut_at,
         kept_entries: kept.entries,
-        lost_entries: before.entries.saturating_sub(kept.entries),
+        lost_entries: behind.end_seq.max(before.next_seq).0 - tail.end.seq.0,
+        lost_intact: behind.intact_entries,
         first_lost: tail.end.seq,
-        lost_to: before.last_lsn.max(before.durable_lsn),
+        lost_to: before.last_lsn.max(before.durable_lsn).max(behind.end_lsn),
         cut: if analysis.is_new() { Vec::new() } else { cut_files(&analysis, tail) },
         removed: unread(&analysis).iter().map(|file| file.number).collect(),
         renewed_from: tail.start.lsn,

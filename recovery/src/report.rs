@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bulla_storage::format::LogId;
+use bulla_storage::format::{Content, LogId};
 use bulla_storage::{Corruption, Epoch, FrameDamage, Lsn, SegmentNumber, Seq};
 
 use crate::verdict::{Case, UnknownName};
@@ -304,6 +304,8 @@ pub struct Report {
     pub case: Case,
     /// Which log it is.
     pub log_id: LogId,
+    /// What its entries are.
+    pub content: Content,
     /// Sector size in bytes.
     pub sector: u32,
     /// The newest epoch; after a recovery, the one it began.

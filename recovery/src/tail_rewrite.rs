@@ -6,12 +6,11 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use bulla_storage::faults::failpoints::Failpoint;
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::recovered::{LiveSegment, random_nonce};
-use bulla_storage::files::segment::{self, NewSegment};
+use bulla_storage::files::segment::{self, NewSegment, UnnamedSegment};
 use bulla_storage::format::{Control, EpochStart, Frame, FrameKind, Header, LowWater, Seed};
 use bulla_storage::io::{AlignedBuf, File, Lock, write_full};
 use bulla_storage::{Epoch, Lsn, Recovered};
@@ -49,7 +48,7 @@ pub(crate) struct Committed {
     pub(crate) pieces: Vec<Piece>,
 }
 
-/// Begins a new epoch: writes CONTROL, then a segment with the tail's frames.
+/// Begins a new epoch: writes a segment with the tail's frames, then CONTROL, then names it.
 pub(crate) fn commit(
     log: &LogDir,
     lock: Box<dyn Lock>,
@@ -71,7 +70,6 @@ pub(crate) fn commit(
         ..analysis.plan.low_water
     };
     let next = Control { epoch: header.epoch, nonce: header.nonce, low_water, ..analysis.control };
-    control.store(next, Failpoint::ControlEpochSync).map_err(Error::io("write", control.path()))?;
     let new = NewSegment {
         header: &header,
         len: log.options.epoch_start_len(tail.len()),
@@ -81,7 +79,13 @@ pub(crate) fn commit(
         replaces: true,
         is_wanted: &|| true,
     };
-    let (file, prev_crc) = create_segment(log, &new, &rewritten, tail)?;
+    // What needs space comes first: on a full disk nothing was changed.
+    let (segment, prev_crc) = write_segment(log, &new, &rewritten, tail)?;
+    if let Err(error) = control.store(next, Failpoint::ControlEpochSync) {
+        segment.remove();
+        return Err(Error::io("write", control.path())(error));
+    }
+    let file = segment.name()?;
     let end = Cursor { prev_crc, ..tail.end };
     let base = tail.start.lsn;
     pieces.push(Piece { header: header.clone(), base, start: tail.start, end, unsealed: true });
@@ -126,7 +130,8 @@ fn live_segments(pieces: &[Piece], plan: &Plan) -> Vec<LiveSegment> {
     first.into_iter().chain(pieces.iter().map(|piece| live_segment(piece, plan))).collect()
 }
 
-fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
+/// Returns the segment of a piece.
+pub(crate) fn live_segment(piece: &Piece, plan: &Plan) -> LiveSegment {
     if piece.header.number == plan.first_start.segment {
         // The scan may have started in the middle of it.
         return LiveSegment { start: plan.first_start };
@@ -166,19 +171,19 @@ fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
     })
 }
 
-/// Creates the segment. Returns it and the CRC of the last frame's header.
-fn create_segment(
+/// Writes the segment. Returns it and the CRC of the last frame's header.
+fn write_segment(
     log: &LogDir,
     new: &NewSegment<'_>,
     rewritten: &[Piece],
     tail: Tail,
-) -> Result<(Arc<dyn File>, u32)> {
+) -> Result<(UnnamedSegment, u32)> {
     let sector = new.header.sector;
     let seed = new.header.seed();
     let mut prev_crc = tail.start.prev_crc;
     // An error of reading the tail is not one of writing the segment.
     let mut failure = None;
-    let created = segment::create(&log.dir, new, |file| {
+    let written = segment::write(&log.dir, new, |file| {
         let mut writer = TailWriter::new(file, u64::from(sector), tail.len());
         let copied = copy_frames(log, rewritten, |found| {
             let (frame, body_len) =
@@ -197,10 +202,10 @@ fn create_segment(
             }
         }
     });
-    match (created, failure) {
+    match (written, failure) {
         (_, Some(error)) => Err(error),
         (Err(error), None) => Err(error.into()),
-        (Ok(file), None) => Ok((file, prev_crc)),
+        (Ok(segment), None) => Ok((segment, prev_crc)),
     }
 }
 

@@ -1,8 +1,8 @@
-//! What follows the commit point: copies of what is cut off, then the trim, then removal of
-//! dead files.
+//! What an open does beside its commit point: before it, it removes dead files; after it, it
+//! copies what is cut off, then trims.
 //!
-//! Owns how much of an older segment stays. Runs only when the new epoch is durable, and can
-//! run again after a crash. Tested by `recovery/tests/files/crashes.rs`.
+//! Owns how much of an older segment stays, and trims only when the new epoch is durable. All of it
+//! can run again after a crash. Tested by `recovery/tests/files/crashes.rs`.
 
 use std::path::PathBuf;
 

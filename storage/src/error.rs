@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::format::FormatError;
+use crate::format::{Content, FormatError};
 use crate::position::{Epoch, Lsn, SegmentNumber};
 use crate::range::Position;
 
@@ -74,6 +74,17 @@ pub enum Error {
     Linked {
         /// The file.
         path: PathBuf,
+    },
+    /// The log's entries are something else than what the caller expects, as their creator
+    /// said. Nothing was changed; open it as what it is.
+    #[error("{} holds {found}, not {expected}", path.display())]
+    OtherContent {
+        /// The directory.
+        path: PathBuf,
+        /// What the log holds.
+        found: Content,
+        /// What the caller expects.
+        expected: Content,
     },
     /// The log was written by a newer build, or uses features that this one does not know.
     #[error("{}: {reason}; use the build that wrote it, or a newer one", path.display())]
@@ -182,6 +193,17 @@ pub enum Error {
     /// or purge the log); the log needs no reopening.
     #[error("no space for another segment")]
     NoSpace(#[source] Arc<Self>),
+    /// There is no space, or no quota, for the segment that an open begins with. No entry is lost or
+    /// changed: the log can be read, and `bulla_recovery::purge` or `bulla purge` makes room in it.
+    /// Open it again once there is space.
+    #[error("no space to open {} for writing; nothing is lost, and it can be read", path.display())]
+    NoSpaceToOpen {
+        /// The log's directory.
+        path: PathBuf,
+        /// What there was no space for.
+        #[source]
+        cause: Arc<Self>,
+    },
     /// The next segment can't be made, and not for lack of space: the directory is gone or
     /// can't be written to, a name is taken, or the device fails. Nothing was appended, and
     /// nothing acknowledged is lost. Each append tries again.
@@ -389,7 +411,7 @@ impl Error {
     pub fn is_out_of_space(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
-            Self::NoSpace(_) => true,
+            Self::NoSpace(_) | Self::NoSpaceToOpen { .. } => true,
             Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
             _ => false,
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::format::{self, FRAME_HEADER_LEN};
+use crate::format::{self, Content, FRAME_HEADER_LEN};
 #[cfg(feature = "sim")]
 use crate::io::sim::SimDisk;
 use crate::io::{Io, std::StdIo};
@@ -141,6 +141,11 @@ macro_rules! options {
             /// Writes in flight at once, from 1 to 1024; a backend may allow fewer. `None`
             /// (the default) takes what suits the backend: 2 for `std`, 8 for `io_uring`.
             pub depth: Option<usize>,
+            /// What the entries of the log are: a log that is created says so for good, and one
+            /// that says otherwise is not opened for writing
+            /// ([`Error::OtherContent`]). `None` opens any; a log that is created is then of
+            /// plain entries. Default: [`Content::PLAIN`].
+            pub content: Option<Content>,
             /// Called while an open or an inspection reads the log. Set it with
             /// [`on_progress`](Self::on_progress).
             pub on_progress: Option<OnProgress>,
@@ -148,7 +153,13 @@ macro_rules! options {
 
         impl Default for Options {
             fn default() -> Self {
-                Self { $($name: $default,)* max_frame_len: None, depth: None, on_progress: None }
+                Self {
+                    $($name: $default,)*
+                    max_frame_len: None,
+                    depth: None,
+                    content: Some(Content::PLAIN),
+                    on_progress: None,
+                }
             }
         }
 
@@ -239,6 +250,18 @@ impl Options {
     /// Sets the number of writes in flight. See the field.
     pub fn depth(mut self, depth: usize) -> Self {
         self.depth = Some(depth);
+        self
+    }
+
+    /// Sets what the entries of the log are. See the field.
+    pub fn content(mut self, content: Content) -> Self {
+        self.content = Some(content);
+        self
+    }
+
+    /// Opens a log for writing whatever its entries are. See [`content`](Self::content).
+    pub fn any_content(mut self) -> Self {
+        self.content = None;
         self
     }
 

@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 use bulla_storage::format::{
-    BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, FormatError, HOLD_LEN, HoldRecord,
-    LogId, LowWater, Manifest,
+    BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, Content, FormatError, HOLD_LEN,
+    HoldRecord, LogId, LowWater, Manifest,
 };
 use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
 use quickcheck::quickcheck;
@@ -39,6 +39,7 @@ fn manifest() -> Manifest {
         epoch: Epoch(8),
         nonce: 0x99AA_BBCC_DDEE_FF00,
         low_water: LowWater { lsn: Lsn(512 * 9), seq: Seq(100), ..LowWater::START },
+        content: Content::records("example.com/account", 3, 0xCAFE_F00D),
         end_lsn: Lsn(512 * 40),
         end_seq: Seq(130),
         end_epoch: Epoch(7),

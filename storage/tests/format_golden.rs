@@ -1,16 +1,16 @@
 //! The format is pinned: golden files hold the bytes, and no damaged bit passes.
 //!
 //! A change of the format bumps its version and these files together:
-//! `BULLA_BLESS=1 cargo test -p bulla-wal --test main format_golden::`.
+//! `BULLA_BLESS=1 cargo test -p bulla-storage --test main format_golden::`.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 
 use bulla_storage::format::{
-    CONTROL_LEN, Control, Entries, EntryHeader, EpochStart, FRAME_HEADER_LEN, FormatError, Frame,
-    FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, Truncation, align_up, all_zero,
-    entry_len, is_valid_sector, max_truncations,
+    CONTROL_LEN, Content, Control, Entries, EntryHeader, EpochStart, FRAME_HEADER_LEN, FormatError,
+    Frame, FrameKind, Header, LogId, LowWater, MAX_FRAME_LEN, MAX_START, Truncation, align_up,
+    all_zero, entry_len, is_valid_sector, max_truncations,
 };
 use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
 use zerocopy::IntoBytes;
@@ -33,6 +33,7 @@ fn control() -> Control {
             epoch: Epoch(5),
             wall_ns: 1_700_000_000_000_000_000,
         },
+        content: Content::records("example.com/account", 3, 0xCAFE_F00D),
     }
 }
 
@@ -306,7 +307,7 @@ fn control_out_of_its_range_is_refused_by_field_and_its_edges_pass() {
         assert_eq!(Control::decode(&control.encode()), Err(FormatError::Field(field)));
     }
     // Its last field, and the rest of the sector.
-    for at in 112..SECTOR as usize {
+    for at in 156..SECTOR as usize {
         let reserved = with_a_byte(control().encode(), at);
         assert_eq!(Control::decode(&reserved), Err(FormatError::Reserved), "byte {at}");
     }

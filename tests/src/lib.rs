@@ -16,6 +16,7 @@ pub mod counting;
 pub mod cuts;
 pub mod defects;
 pub mod enumeration;
+pub mod full_disk;
 pub mod fuzzing;
 pub mod holds;
 pub mod image;

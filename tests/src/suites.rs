@@ -2,7 +2,9 @@
 
 use crate::enumeration::{Enumeration, Meddle, Subject};
 use crate::seeds::{Failure, caught};
-use crate::{backups, campaign, checkpoints, holds, opening, reading, real_threads, store, uring};
+use crate::{
+    backups, campaign, checkpoints, full_disk, holds, opening, reading, real_threads, store, uring,
+};
 
 /// One suite.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,18 @@ pub const ALL: &[Suite] = &[
     ),
     suite("backups::backups_survive_every_power_loss", backups::backups_survive_every_power_loss),
     suite("backups::restores_survive_every_power_loss", backups::restores_survive_every_power_loss),
+    suite(
+        "full_disk::purge_of_a_log_is_cut_short_at_every_step",
+        full_disk::purge_of_a_log_is_cut_short_at_every_step,
+    ),
+    suite(
+        "full_disk::purge_of_a_store_is_cut_short_at_every_step",
+        full_disk::purge_of_a_store_is_cut_short_at_every_step,
+    ),
+    suite(
+        "full_disk::log_on_a_full_disk_is_read_purged_and_closed",
+        full_disk::log_on_a_full_disk_is_read_purged_and_closed,
+    ),
     suite(CAMPAIGN, || campaign_seeds(0, FIRST_SEEDS)),
     suite("readers::readers_show_what_was_appended_and_never_more_than_their_watermark", || {
         each(0, READER_SEEDS, reading::run)

@@ -4,7 +4,7 @@
 use bulla_engine::entries::{self, LogEntry, Mutation};
 use bulla_engine::{Axis, Space, TOKEN_LEN, Token, TokenError, TokenId};
 use bulla_storage::format::{
-    Control, EpochStart, Header, LogId, LowWater, Truncation, max_truncations,
+    Content, Control, EpochStart, Header, LogId, LowWater, Truncation, max_truncations,
 };
 use bulla_storage::frames::timeline::Timeline;
 use bulla_tests::times::at_ms;
@@ -109,6 +109,7 @@ quickcheck! {
             nonce,
             compatible: 0,
             low_water: low_water(mark, prev_crc, epoch),
+            content: if epoch.is_multiple_of(2) { Content::PLAIN } else { Content::new("x", epoch, sector.into()) },
         };
         let bytes = control.encode();
         bytes.len() == control.sector as usize && Control::decode(&bytes) == Ok(control)

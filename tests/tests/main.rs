@@ -12,6 +12,7 @@ mod corpus;
 mod devices;
 mod driving;
 mod enumeration;
+mod full_disk;
 mod holds;
 mod house;
 mod kills;

@@ -60,6 +60,8 @@ impl Touchy {
 }
 
 impl Record for Touchy {
+    const NAME: &'static str = "touchy";
+
     type Id = Id;
     type Invalid = std::convert::Infallible;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bulla_recovery::{Inspection, Range, Recovery, Status};
 use bulla_tests::cuts;
 use bulla_tests::image::Image;
-use bulla_wal::{Error, Level, Log, Options};
+use bulla_wal::{Error, Level, Log, Options, Seq};
 
 const MIB: u64 = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -103,6 +103,30 @@ fn full_real_file_system_refuses_appends_until_there_is_space_again() {
     let recovery = Recovery::run(&dir, &options()).unwrap();
     assert_eq!(recovery.report().next_seq.0, next + 1, "all that was acknowledged is there");
     assert_eq!(appended, next);
+}
+
+#[test]
+fn log_on_a_full_real_file_system_opens_after_a_purge_without_an_open() {
+    let Some(image) = image("full-open", 16 * MIB) else { return };
+    let dir = image.root().join("log");
+    let log = Log::create(&dir, &options()).unwrap();
+    for _ in 0..500 {
+        let receipt = log.append_with(1, &[7; 4096], Level::Strict).unwrap();
+        log.wait(receipt).unwrap();
+    }
+    log.close().unwrap();
+    fill(&image.root().join("filler"));
+    let refused = Log::open(&dir, &options()).map(drop).unwrap_err();
+    assert!(matches!(refused, Error::NoSpaceToOpen { .. }), "{refused:?}");
+    assert_eq!(entries(&dir), 500, "a full disk can be read");
+    let purged = bulla_recovery::purge(&dir, Seq(400), &options()).unwrap();
+    assert!(purged.first_seq <= Seq(400) && purged.entries > 300, "{purged:?}");
+    let (log, report) = Log::open(&dir, &options()).unwrap();
+    assert_eq!((report.first_seq, report.next_seq), (purged.first_seq, Seq(501)));
+    let receipt = log.append_with(1, b"on a full disk", Level::Strict).unwrap();
+    log.wait(receipt).unwrap();
+    log.close().unwrap();
+    assert_eq!(entries(&dir), 502 - purged.first_seq.0);
 }
 
 #[test]

@@ -144,6 +144,14 @@ impl Log {
         }
     }
 
+    /// Checks that entries can be appended as a batch when there is room for them.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::ReservedKind`], [`Error::EmptyBatch`].
+    pub fn check_batch(&self, entries: &[(u16, &[u8])]) -> Result<()> {
+        self.published.ring.group(entries).map(drop)
+    }
+
     /// Waits until an append that was refused as [`Error::Full`] may fit. It can return
     /// early: append in a loop.
     ///

@@ -74,7 +74,8 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Locked`]; [`Error::Corrupt`] (nothing was changed; `bulla verify` and
-    /// `bulla repair` continue from there); [`Error::Io`]; the others of
+    /// `bulla repair` continue from there); [`Error::NoSpaceToOpen`] (nothing is lost, and `bulla
+    /// purge` makes room); [`Error::Io`]; the others of
     /// [`create`](Self::create) and [`start`](Self::start).
     ///
     /// # Examples

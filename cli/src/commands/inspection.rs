@@ -88,9 +88,10 @@ impl Checkpoints {
         self.files.iter().any(|file| file.state.is_err())
     }
 
-    /// Returns whether the log was purged of something that none of them holds.
+    /// Returns whether the log of a store was purged of something that none of them holds.
     pub(crate) fn is_missing(&self, found: &Report) -> bool {
-        !self.files.is_empty() && !opens(&self.usable, found)
+        let is_of_store = found.content.is_of_store() || !self.files.is_empty();
+        is_of_store && !opens(&self.usable, found)
     }
 
     /// Tells what this means for a store, where that is more than the state of its log.
@@ -104,12 +105,13 @@ impl Checkpoints {
         is_given
     }
 
-    /// Returns whether a store opens from them although its log is damaged.
-    pub(crate) fn replaces_damage(&self, found: &Report) -> bool {
-        matches!(found.status, Status::Corrupt(_)) && !self.usable.is_empty()
+    /// Returns the newest of them if a store opens from it although its log is damaged.
+    pub(crate) fn replacing_damage(&self, found: &Report) -> Option<u64> {
+        let newest = self.usable.first().copied();
+        newest.filter(|_| matches!(found.status, Status::Corrupt(_)))
     }
 
-    fn advice(&self, found: &Report) -> Option<String> {
+    pub(crate) fn advice(&self, found: &Report) -> Option<String> {
         if let (true, Some(newest)) = (self.is_missing(found), self.standing.first()) {
             return Some(format!(
                 "if this is a store: the log is damaged after checkpoint {newest}. Cut it there \
@@ -124,14 +126,12 @@ impl Checkpoints {
                 found.first_lsn
             ));
         }
-        let newest = self.usable.first()?;
-        self.replaces_damage(found).then(|| {
-            format!(
-                "do NOT repair if this is a store: it opens from checkpoint {newest} and loses \
-                 nothing. The damaged part is deleted once two more checkpoints are taken, with \
-                 changes before each (`bulla checkpoint DIR`)"
-            )
-        })
+        let newest = self.replacing_damage(found)?;
+        Some(format!(
+            "do NOT repair if this is a store: it opens from checkpoint {newest} and loses \
+             nothing. The damaged part is deleted once two more checkpoints are taken, with \
+             changes before each (`bulla checkpoint DIR`)"
+        ))
     }
 
     /// Returns a row for each.

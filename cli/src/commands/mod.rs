@@ -13,6 +13,7 @@ pub(crate) mod hold;
 pub(crate) mod holds;
 mod inspection;
 pub(crate) mod load;
+pub(crate) mod purge;
 pub(crate) mod put;
 pub(crate) mod repair;
 pub(crate) mod replay;

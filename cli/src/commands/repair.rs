@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::inspection::{CheckpointRow, Checkpoints, Depth, inspect, opens};
 use super::report::{self, LogDetails, LogReport};
 use crate::args::{LogArgs, position};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::numbers::{grouped, size};
 use crate::outcome::Outcome;
 use crate::output::Out;
@@ -26,7 +26,8 @@ use crate::terminal;
 /// changed files stay in `quarantine/`. A log that is not corrupt needs no repair, and is
 /// left alone unless --cut-at is given.
 ///
-/// A cut below a store's checkpoint makes that checkpoint unusable: the store then opens from
+/// A store that opens from a checkpoint above the damage needs no repair either, and --yes
+/// alone is refused there. A cut below a store's checkpoint makes that checkpoint unusable: the store then opens from
 /// the older one, or from the log alone, or, when that was purged, not at all. The plan shows
 /// it.
 #[derive(clap::Args, Debug)]
@@ -72,9 +73,15 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
             terminal::note("This log needs no repair: opening it, or `bulla replay`, is enough.");
             checkpoints.advise(found);
         }
-        return Ok(Outcome::Clean);
+        let is_missing = checkpoints.is_missing(found);
+        return Ok(if is_missing { Outcome::Corrupt } else { Outcome::Clean });
     }
     if args.yes {
+        if args.cut_at.is_none()
+            && let Some(newest) = checkpoints.replacing_damage(found)
+        {
+            return Err(Error::NeedsNoRepair { newest });
+        }
         return cut(args, &options, plan, out);
     }
     let preview = preview_repair(&args.dir, &options, plan)?;
@@ -208,6 +215,7 @@ struct ExactPlan {
     cut_at: u64,
     would_keep: u64,
     would_lose: u64,
+    would_lose_intact: u64,
     first_lost_seq: u64,
     lost_to_lsn: u64,
     would_cut: Vec<CutRow>,
@@ -237,6 +245,7 @@ impl ExactPlan {
             cut_at: preview.cut_at.0,
             would_keep: preview.kept_entries,
             would_lose: preview.lost_entries,
+            would_lose_intact: preview.lost_intact,
             first_lost_seq: preview.first_lost.0,
             lost_to_lsn: preview.lost_to.0,
             would_cut: cut.collect(),
@@ -273,15 +282,16 @@ fn copies_in() -> String {
 /// Returns a line for everything that a cut would lose.
 fn lost(preview: &RepairPreview) -> Vec<String> {
     let (at, to) = (preview.cut_at, preview.lost_to);
-    let mut lines = vec![format!("{} entries that can be read", grouped(preview.lost_entries))];
-    let readable = preview.before.last_lsn;
-    if readable < to {
-        let unread = size(to.distance_from(readable.max(at)));
-        lines.push(format!("all entries in {unread} that were durable and can't be read"));
+    let (lost, intact) = (preview.lost_entries, preview.lost_intact);
+    let is_known = preview.removed.is_empty() && preview.before.last_lsn >= to;
+    let at_least = if is_known { "" } else { " at least" };
+    let mut lines = vec![format!("{} entries{at_least}", grouped(lost))];
+    if lost > 0 {
+        lines.push(format!("{} of them are intact; the copies hold them", grouped(intact)));
     }
-    let durable = to.distance_from(at);
-    if durable > 0 {
-        lines.push(format!("LSN {at} to {to} at least, {}", size(durable)));
+    let bytes = to.distance_from(at);
+    if bytes > 0 {
+        lines.push(format!("LSN {at} to {to}{at_least}, {}", size(bytes)));
     }
     lines
 }

@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use bulla_recovery::{EntryView, Inspection, Range, Recovery, ReplayStats, Report};
+use bulla_recovery::{Case, EntryView, Inspection, Range, Recovery, ReplayStats, Report};
 use serde::Serialize;
 
+use super::inspection::{Depth, inspect};
 use super::report::{self, LogReport};
 use crate::args::{LogArgs, RangeArgs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::numbers::size;
 use crate::outcome::Outcome;
 use crate::output::Out;
@@ -53,14 +54,45 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         let found = inspection.report();
         let replayed = replay(range, found, |visitor| inspection.replay(range, visitor))?;
         print(found, &replayed, false, out)?;
-        return Ok(report::outcome(&found.status));
+        return tell(args, found, report::outcome(&found.status), out);
     }
-    let recovery = Recovery::run(&args.dir, &options)?;
+    let recovery = match Recovery::run(&args.dir, &options.any_content()) {
+        Err(error) if error.corruption().is_some() => return Err(with_advice(args, error)),
+        recovery => recovery?,
+    };
     drop(reading);
     let found = recovery.report();
     let replayed = replay(range, found, |visitor| recovery.replay(range, visitor))?;
     print(found, &replayed, true, out)?;
-    Ok(Outcome::Clean)
+    tell(args, found, Outcome::Clean, out)
+}
+
+/// Tells what the state of a log means, and of a store's log what its checkpoints make of it.
+/// Returns the outcome, which is a corruption if no checkpoint replaces what was purged.
+fn tell(args: &Args, found: &Report, outcome: Outcome, out: &mut Out) -> Result<Outcome> {
+    if found.content.is_of_store() {
+        let (_, checkpoints) = inspect(&args.dir, &args.log.options(), Depth::Headers)?;
+        let is_told = out.is_table() && checkpoints.advise(found);
+        if checkpoints.is_missing(found) {
+            return Ok(Outcome::Corrupt);
+        }
+        if is_told {
+            return Ok(outcome);
+        }
+    }
+    if args.dry_run {
+        report::tell(&found.status, out)?;
+    }
+    Ok(outcome)
+}
+
+/// Adds to a corruption what a store's checkpoints make of it.
+fn with_advice(args: &Args, error: bulla_wal::Error) -> Error {
+    let inspected = inspect(&args.dir, &args.log.options(), Depth::Log);
+    match inspected.ok().and_then(|(found, checkpoints)| checkpoints.advice(found.report())) {
+        Some(advice) => Error::CorruptStore { error: Box::new(error), advice },
+        None => error.into(),
+    }
 }
 
 /// What was read of a range, with its first entry.
@@ -137,11 +169,8 @@ fn print(found: &Report, replayed: &Replayed, changed: bool, out: &mut Out) -> R
             .map(|(from, to)| format!("LSN {from} to {to}, under the new epoch")),
         quarantine: found.quarantine.as_ref().map(|path| path.display().to_string()),
     })?;
-    if !changed {
-        return report::tell(&found.status, out);
-    }
-    if out.is_table() {
-        out.flush()?;
+    out.flush()?;
+    if changed && out.is_table() {
         terminal::note(summary(found));
     }
     Ok(())
@@ -149,8 +178,14 @@ fn print(found: &Report, replayed: &Replayed, changed: bool, out: &mut Out) -> R
 
 /// Returns what a recovery did, in a sentence.
 fn summary(found: &Report) -> String {
+    if found.case == Case::CleanShutdown {
+        return "The log had been closed cleanly: nothing was lost, and everything is durable."
+            .to_owned();
+    }
     if found.bytes_cut == 0 {
-        return "Recovered: nothing was lost, and everything is durable.".to_owned();
+        return "Recovered: nothing was cut, and everything that was found is durable. Entries \
+                that a crash kept from being written leave no trace."
+            .to_owned();
     }
     let copy = match &found.quarantine {
         Some(path) => path.display().to_string(),

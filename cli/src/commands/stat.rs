@@ -84,9 +84,15 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         table(&lists.hold_list, out)?;
         out.flush()?;
         holds::warn(&lists.hold_list);
+        if !checkpoints.advise(found) {
+            report::tell(&found.status, out)?;
+        }
     } else {
         report.lists = Some(lists);
         out.report(&report)?;
+    }
+    if checkpoints.is_missing(found) {
+        return Ok(Outcome::Corrupt);
     }
     Ok(report::outcome(&found.status).of_display())
 }

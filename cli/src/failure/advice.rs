@@ -4,6 +4,7 @@ use std::io;
 
 use bulla_engine::{BackupError, CheckpointError};
 use bulla_recovery::RepairError;
+use bulla_wal::format::Content;
 use bulla_wal::{CorruptionKind, FrameDamage};
 
 use crate::error::Error;
@@ -11,6 +12,11 @@ use crate::mapping::{MappingError, RowError};
 
 const FREE_SPACE: &str = "free some space (`df -h`) or inodes (`df -i`), or raise the quota, then run the \
                           command again";
+const MAKE_ROOM: &str = "free some space (`df -h`) or inodes (`df -i`), raise the quota, or remove the log's \
+                         oldest segments with `bulla purge DIR --keep-from POSITION` (it needs no space), \
+                         then run the command again. An open needs about 8 MiB by default, and less \
+                         with a smaller --segment-size and --ring-size. `bulla dump`, `bulla stat` and `bulla verify` \
+                         read the log meanwhile";
 const TOO_LARGE: &str =
     "raise the limit of a file's length (`ulimit -f`), or use a smaller --segment-size";
 const LATER_POSITION: &str = "ask for a later position; `bulla stat DIR` shows the first one";
@@ -44,6 +50,9 @@ pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
 pub(super) fn of(error: &Error) -> Option<String> {
     if let Error::NoToken { id, is_full } = error {
         return Some(of_missing_token(*id, *is_full));
+    }
+    if let Error::CorruptStore { advice, .. } = error {
+        return Some(advice.clone());
     }
     fixed(error).map(str::to_owned)
 }
@@ -89,11 +98,20 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
         Log::NotALog { .. } => {
             Some("name a log's directory, or create one with `bulla load` or `bulla append`")
         }
+        Log::OtherContent { expected: Content::PLAIN, .. } => Some(
+            "append to a log of its own, or change the store's records with `bulla put` and \
+             `bulla delete`, or the program that made it. Nothing was changed",
+        ),
+        Log::OtherContent { .. } => Some(
+            "use the program that made it. `bulla verify`, `stat`, `dump`, `replay` and `repair` \
+             work on every log. Nothing was changed",
+        ),
         Log::Locked { .. } => Some("stop the program that writes to the log, then retry"),
         Log::Linked { .. } => {
             Some("copy the directory with `cp -a`, and use the copy: it has files of its own")
         }
         Log::NoSpace(_) => Some(FREE_SPACE),
+        Log::NoSpaceToOpen { .. } => Some(MAKE_ROOM),
         Log::NoSegment(cause) => match cause.as_ref() {
             Log::Io { source, .. } => of_segment(source.kind()),
             _ => None,
@@ -174,6 +192,11 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
             "restore a copy of the directory: the purged part of the log can't be replaced. \
              `bulla verify DIR` checks every checkpoint",
         ),
+        CheckpointError::StillNeeded { .. } => Some(
+            "keep the log from that LSN on (`--keep-from end` removes what the store can do \
+             without), or take two more checkpoints, with changes before each \
+             (`bulla checkpoint DIR`)",
+        ),
         CheckpointError::Slab { .. } => Some(
             "restore a copy of the directory. A program that opens the store can read all other \
              records",
@@ -252,6 +275,10 @@ fn of_command(error: &Error) -> Option<&'static str> {
         Error::NotEmpty { .. } => {
             Some("a log needs a directory of its own: name an empty or a new one")
         }
+        Error::NeedsNoRepair { .. } => Some(
+            "take two checkpoints, with changes before each (`bulla checkpoint DIR`): they let the \
+             damaged part go. To cut the log all the same, say where with --cut-at",
+        ),
         Error::InMemory { .. } => {
             Some("name a directory on a disk, or measure without one with --allow-tmpfs")
         }

@@ -115,7 +115,7 @@ fn checkpoint_is_refused_with_a_reason_and_something_to_do() {
         (dir.join("none"), "holds no log"),
         (dir.join("empty"), "holds no log"),
         (file, "Not a directory"),
-        (lines, "not a record change"),
+        (lines, "holds plain entries"),
     ];
     for (path, why) in cases {
         let refused = run("checkpoint DIR", &path);
@@ -384,6 +384,56 @@ fn damage_below_the_newest_checkpoint_is_no_reason_to_cut_a_store() {
     }
     assert_eq!(json("verify DIR", &store).1, 0);
     assert_eq!(tokens(&store), shown);
+}
+
+#[test]
+fn segment_that_is_gone_below_a_checkpoint_is_no_reason_to_cut_a_store() {
+    let dir = Dir::new("gone-below");
+    let store = store(&dir, 3);
+    let shown = tokens(&store);
+    let (stat, _) = json("stat DIR", &store);
+    let first = number(&stat["segment_list"][0], "segment");
+    std::fs::remove_file(segment_file(&store, first)).expect("removed");
+
+    let advice = "do NOT repair if this is a store: it opens from checkpoint 3";
+    for line in ["verify DIR", "stat DIR", "repair DIR", "replay DIR", "replay DIR --dry-run"] {
+        let told = run(line, &store);
+        assert_eq!(code(&told), 4, "{line}");
+        assert!(stderr(&told).contains(advice), "{line}: {}", stderr(&told));
+    }
+    let before = image(&store);
+    let refused = run("repair DIR --yes", &store);
+    assert_eq!(code(&refused), 1);
+    let words = stderr(&refused);
+    assert!(words.contains("opens from checkpoint 3") && words.contains("--cut-at"), "{words}");
+    assert_eq!(image(&store), before, "nothing was changed");
+    assert_eq!(tokens(&store), shown);
+    for _ in 0..2 {
+        assert_eq!(checkpoint(&store)["new"], true);
+        load(&dir, &store, ROWS);
+    }
+    assert_eq!(json("verify DIR", &store).1, 0);
+    assert_eq!(tokens(&store), shown);
+}
+
+#[test]
+fn purged_store_without_its_checkpoints_is_corrupt_to_every_command() {
+    let dir = Dir::new("no-checkpoints");
+    let store = store(&dir, 4);
+    std::fs::rename(store.join("checkpoints"), dir.join("elsewhere")).expect("moved");
+    for line in [
+        "verify DIR",
+        "stat DIR",
+        "replay DIR --dry-run",
+        "replay DIR",
+        "repair DIR",
+        "scan DIR",
+        "checkpoint DIR",
+    ] {
+        let told = run(line, &store);
+        assert_eq!(code(&told), 4, "{line}: {}", stderr(&told));
+        assert!(stderr(&told).contains("restore a copy"), "{line}: {}", stderr(&told));
+    }
 }
 
 #[test]

@@ -149,7 +149,12 @@ fn completions_and_manual_pages_know_the_commands() {
         assert!(stdout(&output).contains("segments"), "{shell}");
     }
     let all = stdout(&bulla().arg("man").output().expect("runs"));
-    assert!(all.starts_with(".ie") && all.contains("repair") && !all.contains("drill\\-child"));
+    assert!(
+        all.starts_with(".ie")
+            && all.contains("repair")
+            && all.contains("purge")
+            && !all.contains("drill\\-child")
+    );
     let one = stdout(&bulla().args(["man", "repair"]).output().expect("runs"));
     assert!(one.contains("cut\\-at"), "{one}");
     assert_eq!(code(&bulla().args(["man", "frobnicate"]).output().expect("runs")), 2);
@@ -212,7 +217,7 @@ fn errors_exit_with_1_and_tell_their_cause_and_what_to_do() {
     let refused = run("scan DIR", &lines);
     assert_eq!(code(&refused), 1);
     let words = stderr(&refused);
-    assert!(words.contains("because: kind 0") && words.contains("bulla dump"), "{words}");
+    assert!(words.contains("holds plain entries") && words.contains("bulla verify"), "{words}");
     let file = dir.join("bad.csv");
     std::fs::write(&file, "a\n1\nfive\n").expect("written");
     let row = bulla()

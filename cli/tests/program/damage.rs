@@ -28,6 +28,21 @@ fn end_of(log: &Path) -> (PathBuf, u64) {
     (segment_file(log, live["segment"].as_u64().expect("a number")), offset)
 }
 
+/// As [`end_of`], of the last entry's frame: where its file has it, and its position. Behind it
+/// there may be a durable mark, if the log was idle for a moment before it was closed.
+fn last_entry_of(log: &Path) -> (PathBuf, u64, u64) {
+    let (file, end) = end_of(log);
+    let (report, _) = json("verify DIR", log);
+    let bytes = std::fs::read(&file).expect("read");
+    let has_entry = |offset: &u64| {
+        let sector = usize::try_from(*offset).expect("small");
+        bytes[sector..sector + 4096].windows(8).any(|part| part == b"an entry")
+    };
+    let sectors = (SECTOR..end).step_by(4096);
+    let offset = sectors.filter(has_entry).last().expect("an entry");
+    (file, offset, report["last_lsn"].as_u64().expect("a position") - (end - offset))
+}
+
 #[test]
 fn garbage_behind_the_end_is_a_torn_tail_and_replay_cuts_it() {
     let dir = Dir::new("torn");
@@ -82,10 +97,9 @@ fn truncated_tail_is_torn_or_clean_but_never_less_than_was_acknowledged() {
 #[test]
 fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
     let dir = Dir::new("corrupt");
-    let (log, end) = log(&dir);
-    let (file, offset) = end_of(&log);
-    // A byte of an entry in the frame before the seal.
-    write(&file, b"X", offset - 2 * SECTOR + 80);
+    let (log, _) = log(&dir);
+    let (file, offset, lsn) = last_entry_of(&log);
+    write(&file, b"X", offset + 80);
     let before = image(&log);
 
     let (report, exit) = json("verify DIR", &log);
@@ -97,20 +111,14 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
         assert_eq!(code(&run(line, &log)), 4, "{line}");
     }
     let (plan, exit) = json("repair DIR", &log);
-    assert_eq!(
-        (exit, &plan["repaired"], &plan["cut_at"]),
-        (4, &false.into(), &(end - 2 * SECTOR).into())
-    );
+    assert_eq!((exit, &plan["repaired"], &plan["cut_at"]), (4, &false.into(), &lsn.into()));
     assert_eq!((&plan["would_keep"], &plan["first_lost_seq"]), (&2.into(), &3.into()));
     assert!(plan["would_cut"].as_array().is_some_and(|files| !files.is_empty()), "{plan}");
     assert_eq!(image(&log), before, "a refusal changes nothing, nor does a plan");
     assert!(stderr(&run("repair DIR", &log)).contains("--yes"));
 
     let (done, exit) = json("repair DIR --yes", &log);
-    assert_eq!(
-        (exit, &done["repaired"], &done["cut_at"]),
-        (0, &true.into(), &(end - 2 * SECTOR).into())
-    );
+    assert_eq!((exit, &done["repaired"], &done["cut_at"]), (0, &true.into(), &lsn.into()));
     let copies = image(&log.join("quarantine"));
     assert!(
         copies.values().any(|copy| Some(copy) == before.get(&file)),
@@ -124,12 +132,31 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
 }
 
 #[test]
+fn plan_of_a_repair_counts_what_is_intact_behind_the_damage() {
+    let dir = Dir::new("behind");
+    let (log, _) = log(&dir);
+    let (report, _) = json("verify DIR", &log);
+    let first = report["segment_list"]
+        .as_array()
+        .expect("segments")
+        .iter()
+        .find(|segment| segment["entries"].as_u64().is_some_and(|entries| entries > 0));
+    let first = first.and_then(|segment| segment["segment"].as_u64()).expect("one with an entry");
+    write(&segment_file(&log, first), b"X", SECTOR + 80);
+    let (plan, exit) = json("repair DIR", &log);
+    assert_eq!((exit, &plan["would_keep"]), (4, &0.into()));
+    assert_eq!((&plan["would_lose"], &plan["would_lose_intact"]), (&3.into(), &2.into()), "{plan}");
+    let text = stdout(&run("repair DIR", &log));
+    assert!(text.contains("3 entries") && text.contains("2 of them are intact"), "{text}");
+}
+
+#[test]
 fn what_a_copy_of_a_growing_log_misses_is_told_as_that() {
     let dir = Dir::new("copied");
     let (log, _) = log(&dir);
-    let (file, offset) = end_of(&log);
+    let (file, offset, _) = last_entry_of(&log);
     // As if the copy had read this frame before it was written, and the one behind it after.
-    write(&file, &[0; 4096], offset - 2 * SECTOR);
+    write(&file, &[0; 4096], offset);
     let verify = run("verify DIR", &log);
     assert_eq!(code(&verify), 4);
     assert!(stderr(&verify).contains("bulla backup"), "{}", stderr(&verify));
@@ -139,8 +166,8 @@ fn what_a_copy_of_a_growing_log_misses_is_told_as_that() {
 fn part_of_a_log_is_shown_without_a_look_at_the_rest() {
     let dir = Dir::new("part");
     let (log, _) = log(&dir);
-    let (file, offset) = end_of(&log);
-    write(&file, b"X", offset - 2 * SECTOR + 80);
+    let (file, offset, _) = last_entry_of(&log);
+    write(&file, b"X", offset + 80);
     assert_eq!(code(&run("dump DIR", &log)), 4);
     for line in ["dump DIR --limit 2", "dump DIR --to-seq 3", "dump DIR --from-seq 2 --limit 1"] {
         assert_eq!(code(&run(line, &log)), 0, "{line}");

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use bulla_recovery::Position;
 use bulla_wal::Lsn;
 
 use super::format::CheckpointDamage;
@@ -63,6 +64,16 @@ pub enum CheckpointError {
         /// Why it could not be rebuilt.
         #[source]
         reason: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A purge would remove a part of the log that the store needs: without its checkpoints it
+    /// would lose records, or have no second way to open. Nothing was purged. Keep the log from
+    /// `needed` on, or take another checkpoint.
+    #[error("the store needs its log from LSN {needed} on, so {} is too high", keep_from.in_words())]
+    StillNeeded {
+        /// The position to keep from that was asked for.
+        keep_from: Position,
+        /// The highest one that the store can do with.
+        needed: Lsn,
     },
     /// There are checkpoints in the directory, but no log. Restore it, or move them away.
     #[error("there are checkpoints in {}, but no log", path.display())]

@@ -14,7 +14,7 @@ use super::error::{CheckpointError, Refusal, RefusedCheckpoint};
 use super::files::{Checkpoint, CheckpointDir, remove};
 use super::format::Head;
 use super::source::Fallback;
-use crate::faults::{Failpoint, skip};
+use crate::faults::{self, Failpoint, skip};
 use crate::time::from_ns;
 
 /// Of more checkpoints than this only the newest are considered.
@@ -222,5 +222,16 @@ impl Choice {
             Fallback::Log | Fallback::Nothing => None,
         };
         self.newest.iter().map(|newest| newest.head).chain(older).collect()
+    }
+
+    /// Returns the anchor from whose segment on the log is needed; `None` when all of it is.
+    pub(crate) fn needed(&self) -> Option<Anchor> {
+        match (&self.newest, &self.fallback) {
+            (Some(newest), Fallback::Checkpoint(older)) => {
+                Some(faults::checkpoint::needed(newest, older).head.anchor)
+            }
+            (Some(newest), Fallback::Nothing) => Some(newest.head.anchor),
+            (_, Fallback::Log) | (None, _) => None,
+        }
     }
 }

@@ -14,9 +14,6 @@ use crate::quota::{Growth, QuotaError, Reservation};
 use crate::record::Record;
 use crate::table::{PageGuard, PageId, TableOp, apply, plan};
 
-/// How often a write makes room for itself in a full store while others take it.
-const MAX_EVICTIONS: u32 = 100;
-
 /// A write of one or several records: what it logs, and what it applies.
 #[derive(Clone, Copy)]
 pub(crate) struct WriteRequest<'a> {
@@ -38,8 +35,8 @@ enum Outcome {
 
 impl<R: Record> Store<R> {
     /// Makes a write if `admit` accepts the locked pages (those of all ops, in order); else
-    /// returns `None`, and logs nothing. Then evicts a few records if the store is nearly full
-    /// and may evict.
+    /// returns `None`, and logs nothing. Then evicts a few other records if the store is nearly
+    /// full and may evict.
     #[inline]
     pub(crate) fn change(
         &self,
@@ -49,7 +46,7 @@ impl<R: Record> Store<R> {
     ) -> Result<Option<Receipt>> {
         let made = self.change_only(pages, request, admit)?;
         if made.is_some() && self.state.usage.wants_eviction() {
-            self.state.panics.contain(|| self.evict_ahead());
+            self.state.panics.contain(|| self.evict_ahead(request.ops));
         }
         Ok(made)
     }
@@ -64,7 +61,7 @@ impl<R: Record> Store<R> {
         self.check_open()?;
         // Before a page is locked: it may wait for the disk.
         faults::write::written(pages).iter().try_for_each(|page| self.state.fault_in(*page))?;
-        let mut evictions = 0;
+        let mut attempts = None;
         loop {
             // Dropped after the pages are unlocked, so that what it releases is really free.
             let mut reservation = self.state.usage.reservation();
@@ -82,10 +79,10 @@ impl<R: Record> Store<R> {
                 Ok(Outcome::NotAdmitted) => return Ok(None),
                 Ok(Outcome::NoRoom) => self.log.wait_for_room()?,
                 Ok(Outcome::Exceeded(error)) => {
-                    // A store that opened above its quota first evicts all of the excess.
-                    evictions += u32::from(error.used <= error.max);
-                    let has_room = self.free_retained(&error) || self.evict(error.resource)?;
-                    if evictions > MAX_EVICTIONS || !has_room {
+                    let has_room = !error.is_final()
+                        && (self.free_retained(&error)
+                            || self.make_room(&error, request, &mut attempts)?);
+                    if !has_room {
                         self.state.usage.reject();
                         return Err(error.into());
                     }

@@ -8,7 +8,7 @@ use bulla_wal::Level;
 
 use super::Store;
 use super::commit::WriteRequest;
-use super::priority::{Evictor, Priority, RankedPage, filter, rank};
+use super::priority::{Evictor, Priority, RankedPage, Stays, filter, rank};
 use crate::entries::DELETE;
 use crate::error::Result;
 use crate::faults::{self, Step, pass};
@@ -18,6 +18,8 @@ use crate::state::{LOAD_THREADS, decode};
 use crate::sync::Ordering;
 use crate::table::{Found, PageId, TableOp, index};
 
+/// How often a write makes room for itself in vain because others take it.
+const MAX_VAIN_ATTEMPTS: u64 = 100;
 /// Records that one eviction deletes at most.
 const BATCH: usize = 64;
 /// One eviction deletes at most this part of the records that the store may hold.
@@ -53,12 +55,64 @@ impl<R: Record> Store<R> {
         Ok(expired)
     }
 
-    /// Evicts records to make room; returns `false` if none may go. Another thread may have
-    /// deleted those that it chose before: then there was room at some moment.
-    pub(super) fn evict(&self, resource: Resource) -> Result<bool> {
+    /// Evicts records for a write that was refused, no more than it needs; returns `false` if
+    /// it can't have room. `attempts` are those that are left to the write, `None` before the
+    /// first: then it deletes nothing unless enough may go, and the log takes the write.
+    pub(super) fn make_room(
+        &self,
+        refused: &QuotaError,
+        request: WriteRequest<'_>,
+        attempts: &mut Option<u64>,
+    ) -> Result<bool> {
         if !self.state.usage.quota().evicts() {
             return Ok(false);
         }
+        let missing = refused.missing();
+        let stays = Stays::new(request.ops);
+        let left = match *attempts {
+            Some(left) => left,
+            None => {
+                self.log.check_batch(request.entries)?;
+                if !self.has_evictable(refused.resource, missing, &stays)? {
+                    return Ok(false);
+                }
+                // Each one that is not in vain deletes something.
+                missing.saturating_add(MAX_VAIN_ATTEMPTS)
+            }
+        };
+        *attempts = left.checked_sub(1);
+        Ok(attempts.is_some() && self.evict(refused.resource, missing, &stays)?)
+    }
+
+    /// Returns whether at least `count` records (or pages of them) may go. One is not looked
+    /// for: the eviction itself finds it, or deletes nothing.
+    fn has_evictable(&self, resource: Resource, count: u64, stays: &Stays) -> Result<bool> {
+        if count <= 1 {
+            return Ok(true);
+        }
+        self.state.load_all(LOAD_THREADS)?;
+        let mut copies = Vec::with_capacity(BATCH);
+        let mut from = Some(PageId::FIRST);
+        let mut found = 0;
+        while let Some(page) = from.and_then(|from| self.state.table.copy_from(from, &mut copies)) {
+            let mut pages = vec![rank::<R>(&copies)];
+            filter(&mut pages, resource, stays);
+            found += match resource {
+                Resource::Records => pages.iter().map(|page| page.len() as u64).sum(),
+                Resource::Bytes => pages.len() as u64,
+            };
+            if found >= count {
+                return Ok(true);
+            }
+            from = page.next();
+        }
+        Ok(false)
+    }
+
+    /// Evicts at most `limit` records (or a page of them) to make room, but for those that
+    /// stay; returns `false` if none may go. Another thread may have deleted those that it chose
+    /// before: then there was room at some moment.
+    fn evict(&self, resource: Resource, limit: u64, stays: &Stays) -> Result<bool> {
         // The choice is among all records.
         self.state.load_all(LOAD_THREADS)?;
         let may_go = |found: &Found| {
@@ -68,7 +122,7 @@ impl<R: Record> Store<R> {
         let mut found = evicted > 0;
         // Records that expired may leave their pages in use.
         if evicted == 0 || resource == Resource::Bytes {
-            let victims = self.victims(resource);
+            let victims = self.victims(resource, limit, stays);
             found |= !victims.is_empty();
             pass(Step::Chosen);
             for victim in victims {
@@ -80,11 +134,12 @@ impl<R: Record> Store<R> {
         Ok(found)
     }
 
-    /// Evicts a few records when the store is nearly full and may evict.
-    pub(super) fn evict_ahead(&self) {
+    /// Evicts a few records when the store is nearly full and may evict, but none that the
+    /// write that led here has just put.
+    pub(super) fn evict_ahead(&self, ops: &[TableOp<'_>]) {
         if self.state.usage.wants_eviction() && !self.evictor.backs_off() {
-            // The write that led here is made. A log that fails fails the next one.
-            let _ = self.evict(self.state.usage.scarce());
+            // The write is made. A log that fails fails the next one.
+            let _ = self.evict(self.state.usage.scarce(), BATCH as u64, &Stays::new(ops));
         }
     }
 
@@ -157,18 +212,18 @@ impl<R: Record> Store<R> {
         Ok(deleted)
     }
 
-    /// Returns records that may go, those with the lowest priority first.
-    fn victims(&self, resource: Resource) -> Vec<Found> {
+    /// Returns at most `limit` records that may go, those with the lowest priority first.
+    fn victims(&self, resource: Resource, limit: u64, stays: &Stays) -> Vec<Found> {
         let mut pages = self.sample();
-        filter(&mut pages, resource);
+        filter(&mut pages, resource, stays);
         if pages.is_empty() {
-            pages = self.frame_reader(resource);
+            pages = self.walk(resource, stays);
         }
         match resource {
             Resource::Records => {
                 let mut all: Vec<_> = pages.into_iter().flatten().collect();
                 all.sort_unstable_by_key(|(priority, _)| *priority);
-                all.truncate(self.batch());
+                all.truncate(self.batch().min(usize::try_from(limit).unwrap_or(BATCH)));
                 all.into_iter().map(|(_, found)| found).collect()
             }
             Resource::Bytes => {
@@ -217,7 +272,7 @@ impl<R: Record> Store<R> {
     }
 
     /// Searches the next pages in order, up to the first with a record that may go.
-    fn frame_reader(&self, resource: Resource) -> Vec<RankedPage> {
+    fn walk(&self, resource: Resource, stays: &Stays) -> Vec<RankedPage> {
         let mut copies = Vec::new();
         #[expect(clippy::cast_possible_truncation, reason = "the id of a page")]
         let mut from = PageId::of(self.evictor.cursor.load(Ordering::Relaxed) as u32);
@@ -226,7 +281,7 @@ impl<R: Record> Store<R> {
             from = page.and_then(PageId::next).unwrap_or(PageId::FIRST);
             self.evictor.cursor.store(from.first_id().into(), Ordering::Relaxed);
             let mut pages = vec![rank::<R>(&copies)];
-            filter(&mut pages, resource);
+            filter(&mut pages, resource, stays);
             if !pages.is_empty() {
                 return pages;
             }

@@ -37,7 +37,7 @@ use crate::checkpoint::{
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
 use crate::quota::QuotaStats;
-use crate::record::{RECORD_LEN, Record};
+use crate::record::{RECORD_LEN, Record, content_of};
 use crate::state::State;
 use crate::sync::{AtomicBool, Ordering};
 use crate::token::Token;
@@ -95,8 +95,10 @@ impl Store {
     /// on first access, or by [`load`](Store::load).
     ///
     /// # Errors
-    /// [`Error::Log`] when the log is corrupt (nothing was changed), locked or not there;
-    /// [`Error::Entry`] when it holds something other than changes of tokens;
+    /// [`Error::Log`] when the log is corrupt, holds something other than tokens
+    /// ([`OtherContent`](bulla_wal::Error::OtherContent)), is locked or not there: nothing was
+    /// changed;
+    /// [`Error::Entry`] when it holds an entry that is not a change of tokens all the same;
     /// [`Error::Checkpoint`] with [`Missing`](CheckpointError::Missing) when the log was purged
     /// and no checkpoint replaces what is gone; [`Error::Log`] when it can't be created or
     /// started; [`Error::Memory`].
@@ -109,14 +111,14 @@ impl<R: Record> Store<R> {
     /// Opens the store of records of any type in a directory, as [`open`](Store::open) does for
     /// tokens.
     ///
-    /// The log does not say of which type its records are, only that this type accepts their
-    /// bytes.
+    /// The log says of which type its records are. [`Options::content`](bulla_wal::Options) is
+    /// not considered.
     ///
     /// # Errors
     /// As [`open`](Store::open).
     pub fn open_records(dir: impl AsRef<Path>, options: &StoreOptions) -> Result<Self> {
         let dir = dir.as_ref();
-        let log_options = options.log.clone().level(options.level);
+        let log_options = options.log.clone().level(options.level).content(content_of::<R>());
         let io = &options.log.io;
         let state = Arc::new(State::new(options.quota, !options.log.is_manual()));
         let opened = match recover(dir, &log_options, &state) {

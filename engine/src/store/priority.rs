@@ -6,7 +6,7 @@ use crate::quota::Resource;
 use crate::record::Record;
 use crate::state::decode;
 use crate::sync::{AtomicU64, Ordering};
-use crate::table::Found;
+use crate::table::{Found, TableOp};
 
 /// Writes that skip eviction after one that found nothing to evict.
 const BACKOFF: u64 = 1_000;
@@ -75,15 +75,35 @@ pub(super) fn rank<R: Record>(copies: &[Found]) -> RankedPage {
     copies.iter().filter_map(ranked).collect()
 }
 
-/// Removes what may not be evicted: persistent records; to free bytes, pages with one.
-pub(super) fn filter(pages: &mut Vec<RankedPage>, resource: Resource) {
+/// Removes what may not be evicted: persistent records and those that stay; to free bytes,
+/// pages with one.
+pub(super) fn filter(pages: &mut Vec<RankedPage>, resource: Resource, stays: &Stays) {
+    let may_go = |(priority, found): &(Priority, Found)| {
+        !priority.is_persistent && !stays.contains(found.id)
+    };
     if resource == Resource::Records {
-        for page in pages.iter_mut() {
-            page.retain(|(priority, _)| !priority.is_persistent);
-        }
+        pages.iter_mut().for_each(|page| page.retain(may_go));
     }
-    let may_go = |page: &RankedPage| page.iter().all(|(priority, _)| !priority.is_persistent);
-    pages.retain(|page| !page.is_empty() && may_go(page));
+    pages.retain(|page| !page.is_empty() && page.iter().all(may_go));
+}
+
+/// The records of a write: no eviction for that write takes them.
+#[derive(Debug)]
+pub(super) struct Stays {
+    /// In order.
+    ids: Vec<u32>,
+}
+
+impl Stays {
+    pub(super) fn new(ops: &[TableOp<'_>]) -> Self {
+        let mut ids: Vec<_> = ops.iter().map(TableOp::id).collect();
+        ids.sort_unstable();
+        Self { ids }
+    }
+
+    fn contains(&self, id: u32) -> bool {
+        self.ids.binary_search(&id).is_ok()
+    }
 }
 
 /// How much a record is worth keeping: by weight, then by time.

@@ -169,6 +169,9 @@ impl Token {
 }
 
 impl Record for Token {
+    const NAME: &'static str = "bulla.token";
+    const SCHEMA: &'static str = "token of 64 bytes";
+
     type Id = TokenId;
     type Invalid = TokenError;
 

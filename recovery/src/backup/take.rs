@@ -366,6 +366,7 @@ impl Taker<'_> {
             epoch: control.epoch,
             nonce: control.nonce,
             low_water: source.low_water(),
+            content: control.content,
             end_lsn: source.end.lsn,
             end_seq: source.end.seq,
             end_epoch: source.end_epoch(),
@@ -401,7 +402,8 @@ impl Taker<'_> {
             }
         }
         let low_water = source.low_water();
-        if low_water.seq > Seq(1) && !self.checkpoints.is_empty() {
+        let is_store = source.analysis.control.content.is_of_store();
+        if low_water.seq > Seq(1) && (is_store || !self.checkpoints.is_empty()) {
             return Err(BackupError::NoCheckpoint { first: low_water.lsn });
         }
         Ok(None)

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use bulla_storage::files::dir;
 use bulla_storage::format::{
-    CONTROL_LEN, Control, ENTRY_ALIGN, EpochStart, FRAME_HEADER_LEN, Frame, FrameKind, Header,
-    LogId, LowWater, Truncation, align_up,
+    CONTROL_LEN, Content, Control, ENTRY_ALIGN, EpochStart, FRAME_HEADER_LEN, Frame, FrameKind,
+    Header, LogId, LowWater, Truncation, align_up,
 };
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{Epoch, Lsn, Options, SegmentNumber, Seq};
@@ -287,6 +287,7 @@ impl Image {
                 nonce: nonce(epoch),
                 compatible: 0,
                 low_water: self.low_water,
+                content: Content::PLAIN,
             };
             let at = Control::slot_offset(counter) as usize;
             let slot = control.encode();

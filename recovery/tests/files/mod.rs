@@ -8,5 +8,6 @@ mod every_flip;
 mod hostile;
 pub(crate) mod image;
 mod maps;
+mod purges;
 mod repairs;
 mod replays;

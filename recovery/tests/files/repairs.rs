@@ -68,7 +68,9 @@ fn repaired(image: &Image, disk: &SimDisk, cut_at: Option<Lsn>) -> u64 {
     assert_eq!(entries, after.entries);
     // It did what it had said.
     assert_eq!((preview.kept_entries, preview.first_lost), (entries, after.next_seq));
-    assert_eq!(preview.lost_entries, before.entries - entries);
+    assert!(preview.lost_intact <= preview.lost_entries, "{preview:?}");
+    assert!(preview.lost_intact >= before.entries - entries, "what can be read is intact");
+    assert!(entries + preview.lost_entries <= image.payloads.len() as u64, "{preview:?}");
     assert_eq!(preview.removed, report.removed);
     entries
 }
@@ -81,6 +83,40 @@ fn damaged_frame_is_cut_off_with_all_that_follows() {
         let disk = image.disk();
         disk.flip(segment(at.segment), at.offset + 65, 8);
         assert_eq!(repaired(&image, &disk, None), entries, "frame {index}");
+    }
+}
+
+#[test]
+fn plan_counts_what_it_gives_up_and_what_of_that_is_intact() {
+    let image = three();
+    let all = image.payloads.len() as u64;
+    let plan_for = |damage: &dyn Fn(&SimDisk)| {
+        let disk = image.disk();
+        damage(&disk);
+        let plan = RepairPlan::keep_readable(&look(&disk));
+        preview_repair(Path::new(DIR), &options(&disk), plan).expect("a preview")
+    };
+    let mut intact_behind = 0;
+    for at in image.frames.iter().filter(|at| at.entries > 0) {
+        for (offset, entries) in [(at.offset + 65, at.entries), (at.offset + 20, at.entries)] {
+            let preview = plan_for(&|disk| disk.flip(segment(at.segment), offset, 8));
+            let is_last = preview.kept_entries + entries == all;
+            let of_it = preview.kept_entries + preview.lost_entries;
+            assert!(of_it == all || is_last && offset < at.offset + 64, "{preview:?}");
+            assert_eq!(preview.kept_entries + entries + preview.lost_intact, all, "{preview:?}");
+            intact_behind += preview.lost_intact;
+        }
+    }
+    assert!(intact_behind > 0);
+    let in_second: u64 =
+        image.frames.iter().filter(|at| at.segment == 2).map(|at| at.entries).sum();
+    for header_alone in [true, false] {
+        let preview = plan_for(&|disk| match header_alone {
+            true => disk.flip(segment(2), 40, 8),
+            false => disk.remove_file(segment(2)),
+        });
+        assert_eq!(preview.kept_entries + preview.lost_entries, all, "{preview:?}");
+        assert_eq!(preview.lost_entries - preview.lost_intact, in_second, "{preview:?}");
     }
 }
 

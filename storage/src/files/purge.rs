@@ -11,6 +11,7 @@ use crate::files::control::ControlFile;
 use crate::files::dir::{Directory, segment_name};
 use crate::format::{Control, LowWater};
 use crate::position::{Lsn, SegmentNumber};
+use crate::range::Position;
 
 /// A place that a purge keeps with all that follows, such as what a checkpoint needs of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,6 +42,27 @@ pub fn first_kept(
     starts.iter().rev().find(fits).copied()
 }
 
+/// Returns the LSN at which a purge must begin to keep so that it keeps everything from `position`
+/// on. A number or a time becomes the start of the segment that holds it; `starts` are in order.
+#[must_use]
+pub fn keep_from(starts: &[LowWater], position: Position) -> Lsn {
+    let wall_ns = position.lower_limit().wall_ns;
+    let is_at_or_before = |start: &&LowWater| match position {
+        Position::Seq(seq) => start.seq <= seq,
+        // A start has the time of the last frame before it.
+        Position::Time(_) => wall_ns.is_some_and(|wall_ns| start.wall_ns < wall_ns),
+        Position::Start | Position::Lsn { .. } | Position::End => false,
+    };
+    match position {
+        Position::Lsn { lsn, .. } => lsn,
+        Position::End => Lsn::MAX,
+        Position::Start | Position::Seq(_) | Position::Time(_) => {
+            let start = starts.iter().rfind(is_at_or_before).or(starts.first());
+            start.map_or(Lsn::ZERO, |start| start.lsn)
+        }
+    }
+}
+
 /// Moves the low-water mark in CONTROL. On return it is durable, and [`unlink`] may follow.
 ///
 /// # Errors
@@ -65,6 +87,7 @@ pub fn unlink(dir: &Directory, from: SegmentNumber, to: SegmentNumber) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::Seq;
 
     fn start(segment: u64, lsn: u64) -> LowWater {
         LowWater { segment: SegmentNumber(segment), lsn: Lsn(lsn), ..LowWater::START }
@@ -90,5 +113,23 @@ mod tests {
         assert_eq!(kept(u64::MAX, 350, &[floor(2, 150)]), Some(2));
         assert_eq!(kept(50, 350, &[floor(2, 150)]), Some(1));
         assert_eq!(first_kept(&starts[1..], Lsn(50), Lsn(350), &[]), None);
+    }
+
+    #[test]
+    fn numbers_and_times_are_kept_with_their_segment() {
+        let start = |segment, lsn, seq, wall_ns| {
+            let seq = Seq(seq);
+            LowWater { seq, wall_ns, ..start(segment, lsn) }
+        };
+        // No entry is in the second segment.
+        let starts = [start(1, 100, 5, 10), start(2, 200, 8, 20), start(3, 300, 8, 20)];
+        let kept = |position| keep_from(&starts, position).0;
+        assert_eq!(kept(Lsn(250).into()), 250);
+        assert_eq!(kept(Position::Start), 100);
+        assert_eq!(kept(Position::End), u64::MAX);
+        let by_seq = [1, 5, 7, 8, 9].map(|seq| kept(Seq(seq).into()));
+        assert_eq!(by_seq, [100, 100, 100, 300, 300]);
+        let by_time = [0, 10, 20, 21].map(|ns| kept(Position::at_wall_ns(ns)));
+        assert_eq!(by_time, [100, 100, 100, 300], "frames before 300 may be of time 20");
     }
 }

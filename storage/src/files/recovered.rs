@@ -8,7 +8,7 @@ use crate::faults::failpoints::{Failpoint, skip};
 use crate::files::control::ControlFile;
 use crate::files::dir::Directory;
 use crate::files::segment::{self, NewSegment};
-use crate::format::{Control, EpochStart, Header, LogId, LowWater};
+use crate::format::{Content, Control, EpochStart, Header, LogId, LowWater};
 use crate::io::{File, Lock};
 use crate::options::Options;
 use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
@@ -97,6 +97,7 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
         nonce: random_nonce(&options, &dir)?,
         compatible: 0,
         low_water: LowWater::START,
+        content: options.content.unwrap_or(Content::PLAIN),
     };
     let control = ControlFile::create(&dir, control)?;
     begin(dir, options, lock, control)

@@ -56,6 +56,17 @@ impl From<CreateError> for Error {
     }
 }
 
+/// A segment that is complete and synced, under its temporary name.
+#[derive(Debug)]
+pub struct UnnamedSegment {
+    dir: Directory,
+    file: Arc<dyn File>,
+    name: String,
+    temporary: String,
+    replaces: bool,
+    dir_sync: Failpoint,
+}
+
 /// Makes a segment. On return it is durable under its name.
 ///
 /// `frames` writes what follows the header, and returns where it ends (a file offset).
@@ -67,6 +78,20 @@ pub fn create(
     new: &NewSegment<'_>,
     frames: impl FnOnce(&dyn File) -> io::Result<u64>,
 ) -> Result<Arc<dyn File>, CreateError> {
+    write(dir, new, frames)?.name()
+}
+
+/// Makes a segment under its temporary name, which says nothing to a recovery. All the space that
+/// it needs is taken on return.
+///
+/// # Errors
+/// As [`create`]. A lack of space is never [`CreateError::Sync`]: nothing is built on the file,
+/// and the next try makes another one.
+pub fn write(
+    dir: &Directory,
+    new: &NewSegment<'_>,
+    frames: impl FnOnce(&dyn File) -> io::Result<u64>,
+) -> Result<UnnamedSegment, CreateError> {
     let number = new.header.number;
     let (name, temporary) = (dir::segment_name(number), dir::segment_temporary_name(number));
     // Before the work: a name that is taken would be tried again and again.
@@ -76,9 +101,10 @@ pub fn create(
     }
     dir.remove(&temporary)?;
     let file = dir.create(&temporary, new.direct)?;
+    // The file is ours and incomplete: its space is freed now.
+    let remove = || drop(dir.remove(&temporary));
     fill(file.as_ref(), new, frames).map_err(|error| {
-        // The file is ours and incomplete: free its space now.
-        let _ = dir.remove(&temporary);
+        remove();
         Error::io("write", dir.path_of(&temporary))(error)
     })?;
     let (sync, dir_sync) = if new.header.epoch_start.is_some() {
@@ -88,18 +114,43 @@ pub fn create(
     };
     if !skip(sync) {
         let synced = file.sync().map_err(Error::io("sync", dir.path_of(&temporary)));
-        faults::files::segment_synced(synced).map_err(CreateError::Sync)?;
+        faults::files::segment_synced(synced).map_err(|error| {
+            remove();
+            if error.is_out_of_space() {
+                CreateError::Other(error)
+            } else {
+                CreateError::Sync(error)
+            }
+        })?;
     }
-    let renamed = if new.replaces {
-        dir.rename(&temporary, &name)
-    } else {
-        dir.rename_new(&temporary, &name)
-    };
-    renamed.inspect_err(|_| drop(dir.remove(&temporary)))?;
-    if !skip(dir_sync) {
-        faults::files::segment_named(dir.sync()).map_err(CreateError::Sync)?;
+    let (dir, replaces) = (dir.clone(), new.replaces);
+    Ok(UnnamedSegment { dir, file, name, temporary, replaces, dir_sync })
+}
+
+impl UnnamedSegment {
+    /// Gives it its name. On return that is durable.
+    ///
+    /// # Errors
+    /// As [`create`].
+    pub fn name(self) -> Result<Arc<dyn File>, CreateError> {
+        let Self { dir, file, name, temporary, replaces, dir_sync } = self;
+        let renamed = if replaces {
+            dir.rename(&temporary, &name)
+        } else {
+            dir.rename_new(&temporary, &name)
+        };
+        renamed.inspect_err(|_| drop(dir.remove(&temporary)))?;
+        if !skip(dir_sync) {
+            faults::files::segment_named(dir.sync()).map_err(CreateError::Sync)?;
+        }
+        Ok(file)
     }
-    Ok(file)
+
+    /// Removes it, and frees its space.
+    pub fn remove(self) {
+        // The next open removes it otherwise.
+        let _ = self.dir.remove(&self.temporary);
+    }
 }
 
 fn fill(

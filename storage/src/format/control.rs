@@ -5,6 +5,7 @@ use std::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::content::{Content, NAME_LEN};
 use super::layout::{Structure, structure};
 use super::sector::{self, HeaderStart};
 use super::{FormatError, KNOWN_INCOMPATIBLE, LogId, MAX_START, SLOT_STRIDE, VERSION, all_zero};
@@ -12,7 +13,7 @@ use crate::position::{Epoch, Lsn, SegmentNumber, Seq};
 
 const CONTROL_MAGIC: [u8; 8] = *b"BULLACTL";
 
-const _: () = assert!(size_of::<ControlSlot>() == 128);
+const _: () = assert!(size_of::<ControlSlot>() == 176);
 const _: () = assert!(
     offset_of!(ControlSlot, crc) == offset_of!(HeaderStart, crc)
         && offset_of!(ControlSlot, version) == offset_of!(HeaderStart, version)
@@ -64,6 +65,8 @@ pub struct Control {
     pub compatible: u64,
     /// Where the live log starts.
     pub low_water: LowWater,
+    /// What the log's entries are; fixed when the log is created.
+    pub content: Content,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -86,7 +89,11 @@ struct ControlSlot {
     low_wall_ns: U64,
     low_prev_crc: U32,
     low_epoch: U32,
-    reserved: [u8; 16],
+    content_name: [u8; NAME_LEN],
+    content_version: U32,
+    content_schema: U32,
+    content_form: U32,
+    reserved: [u8; 20],
 }
 
 /// Its fields, for `docs/FORMAT.md`.
@@ -107,6 +114,10 @@ pub(super) const CONTROL_SLOT: Structure = structure!(ControlSlot {
     low_wall_ns,
     low_prev_crc,
     low_epoch,
+    content_name,
+    content_version,
+    content_schema,
+    content_form,
     reserved
 });
 
@@ -137,7 +148,11 @@ impl Control {
             low_wall_ns: self.low_water.wall_ns.into(),
             low_prev_crc: self.low_water.prev_crc.into(),
             low_epoch: self.low_water.epoch.0.into(),
-            reserved: [0; 16],
+            content_name: self.content.name,
+            content_version: self.content.version.into(),
+            content_schema: self.content.schema.into(),
+            content_form: self.content.form.into(),
+            reserved: [0; 20],
         };
         slot.crc = sector::crc(&[slot.as_bytes()], self.sector).into();
         sector::padded(&[slot.as_bytes()], self.sector)
@@ -153,7 +168,7 @@ impl Control {
         if slot.incompatible.get() & !KNOWN_INCOMPATIBLE != 0 {
             return Err(FormatError::Features(slot.incompatible.get()));
         }
-        if slot.reserved != [0; 16] || !all_zero(rest) {
+        if slot.reserved != [0; 20] || !all_zero(rest) {
             return Err(FormatError::Reserved);
         }
         if slot.counter.get() > MAX_START {
@@ -167,6 +182,10 @@ impl Control {
         if !low_lsn.is_multiple_of(u64::from(slot.sector.get())) || low_lsn > MAX_START {
             return Err(FormatError::Field("low-water LSN"));
         }
+        let content = Content::decode(
+            slot.content_name,
+            (slot.content_version.get(), slot.content_schema.get(), slot.content_form.get()),
+        )?;
         Ok(Self {
             counter: slot.counter.get(),
             log_id: LogId(slot.log_id),
@@ -182,6 +201,7 @@ impl Control {
                 epoch: Epoch(slot.low_epoch.get()),
                 wall_ns: slot.low_wall_ns.get(),
             },
+            content,
         })
     }
 }

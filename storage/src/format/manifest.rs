@@ -8,6 +8,7 @@ use std::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::content::{Content, NAME_LEN};
 use super::layout::{Structure, structure};
 use super::sector::{self, HeaderStart};
 use super::{FormatError, LogId, LowWater, MAX_START, VERSION, is_valid_sector};
@@ -18,7 +19,7 @@ const MANIFEST_MAGIC: [u8; 8] = *b"BULLABAK";
 /// The longest manifest: of more than a million segments.
 pub const MAX_MANIFEST_LEN: u64 = 64 * 1024 * 1024;
 
-const _: () = assert!(size_of::<ManifestHeader>() == 176);
+const _: () = assert!(size_of::<ManifestHeader>() == 224);
 const _: () = assert!(size_of::<SegmentPart>() == 40);
 const _: () = assert!(size_of::<CheckpointPart>() == 32);
 const _: () = assert!(
@@ -95,6 +96,8 @@ pub struct Manifest {
     pub nonce: u64,
     /// Where the log started.
     pub low_water: LowWater,
+    /// What its entries are.
+    pub content: Content,
     /// Where what was copied ends: everything below it is in the backup, or in its base.
     pub end_lsn: Lsn,
     /// The number of the first entry at or after that.
@@ -135,7 +138,11 @@ struct ManifestHeader {
     segment_count: U32,
     checkpoint_count: U32,
     base_path_len: U32,
-    reserved: [u8; 16],
+    content_name: [u8; NAME_LEN],
+    content_version: U32,
+    content_schema: U32,
+    content_form: U32,
+    reserved: [u8; 20],
 }
 
 /// Its fields, for `docs/FORMAT.md`.
@@ -162,6 +169,10 @@ pub(super) const MANIFEST_HEADER: Structure = structure!(ManifestHeader {
     segment_count,
     checkpoint_count,
     base_path_len,
+    content_name,
+    content_version,
+    content_schema,
+    content_form,
     reserved
 });
 
@@ -223,7 +234,11 @@ impl Manifest {
             segment_count: count(self.segments.len()),
             checkpoint_count: count(self.checkpoints.len()),
             base_path_len: count(path.len()),
-            reserved: [0; 16],
+            content_name: self.content.name,
+            content_version: self.content.version.into(),
+            content_schema: self.content.schema.into(),
+            content_form: self.content.form.into(),
+            reserved: [0; 20],
         };
         let segments = self.segments.iter().map(|segment| SegmentPart {
             number: segment.number.0.into(),
@@ -255,9 +270,13 @@ impl Manifest {
         let (header, rest) =
             ManifestHeader::read_from_prefix(bytes).map_err(|_| FormatError::TooShort)?;
         sector::check_whole(bytes, MANIFEST_MAGIC)?;
-        if header.reserved != [0; 16] {
+        if header.reserved != [0; 20] {
             return Err(FormatError::Reserved);
         }
+        let content = Content::decode(
+            header.content_name,
+            (header.content_version.get(), header.content_schema.get(), header.content_form.get()),
+        )?;
         let starts = [header.low_segment.get(), header.low_seq.get(), header.end_seq.get()];
         if starts.iter().any(|start| *start == 0 || *start > MAX_START)
             || header.low_lsn.get() > header.end_lsn.get()
@@ -294,6 +313,7 @@ impl Manifest {
                 epoch: Epoch(header.low_epoch.get()),
                 wall_ns: header.low_wall_ns.get(),
             },
+            content,
             end_lsn: Lsn(header.end_lsn.get()),
             end_seq: Seq(header.end_seq.get()),
             end_epoch: Epoch(header.end_epoch.get()),

@@ -21,6 +21,7 @@
     clippy::expect_used
 )]
 
+mod content;
 mod control;
 mod crc;
 mod entry;
@@ -32,6 +33,7 @@ mod sector;
 mod segment;
 pub mod tables;
 
+pub use content::Content;
 pub use control::{Control, LowWater};
 pub use crc::Seed;
 pub use entry::{Entries, EntriesAt, Entry, EntryHeader, entry_len};

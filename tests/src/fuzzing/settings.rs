@@ -184,12 +184,5 @@ fn refused(disk: &SimDisk, options: &StoreOptions) -> Taken {
 }
 
 fn is_no_space(error: &Error) -> bool {
-    match error {
-        Error::Log(error) => match error {
-            LogError::NoSpace(_) => true,
-            LogError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-            _ => false,
-        },
-        _ => false,
-    }
+    matches!(error, Error::Log(error) if error.is_out_of_space())
 }

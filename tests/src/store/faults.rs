@@ -100,7 +100,8 @@ impl World {
     pub(super) fn is_open_excused(&self, error: &Error) -> bool {
         let io = match error {
             Error::Log(error) => {
-                matches!(error, LogError::Io { .. } | LogError::NoSpace(_) | LogError::NoSegment(_))
+                error.is_out_of_space()
+                    || matches!(error, LogError::Io { .. } | LogError::NoSegment(_))
                     || matches!(error, LogError::Poisoned { .. })
             }
             Error::Checkpoint(CheckpointError::Io { .. }) => true,

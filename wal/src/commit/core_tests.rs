@@ -475,6 +475,25 @@ fn durable_mark_without_room_waits_for_the_next_segment() {
 }
 
 #[test]
+fn durable_mark_that_an_entry_came_before_is_written_after_it() {
+    let mut world = World::new(config(true, 1));
+    let lsn = world.append(1, false);
+    world.request(lsn);
+    world.finish();
+    world.core.request_mark();
+    let durable_mark = Some(Action::SealEmpty(FrameKind::DurableMark));
+    assert_eq!(world.core.next(), durable_mark);
+    let lsn = world.append(1, false);
+    world.core.entry_before(FrameKind::DurableMark);
+    world.core.tick(world.now, Tail { end: world.end, ..Tail::default() });
+    assert_ne!(world.core.next(), durable_mark, "the entry comes first");
+    world.core.request_mark();
+    world.request(lsn);
+    world.finish();
+    assert!(world.core.persisted_mark() > lsn, "the mark that was asked for is durable");
+}
+
+#[test]
 fn close_makes_everything_durable_and_seals_last() {
     for write_through in [true, false] {
         let mut world = World::new(config(write_through, 2));

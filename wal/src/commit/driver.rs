@@ -13,7 +13,7 @@ use super::core::{Action, Op, Watermarks};
 use super::published::Published;
 use super::spare::{ReadySegment, SpareRequest};
 use crate::faults::{Core, InFlight, SpareMaker};
-use crate::ring::{Closed, RingBytes, Spare, Stamp};
+use crate::ring::{Closed, NoEmptyFrame, RingBytes, Spare, Stamp};
 use crate::stats::Counters;
 use crate::trace;
 use bulla_storage::files::recovered::LiveSegment;
@@ -216,8 +216,13 @@ impl Driver {
                 }
             }
             Action::SealEmpty(kind) => match self.published.ring.take_empty_frame(kind) {
-                Some(closed) => self.seal(&closed),
-                None => self.core.no_room_for(kind),
+                Ok(closed) => self.seal(&closed),
+                Err(NoEmptyFrame::NoRoom) => self.core.no_room_for(kind),
+                Err(NoEmptyFrame::EntryBefore) => {
+                    self.core.entry_before(kind);
+                    // The core does not ask again until it is idle, which now it is not.
+                    self.refresh();
+                }
             },
             Action::Write { op, dsync } => self.write(op, dsync),
             Action::Sync { op, segment } => self.sync(op, segment),

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::ring::{self, Appended, Closed, Group, Refused, RingBytes, Stamp, Start};
+use crate::ring::{self, Appended, Closed, Group, NoEmptyFrame, Refused, RingBytes, Stamp, Start};
 use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::{FrameKind, Seed};
 use bulla_storage::io::Io;
@@ -54,7 +54,7 @@ impl Ring {
         self.ring.take_frame().inspect(|closed| self.note(closed))
     }
 
-    pub(crate) fn take_empty_frame(&self, kind: FrameKind) -> Option<Closed> {
+    pub(crate) fn take_empty_frame(&self, kind: FrameKind) -> Result<Closed, NoEmptyFrame> {
         self.ring.take_empty_frame(kind).inspect(|closed| self.note(closed))
     }
 

@@ -70,6 +70,15 @@ pub(crate) enum Refused {
     Shut,
 }
 
+/// Why there was no frame without entries to take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoEmptyFrame {
+    /// An entry was appended meanwhile.
+    EntryBefore,
+    /// The segment has no room for it, and there is no spare one.
+    NoRoom,
+}
+
 #[derive(Debug)]
 pub(crate) struct Ring {
     memory: Arc<RingMemory>,
@@ -399,13 +408,13 @@ impl Ring {
         Some(closed)
     }
 
-    /// Takes a frame without entries, one sector long, in the next segment if need be;
-    /// `None` when there is an entry before it, or no room.
-    pub(crate) fn take_empty_frame(&self, kind: FrameKind) -> Option<Closed> {
+    /// Takes a frame without entries, one sector long, in the next segment if need be.
+    pub(crate) fn take_empty_frame(&self, kind: FrameKind) -> Result<Closed, NoEmptyFrame> {
         let mut state = lock(&self.state);
-        if state.is_open || !state.closed.is_empty() || state.make_room(self, 0).is_err() {
-            return None;
+        if state.is_open || !state.closed.is_empty() {
+            return Err(NoEmptyFrame::EntryBefore);
         }
+        state.make_room(self, 0).map_err(|_| NoEmptyFrame::NoRoom)?;
         let start = state.start;
         let end = start.plus(self.sector);
         assert!(end <= state.room_end, "a frame lies within its segment");
@@ -413,7 +422,7 @@ impl Ring {
         // from `start` on. It is inside the free part.
         unsafe { self.memory.zero(start, self.sector_len()) };
         state.start = end;
-        Some(Closed {
+        Ok(Closed {
             kind,
             start,
             end,

@@ -333,11 +333,13 @@ fn frames_that_are_filled_alike_differ_by_their_generation() {
 fn empty_frame_is_taken_only_when_nothing_is_before_it() {
     let ring = ring(2 * SECTOR);
     append(&ring, 10).unwrap();
-    assert_eq!(ring.take_empty_frame(FrameKind::DurableMark), None);
+    let refused = Err(NoEmptyFrame::EntryBefore);
+    assert_eq!(ring.take_empty_frame(FrameKind::DurableMark), refused);
     ring.take_frame().unwrap();
     let durable_lsn = ring.take_empty_frame(FrameKind::DurableMark).unwrap();
     assert_eq!(durable_lsn.end.distance_from(durable_lsn.start), SECTOR);
-    assert_eq!(ring.take_empty_frame(FrameKind::DurableMark), None, "the segment is full");
+    let refused = Err(NoEmptyFrame::NoRoom);
+    assert_eq!(ring.take_empty_frame(FrameKind::DurableMark), refused, "the segment is full");
     ring.add_spare(Spare { number: SegmentNumber(2), room: 8 * SECTOR });
     let durable_lsn = ring.take_empty_frame(FrameKind::DurableMark).unwrap();
     assert_eq!((durable_lsn.segment, durable_lsn.base), (SegmentNumber(2), Lsn(2 * SECTOR)));

@@ -16,6 +16,8 @@ use crate::store::{Bytes, Store, missing};
 struct Plain(Bytes);
 
 impl Record for Plain {
+    const NAME: &'static str = "plain";
+
     type Id = u32;
     type Invalid = std::convert::Infallible;
 

@@ -32,8 +32,8 @@ pub(crate) struct Op(pub(crate) u64);
 pub(crate) enum Action {
     /// Take the next frame out of the ring; answer with `Core::sealed`.
     Seal,
-    /// Take a frame without entries; answer with `Core::sealed` or, when there is no room for
-    /// it, with `Core::no_room_for`.
+    /// Take a frame without entries; answer with `Core::sealed`, with `Core::no_room_for` when
+    /// there is no room for it, or with `Core::entry_before` and a new `Core::tick`.
     SealEmpty(FrameKind),
     /// Write the frame that was sealed as `op`; answer with `Core::completed`.
     Write { op: Op, dsync: bool },

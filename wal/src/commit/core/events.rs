@@ -86,6 +86,12 @@ impl Core {
         self.mark_wanted |= kind == FrameKind::DurableMark;
     }
 
+    /// Takes note that an entry was appended before the empty frame that was asked for.
+    pub(crate) fn entry_before(&mut self, kind: FrameKind) {
+        assert!(kind == FrameKind::DurableMark, "nothing is appended to a log that closes");
+        self.mark_pending = false;
+    }
+
     /// Has the durable mark written as soon as everything is durable, without waiting for an
     /// idle moment.
     pub(crate) fn request_mark(&mut self) {
