@@ -63,7 +63,10 @@ pub fn preview_purge(
     let standing = inspection.standing(&candidates.anchors())?;
     let floor = floor(candidates, &standing, inspection.report())?;
     check(keep_from, floor, &unbounded)?;
-    Ok(inspection.preview_purge(keep_from, floor.as_slice())?)
+    let unheld = inspection.preview_purge(keep_from, floor.as_slice())?;
+    let mut floors = inspection.held(unheld.first_lsn)?;
+    floors.extend(floor);
+    Ok(inspection.preview_purge(keep_from, &floors)?)
 }
 
 /// Returns from where on a store needs its log: the older of its two checkpoints does. `None` for

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bulla_storage::Options;
 use bulla_storage::files::dir::Directory;
+use bulla_storage::files::holds;
 use bulla_storage::files::purge::Floor;
 use bulla_storage::frames::anchor::Anchor;
 
@@ -21,7 +22,7 @@ use crate::replay::{self, EntryView, Live, ReplayStats, is_reached};
 use crate::report::{Report, SegmentReport, Status};
 use crate::scan::Bodies;
 use bulla_storage::frames::reader::Cursor;
-use bulla_storage::{Entry, Error, Position, Range, Result};
+use bulla_storage::{Entry, Error, Lsn, Position, Range, Result};
 
 /// At most this many times a log that is being written is scanned.
 const MAX_SCANS: u32 = 8;
@@ -166,7 +167,18 @@ impl Inspection {
             .map_err(|error| explained(&self.analysis, error))
     }
 
-    /// Returns what a [purge](crate::purge) would do now.
+    /// Returns what holds keep from a purge that wants to remove everything below `keep_from`.
+    ///
+    /// # Errors
+    /// [`HoldDamaged`](bulla_storage::Error::HoldDamaged), [`Io`](bulla_storage::Error::Io).
+    pub fn held(&self, keep_from: Lsn) -> Result<Vec<Floor>> {
+        let end = self.analysis.chain.valid_end.lsn;
+        let control = &self.analysis.control;
+        Ok(holds::planned_floors(&self.log.dir, control, keep_from, end)?.floors)
+    }
+
+    /// Returns what a [purge](crate::purge) would do now if the log had no other floors than these;
+    /// [`held`](Self::held) returns those of holds.
     ///
     /// # Errors
     /// [`Corrupt`](bulla_storage::Error::Corrupt), and those of

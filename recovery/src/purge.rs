@@ -88,7 +88,7 @@ impl Purge {
         self.analysis.report()
     }
 
-    /// Returns what [`run`](Self::run) would do.
+    /// Returns what [`run`](Self::run) would do if the log had no holds.
     ///
     /// # Errors
     /// [`Diverged`](Error::Diverged) when `keep_from` names an epoch, and what was below it then is

@@ -12,7 +12,7 @@ use bulla_storage::files::purge::Floor;
 use bulla_storage::io::Io;
 use bulla_storage::io::sim::{CrashKind, SimDisk};
 use bulla_storage::io::std::StdIo;
-use bulla_wal::{Error, Level, Log, Lsn, Options};
+use bulla_wal::{Error, Level, Log, Lsn, Options, Position};
 
 use crate::temp_dir;
 
@@ -231,7 +231,25 @@ pub fn purges_and_owners_are_told() -> Result<(), String> {
     log.release_hold("small").map_err(text)?;
     let again = log.release_hold("small");
     expect(matches!(again, Err(Error::NoHold { .. })), "it is gone")?;
-    expect(matches!(log.advance_hold("small", middle), Err(Error::NoHold { .. })), "it is gone")
+    expect(matches!(log.advance_hold("small", middle), Err(Error::NoHold { .. })), "it is gone")?;
+
+    // A purge of a log that is not open keeps the same.
+    let low_water = log.low_water();
+    fill(&log)?;
+    log.close().map_err(text)?;
+    drop(log);
+    let options = Options::simulated(&disk);
+    let purge = || bulla_recovery::purge(DIR, Position::End, &options).map_err(text);
+    let holds = || Holds::lock(&dir, io.as_ref(), Duration::ZERO).map_err(text);
+    let held = holds()?.get("large").map_err(text)?.floor.lsn;
+    let first = purge()?.first_lsn;
+    expect(low_water <= first && first <= held, "the hold keeps its place")?;
+    holds()?.release("large").map_err(text)?;
+    let place = Place { floor: Floor::at(first), quota_bytes: LITTLE };
+    holds()?.take("small", place).map_err(text)?;
+    expect(purge()?.first_lsn > held, "it is released, and the other one keeps too much")?;
+    let broken = holds()?.get("small");
+    expect(matches!(broken, Err(Error::HoldBroken { .. })), "its owner is told")
 }
 
 /// Takes holds in another thread while purges go on.

@@ -313,7 +313,7 @@ impl Restorer<'_> {
     /// backup that holds it.
     fn checkpoints(&self, end: Lsn) -> Result<Vec<(&Directory, BackedUpCheckpoint)>, BackupError> {
         let mut found = BTreeMap::new();
-        let mut is_store = false;
+        let mut is_store = self.manifest.content.is_of_store();
         for Backup { dir, manifest } in &self.chain.0 {
             is_store |= !manifest.checkpoints.is_empty();
             let here = manifest.checkpoints.iter().filter(|part| part.is_here && part.upto <= end);

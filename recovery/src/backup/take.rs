@@ -402,7 +402,8 @@ impl Taker<'_> {
             }
         }
         let low_water = source.low_water();
-        if low_water.seq > Seq(1) && !self.checkpoints.is_empty() {
+        let is_store = source.analysis.control.content.is_of_store();
+        if low_water.seq > Seq(1) && (is_store || !self.checkpoints.is_empty()) {
             return Err(BackupError::NoCheckpoint { first: low_water.lsn });
         }
         Ok(None)

@@ -337,9 +337,31 @@ impl<'a> Holds<'a> {
         let mut found = planned_floors(self.dir, &self.control, keep_from, end)?;
         for hold in &mut found.broken {
             hold.broken_ns = Some(self.io.wall_ns().max(1));
-            self.put(hold)?;
+            self.put_in_place(hold)?;
         }
         Ok(found)
+    }
+
+    /// Writes a hold's file where it is: a purge makes room on a full disk, and must not need any.
+    /// A file that a crash leaves damaged stops the next purge.
+    fn put_in_place(&self, hold: &Hold) -> Result<()> {
+        let folder = self.dir.subdirectory(FOLDER)?;
+        let name = file_name(&hold.name);
+        let file = folder.file(&name, Access::WRITE)?;
+        let record = self.record(hold).encode();
+        let written = write_full(file.as_ref(), &record, 0).and_then(|()| file.sync());
+        written.map_err(Error::io("write", folder.path_of(&name)))
+    }
+
+    fn record(&self, hold: &Hold) -> HoldRecord {
+        HoldRecord {
+            log_id: self.control.log_id,
+            lsn: hold.floor.lsn,
+            segment: hold.floor.segment,
+            quota_bytes: hold.quota_bytes,
+            taken_ns: hold.taken_ns,
+            broken_ns: hold.broken_ns.unwrap_or(0),
+        }
     }
 
     /// Writes a hold's file. On return it is durable under its name.
@@ -355,16 +377,8 @@ impl<'a> Holds<'a> {
         folder.remove(&temporary)?;
         let file = folder.create(&temporary, false)?;
         let path = folder.path_of(&temporary);
-        let record = HoldRecord {
-            log_id: self.control.log_id,
-            lsn: hold.floor.lsn,
-            segment: hold.floor.segment,
-            quota_bytes: hold.quota_bytes,
-            taken_ns: hold.taken_ns,
-            broken_ns: hold.broken_ns.unwrap_or(0),
-        };
         let write = || -> io::Result<()> {
-            write_full(file.as_ref(), &record.encode(), 0)?;
+            write_full(file.as_ref(), &self.record(hold).encode(), 0)?;
             if skip(Failpoint::HoldSync) { Ok(()) } else { file.sync() }
         };
         write().map_err(Error::io("write", path))?;

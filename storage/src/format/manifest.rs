@@ -273,6 +273,10 @@ impl Manifest {
         if header.reserved != [0; 12] {
             return Err(FormatError::Reserved);
         }
+        let content = Content::decode(
+            header.content_name,
+            (header.content_version.get(), header.content_schema.get(), header.content_form.get()),
+        )?;
         let starts = [header.low_segment.get(), header.low_seq.get(), header.end_seq.get()];
         if starts.iter().any(|start| *start == 0 || *start > MAX_START)
             || header.low_lsn.get() > header.end_lsn.get()
