@@ -242,7 +242,16 @@ fn read_plan(
     let first = control.low_water.segment;
     let live = listing.segments.iter().filter(|file| file.number >= first);
     let live: Vec<SegmentFile> = live.copied().collect();
-    let headers = live.iter().map(|file| read_header(log, file)).collect::<Result<Vec<_>>>()?;
+    let is_below =
+        |file: &SegmentFile| anchor.is_some_and(|anchor| file.number < anchor.segment.segment);
+    let headers = live.iter().map(|file| match read_header(log, file) {
+        // Nothing else is read of it if the anchor stands; if not, the whole log is read.
+        Err(Error::Io { .. }) if is_below(file) => {
+            Ok(Err((Headers::Damaged, CorruptionKind::SegmentHeader(FormatError::TooShort))))
+        }
+        header => header,
+    });
+    let headers = headers.collect::<Result<Vec<_>>>()?;
     if !is_locked && is_closed(log, &live, &headers)? {
         log.written_from = SegmentNumber::MAX;
     }

@@ -1,7 +1,7 @@
 //! What lies behind a cut: frames that a repair gives up, also intact ones that nothing connects
 //! with the rest of the log.
 //!
-//! Reads every sector from the cut on, whatever the frames before it are like. Changes nothing, and
+//! Reads the segments once more, whatever the frames before a frame are like. Changes nothing, and
 //! decides nothing: `repair` tells the operator.
 
 use bulla_storage::format::{FRAME_HEADER_BYTES, Frame, Header, MAX_SECTOR};
@@ -29,7 +29,11 @@ pub(crate) fn behind(log: &LogDir, analysis: &Analysis, cut: Cursor) -> Result<B
     let files = analysis.listing.segments.iter();
     let files = files.filter(|file| file.number >= first && file.kind == FileKind::Regular);
     let headers = files.map(|file| {
-        let mut read_buffer = log.one_sector(file.number)?;
+        let mut read_buffer = match log.one_sector(file.number) {
+            // A running log has purged it.
+            Err(error) if error.is_not_found() => return Ok(None),
+            read_buffer => read_buffer?,
+        };
         let header = Header::decode(read_buffer.bytes(0, u64::from(MAX_SECTOR))?).ok();
         let control = &analysis.control;
         Ok(header.filter(|header| {
@@ -90,8 +94,7 @@ fn read_segment(
             behind.end_lsn = behind.end_lsn.max(frame.end(header.sector));
             behind.intact_entries += if is_intact { u64::from(frame.entry_count) } else { 0 };
         }
-        // Behind a damaged body the next frame may begin at any sector.
-        offset += if is_intact { len } else { sector };
+        offset += len;
     }
     Ok(())
 }

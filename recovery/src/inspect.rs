@@ -289,6 +289,10 @@ fn undisturbed_above(
             Err(error) if scans < MAX_SCANS && error.is_not_found() => continue,
             now => now?,
         };
+        // What is missing below an anchor was perhaps purged after CONTROL was read.
+        if now.plan.restart.is_some() && scans < MAX_SCANS && read_control(dir)? != control {
+            continue;
+        }
         now.list_successor_again(&log)?;
         if let Some(earlier) = &earlier {
             now.compare_with_earlier(earlier);

@@ -50,11 +50,22 @@ pub(crate) struct Plan {
     /// The segments from the low-water mark on, to the first that does not fit. Where one below
     /// an anchor does not fit: those from the anchor's segment on.
     pub(crate) segments: Vec<PlannedSegment>,
+    /// Set where something below an anchor does not fit.
+    pub(crate) restart: Option<Restart>,
     pub(crate) misfit: Option<Misfit>,
     /// The segment of a later epoch than CONTROL's.
     pub(crate) control_behind: Option<Corruption>,
     /// There is no segment, and CONTROL is as the log's creation wrote it.
     pub(crate) is_new: bool,
+}
+
+/// What is known of a log below the segments of its plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Restart {
+    /// Where the anchor's segment starts.
+    start: LowWater,
+    /// The headers before it that are intact: they tell where epochs truncated the log.
+    below: Vec<Header>,
 }
 
 /// A segment's header, or what is wrong with it, as far as the header itself tells.
@@ -79,6 +90,7 @@ pub(crate) fn plan(
     }
     let low_water = control.low_water;
     let (mut segments, mut misfit) = fitting(control, &low_water, files, headers);
+    let mut restart = None;
     if misfit.is_some()
         && let Some(anchor) = anchor.map(|anchor| anchor.segment)
         && segments.last().is_none_or(|last| last.number < anchor.segment)
@@ -88,6 +100,9 @@ pub(crate) fn plan(
         let fitting = fitting(control, &anchor, above.0, above.1);
         if !fitting.0.is_empty() {
             (segments, misfit) = fitting;
+            let below = ours(control, files, headers);
+            let below = below.take_while(|header| header.number < anchor.segment);
+            restart = Some(Restart { start: anchor, below: below.cloned().collect() });
         }
     }
     Plan {
@@ -96,6 +111,7 @@ pub(crate) fn plan(
         first: 0,
         first_start: low_water,
         segments,
+        restart,
         misfit,
         control_behind: behind.map(|(_, _, fault)| fault),
         is_new: false,
@@ -194,7 +210,13 @@ impl Plan {
     }
 
     pub(crate) fn timeline(&self) -> Timeline {
-        Timeline::new(self.low_water, self.segments.iter().map(|segment| &segment.header))
+        let planned = self.segments.iter().map(|segment| &segment.header);
+        let Some(Restart { start, below }) = &self.restart else {
+            return Timeline::new(self.low_water, planned);
+        };
+        let mut timeline = Timeline::new(self.low_water, below.iter().chain(planned));
+        timeline.note_start(start);
+        timeline
     }
 
     /// Finds the segment of an anchor, unless the headers contradict the anchor.
@@ -227,18 +249,25 @@ fn epoch_ahead(
     files: &[SegmentFile],
     headers: &[ReadHeader],
 ) -> Option<(Epoch, u64, Corruption)> {
-    let ours = files.iter().zip(headers).filter_map(|(file, header)| {
-        let header = header.as_ref().ok()?;
-        let ours = header.log_id == control.log_id
-            && header.number == file.number
-            && header.epoch > control.epoch;
-        ours.then_some(header)
-    });
+    let ours = ours(control, files, headers).filter(|header| header.epoch > control.epoch);
     let highest = ours.clone().map(|header| header.epoch).max()?;
     let header = ours.into_iter().find(|header| header.epoch == highest)?;
     let mut fault = segment_fault(header.number, CorruptionKind::Epoch);
     fault.offset = Some(0);
     Some((highest, header.nonce, fault))
+}
+
+/// Returns the headers that are intact and of this log, in their places.
+fn ours<'a>(
+    control: &Control,
+    files: &'a [SegmentFile],
+    headers: &'a [ReadHeader],
+) -> impl Iterator<Item = &'a Header> + Clone {
+    let log_id = control.log_id;
+    files.iter().zip(headers).filter_map(move |(file, header)| {
+        let header = header.as_ref().ok()?;
+        (header.log_id == log_id && header.number == file.number).then_some(header)
+    })
 }
 
 fn check_header(

@@ -107,8 +107,9 @@ impl Checkpoints {
 
     /// Returns the newest of them if a store opens from it although its log is damaged.
     pub(crate) fn replacing_damage(&self, found: &Report) -> Option<u64> {
-        let newest = self.usable.first().copied();
-        newest.filter(|_| matches!(found.status, Status::Corrupt(_)))
+        let newest = *self.usable.first()?;
+        let is_whole = self.files.iter().any(|file| file.number == newest && file.state.is_ok());
+        (is_whole && matches!(found.status, Status::Corrupt(_))).then_some(newest)
     }
 
     pub(crate) fn advice(&self, found: &Report) -> Option<String> {
@@ -172,7 +173,11 @@ impl Checkpoints {
             Ok(_) if self.standing.contains(&file.number) => {
                 "whole, but the log after it is damaged".to_owned()
             }
-            Ok(_) => "unusable: newer than the end of the log, or of another history".to_owned(),
+            Ok(_) => {
+                "unusable: newer than the end of the log, of another history, or before a part \
+                      of the log that is missing"
+                    .to_owned()
+            }
             Err(CheckpointFault::Io(error)) => format!("can't be read: {error}"),
             Err(fault) => format!("damaged: {fault}"),
         }

@@ -61,7 +61,7 @@ struct Unneeded {
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let options = args.log.options();
-    let (inspection, checkpoints) = inspect(&args.dir, &options, Depth::Log)?;
+    let (inspection, checkpoints) = inspect(&args.dir, &options, Depth::All)?;
     let found = inspection.report();
     let plan = args
         .cut_at
@@ -94,7 +94,13 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         if opens(&checkpoints.usable, found) && !opens(&left, found) {
             terminal::warn(NO_STORE_THEN);
         }
-        terminal::note("Nothing was changed. To cut the log as shown, add --yes.");
+        let all_the_same = match checkpoints.replacing_damage(found) {
+            Some(_) if args.cut_at.is_none() => format!("--cut-at {} ", preview.cut_at),
+            _ => String::new(),
+        };
+        terminal::note(format_args!(
+            "Nothing was changed. To cut the log as shown, add {all_the_same}--yes."
+        ));
     } else {
         out.report(&ExactPlan::new(&preview, after))?;
     }

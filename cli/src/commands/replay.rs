@@ -26,8 +26,9 @@ use crate::{progress, terminal, times};
 /// A recovery begins a new epoch. It copies the last part of the log, as far as that was not
 /// known to be durable, into a new segment; the report calls that part `rewritten`.
 ///
-/// Exits with 0 when the log is whole again, with 4 (and nothing changed) when data that had
-/// been durable is damaged. With --dry-run nothing is changed, and a torn tail exits with 3.
+/// Exits with 0 when the log is whole again, with 4 when data that had been durable is damaged
+/// (then nothing was changed), or when a store's log was purged and no checkpoint replaces what
+/// is gone. With --dry-run nothing is changed, and a torn tail exits with 3.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla replay /var/lib/flights\n  bulla replay /var/lib/flights --dry-run --from seq:1000 --format json\n  bulla replay /var/lib/flights --dry-run --to-time 2026-11-21T06:00:00Z"
@@ -71,7 +72,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 /// Returns the outcome, which is a corruption if no checkpoint replaces what was purged.
 fn tell(args: &Args, found: &Report, outcome: Outcome, out: &mut Out) -> Result<Outcome> {
     if found.content.is_of_store() {
-        let (_, checkpoints) = inspect(&args.dir, &args.log.options(), Depth::Headers)?;
+        let depth = if outcome == Outcome::Corrupt { Depth::Log } else { Depth::Headers };
+        let (_, checkpoints) = inspect(&args.dir, &args.log.options(), depth)?;
         let is_told = out.is_table() && checkpoints.advise(found);
         if checkpoints.is_missing(found) {
             return Ok(Outcome::Corrupt);

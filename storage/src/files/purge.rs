@@ -5,7 +5,9 @@
 //! decides what is kept: its callers pass that. Tested by `recovery/tests/files/purges.rs` and the
 //! simulator's suites.
 
-use crate::error::Result;
+use std::io::ErrorKind;
+
+use crate::error::{Error, Result};
 use crate::faults;
 use crate::files::control::ControlFile;
 use crate::files::dir::{Directory, segment_name};
@@ -79,9 +81,13 @@ pub fn mark(
 /// Removes the segments from `from` to below `to`, the low-water mark's.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io). The next open removes those that are left.
+/// [`Error::Io`]. The next open removes those that are left.
 pub fn unlink(dir: &Directory, from: SegmentNumber, to: SegmentNumber) -> Result<()> {
-    (from.0..to.0).try_for_each(|number| dir.remove(&segment_name(SegmentNumber(number))))
+    (from.0..to.0).try_for_each(|number| match dir.remove(&segment_name(SegmentNumber(number))) {
+        // Something else has the name of a segment that is gone. It is not ours to remove.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::IsADirectory => Ok(()),
+        removed => removed,
+    })
 }
 
 #[cfg(test)]

@@ -280,6 +280,7 @@ impl Manifest {
         let starts = [header.low_segment.get(), header.low_seq.get(), header.end_seq.get()];
         if starts.iter().any(|start| *start == 0 || *start > MAX_START)
             || header.low_lsn.get() > header.end_lsn.get()
+            || !header.low_lsn.get().is_multiple_of(u64::from(header.sector.get()).max(1))
             || header.end_lsn.get() > MAX_START
             || !is_valid_sector(header.sector.get())
             || header.epoch.get() == 0
@@ -297,8 +298,6 @@ impl Manifest {
             return Err(FormatError::Field("base_path_len"));
         }
         let path = std::str::from_utf8(path).map_err(|_| FormatError::Field("base path"))?;
-        let (version, schema) = (header.content_version.get(), header.content_schema.get());
-        let numbers = (version, schema, header.content_form.get());
         Ok(Self {
             id: BackupId(header.backup_id),
             log_id: LogId(header.log_id),
@@ -315,7 +314,7 @@ impl Manifest {
                 epoch: Epoch(header.low_epoch.get()),
                 wall_ns: header.low_wall_ns.get(),
             },
-            content: Content::decode(header.content_name, numbers)?,
+            content,
             end_lsn: Lsn(header.end_lsn.get()),
             end_seq: Seq(header.end_seq.get()),
             end_epoch: Epoch(header.end_epoch.get()),

@@ -29,11 +29,16 @@ impl Timeline {
                 timeline.truncations.insert(header.epoch, epoch_start.truncated_at);
             }
         }
-        // An epoch start that was purged truncated the log at or below the mark.
-        if low_water.epoch > Epoch(1) {
-            timeline.truncations.entry(low_water.epoch).or_insert(low_water.lsn);
-        }
+        timeline.note_start(&low_water);
         timeline
+    }
+
+    /// Notes that the headers before this start of a segment are not all known: an epoch start
+    /// among them truncated the log at or below it.
+    pub fn note_start(&mut self, start: &LowWater) {
+        if start.epoch > Epoch(1) {
+            self.truncations.entry(start.epoch).or_insert(start.lsn);
+        }
     }
 
     /// Adds the truncation of a new epoch.
