@@ -333,6 +333,13 @@ impl Usage {
         self.pages_high.store(used.pages, Ordering::Relaxed);
     }
 
+    /// Returns how many records, and how many pages, must go before a change fits.
+    pub(crate) fn missing(&self, growth: Growth) -> (u64, u64) {
+        let next = self.load() + growth.added();
+        let records = next.records.saturating_sub(self.quota.max_records);
+        (records, next.pages.saturating_sub(self.quota.max_pages()))
+    }
+
     /// Releases what a change that was made took away.
     fn commit(&self, growth: Growth) {
         self.subtract(faults::quota::taken_away(growth.taken_away()));

@@ -306,6 +306,33 @@ fn batch_evicts_just_what_it_needs_and_nothing_that_it_puts() {
 }
 
 #[test]
+fn write_that_lacks_records_and_pages_evicts_for_neither_in_vain() {
+    let dir = temp_dir("quota-both");
+    let quota = Quota::new().max_records(6).max_bytes(3 * 4096).clean_at(1.0);
+    let store = open(&dir, quota.on_exceed(OnExceed::Evict));
+    // A persistent one in each page.
+    fill(&store, [1, 65, 129], Flags::PERSISTENT);
+    fill(&store, [2, 66, 130], Flags::empty());
+    let refused = put(&store, &token(1_000, 1.0));
+    assert!(matches!(refused, Err(Error::Quota(_))), "no page may go: {refused:?}");
+    assert_eq!((store.len(), store.stats().quota.evicted), (6, 0));
+    put(&store, &token(3, 1.0)).expect("one record makes way");
+    assert_eq!(store.stats().quota.evicted, 1);
+}
+
+#[test]
+fn page_that_a_batch_needs_does_not_make_way_for_it() {
+    let dir = temp_dir("quota-own-page");
+    let quota = Quota::new().max_bytes(2 * 4096).clean_at(1.0).on_exceed(OnExceed::Evict);
+    let store = open(&dir, quota);
+    fill(&store, [1], Flags::empty());
+    fill(&store, [65], Flags::PERSISTENT);
+    let refused = store.apply(&batch_of([2, 1_000]));
+    assert!(matches!(refused, Err(Error::Quota(_))), "{refused:?}");
+    assert_eq!((ids(&store), store.stats().quota.evicted), (vec![1, 65], 0));
+}
+
+#[test]
 fn batch_may_evict_nearly_everything() {
     let dir = temp_dir("quota-batch-large");
     let quota = Quota::new().max_records(10_000).clean_at(1.0).on_exceed(OnExceed::Evict);

@@ -107,6 +107,8 @@ impl Purge {
     /// where it should, and the next open or purge removes what is left below that.
     pub fn run(mut self, keep_from: Position, floors: &[Floor]) -> Result<PurgeReport> {
         let Self { log, control, analysis, .. } = &mut self;
+        // Before a hold is broken for it.
+        check_position(analysis, keep_from)?;
         let (dir, io) = (log.dir.clone(), Arc::clone(&log.io));
         // From here to the mark in CONTROL no other process takes a hold.
         let holds = Holds::lock(&dir, io.as_ref(), log.options.lock_timeout)?;
@@ -160,15 +162,21 @@ pub(crate) fn preview(
     report(analysis, keep_from, &[floors, &found.floors].concat(), found.broken)
 }
 
+/// Checks that a position was not cut off under the epoch that it names.
+fn check_position(analysis: &Analysis, keep_from: Position) -> Result<()> {
+    if let Position::Lsn { epoch: Some(epoch), lsn } = keep_from {
+        analysis.timeline().check_read(epoch, lsn)?;
+    }
+    Ok(())
+}
+
 fn report(
     analysis: &Analysis,
     keep_from: Position,
     floors: &[Floor],
     broken: Vec<Hold>,
 ) -> Result<PurgeReport> {
-    if let Position::Lsn { epoch: Some(epoch), lsn } = keep_from {
-        analysis.timeline().check_read(epoch, lsn)?;
-    }
+    check_position(analysis, keep_from)?;
     let old = analysis.plan.low_water;
     let new = new_start(analysis, keep_from, floors).unwrap_or(old);
     let dead = analysis.listing.segments.iter().filter(|file| file.number < new.segment);

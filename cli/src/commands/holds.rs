@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bulla_recovery::{Inspection, Report};
 use bulla_storage::files::control;
 use bulla_storage::files::dir::Directory;
-use bulla_storage::files::holds::{self, HoldFile};
+use bulla_storage::files::holds::{self, Hold, HoldFile};
 use bulla_wal::Options;
 use serde::Serialize;
 
@@ -61,12 +61,14 @@ pub(crate) fn rows(dir: &Path, options: &Options, found: &Report) -> Result<Vec<
     let dir = Directory::of_log(options.io.as_ref(), dir)?;
     let control = control::read(&dir)?;
     let now_ns = options.io.wall_ns();
+    let is_broken =
+        |hold: &Hold| hold.broken_ns.is_some() || hold.floor.is_purged(&control.low_water);
     let row = |HoldFile { name, hold, .. }| match hold {
         Ok(hold) => HoldRow {
             hold: name,
-            state: if hold.broken_ns.is_some() { BROKEN.to_owned() } else { "ok".to_owned() },
+            state: if is_broken(&hold) { BROKEN.to_owned() } else { "ok".to_owned() },
             lsn: Some(hold.floor.lsn.0),
-            kept_bytes: Some(hold.kept_bytes(found.last_lsn)),
+            kept_bytes: Some(if is_broken(&hold) { 0 } else { hold.kept_bytes(found.last_lsn) }),
             quota_bytes: Some(hold.quota_bytes),
             age: Some(times::of_duration_ns(now_ns.saturating_sub(hold.taken_ns))),
             taken: times::of_nanoseconds(hold.taken_ns),

@@ -352,11 +352,14 @@ impl<R: Record> Checkpoints<R> {
     fn remove_superseded(&self, dir: &CheckpointDir, in_use: &[Head]) -> Result<()> {
         let in_use = faults::checkpoint::in_use(in_use);
         let [newest, older] = &*in_use else { return Ok(()) };
-        if !self.triggers.keep_log {
-            self.log.purge_before(&faults::checkpoint::needed(newest, older).anchor)?;
-        }
+        let purged = match self.triggers.keep_log {
+            true => Ok(self.log.low_water()),
+            false => self.log.purge_before(&faults::checkpoint::needed(newest, older).anchor),
+        };
         self.check_open()?;
-        self.remove(dir, |number| in_use.iter().all(|head| head.number != number))
+        // Whatever keeps the log from being purged: they would fill the disk.
+        self.remove(dir, |number| in_use.iter().all(|head| head.number != number))?;
+        Ok(purged.map(drop)?)
     }
 
     /// Removes checkpoints older than the two in use.

@@ -30,7 +30,7 @@ enum Outcome {
     /// The log has no room right now.
     NoRoom,
     /// The quota has none.
-    Exceeded(QuotaError),
+    Exceeded(QuotaError, Growth),
 }
 
 impl<R: Record> Store<R> {
@@ -78,10 +78,10 @@ impl<R: Record> Store<R> {
                 Err(error) => return Err(error),
                 Ok(Outcome::NotAdmitted) => return Ok(None),
                 Ok(Outcome::NoRoom) => self.log.wait_for_room()?,
-                Ok(Outcome::Exceeded(error)) => {
+                Ok(Outcome::Exceeded(error, growth)) => {
                     let has_room = !error.is_final()
                         && (self.free_retained(&error)
-                            || self.make_room(&error, request, &mut attempts)?);
+                            || self.make_room((&error, growth), request, &mut attempts)?);
                     if !has_room {
                         self.state.usage.reject();
                         return Err(error.into());
@@ -125,8 +125,9 @@ impl<R: Record> Store<R> {
         }
         let (records, pages_in_use) = plan(pages, guards, request.ops);
         pass(Step::Planned);
-        if let Err(exceeded) = reservation.reserve(Growth { records, pages: pages_in_use }) {
-            return Ok(Outcome::Exceeded(exceeded));
+        let growth = Growth { records, pages: pages_in_use };
+        if let Err(exceeded) = reservation.reserve(growth) {
+            return Ok(Outcome::Exceeded(exceeded, growth));
         }
         pass(Step::Reserved);
         let receipt = match self.log.try_append_batch(request.entries, request.level) {

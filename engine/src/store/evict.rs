@@ -12,7 +12,7 @@ use super::priority::{Evictor, Priority, RankedPage, Stays, filter, rank};
 use crate::entries::DELETE;
 use crate::error::Result;
 use crate::faults::{self, Step, pass};
-use crate::quota::{QuotaError, Resource};
+use crate::quota::{Growth, QuotaError, Resource};
 use crate::record::Record;
 use crate::state::{LOAD_THREADS, decode};
 use crate::sync::Ordering;
@@ -60,7 +60,7 @@ impl<R: Record> Store<R> {
     /// first: then it deletes nothing unless enough may go, and the log takes the write.
     pub(super) fn make_room(
         &self,
-        refused: &QuotaError,
+        (refused, growth): (&QuotaError, Growth),
         request: WriteRequest<'_>,
         attempts: &mut Option<u64>,
     ) -> Result<bool> {
@@ -73,7 +73,7 @@ impl<R: Record> Store<R> {
             Some(left) => left,
             None => {
                 self.log.check_batch(request.entries)?;
-                if !self.has_evictable(refused.resource, missing, &stays)? {
+                if !self.has_evictable(self.state.usage.missing(growth), &stays)? {
                     return Ok(false);
                 }
                 // Each one that is not in vain deletes something.
@@ -84,10 +84,18 @@ impl<R: Record> Store<R> {
         Ok(attempts.is_some() && self.evict(refused.resource, missing, &stays)?)
     }
 
-    /// Returns whether at least `count` records (or pages of them) may go. One is not looked
-    /// for: the eviction itself finds it, or deletes nothing.
-    fn has_evictable(&self, resource: Resource, count: u64, stays: &Stays) -> Result<bool> {
-        if count <= 1 {
+    /// Returns whether at least that many records and pages of them may go. A single one is not
+    /// looked for: the eviction itself finds it, or deletes nothing.
+    fn has_evictable(&self, (records, pages): (u64, u64), stays: &Stays) -> Result<bool> {
+        if records + pages <= 1 {
+            return Ok(true);
+        }
+        Ok(self.has(Resource::Records, records, stays)?
+            && self.has(Resource::Bytes, pages, stays)?)
+    }
+
+    fn has(&self, resource: Resource, count: u64, stays: &Stays) -> Result<bool> {
+        if count == 0 {
             return Ok(true);
         }
         self.state.load_all(LOAD_THREADS)?;
@@ -116,7 +124,9 @@ impl<R: Record> Store<R> {
         // The choice is among all records.
         self.state.load_all(LOAD_THREADS)?;
         let may_go = |found: &Found| {
-            decode::<R>(found.record).is_some_and(|r| faults::evict::may_go(!r.is_persistent()))
+            !stays.contains(found.id)
+                && decode::<R>(found.record)
+                    .is_some_and(|r| faults::evict::may_go(!r.is_persistent()))
         };
         let mut evicted = self.delete_due(BATCH, may_go)?;
         let mut found = evicted > 0;

@@ -6,7 +6,7 @@ use crate::quota::Resource;
 use crate::record::Record;
 use crate::state::decode;
 use crate::sync::{AtomicU64, Ordering};
-use crate::table::{Found, TableOp};
+use crate::table::{Found, PageId, TableOp};
 
 /// Writes that skip eviction after one that found nothing to evict.
 const BACKOFF: u64 = 1_000;
@@ -81,10 +81,17 @@ pub(super) fn filter(pages: &mut Vec<RankedPage>, resource: Resource, stays: &St
     let may_go = |(priority, found): &(Priority, Found)| {
         !priority.is_persistent && !stays.contains(found.id)
     };
-    if resource == Resource::Records {
-        pages.iter_mut().for_each(|page| page.retain(may_go));
+    match resource {
+        Resource::Records => {
+            pages.iter_mut().for_each(|page| page.retain(may_go));
+            pages.retain(|page| !page.is_empty());
+        }
+        Resource::Bytes => pages.retain(|page| {
+            let first = page.first();
+            first.is_some_and(|(_, found)| !stays.touches_page_of(found.id))
+                && page.iter().all(may_go)
+        }),
     }
-    pages.retain(|page| !page.is_empty() && page.iter().all(may_go));
 }
 
 /// The records of a write: no eviction for that write takes them.
@@ -101,8 +108,13 @@ impl Stays {
         Self { ids }
     }
 
-    fn contains(&self, id: u32) -> bool {
+    pub(super) fn contains(&self, id: u32) -> bool {
         self.ids.binary_search(&id).is_ok()
+    }
+
+    /// Returns whether the write needs the page of an id.
+    fn touches_page_of(&self, id: u32) -> bool {
+        self.ids.binary_search_by_key(&PageId::of(id), |id| PageId::of(*id)).is_ok()
     }
 }
 

@@ -135,19 +135,24 @@ pub fn planned_floors(
     end: Lsn,
 ) -> Result<Floors> {
     let mut found = Floors::default();
+    let mut over = Vec::new();
     for HoldFile { name, hold } in list(dir, control)? {
         let hold = match hold {
             Ok(hold) => hold,
             Err(_) if faults::holds::is_ignored() => continue,
             Err(reason) => return Err(damaged(dir, &name, reason)),
         };
-        let over = hold.floor.lsn < keep_from && hold.kept_bytes(end) > hold.quota_bytes;
-        if faults::holds::is_over(over) {
-            found.broken.push(hold);
+        if faults::holds::is_over(hold.kept_bytes(end) > hold.quota_bytes) {
+            over.push(hold);
         } else if hold.broken_ns.is_none() {
             found.floors.push(hold.floor);
         }
     }
+    // Where the others stop the purge, to break one above that frees nothing.
+    let lowest = found.floors.iter().map(|floor| floor.lsn).fold(keep_from, Lsn::min);
+    let (broken, kept) = over.into_iter().partition(|hold| hold.floor.lsn < lowest);
+    found.broken = broken;
+    found.floors.extend(kept.iter().map(|hold: &Hold| hold.floor));
     Ok(found)
 }
 
@@ -314,7 +319,10 @@ impl<'a> Holds<'a> {
     /// # Errors
     /// [`Error::NoHold`], [`Error::HoldName`], [`Error::Io`].
     pub fn release(&self, name: &str) -> Result<()> {
-        check_name(name)?;
+        // A file whose name no hold can have stops purges, too.
+        if name.is_empty() || name.contains(['/', '\0']) {
+            return Err(Error::HoldName { name: name.to_owned() });
+        }
         let missing = |error: Error| {
             if error.is_not_found() { Error::NoHold { name: name.to_owned() } } else { error }
         };
