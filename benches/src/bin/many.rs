@@ -1,8 +1,9 @@
 //! What an open log costs that nobody uses: memory, threads, descriptors, and the time to open
 //! and to close it. First with logs that were only opened, then after one Strict entry in each.
 //!
-//! Run: `cargo run --release -p bulla-benches --bin many -- DIR [LOGS]` (default: 1,000). The
-//! process may need more open files: `ulimit -n 65536`.
+//! Run: `cargo run --release -p bulla-benches --bin many -- DIR [LOGS] [THREADS]` (default: 1,000
+//! logs, which 8 threads open and close: an open waits for the disk most of the time). The process
+//! needs 6 open files for each log: `ulimit -n 65536`.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -18,26 +19,27 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> Result<()> {
     let mut args = std::env::args_os().skip(1);
     let dir = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
-    let count: usize = match args.next() {
-        Some(text) => text.to_str().ok_or("a number of logs")?.parse()?,
-        None => 1_000,
+    let mut number = |default: usize| match args.next() {
+        Some(text) => {
+            Ok::<_, Box<dyn std::error::Error>>(text.to_str().ok_or("a number")?.parse()?)
+        }
+        None => Ok(default),
     };
+    let (count, threads) = (number(1_000)?, number(8)?.max(1));
     let dir = dir.join(format!("bulla-many-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let result = measure(&dir, count);
+    let result = measure(&dir, count, threads);
     std::fs::remove_dir_all(&dir)?;
     result
 }
 
-fn measure(dir: &Path, count: usize) -> Result<()> {
+fn measure(dir: &Path, count: usize, threads: usize) -> Result<()> {
     let options = Options::new().segment_len(1 << 20);
     let paths: Vec<_> = (0..count).map(|number| dir.join(number.to_string())).collect();
-    for path in &paths {
-        Log::create(path, &options)?.close()?;
-    }
+    let part = count.div_ceil(threads).max(1);
+    in_parallel(&paths, part, |path| Log::create(path, &options)?.close())?;
     let before = Cost::now()?;
-    let open =
-        || paths.iter().map(|path| Ok(Log::open(path, &options)?.0)).collect::<Result<Vec<_>>>();
+    let open = || in_parallel(&paths, part, |path| Ok(Log::open(path, &options)?.0));
     let logs = timed("open", open)?;
     before.report("opened", count)?;
     let append = |log: &Log| log.wait(log.append_with(1, b"entry", Level::Strict)?);
@@ -47,9 +49,25 @@ fn measure(dir: &Path, count: usize) -> Result<()> {
     before.report("idle", count)?;
     timed("one Strict entry in each", || Ok(logs.iter().try_for_each(append)?))?;
     before.report("appended to", count)?;
-    timed("close", || Ok(logs.iter().try_for_each(Log::close)?))?;
+    timed("close", || in_parallel(&logs, part, Log::close))?;
     drop(logs);
     before.report("closed", count)
+}
+
+/// Does the same with each item, with a thread for each part of so many.
+fn in_parallel<I: Sync, T: Send>(
+    items: &[I],
+    part: usize,
+    run: impl Fn(&I) -> std::result::Result<T, bulla_wal::Error> + Sync,
+) -> Result<Vec<T>> {
+    let run = &run;
+    thread::scope(|scope| {
+        let start = |part: &'_ [I]| part.iter().map(run).collect::<Vec<_>>();
+        let parts: Vec<_> =
+            items.chunks(part).map(|part| scope.spawn(move || start(part))).collect();
+        let results = parts.into_iter().flat_map(|part| part.join().expect("no panic"));
+        Ok(results.collect::<std::result::Result<_, _>>()?)
+    })
 }
 
 fn timed<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
