@@ -271,6 +271,9 @@ pub enum PoisonCause {
     /// CONTROL could not be written or synced.
     #[error("writing CONTROL failed")]
     Control(#[source] io::Error),
+    /// The log's background thread, which keeps its time bounds, could not be started.
+    #[error("the log's background thread could not be started")]
+    Thread(#[source] io::Error),
     /// The thread that led the log's I/O panicked.
     #[error("the thread that led the log's I/O panicked")]
     Panic,

@@ -190,8 +190,9 @@ options! {
     /// Default: 64 MiB.
     segment_len: u64 = 64 * 1024 * 1024,
     /// Bytes of the ring in memory: a power of two from 16 KiB to 256 MiB. It bounds how many
-    /// bytes of Relaxed entries a crash of the process can lose. The log populates all of it
-    /// in the background, soon after its first append. Default: 32 MiB.
+    /// bytes of Relaxed entries a crash of the process can lose. The first appends take
+    /// small pages; a log that is used more has all of it populated in the background, and one
+    /// that becomes idle gives it back. Default: 32 MiB.
     ring_len: u64 = 32 * 1024 * 1024,
     /// How long after the first unwritten entry a write starts. Default: 10 ms.
     flush_interval: Duration = Duration::from_millis(10),

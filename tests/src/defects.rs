@@ -50,7 +50,12 @@ impl Defect {
     /// but a slow machine.
     #[must_use]
     pub fn hangs(self) -> bool {
-        matches!(self, Self::Planted(Mutant::PoisonWakesNobody | Mutant::TasksNotWoken))
+        matches!(
+            self,
+            Self::Planted(
+                Mutant::PoisonWakesNobody | Mutant::TasksNotWoken | Mutant::ThreadEndsUntold
+            )
+        )
     }
 
     /// From now on this is wrong, and nothing else.

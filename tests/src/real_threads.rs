@@ -156,6 +156,33 @@ pub fn future_of_a_receipt_is_woken_without_anyone_waiting() {
     }
 }
 
+/// A log whose flusher has ended writes and syncs what is appended, though nobody waits.
+///
+/// # Panics
+/// When that is not so.
+pub fn flusher_that_has_ended_starts_again() {
+    /// Longer than a flusher waits for more to do. Where it is not, the test shows less.
+    const IDLE: Duration = Duration::from_millis(1_500);
+    let sync = Duration::from_millis(50);
+    let logs: Vec<_> =
+        backends().iter().map(|io| wrapped_on(io, "ended", small().sync_interval(sync))).collect();
+    for level in Level::ALL {
+        for (_, log, _) in &logs {
+            let receipt = log.append_with(1, b"entry", level).unwrap();
+            let start = Instant::now();
+            while log.durable() <= receipt.lsn {
+                assert!(start.elapsed() < PATIENCE, "never durable: {level}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        thread::sleep(IDLE);
+        for (_, log, _) in &logs {
+            let receipt = log.append_with(1, b"entry", level).unwrap();
+            block_on(log.ready(receipt)).unwrap();
+        }
+    }
+}
+
 /// Threads and futures that wait for a write which fails hear of it.
 ///
 /// # Panics

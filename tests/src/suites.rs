@@ -117,6 +117,10 @@ pub const ALL: &[Suite] = &[
         real_threads::future_of_a_receipt_is_woken_without_anyone_waiting();
         Ok(())
     }),
+    suite("threads::flusher_that_has_ended_starts_again", || {
+        real_threads::flusher_that_has_ended_starts_again();
+        Ok(())
+    }),
     suite("threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after", || {
         real_threads::failed_write_wakes_every_waiter_and_nothing_is_acknowledged_after();
         Ok(())

@@ -1,8 +1,8 @@
 //! The tests that span the crates, in one program: each program links everything again.
 //!
 //! Programs of their own, in files beside this one, are those that need a process for themselves:
-//! `counts` and `memory` have an allocator that counts, `population` reads what the kernel says of
-//! the whole process, and `panics` sets the process's panic hook. `names` checks that no file is
+//! `counts` and `memory` have an allocator that counts, `idle` and `population` read what the kernel
+//! says of the whole process, and `panics` sets the process's panic hook. `names` checks that no file is
 //! left out.
 
 mod backups;

@@ -64,6 +64,11 @@ fn future_of_a_receipt_is_woken_without_anyone_waiting() {
 }
 
 #[test]
+fn flusher_that_has_ended_starts_again() {
+    real_threads::flusher_that_has_ended_starts_again();
+}
+
+#[test]
 fn dropped_future_cancels_nothing() {
     for io in backends() {
         let (_dir, log, _) = wrapped_on(&io, "dropped-future", small());

@@ -136,7 +136,7 @@ impl Log {
             match self.append_once(|ring| ring.append(group, level)) {
                 Ok(place) => return Ok(BatchReceipt::new(self.receipt(place, level), entries)),
                 Err(Refused::Full | Refused::NoSegment) => {
-                    self.published.wake_flusher();
+                    self.leadership.wake_flusher();
                     return Err(Error::Full);
                 }
                 Err(refused) => self.make_room(refused)?,
@@ -170,7 +170,7 @@ impl Log {
     ) -> Result<(Lsn, Seq), Refused> {
         let appended = append(&self.published.ring)?;
         if appended.wake_flusher {
-            self.published.wake_flusher();
+            self.leadership.wake_flusher();
         }
         Ok((appended.lsn, appended.seq))
     }
@@ -185,7 +185,7 @@ impl Log {
     fn make_room(&self, refused: Refused) -> Result<()> {
         match refused {
             Refused::Full | Refused::NoSegment if self.overflow == Overflow::Full => {
-                self.published.wake_flusher();
+                self.leadership.wake_flusher();
                 Err(Error::Full)
             }
             Refused::Full => {

@@ -14,7 +14,7 @@ use crate::faults;
 use crate::purge::Purger;
 use crate::reader::Reader;
 use crate::stats::Stats;
-use crate::sync::{AtomicBool, Mutex, Ordering, lock, park, thread};
+use crate::sync::{AtomicBool, Mutex, Ordering, lock, park};
 use crate::trace;
 use bulla_recovery::Report;
 use bulla_storage::files::dir::Directory;
@@ -56,7 +56,6 @@ pub struct Log {
     pub(crate) epoch: Epoch,
     log_id: LogId,
     direct: bool,
-    threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// A thread is releasing the lock and the files, or has released them.
     closed: AtomicBool,
 }
@@ -111,13 +110,13 @@ impl Log {
     /// Starts a log that was recovered.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is no memory for the ring, or no thread. A kernel without
+    /// [`Error::Io`] when there is no memory for the ring. A kernel without
     /// `io_uring` is no error: see [`Stats::fallback`].
     pub fn start(recovered: Recovered) -> Result<Self> {
         let (options, dir) = (recovered.options.clone(), recovered.dir.clone());
         let (epoch, log_id) = (recovered.header.epoch, recovered.header.log_id);
         let direct = recovered.file.is_direct();
-        let (Commit { published, leadership, threads }, control) = Commit::start(recovered)?;
+        let (Commit { published, leadership }, control) = Commit::start(recovered)?;
         trace::opened(dir.path(), epoch, published.written());
         Ok(Self {
             published,
@@ -136,7 +135,6 @@ impl Log {
             epoch,
             log_id,
             direct,
-            threads: Mutex::new(threads),
             closed: AtomicBool::new(false),
         })
     }
@@ -341,7 +339,7 @@ impl Log {
     /// Ends the threads, and releases lock and files.
     fn release(&self, drained: bool) {
         self.published.stop();
-        self.join_threads();
+        self.published.join();
         self.purger.release();
         let mut leader = self.leadership.lead();
         while leader.is_worked_on() {
@@ -357,17 +355,6 @@ impl Log {
         drop(leader);
         *lock(&self.dir) = None;
         trace::closed(&self.path, self.published.synced(), drained);
-    }
-
-    fn join_threads(&self) {
-        let this = thread::current().id();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            // A task that this thread woke may have closed the log: the thread ends by
-            // itself. A panic of another poisoned the log, which `close` reports.
-            if thread.thread().id() != this {
-                let _ = thread.join();
-            }
-        }
     }
 
     /// Everything below it is written: a crash of the process can't take it.

@@ -83,7 +83,7 @@ impl<L: Deref<Target = Log> + Unpin> Future for Ready<L> {
         ));
         if first {
             published.request(watermark, lsn);
-            published.wake_flusher();
+            this.log.leadership.wake_flusher();
         }
         // Registered before this check: either we see the advance, or it sees us.
         ready()

@@ -5,13 +5,13 @@
 #[cfg(loom)]
 pub(crate) use loom::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
-    sync::{Mutex, MutexGuard},
+    sync::{Condvar, Mutex, MutexGuard},
     thread::{self, Thread},
 };
 #[cfg(not(loom))]
 pub(crate) use std::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
-    sync::{Mutex, MutexGuard},
+    sync::{Condvar, Mutex, MutexGuard},
     thread::{self, Thread},
 };
 
@@ -20,13 +20,13 @@ pub(crate) use futex::Futex;
 #[cfg(loom)]
 pub(crate) use loom_futex::Futex;
 
-use std::sync::TryLockError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
 /// Locks; a panic of an earlier holder is not ours to report here (the driver's own
 /// guard poisons the log, and every other critical section leaves its data whole).
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Locks if nobody has the lock.
@@ -36,6 +36,38 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     }
+}
+
+/// Gives the lock back until the condition is notified or the time has passed; may wake early.
+#[cfg(not(loom))]
+pub(crate) fn wait<'a, T>(
+    condition: &Condvar,
+    _mutex: &'a Mutex<T>,
+    guard: MutexGuard<'a, T>,
+    timeout: Option<Duration>,
+) -> MutexGuard<'a, T> {
+    match timeout {
+        None => condition.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        Some(timeout) => {
+            condition.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
+        }
+    }
+}
+
+/// The same for loom, in whose models time has passed when others have had their turn.
+#[cfg(loom)]
+pub(crate) fn wait<'a, T>(
+    condition: &Condvar,
+    mutex: &'a Mutex<T>,
+    guard: MutexGuard<'a, T>,
+    timeout: Option<Duration>,
+) -> MutexGuard<'a, T> {
+    if timeout.is_none() {
+        return condition.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    }
+    drop(guard);
+    thread::yield_now();
+    lock(mutex)
 }
 
 /// Parks this thread until it is unparked or the time has passed; may wake early.

@@ -41,6 +41,8 @@ pub enum Mutant {
     PoisonWakesNobody,
     /// Futures are not woken when their level holds.
     TasksNotWoken,
+    /// A background thread that has ended is taken for one that sleeps.
+    ThreadEndsUntold,
     /// Every entry of a batch is appended by itself.
     BatchSplit,
     /// `sync` returns when everything is written.
@@ -215,6 +217,7 @@ impl Mutant {
         Self::SpareForgetsPredecessor,
         Self::PoisonWakesNobody,
         Self::TasksNotWoken,
+        Self::ThreadEndsUntold,
         Self::BatchSplit,
         Self::SyncStopsAtWritten,
         Self::CloseDoesNotDrain,

@@ -7,6 +7,8 @@
 use std::io;
 use std::sync::Arc;
 
+use memmap2::MmapMut;
+
 use crate::error::Error;
 use crate::faults;
 use crate::faults::failpoints::{Failpoint, skip};
@@ -172,7 +174,8 @@ fn fill(
     if reserved && !new.zeroed {
         return Ok(());
     }
-    let zeros = AlignedBuf::zeroed(CHUNK);
+    // A mapping that is only read takes no memory, and leaves none with an allocator.
+    let zeros = MmapMut::map_anon(CHUNK)?;
     while at < new.len {
         if !(new.is_wanted)() {
             return Err(io::Error::other("it is not wanted any more"));

@@ -11,7 +11,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Buf;
-use memmap2::{Advice, MmapMut, MmapRaw};
+use memmap2::{Advice, MmapMut, MmapRaw, UncheckedAdvice};
 
 use crate::position::Lsn;
 
@@ -34,10 +34,29 @@ impl RingMemory {
         let map = MmapRaw::from(MmapMut::map_anon(bytes)?);
         // A child of a fork must not copy pages that a write in flight reads.
         map.advise(Advice::DontFork)?;
-        // Fewer page faults, and fewer pages to pin for each direct write. Only a hint: a
-        // kernel without huge pages refuses it, and a shorter ring has none.
-        let _ = map.advise(Advice::HugePage);
-        Ok(Arc::new(Self { map, len, shadow: Shadow::new() }))
+        let memory = Self { map, len, shadow: Shadow::new() };
+        // A log with a few entries touches a few pages.
+        memory.use_huge_pages(false);
+        Ok(Arc::new(memory))
+    }
+
+    /// Asks for huge pages where the ring gets memory from now on, or for small ones. Huge ones
+    /// are fewer page faults, and fewer pages to pin for each direct write. Only a hint: a kernel
+    /// without huge pages refuses it, and a shorter ring has none.
+    pub fn use_huge_pages(&self, huge: bool) {
+        let _ = self.map.advise(if huge { Advice::HugePage } else { Advice::NoHugePage });
+    }
+
+    /// Gives the ring's memory back to the system. The ring is all zeros then, in small pages.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes any byte of the ring meanwhile.
+    pub unsafe fn discard(&self) {
+        self.use_huge_pages(false);
+        self.shadow.written(0, usize::try_from(self.len).unwrap_or(usize::MAX));
+        // SAFETY: the pages are private and anonymous, so they are zeros when they are touched
+        // again; the caller has them to itself, and nothing borrows them.
+        let _ = unsafe { self.map.unchecked_advise(UncheckedAdvice::DontNeed) };
     }
 
     /// Returns the ring's length in bytes.

@@ -16,6 +16,7 @@ use crate::faults::{Core, InFlight, SpareMaker};
 use crate::ring::{Closed, NoEmptyFrame, RingBytes, Spare, Stamp};
 use crate::stats::Counters;
 use crate::trace;
+use bulla_storage::files::dir::segment_name;
 use bulla_storage::files::recovered::LiveSegment;
 use bulla_storage::files::segment::CreateError;
 use bulla_storage::format::{FRAME_HEADER_BYTES, Frame, FrameKind, Header, LowWater, Seed};
@@ -382,8 +383,9 @@ impl Driver {
         if let Some(maker) = &self.inline_maker {
             let made = maker.make(request, &|| true);
             self.prepared(made);
-        } else {
-            self.published.request_spare(request);
+        } else if let Err(source) = self.published.request_spare(request) {
+            let error = Error::io("start a thread to make", segment_name(number))(source);
+            self.prepared(Err(CreateError::Other(error)));
         }
     }
 

@@ -51,7 +51,7 @@ impl Leadership {
     /// waker wants, so async waiters are left to the flusher (if there is one).
     pub(crate) fn try_lead_to_append(&self) -> Option<Leader<'_>> {
         let mut leader = self.try_lead()?;
-        leader.leaves_async_waiters = self.published.has_flusher();
+        leader.leaves_async_waiters = self.published.flusher.is_employed();
         Some(leader)
     }
 
@@ -109,6 +109,27 @@ impl Leadership {
         }
     }
 
+    /// Leaves work to the flusher: wakes it, or starts it if it has ended.
+    ///
+    /// Without it the log could not keep its time bounds, and nobody would notice: so a log
+    /// that can't start it is poisoned.
+    // Once per frame at most: kept out of the way of the other appends.
+    #[cold]
+    pub(crate) fn wake_flusher(&self) {
+        if let Err(source) = self.published.flusher.rouse() {
+            self.fail_without_flusher(source);
+        }
+    }
+
+    #[cold]
+    fn fail_without_flusher(&self, source: io::Error) {
+        if !self.published.is_poisoned() {
+            self.lead().fail(PoisonCause::Thread(source));
+        }
+        // There is no other thread to do it.
+        self.published.waiters.wake_async_waiters();
+    }
+
     /// Waits until there may be room in the ring. The caller tries again.
     pub(crate) fn wait_for_room(&self, still_full: impl Fn() -> bool) {
         let published = self.published();
@@ -121,7 +142,7 @@ impl Leadership {
         }
         published.waiters.register_for_room();
         if still_full() && !published.is_poisoned() {
-            published.wake_flusher();
+            self.wake_flusher();
             park(Some(SAFETY_NET));
         }
         published.waiters.cancel_for_room();
@@ -263,10 +284,10 @@ impl Drop for Leader<'_> {
         match published.waiters.wake_next_leader() {
             Handoff::Woken => {}
             Handoff::Nobody if !busy => {}
-            Handoff::Others | Handoff::Nobody => published.wake_flusher(),
+            Handoff::Others | Handoff::Nobody => self.leadership.wake_flusher(),
         }
         match ready {
-            true if self.leaves_async_waiters => published.wake_flusher(),
+            true if self.leaves_async_waiters => self.leadership.wake_flusher(),
             true => published.waiters.wake_async_waiters(),
             false => {}
         }

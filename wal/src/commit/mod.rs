@@ -21,6 +21,7 @@ pub(crate) mod reader_tasks;
 pub(crate) mod spare;
 mod start;
 pub(crate) mod waiters;
+pub(crate) mod worker;
 
 #[cfg(test)]
 mod core_tests;

@@ -5,14 +5,16 @@
 //! may do so longer than the log lives. Every wait here ends by an advance, by the poison, or
 //! when the log is closed.
 
-use std::sync::{Arc, OnceLock};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Watermarks;
 use super::spare::SpareRequest;
 use super::waiters::Watermark;
+use super::worker::Worker;
 use crate::faults::{Ring, Waiters};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, Thread, lock, park};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock, park};
 use bulla_storage::{Error, Lsn, PoisonCause, Result, Visibility};
 
 #[derive(Debug)]
@@ -29,8 +31,8 @@ pub(crate) struct Published {
     cause: Mutex<Option<Arc<PoisonCause>>>,
     /// The background threads end.
     stop: AtomicBool,
-    flusher: OnceLock<Thread>,
-    spare_maker: OnceLock<Thread>,
+    pub(crate) flusher: Arc<Worker>,
+    pub(crate) spare_maker: Arc<Worker>,
     spare_request: Mutex<Option<SpareRequest>>,
 }
 
@@ -48,8 +50,8 @@ impl Published {
             poisoned: AtomicBool::new(false),
             cause: Mutex::new(None),
             stop: AtomicBool::new(false),
-            flusher: OnceLock::new(),
-            spare_maker: OnceLock::new(),
+            flusher: Worker::new("bulla-flush"),
+            spare_maker: Worker::new("bulla-prepare"),
             spare_request: Mutex::new(None),
         }
     }
@@ -87,7 +89,10 @@ impl Published {
     pub(crate) fn publish(&self, marks: Watermarks) -> bool {
         assert!(marks.synced <= marks.written && marks.balanced <= marks.written, "{marks:?}");
         assert!(marks.written >= self.written() && marks.synced >= self.synced(), "{marks:?}");
-        self.ring.free(marks.written);
+        if self.ring.free(marks.written) {
+            // Only to populate it ahead: without a thread appends do that.
+            let _ = self.spare_maker.rouse();
+        }
         // Release pairs with the Acquire in `check`: who sees a watermark also sees
         // whatever the driver did before it moved.
         self.written.store(marks.written.0, Ordering::Release);
@@ -150,9 +155,7 @@ impl Published {
         // Release pairs with the Acquire in `check`: who sees the flag finds the cause.
         self.poisoned.store(true, Ordering::Release);
         self.ring.shut();
-        let ready = self.waiters.release_all();
-        self.wake_flusher();
-        ready
+        self.waiters.release_all()
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {
@@ -167,27 +170,11 @@ impl Published {
 
     // The background threads.
 
-    pub(crate) fn set_threads(&self, flusher: Thread, spare_maker: Thread) {
-        let _ = self.flusher.set(flusher);
-        let _ = self.spare_maker.set(spare_maker);
-    }
-
-    /// Returns whether there is a thread to which work can be left.
-    pub(crate) fn has_flusher(&self) -> bool {
-        self.flusher.get().is_some()
-    }
-
-    pub(crate) fn wake_flusher(&self) {
-        if let Some(flusher) = self.flusher.get() {
-            flusher.unpark();
-        }
-    }
-
-    pub(crate) fn request_spare(&self, request: SpareRequest) {
+    /// # Errors
+    /// When there is no thread to make it.
+    pub(crate) fn request_spare(&self, request: SpareRequest) -> io::Result<()> {
         *lock(&self.spare_request) = Some(request);
-        if let Some(spare_maker) = self.spare_maker.get() {
-            spare_maker.unpark();
-        }
+        self.spare_maker.rouse().inspect_err(|_| *lock(&self.spare_request) = None)
     }
 
     pub(crate) fn take_spare_request(&self) -> Option<SpareRequest> {
@@ -200,9 +187,15 @@ impl Published {
         self.stop.store(true, Ordering::Release);
         self.waiters.release_all_readers();
         self.waiters.wake_async_waiters();
-        for thread in [self.flusher.get(), self.spare_maker.get()].into_iter().flatten() {
-            thread.unpark();
+        for worker in [&self.flusher, &self.spare_maker] {
+            worker.stop();
         }
+    }
+
+    /// Waits for the end of the background threads, after [`stop`](Self::stop).
+    pub(crate) fn join(&self) {
+        self.flusher.join();
+        self.spare_maker.join();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {

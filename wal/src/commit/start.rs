@@ -11,7 +11,6 @@ use super::published::Published;
 use crate::faults::{Core, Ring, SpareMaker};
 use crate::ring::Start;
 use crate::stats::{Counters, Stats};
-use crate::sync::thread;
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::recovered::Recovered;
 use bulla_storage::io::Queue;
@@ -24,14 +23,13 @@ const SPARES: usize = 1;
 pub(crate) struct Commit {
     pub(crate) published: Arc<Published>,
     pub(crate) leadership: Arc<Leadership>,
-    pub(crate) threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Commit {
     /// Starts the commit path of a log that was recovered; returns its CONTROL file, too.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is no memory for the ring, or no thread.
+    /// [`Error::Io`] when there is no memory for the ring.
     pub(crate) fn start(recovered: Recovered) -> Result<(Self, ControlFile)> {
         let Recovered { options, dir, lock, control, header, file, file_len, .. } = recovered;
         let io = Arc::clone(&options.io);
@@ -75,13 +73,10 @@ impl Commit {
             lock,
         });
         let leadership = Arc::new(Leadership::new(Arc::clone(&published), driver));
-        let threads = if options.is_manual() {
-            Vec::new()
-        } else {
-            background::start(&leadership, &io, options.flush_interval, maker)
-                .map_err(Error::io("start threads for", dir.path()))?
-        };
-        Ok((Self { published, leadership, threads }, control))
+        if !options.is_manual() {
+            background::employ(&leadership, &io, options.flush_interval, maker);
+        }
+        Ok((Self { published, leadership }, control))
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod slots;
 mod spare;
 #[cfg(any(bulla_broken, loom))]
 mod waiters;
+pub(crate) mod worker;
 
 #[cfg(any(bulla_broken, loom))]
 pub(crate) use self::{

@@ -62,9 +62,9 @@ impl Ring {
         self.taken.store(taken.end.0, Ordering::Relaxed);
     }
 
-    pub(crate) fn free(&self, upto: Lsn) {
+    pub(crate) fn free(&self, upto: Lsn) -> bool {
         let taken = Lsn(self.taken.load(Ordering::Relaxed));
-        self.ring.free(if planted(Mutant::RingFreedBeforeWritten) { taken } else { upto });
+        self.ring.free(if planted(Mutant::RingFreedBeforeWritten) { taken } else { upto })
     }
 
     pub(crate) fn seal(&self, closed: &Closed, seed: Seed, mut stamp: Stamp) -> (RingBytes, u32) {

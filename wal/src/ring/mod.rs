@@ -9,11 +9,13 @@
 //! `State`, once per frame. Tested here, by the loom models, and by the simulator.
 
 mod frame;
+mod memory;
 #[cfg(test)]
 #[cfg(loom)]
 mod model;
 mod open_frame;
 mod pieces;
+mod residency;
 pub(crate) mod slots;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -27,6 +29,7 @@ pub(crate) use bulla_storage::RingBytes;
 pub(crate) use frame::{Closed, Stamp, Tail};
 
 use self::open_frame::{Addition, MAX_OPEN_LEN, NewFrame, OpenFrame, Reserved};
+use self::residency::Residency;
 use self::slots::Mine;
 use crate::faults::slots::Slots;
 use crate::sync::{Mutex, lock};
@@ -34,7 +37,7 @@ use bulla_storage::format::{
     ENTRY_HEADER_LEN, EntryHeader, FIRST_INTERNAL_KIND, FRAME_HEADER_BYTES, FRAME_HEADER_LEN,
     Frame, FrameKind, Seed, align_up, entry_len,
 };
-use bulla_storage::io::ring_memory::{POPULATED, RingMemory};
+use bulla_storage::io::ring_memory::RingMemory;
 use bulla_storage::{Error, Level, Lsn, Options, SOFT_FRAME_LEN, SegmentNumber, Seq};
 use zerocopy::IntoBytes;
 
@@ -115,6 +118,7 @@ struct State {
     pressed: bool,
     after_sleep: bool,
     flusher_asleep: bool,
+    residency: Residency,
 }
 
 /// A segment that is ready: frames may claim its room.
@@ -178,7 +182,9 @@ impl Ring {
                 shut: false,
                 pressed: false,
                 after_sleep: false,
-                flusher_asleep: false,
+                // Nobody has started it. A log without one wakes nobody.
+                flusher_asleep: !options.is_manual(),
+                residency: Residency::untouched(start.lsn),
             }),
         })
     }
@@ -465,11 +471,18 @@ impl Ring {
         (bytes, prev_crc)
     }
 
-    /// Frees the ring's bytes below `upto`, whose writes were reaped.
-    pub(crate) fn free(&self, upto: Lsn) {
+    /// Frees the ring's bytes below `upto`, whose writes were reaped. Returns whether there is
+    /// memory to [populate](Self::populate_next) now.
+    pub(crate) fn free(&self, upto: Lsn) -> bool {
         let mut state = lock(&self.state);
         assert!(upto >= state.freed && upto <= state.start, "frees what was written");
         state.freed = upto;
+        let filled = state.start;
+        let is_used_now = state.residency.note(filled, self.memory.len());
+        if is_used_now {
+            self.memory.use_huge_pages(true);
+        }
+        is_used_now
     }
 
     /// A segment is ready.
@@ -503,14 +516,6 @@ impl Ring {
         let mut state = lock(&self.state);
         state.flusher_asleep = !state.is_open && state.closed.is_empty();
         state.flusher_asleep
-    }
-
-    /// Has the system find memory for the whole ring, a part with each step, in the order
-    /// in which appends will come to it.
-    pub(crate) fn populate(&self) -> impl Iterator<Item = ()> {
-        let (end, len) = (self.end(), self.memory.len());
-        (0..len.div_ceil(POPULATED))
-            .map(move |part| self.memory.populate(end.plus(part * POPULATED)))
     }
 
     /// Returns whether the last append found no room in memory, and there still is none.

@@ -236,22 +236,62 @@ fn populated_ring_has_all_its_memory_and_what_was_in_it() {
         let _ = writeln!(io::stderr(), "SKIPPED: this kernel populates nothing: {error}");
         return;
     }
-    let options = Options::new().segment_len(LEN as u64).ring_len(LEN as u64);
-    // Appends go on in the third of the four parts.
-    let (segment, base, room) = (SegmentNumber(1), Lsn(5 << 20), 4 << 20);
-    let ring = Ring::new(&options, Start { lsn: base, seq: Seq(1), segment, base, room }).unwrap();
+    // Appends begin in the third of the four parts, and go on there.
+    let ring = ring_of(LEN as u64, Lsn(9 << 19));
+    write_and_free(&ring, Lsn((9 << 19) + (1 << 20)));
     let start = ring.memory.in_small_pages();
     append(&ring, 1000).unwrap();
     let there = || pages_there(start, LEN);
-    assert!(there().iter().filter(|page| **page).count() < 10, "the test is to populate");
-    let mut parts = ring.populate();
-    parts.next().unwrap();
+    assert!(there().iter().filter(|page| **page).count() < 300, "the test is to populate");
+    assert!(ring.populate_next());
     let third = LEN / 4096 / 2..LEN / 4096 / 4 * 3;
     assert!(there()[third].iter().all(|page| *page), "first where appends go on");
-    assert_eq!(parts.count(), 3);
+    assert_eq!((0..).take_while(|_| ring.populate_next()).count(), 3);
     assert!(there().iter().all(|page| *page));
-    let (closed, bytes) = seal(&ring);
-    assert_eq!((closed.start, &bytes[72..1072]), (base, &[9; 1000][..]));
+    ring.give_memory_back();
+    assert!(there().iter().all(|page| *page), "an entry is not written");
+    let (_, bytes) = seal(&ring);
+    assert_eq!(&bytes[72..1072], &[9; 1000][..]);
+}
+
+#[cfg(feature = "sim")]
+#[test]
+fn ring_has_memory_for_what_is_appended_and_none_when_it_is_idle() {
+    const LEN: usize = 4 << 20;
+    let ring = ring_of(LEN as u64, Lsn(0));
+    let start = ring.memory.in_small_pages();
+    let there = || pages_there(start, LEN).iter().filter(|page| **page).count();
+    assert_eq!(there(), 0, "nobody has appended");
+    append(&ring, 1000).unwrap();
+    assert!(!ring.populate_next(), "the log is hardly used");
+    assert_eq!(there(), 1);
+    write_and_free(&ring, Lsn(1 << 20));
+    assert!(ring.populate_next(), "the log is used");
+    ring.give_memory_back();
+    assert_eq!(there(), 0);
+    assert!(!ring.populate_next(), "as if it had just been opened");
+    append(&ring, 1000).unwrap();
+    assert_eq!(there(), 1);
+    let (_, bytes) = seal(&ring);
+    assert_eq!(&bytes[72..1072], &[9; 1000][..]);
+}
+
+#[cfg(feature = "sim")]
+fn ring_of(len: u64, base: Lsn) -> Ring {
+    let options = Options::new().segment_len(len).ring_len(len);
+    let segment = SegmentNumber(1);
+    Ring::new(&options, Start { lsn: base, seq: Seq(1), segment, base, room: len }).unwrap()
+}
+
+/// Appends up to a position, and frees all of it as if it were written.
+#[cfg(feature = "sim")]
+fn write_and_free(ring: &Ring, upto: Lsn) {
+    while ring.end() < upto {
+        append(ring, 1000).unwrap();
+    }
+    while let Some(closed) = ring.take_frame() {
+        ring.free(closed.end);
+    }
 }
 
 #[test]
