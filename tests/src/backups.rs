@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulla_recovery::backup::{
     BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport, backup, restore,
@@ -393,4 +394,34 @@ pub fn backups_of_changing_logs_are_whole_or_refused() -> Result<(), String> {
     let onto_log = restore_to(&disk, NEXT, DIR, Position::End);
     let is_told = matches!(onto_log, Err(BackupError::Log(Error::AlreadyExists { .. })));
     expect(is_told, format_args!("a restore onto a log: {onto_log:?}"))
+}
+
+/// Backs up a log that a program opens during the scan, after a kill of the one before: the open
+/// moves acknowledged entries to a segment that the scan has not listed.
+///
+/// # Errors
+/// When the backup lacks them.
+pub fn backups_that_race_an_open_are_whole() -> Result<(), String> {
+    let (disk, _) = closed_log(5)?;
+    let log = open(&disk, DIR).map_err(text)?;
+    append(&log, 3)?;
+    log.persist_durable_mark(log.durable()).map_err(text)?;
+    for entry in 0..5 {
+        let receipt = log.append_with(1, &[entry; 700], Level::Balanced).map_err(text)?;
+        log.wait(receipt).map_err(text)?;
+    }
+    disk.kill();
+    drop(log);
+    let (other, is_open) = (disk.clone(), AtomicBool::new(false));
+    let scanned = Options::simulated(&disk).on_progress(move |_| {
+        if !is_open.swap(true, Ordering::Relaxed) {
+            drop(open(&other, DIR));
+        }
+        ControlFlow::Continue(())
+    });
+    let options = BackupOptions::new().log(scanned);
+    backup(Path::new(DIR), Path::new(FULL), &options, |_| Ok(Vec::new())).map_err(text)?;
+    let all = entries(&disk, DIR).map_err(text)?;
+    expect(all.last().is_some_and(|last| last.byte == 4), "nothing acknowledged is lost")?;
+    check_restores(&disk, FULL, &all)
 }

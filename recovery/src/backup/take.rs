@@ -141,7 +141,7 @@ pub struct BackupReport {
 /// first; of them the first that fits the log and is whole is copied.
 ///
 /// On return the backup is durable and was read back. It has everything that was acknowledged
-/// before the call, at any level.
+/// before the call at Balanced and Strict, and of Relaxed what had been written.
 ///
 /// # Errors
 /// [`BackupError`]. Then `dest` holds no backup; the next call begins anew.
