@@ -396,6 +396,55 @@ pub fn backups_of_changing_logs_are_whole_or_refused() -> Result<(), String> {
     expect(is_told, format_args!("a restore onto a log: {onto_log:?}"))
 }
 
+/// Takes backups that build on one another while purges go as far as they can.
+///
+/// # Errors
+/// When one has a gap that is not refused.
+pub fn chains_of_backups_have_no_gap() -> Result<(), String> {
+    let (disk, before) = closed_log(6)?;
+    let options = BackupOptions::new().log(Options::simulated(&disk)).keep_hold("nightly");
+    let take_next = |options: &BackupOptions| {
+        backup(Path::new(DIR), Path::new(NEXT), options, |_| Ok(Vec::new()))
+    };
+    backup(Path::new(DIR), Path::new(FULL), &options, |_| Ok(Vec::new())).map_err(text)?;
+    // This one dies before its first frame: its segment begins where the next one does.
+    let log = open(&disk, DIR).map_err(text)?;
+    disk.kill();
+    drop(log);
+    let log = open(&disk, DIR).map_err(text)?;
+    append(&log, 5)?;
+    log.purge(Lsn::MAX).map_err(text)?;
+    log.close().map_err(text)?;
+    drop(log);
+    disk.settle();
+    let fork = disk.fork(1);
+    let on_fork = BackupOptions::new().log(Options::simulated(&fork)).since(FULL);
+    let on_fork = on_fork.keep_hold("nightly");
+    take_next(&on_fork).map_err(text)?;
+    let restored = restore_to(&fork, NEXT, TARGET, Position::End).map_err(text)?;
+    let found = entries(&fork, TARGET).map_err(text)?;
+    expect(found.starts_with(&before) && found.len() == before.len() + 5, "all is restored")?;
+    expect(!restored.is_cut, "nothing is cut")?;
+
+    // Somebody releases the hold that a backup has taken for itself.
+    let log = open(&disk, DIR).map_err(text)?;
+    log.release_hold("nightly").map_err(text)?;
+    append(&log, 60)?;
+    log.persist_durable_mark(log.durable()).map_err(text)?;
+    append(&log, 1)?;
+    log.persist_durable_mark(log.durable()).map_err(text)?;
+    let options = BackupOptions::new().log(Options::simulated(&disk)).since(FULL);
+    let late = backup(Path::new(DIR), Path::new(NEXT), &options, |_| {
+        for hold in log.holds()? {
+            log.release_hold(&hold.name)?;
+        }
+        log.purge(Lsn::MAX)?;
+        Ok(Vec::new())
+    });
+    let is_told = matches!(late, Err(BackupError::Log(Error::Purged { .. })));
+    expect(is_told, format_args!("a purge during a backup: {late:?}"))
+}
+
 /// Backs up a log that a program opens during the scan, after a kill of the one before: the open
 /// moves acknowledged entries to a segment that the scan has not listed.
 ///

@@ -25,6 +25,11 @@ fn backups_of_changing_logs_are_whole_or_refused() {
 }
 
 #[test]
+fn chains_of_backups_have_no_gap() {
+    backups::chains_of_backups_have_no_gap().unwrap();
+}
+
+#[test]
 fn backups_that_race_an_open_are_whole() {
     backups::backups_that_race_an_open_are_whole().unwrap();
 }
