@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulla_recovery::backup::{
-    BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport, backup, restore,
+    BackupError, BackupOptions, BackupReport, CheckpointCopy, PartDamage, RestoreOptions,
+    RestoreReport, backup, restore,
 };
 use bulla_recovery::{Range, Recovery};
+use bulla_storage::files::dir::CONTROL;
+use bulla_storage::format::{BaseBackup, Manifest};
+use bulla_storage::io::Access;
 use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{CorruptionKind, Error, Level, Log, Lsn, Options, Position, Seq};
 
@@ -115,6 +119,7 @@ fn continue_log(disk: &SimDisk) -> Result<Vec<Written>, String> {
 fn check_restores(disk: &SimDisk, from: &str, all: &[Written]) -> Result<(), String> {
     let report = restore_to(disk, from, TARGET, Position::End).map_err(text)?;
     expect(!report.is_cut, "all is restored")?;
+    expect(report.epoch.0 > 1 << 16, "no epoch that the original may have begun since")?;
     check_log(disk, all)
 }
 
@@ -443,6 +448,36 @@ pub fn chains_of_backups_have_no_gap() -> Result<(), String> {
     });
     let is_told = matches!(late, Err(BackupError::Log(Error::Purged { .. })));
     expect(is_told, format_args!("a purge during a backup: {late:?}"))
+}
+
+/// Backs up a purged log whose only checkpoint is in a segment that has no frame yet, and restores a
+/// backup that builds on itself.
+///
+/// # Errors
+/// When one of them is not refused.
+pub fn backups_that_cannot_be_restored_are_refused() -> Result<(), String> {
+    let (disk, _) = closed_log(7)?;
+    let log = open(&disk, DIR).map_err(text)?;
+    let anchor = log.anchor(log.durable()).map_err(text)?;
+    let options = BackupOptions::new().log(Options::simulated(&disk));
+    let refused = backup(Path::new(DIR), Path::new(FULL), &options, |dir| {
+        let file = dir.file(CONTROL, Access::READ)?;
+        Ok(vec![CheckpointCopy { number: 1, file, len: 8, anchor, is_whole: Box::new(|| true) }])
+    });
+    let is_told = matches!(refused, Err(BackupError::NoCheckpoint { .. }));
+    expect(is_told, format_args!("a checkpoint without its segment: {refused:?}"))?;
+    log.close().map_err(text)?;
+    drop(log);
+
+    take(&disk, FULL, None).map_err(text)?;
+    take(&disk, NEXT, Some(FULL)).map_err(text)?;
+    let path = Path::new(NEXT).join("MANIFEST");
+    let mut manifest = Manifest::decode(&disk.read_file(&path)).map_err(text)?;
+    manifest.base = Some(BaseBackup { id: manifest.id, path: format!("..{NEXT}") });
+    disk.write_file(&path, &manifest.encode());
+    let refused = restore_to(&disk, NEXT, TARGET, Position::End);
+    let is_told = matches!(refused, Err(BackupError::Part { damage: PartDamage::Chain, .. }));
+    expect(is_told, format_args!("a backup that builds on itself: {refused:?}"))
 }
 
 /// Backs up a log that a program opens during the scan, after a kill of the one before: the open

@@ -30,6 +30,11 @@ fn chains_of_backups_have_no_gap() {
 }
 
 #[test]
+fn backups_that_cannot_be_restored_are_refused() {
+    backups::backups_that_cannot_be_restored_are_refused().unwrap();
+}
+
+#[test]
 fn backups_that_race_an_open_are_whole() {
     backups::backups_that_race_an_open_are_whole().unwrap();
 }

@@ -154,7 +154,7 @@ pub fn backup(
 ) -> Result<BackupReport, BackupError> {
     let io = options.log.io.as_ref();
     let source_dir = Directory::of_log(io, dir)?;
-    let base = options.since.as_ref().map(|path| BackupChain::open(io, path)).transpose()?;
+    let base = options.since.as_ref().map(|path| BackupChain::open_base(io, path)).transpose()?;
     let dest_dir = open_dest(io, dest)?;
     let _lock = dest_dir.lock(io, Duration::ZERO)?;
     if let Err(error) = check_unfinished(&dest_dir) {
@@ -346,9 +346,10 @@ impl Taker<'_> {
         let checkpoint = match (checkpoint, of_base) {
             (Some(_), Some(part)) => Some(BackedUpCheckpoint { is_here: false, ..part }),
             (Some(copy), None) => {
-                let to = (&checkpoints_folder, &*checkpoint_name(copy.number));
-                let sync = Failpoint::BackupPartSync;
-                let crc = copy::file(copy.file.as_ref(), copy.len, to, sync, &meter)?;
+                let name = checkpoint_name(copy.number);
+                let path = self.source_dir.path_of(CHECKPOINTS).join(&name);
+                let (from, to) = ((&*copy.file, &*path), (&checkpoints_folder, &*name));
+                let crc = copy::file(from, copy.len, to, Failpoint::BackupPartSync, &meter)?;
                 let CheckpointCopy { number, len, anchor, .. } = *copy;
                 Some(BackedUpCheckpoint { number, len, upto: anchor.upto, crc, is_here: true })
             }
