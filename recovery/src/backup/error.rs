@@ -115,7 +115,7 @@ pub enum BackupError {
         /// The backup.
         path: PathBuf,
         /// What went wrong with the hold.
-        error: Error,
+        error: Box<Error>,
     },
 }
 

@@ -178,7 +178,10 @@ pub fn backup(
     match taken {
         Ok((report, end)) => {
             let kept = hold.keep_or_release(end);
-            let kept = kept.map_err(|error| BackupError::Hold { path: dest.to_owned(), error })?;
+            let kept = kept.map_err(|error| BackupError::Hold {
+                path: dest.to_owned(),
+                error: Box::new(error),
+            })?;
             Ok(BackupReport { hold: kept, ..report })
         }
         // What was missing may have been purged, if the hold was broken.
