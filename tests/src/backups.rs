@@ -3,11 +3,16 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulla_recovery::backup::{
-    BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport, backup, restore,
+    BackupError, BackupOptions, BackupReport, CheckpointCopy, PartDamage, RestoreOptions,
+    RestoreReport, backup, restore,
 };
 use bulla_recovery::{Range, Recovery};
+use bulla_storage::files::dir::CONTROL;
+use bulla_storage::format::{BaseBackup, Manifest};
+use bulla_storage::io::Access;
 use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
 use bulla_wal::{CorruptionKind, Error, Level, Log, Lsn, Options, Position, Seq};
 
@@ -114,6 +119,7 @@ fn continue_log(disk: &SimDisk) -> Result<Vec<Written>, String> {
 fn check_restores(disk: &SimDisk, from: &str, all: &[Written]) -> Result<(), String> {
     let report = restore_to(disk, from, TARGET, Position::End).map_err(text)?;
     expect(!report.is_cut, "all is restored")?;
+    expect(report.epoch.0 > 1 << 16, "no epoch that the original may have begun since")?;
     check_log(disk, all)
 }
 
@@ -393,4 +399,113 @@ pub fn backups_of_changing_logs_are_whole_or_refused() -> Result<(), String> {
     let onto_log = restore_to(&disk, NEXT, DIR, Position::End);
     let is_told = matches!(onto_log, Err(BackupError::Log(Error::AlreadyExists { .. })));
     expect(is_told, format_args!("a restore onto a log: {onto_log:?}"))
+}
+
+/// Takes backups that build on one another while purges go as far as they can.
+///
+/// # Errors
+/// When one has a gap that is not refused.
+pub fn chains_of_backups_have_no_gap() -> Result<(), String> {
+    let (disk, before) = closed_log(6)?;
+    let options = BackupOptions::new().log(Options::simulated(&disk)).keep_hold("nightly");
+    let take_next = |options: &BackupOptions| {
+        backup(Path::new(DIR), Path::new(NEXT), options, |_| Ok(Vec::new()))
+    };
+    backup(Path::new(DIR), Path::new(FULL), &options, |_| Ok(Vec::new())).map_err(text)?;
+    // This one dies before its first frame: its segment begins where the next one does.
+    let log = open(&disk, DIR).map_err(text)?;
+    disk.kill();
+    drop(log);
+    let log = open(&disk, DIR).map_err(text)?;
+    append(&log, 5)?;
+    log.purge(Lsn::MAX).map_err(text)?;
+    log.close().map_err(text)?;
+    drop(log);
+    disk.settle();
+    let fork = disk.fork(1);
+    let on_fork = BackupOptions::new().log(Options::simulated(&fork)).since(FULL);
+    let on_fork = on_fork.keep_hold("nightly");
+    take_next(&on_fork).map_err(text)?;
+    let restored = restore_to(&fork, NEXT, TARGET, Position::End).map_err(text)?;
+    let found = entries(&fork, TARGET).map_err(text)?;
+    expect(found.starts_with(&before) && found.len() == before.len() + 5, "all is restored")?;
+    expect(!restored.is_cut, "nothing is cut")?;
+
+    // Somebody releases the hold that a backup has taken for itself.
+    let log = open(&disk, DIR).map_err(text)?;
+    log.release_hold("nightly").map_err(text)?;
+    append(&log, 60)?;
+    log.persist_durable_mark(log.durable()).map_err(text)?;
+    append(&log, 1)?;
+    log.persist_durable_mark(log.durable()).map_err(text)?;
+    let options = BackupOptions::new().log(Options::simulated(&disk)).since(FULL);
+    let late = backup(Path::new(DIR), Path::new(NEXT), &options, |_| {
+        for hold in log.holds()? {
+            log.release_hold(&hold.name)?;
+        }
+        log.purge(Lsn::MAX)?;
+        Ok(Vec::new())
+    });
+    let is_told = matches!(late, Err(BackupError::Log(Error::Purged { .. })));
+    expect(is_told, format_args!("a purge during a backup: {late:?}"))
+}
+
+/// Backs up a purged log whose only checkpoint is in a segment that has no frame yet, and restores a
+/// backup that builds on itself.
+///
+/// # Errors
+/// When one of them is not refused.
+pub fn backups_that_cannot_be_restored_are_refused() -> Result<(), String> {
+    let (disk, _) = closed_log(7)?;
+    let log = open(&disk, DIR).map_err(text)?;
+    let anchor = log.anchor(log.durable()).map_err(text)?;
+    let options = BackupOptions::new().log(Options::simulated(&disk));
+    let refused = backup(Path::new(DIR), Path::new(FULL), &options, |dir| {
+        let file = dir.file(CONTROL, Access::READ)?;
+        Ok(vec![CheckpointCopy { number: 1, file, len: 8, anchor, is_whole: Box::new(|| true) }])
+    });
+    let is_told = matches!(refused, Err(BackupError::NoCheckpoint { .. }));
+    expect(is_told, format_args!("a checkpoint without its segment: {refused:?}"))?;
+    log.close().map_err(text)?;
+    drop(log);
+
+    take(&disk, FULL, None).map_err(text)?;
+    take(&disk, NEXT, Some(FULL)).map_err(text)?;
+    let path = Path::new(NEXT).join("MANIFEST");
+    let mut manifest = Manifest::decode(&disk.read_file(&path)).map_err(text)?;
+    manifest.base = Some(BaseBackup { id: manifest.id, path: format!("..{NEXT}") });
+    disk.write_file(&path, &manifest.encode());
+    let refused = restore_to(&disk, NEXT, TARGET, Position::End);
+    let is_told = matches!(refused, Err(BackupError::Part { damage: PartDamage::Chain, .. }));
+    expect(is_told, format_args!("a backup that builds on itself: {refused:?}"))
+}
+
+/// Backs up a log that a program opens during the scan, after a kill of the one before: the open
+/// moves acknowledged entries to a segment that the scan has not listed.
+///
+/// # Errors
+/// When the backup lacks them.
+pub fn backups_that_race_an_open_are_whole() -> Result<(), String> {
+    let (disk, _) = closed_log(5)?;
+    let log = open(&disk, DIR).map_err(text)?;
+    append(&log, 3)?;
+    log.persist_durable_mark(log.durable()).map_err(text)?;
+    for entry in 0..5 {
+        let receipt = log.append_with(1, &[entry; 700], Level::Balanced).map_err(text)?;
+        log.wait(receipt).map_err(text)?;
+    }
+    disk.kill();
+    drop(log);
+    let (other, is_open) = (disk.clone(), AtomicBool::new(false));
+    let scanned = Options::simulated(&disk).on_progress(move |_| {
+        if !is_open.swap(true, Ordering::Relaxed) {
+            drop(open(&other, DIR));
+        }
+        ControlFlow::Continue(())
+    });
+    let options = BackupOptions::new().log(scanned);
+    backup(Path::new(DIR), Path::new(FULL), &options, |_| Ok(Vec::new())).map_err(text)?;
+    let all = entries(&disk, DIR).map_err(text)?;
+    expect(all.last().is_some_and(|last| last.byte == 4), "nothing acknowledged is lost")?;
+    check_restores(&disk, FULL, &all)
 }

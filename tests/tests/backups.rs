@@ -25,6 +25,21 @@ fn backups_of_changing_logs_are_whole_or_refused() {
 }
 
 #[test]
+fn chains_of_backups_have_no_gap() {
+    backups::chains_of_backups_have_no_gap().unwrap();
+}
+
+#[test]
+fn backups_that_cannot_be_restored_are_refused() {
+    backups::backups_that_cannot_be_restored_are_refused().unwrap();
+}
+
+#[test]
+fn backups_that_race_an_open_are_whole() {
+    backups::backups_that_race_an_open_are_whole().unwrap();
+}
+
+#[test]
 fn backups_of_a_store_under_full_load_hold_what_was_acknowledged() {
     let count = std::env::var("BULLA_BACKUPS").ok().and_then(|text| text.parse().ok());
     let count = count.unwrap_or(6);

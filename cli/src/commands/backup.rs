@@ -14,10 +14,11 @@ use crate::{progress, terminal};
 
 /// Copy a log or a store, also while a program writes it.
 ///
-/// The copy has everything that was acknowledged before the command began, at any level. It holds
-/// the segments up to a durable mark, the newest whole checkpoint of a store, and a manifest,
-/// which is written last, once the copy is durable and was read back. A command that is killed
-/// leaves a directory without a manifest: run it again. `bulla restore` restores the copy.
+/// The copy has everything that was acknowledged before the command began at Balanced and Strict,
+/// and of Relaxed what had been written. It holds the segments up to a durable mark, the newest
+/// whole checkpoint of a store, and a manifest, which is written last, once the copy is durable
+/// and was read back. A command that is killed leaves a directory without a manifest: run it
+/// again. `bulla restore` restores the copy.
 ///
 /// During the copy a hold keeps purges from removing what is not copied yet. With --hold it stays,
 /// at the end of the copy: then the next backup with --since finds everything that comes after.

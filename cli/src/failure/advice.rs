@@ -223,9 +223,13 @@ fn of_backup(error: &BackupError) -> Option<&'static str> {
             Some("put that backup back to where it was: backups that build on it need it")
         }
         BackupError::OtherLog { .. } => Some("name a backup of this log after --since"),
-        BackupError::NotContinued { .. } | BackupError::TooLong { .. } => {
-            Some("take a full backup, without --since")
-        }
+        BackupError::NotContinued { .. }
+        | BackupError::TooLong { .. }
+        | BackupError::TooLarge { .. } => Some("take a full backup, without --since"),
+        BackupError::Hold { .. } => Some(
+            "the backup can be relied on. Mend what the message says, then release its hold with \
+             `bulla release`, or move it to the end of the backup with `bulla hold --advance`",
+        ),
         BackupError::NotDurable { .. } => Some(
             "look at the program that writes the log: it may be poisoned, or stopped. Restart it, \
              then run the command again",

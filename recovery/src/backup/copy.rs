@@ -4,6 +4,7 @@
 //! copy is durable before its CRC is used, and is then read from the disk.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
@@ -152,7 +153,7 @@ pub(super) fn segment(
 
 /// Copies a whole file, of which nothing else is known; returns its CRC.
 pub(super) fn file(
-    source: &dyn File,
+    (source, path): (&dyn File, &Path),
     len: u64,
     to: (&Directory, &str),
     failpoint: Failpoint,
@@ -165,10 +166,10 @@ pub(super) fn file(
     while at < len {
         let want = usize::try_from(len - at).unwrap_or(CHUNK).min(CHUNK);
         let chunk = buf.get_mut(..want).unwrap_or(&mut []);
-        let count = read_full(source, chunk, at).map_err(Error::io("read", to.0.path_of(to.1)))?;
+        let count = read_full(source, chunk, at).map_err(Error::io("read", path))?;
         if count < want {
             let ended = io::ErrorKind::UnexpectedEof.into();
-            return Err(Error::io("read", to.0.path_of(to.1))(ended));
+            return Err(Error::io("read", path)(ended));
         }
         writer.push(chunk)?;
         at += count as u64;

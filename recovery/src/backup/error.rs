@@ -102,6 +102,21 @@ pub enum BackupError {
         /// The most that there can be.
         max: usize,
     },
+    /// The manifests of backups that build on one another are too long to restore them. Take a full
+    /// one.
+    #[error("the manifests of backups that build on one another have more than {max} bytes")]
+    TooLarge {
+        /// The most that they can have together.
+        max: u64,
+    },
+    /// The backup is whole, but its hold could not be released, or moved to its end.
+    #[error("{} holds a whole backup, but the hold of it is not where it should be: {error}", path.display())]
+    Hold {
+        /// The backup.
+        path: PathBuf,
+        /// What went wrong with the hold.
+        error: Box<Error>,
+    },
 }
 
 /// What is wrong with a file of a backup.

@@ -21,6 +21,8 @@ pub(super) const SEGMENTS: &str = "segments";
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// The most backups that build on one another.
 const MAX_CHAIN: usize = 1000;
+/// The most bytes that their manifests have together.
+const MAX_MANIFESTS_LEN: u64 = 16 * MAX_MANIFEST_LEN;
 
 /// Returns the name of what a backup holds of a segment.
 pub(super) fn part_name(number: SegmentNumber, from: u64) -> String {
@@ -80,6 +82,7 @@ pub(super) fn publish(dir: &Directory, manifest: &Manifest) -> Result<()> {
 pub(super) struct Backup {
     pub(super) dir: Directory,
     pub(super) manifest: Manifest,
+    manifest_len: u64,
 }
 
 impl Backup {
@@ -103,7 +106,7 @@ impl Backup {
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
         let count = read_full(file.as_ref(), &mut bytes, 0).map_err(Error::io("read", &path))?;
         let manifest = Manifest::decode(bytes.get(..count).unwrap_or(&[])).map_err(damaged)?;
-        Ok(Self { dir, manifest })
+        Ok(Self { dir, manifest, manifest_len: len })
     }
 }
 
@@ -119,10 +122,25 @@ pub(super) struct SegmentPiece {
 }
 
 impl BackupChain {
+    /// Opens a backup on which another one is to build, and all on which it builds itself.
+    pub(super) fn open_base(io: &dyn Io, path: &Path) -> Result<Self, BackupError> {
+        let chain = Self::open(io, path)?;
+        if chain.0.len() >= MAX_CHAIN {
+            return Err(BackupError::TooLong { max: MAX_CHAIN });
+        }
+        check_manifests_len(chain.manifests_len().saturating_add(MAX_MANIFEST_LEN))?;
+        Ok(chain)
+    }
+
+    fn manifests_len(&self) -> u64 {
+        self.0.iter().map(|backup| backup.manifest_len).fold(0, u64::saturating_add)
+    }
+
     /// Opens a backup and all on which it builds.
     pub(super) fn open(io: &dyn Io, path: &Path) -> Result<Self, BackupError> {
         let mut chain = vec![Backup::open(io, path)?];
-        while let Some(Backup { dir, manifest }) = chain.last()
+        let mut manifests_len = chain.first().map_or(0, |newest| newest.manifest_len);
+        while let Some(Backup { dir, manifest, .. }) = chain.last()
             && let Some(base) = &manifest.base
         {
             if chain.len() == MAX_CHAIN {
@@ -137,6 +155,11 @@ impl BackupChain {
             if found.manifest.id != base.id || found.manifest.log_id != manifest.log_id {
                 return Err(missing());
             }
+            if chain.iter().any(|newer| newer.manifest.id == base.id) {
+                return Err(BackupError::Part { path, damage: PartDamage::Chain });
+            }
+            manifests_len = manifests_len.saturating_add(found.manifest_len);
+            check_manifests_len(manifests_len)?;
             if found.manifest.end_lsn < manifest.low_water.lsn
                 || found.manifest.end_lsn > manifest.end_lsn
                 || found.manifest.sector != manifest.sector
@@ -162,7 +185,7 @@ impl BackupChain {
         &self,
     ) -> Result<BTreeMap<SegmentNumber, Vec<SegmentPiece>>, BackupError> {
         let mut segments: BTreeMap<SegmentNumber, Vec<SegmentPiece>> = BTreeMap::new();
-        for (backup, Backup { dir, manifest }) in self.0.iter().enumerate() {
+        for (backup, Backup { dir, manifest, .. }) in self.0.iter().enumerate() {
             for part in &manifest.segments {
                 let pieces = segments.entry(part.number).or_default();
                 let before = pieces.last().map_or(0, |piece| piece.part.len);
@@ -177,6 +200,14 @@ impl BackupChain {
             }
         }
         Ok(segments)
+    }
+}
+
+fn check_manifests_len(len: u64) -> Result<(), BackupError> {
+    if len <= MAX_MANIFESTS_LEN {
+        Ok(())
+    } else {
+        Err(BackupError::TooLarge { max: MAX_MANIFESTS_LEN })
     }
 }
 

@@ -45,6 +45,10 @@ const CONTROL_TEMPORARY: &str = "CONTROL.tmp";
 /// Checkpoints of a store that are restored: the newest, and one in case it is damaged.
 const MAX_CHECKPOINTS: usize = 2;
 
+/// Epochs between that of the backup and that of the restored log: the original may have begun some
+/// since, and a position that names one of them must not fit the restored log.
+const SKIPPED_EPOCHS: u32 = 1 << 16;
+
 /// How a backup is restored.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
@@ -186,7 +190,8 @@ struct Restorer<'a> {
 impl Restorer<'_> {
     fn run(&self, to: Position) -> Result<RestoreReport, BackupError> {
         let segments = self.chain.segments()?;
-        let total = segments.values().filter_map(|pieces| Some(pieces.last()?.part.len)).sum();
+        let lens = segments.values().filter_map(|pieces| Some(pieces.last()?.part.len));
+        let total = lens.fold(0, u64::saturating_add);
         if faults::backup::writes_control_first() {
             ControlFile::create(self.target, self.source_control())?;
         }
@@ -198,7 +203,7 @@ impl Restorer<'_> {
         let (source, whole) = (self.source_control(), self.manifest.end_lsn);
         let analysis = self.analysis(&mut log, source, whole, Bodies::Checked)?;
         let end = cut::boundary(&log, &analysis, to)?;
-        let checkpoints = self.checkpoints(end.lsn)?;
+        let checkpoints = self.checkpoints(&analysis, end.lsn)?;
         let pieces = clip(&analysis.pieces(), analysis.start(), end);
         let last = self.cut(&analysis, &pieces)?;
         let mut written_bytes = self.written_bytes()?;
@@ -311,12 +316,20 @@ impl Restorer<'_> {
 
     /// Returns the checkpoints that fit a log that ends at `end`, the newest first, each with the
     /// backup that holds it.
-    fn checkpoints(&self, end: Lsn) -> Result<Vec<(&Directory, BackedUpCheckpoint)>, BackupError> {
+    fn checkpoints(
+        &self,
+        analysis: &Analysis,
+        end: Lsn,
+    ) -> Result<Vec<(&Directory, BackedUpCheckpoint)>, BackupError> {
+        // One that belongs to the very end may have been taken in a segment that is cut off there:
+        // the manifest does not say.
+        let is_split = starts_a_cut_segment(analysis, end);
+        let fits = |part: &BackedUpCheckpoint| part.upto < end || (part.upto == end && !is_split);
         let mut found = BTreeMap::new();
         let mut is_store = self.manifest.content.is_of_store();
-        for Backup { dir, manifest } in &self.chain.0 {
+        for Backup { dir, manifest, .. } in &self.chain.0 {
             is_store |= !manifest.checkpoints.is_empty();
-            let here = manifest.checkpoints.iter().filter(|part| part.is_here && part.upto <= end);
+            let here = manifest.checkpoints.iter().filter(|part| part.is_here && fits(part));
             found.extend(here.map(|part| ((part.upto, part.number), (dir, *part))));
         }
         if is_store && found.is_empty() && self.low_water().seq > Seq(1) {
@@ -384,7 +397,7 @@ impl Restorer<'_> {
         if faults::backup::keeps_epoch() {
             return Ok(source);
         }
-        let epoch = source.epoch.0.checked_add(1).ok_or(Error::EpochsExhausted)?;
+        let epoch = source.epoch.0.checked_add(SKIPPED_EPOCHS).ok_or(Error::EpochsExhausted)?;
         let segments = &analysis.plan.segments;
         let before = segments.iter().find(|segment| Some(segment.number) == last);
         let header = Header {
@@ -420,4 +433,17 @@ impl Restorer<'_> {
         };
         Ok(Control { epoch: header.epoch, nonce: header.nonce, low_water, ..source })
     }
+}
+
+/// Returns whether a segment starts at `end` that a restore to there cuts off.
+fn starts_a_cut_segment(analysis: &Analysis, end: Lsn) -> bool {
+    let pieces = analysis.pieces();
+    let last = pieces.iter().rfind(|piece| piece.start.lsn < end);
+    if last.is_some_and(|last| last.end.lsn > end) {
+        return false;
+    }
+    let segments = &analysis.plan.segments;
+    let kept = last.map(|last| last.header.number);
+    let kept = kept.or(segments.first().map(|segment| segment.number));
+    segments.last().map(|segment| segment.number) > kept
 }

@@ -141,10 +141,11 @@ pub struct BackupReport {
 /// first; of them the first that fits the log and is whole is copied.
 ///
 /// On return the backup is durable and was read back. It has everything that was acknowledged
-/// before the call, at any level.
+/// before the call at Balanced and Strict, and of Relaxed what had been written.
 ///
 /// # Errors
-/// [`BackupError`]. Then `dest` holds no backup; the next call begins anew.
+/// [`BackupError`]. Then `dest` holds no backup, and the next call begins anew. With
+/// [`BackupError::Exists`] and [`BackupError::Hold`] it holds a whole one.
 pub fn backup(
     dir: &Path,
     dest: &Path,
@@ -153,7 +154,7 @@ pub fn backup(
 ) -> Result<BackupReport, BackupError> {
     let io = options.log.io.as_ref();
     let source_dir = Directory::of_log(io, dir)?;
-    let base = options.since.as_ref().map(|path| BackupChain::open(io, path)).transpose()?;
+    let base = options.since.as_ref().map(|path| BackupChain::open_base(io, path)).transpose()?;
     let dest_dir = open_dest(io, dest)?;
     let _lock = dest_dir.lock(io, Duration::ZERO)?;
     if let Err(error) = check_unfinished(&dest_dir) {
@@ -175,8 +176,12 @@ pub fn backup(
     }
     .run();
     match taken {
-        Ok(report) => {
-            let kept = hold.keep_or_release(report.end_lsn)?;
+        Ok((report, end)) => {
+            let kept = hold.keep_or_release(end);
+            let kept = kept.map_err(|error| BackupError::Hold {
+                path: dest.to_owned(),
+                error: Box::new(error),
+            })?;
             Ok(BackupReport { hold: kept, ..report })
         }
         // What was missing may have been purged, if the hold was broken.
@@ -259,7 +264,7 @@ impl<'a> Held<'a> {
     }
 
     /// Ends the hold, or moves it to the end of the backup if it is to stay; returns its name then.
-    fn keep_or_release(mut self, end: Lsn) -> Result<Option<String>> {
+    fn keep_or_release(mut self, end: Floor) -> Result<Option<String>> {
         self.is_kept = true;
         let holds = self.lock()?;
         if self.options.hold.is_none() {
@@ -269,7 +274,7 @@ impl<'a> Held<'a> {
                 Err(error) => Err(error),
             };
         }
-        let place = Place { floor: Floor::at(end), quota_bytes: self.options.quota_bytes };
+        let place = Place { floor: end, quota_bytes: self.options.quota_bytes };
         holds.replace(&self.name, place)?;
         Ok(Some(self.name.clone()))
     }
@@ -300,7 +305,8 @@ struct Taker<'a> {
 }
 
 impl Taker<'_> {
-    fn run(&self) -> Result<BackupReport, BackupError> {
+    /// Returns what the backup holds, and what of the log the next one needs.
+    fn run(&self) -> Result<(BackupReport, Floor), BackupError> {
         let mut attempts = 1;
         loop {
             let source = Source::read(self.source_dir, &self.options.log)?;
@@ -318,15 +324,16 @@ impl Taker<'_> {
         }
     }
 
-    fn copy(&self, source: &Source) -> Result<BackupReport, BackupError> {
+    fn copy(&self, source: &Source) -> Result<(BackupReport, Floor), BackupError> {
         let io = self.options.log.io.as_ref();
         let dest = self.dest.1;
         if let Some(base) = self.base.and_then(BackupChain::newest) {
             source.check_continues(base.end_epoch, base.end_lsn)?;
         }
-        let checkpoint = self.checkpoint(source)?;
         let segments = source.segments();
-        let starts = self.starts(&segments, source.end.lsn)?;
+        let starts = self.starts(&segments)?;
+        self.check_joins(source, &segments)?;
+        let checkpoint = self.checkpoint(source, &segments)?;
         let of_base = checkpoint.and_then(|copy| self.checkpoint_in_base(copy));
         let total = segments.iter().zip(&starts).map(|(segment, from)| segment.len - from);
         let of_checkpoint = checkpoint.filter(|_| of_base.is_none()).map_or(0, |copy| copy.len);
@@ -342,9 +349,10 @@ impl Taker<'_> {
         let checkpoint = match (checkpoint, of_base) {
             (Some(_), Some(part)) => Some(BackedUpCheckpoint { is_here: false, ..part }),
             (Some(copy), None) => {
-                let to = (&checkpoints_folder, &*checkpoint_name(copy.number));
-                let sync = Failpoint::BackupPartSync;
-                let crc = copy::file(copy.file.as_ref(), copy.len, to, sync, &meter)?;
+                let name = checkpoint_name(copy.number);
+                let path = self.source_dir.path_of(CHECKPOINTS).join(&name);
+                let (from, to) = ((&*copy.file, &*path), (&checkpoints_folder, &*name));
+                let crc = copy::file(from, copy.len, to, Failpoint::BackupPartSync, &meter)?;
                 let CheckpointCopy { number, len, anchor, .. } = *copy;
                 Some(BackedUpCheckpoint { number, len, upto: anchor.upto, crc, is_here: true })
             }
@@ -376,13 +384,17 @@ impl Taker<'_> {
         };
         self.verify(&manifest, &folder, &checkpoints_folder, total)?;
         publish(dest, &manifest)?;
-        Ok(report(&manifest, total))
+        let last = manifest.segments.last().map(|part| part.number);
+        let segment = last.unwrap_or(manifest.low_water.segment);
+        Ok((report(&manifest, total), Floor { lsn: manifest.end_lsn, segment }))
     }
 
     /// Returns the offset from which on each segment is copied: the base has what comes before.
-    fn starts(&self, segments: &[SourceSegment<'_>], end: Lsn) -> Result<Vec<u64>, BackupError> {
-        let Some(base) = self.base else { return Ok(vec![0; segments.len()]) };
-        let in_base = base.segments()?;
+    fn starts(&self, segments: &[SourceSegment<'_>]) -> Result<Vec<u64>, BackupError> {
+        let Some((base, manifest)) = self.base.zip(self.base.and_then(BackupChain::newest)) else {
+            return Ok(vec![0; segments.len()]);
+        };
+        let (in_base, end) = (base.segments()?, manifest.end_lsn);
         let start = |segment: &SourceSegment<'_>| {
             let last = in_base.get(&segment.header.number).and_then(|pieces| pieces.last());
             match last.map(|last| last.part) {
@@ -394,9 +406,45 @@ impl Taker<'_> {
         segments.iter().map(start).collect()
     }
 
-    fn checkpoint(&self, source: &Source) -> Result<Option<&CheckpointCopy>, BackupError> {
+    /// Checks that the segments follow those of the base without a gap, also where its hold was
+    /// broken or released.
+    fn check_joins(
+        &self,
+        source: &Source,
+        segments: &[SourceSegment<'_>],
+    ) -> Result<(), BackupError> {
+        let Some((base, manifest)) = self.base.zip(self.base.and_then(BackupChain::newest)) else {
+            return Ok(());
+        };
+        let (low_water, end) = (source.low_water(), manifest.end_lsn);
+        let in_base = base.segments()?;
+        let last = in_base.last_key_value();
+        let next = last.map_or(manifest.low_water.segment, |(number, _)| number.next());
+        if low_water.lsn > end || low_water.segment > next {
+            let position = Position::Lsn { epoch: None, lsn: end };
+            return Err(Error::Purged { position, low_water: low_water.lsn }.into());
+        }
+        let Some((number, pieces)) = last else { return Ok(()) };
+        let nonce = pieces.last().map(|piece| piece.part.nonce);
+        // Of the segments that both have, the nonces were compared.
+        let joins = segments.iter().any(|segment| segment.header.number == *number)
+            || segments.first().is_some_and(|first| {
+                first.header.number == next && Some(first.header.previous_nonce) == nonce
+            });
+        if joins { Ok(()) } else { Err(BackupError::NotContinued { end }) }
+    }
+
+    fn checkpoint(
+        &self,
+        source: &Source,
+        segments: &[SourceSegment<'_>],
+    ) -> Result<Option<&CheckpointCopy>, BackupError> {
         for copy in &self.checkpoints {
-            let fits = copy.anchor.upto <= source.end.lsn;
+            // A program that has written nothing yet may have taken it in a segment that is not
+            // copied.
+            let anchor = copy.anchor.segment.segment;
+            let fits = copy.anchor.upto <= source.end.lsn
+                && segments.last().is_some_and(|last| anchor <= last.header.number);
             if fits && source.analysis.holds(&source.log, &copy.anchor)? && (copy.is_whole)() {
                 return Ok(Some(copy));
             }
