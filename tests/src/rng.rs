@@ -57,6 +57,11 @@ impl Rng {
         Self { source: Source::Script(script.iter().copied().collect()), taken: None }
     }
 
+    /// Returns whether the numbers are read from a script.
+    pub(crate) fn is_scripted(&self) -> bool {
+        matches!(self.source, Source::Script(_))
+    }
+
     /// Numbers from a tape, as far as a range allows them, and zeros after its end.
     #[must_use]
     pub(crate) fn from_tape(tape: &[u64]) -> Self {
