@@ -163,7 +163,7 @@ fn cases() -> Vec<Case> {
     let free = Quota::unlimited();
     let full = Quota::new().max_records(6).clean_at(1.0).on_exceed(OnExceed::Evict);
     let pages = Quota::new().max_bytes(4 * PAGE).clean_at(1.0).on_exceed(OnExceed::Evict);
-    let near = Quota::new().max_records(100).clean_at(0.01).on_exceed(OnExceed::Evict);
+    let near = Quota::new().max_records(100).clean_at(0.02).on_exceed(OnExceed::Evict);
     vec![
         case("put", 16, |s, _| put(s, 1, 9.0), free),
         case("put-new-slab", 17, |s, _| put(s, 900_000, 9.0), free),
@@ -232,7 +232,7 @@ fn cases() -> Vec<Case> {
             },
             pages,
         ),
-        several("put-near-full", 34, |s, _| put(s, 5, 9.0), near),
+        several("put-near-full", 28, |s, _| put(s, 5, 9.0), near),
         case(
             "snapshot",
             31,

@@ -286,8 +286,16 @@ impl<R: Record> Store<R> {
         let mut copies = Vec::new();
         #[expect(clippy::cast_possible_truncation, reason = "the id of a page")]
         let mut from = PageId::of(self.evictor.cursor.load(Ordering::Relaxed) as u32);
+        let mut first = None;
+        let mut ends = 0;
         for _ in 0..WALK_PAGES {
             let page = self.state.table.copy_from(from, &mut copies);
+            ends += u32::from(page.is_none());
+            // Once around a small store is enough.
+            if ends > 1 || page.is_some() && page == first {
+                break;
+            }
+            first = first.or(page);
             from = page.and_then(PageId::next).unwrap_or(PageId::FIRST);
             self.evictor.cursor.store(from.first_id().into(), Ordering::Relaxed);
             let mut pages = vec![rank::<R>(&copies)];
