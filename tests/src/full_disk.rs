@@ -61,6 +61,22 @@ struct Refused {
     poisoned: u32,
 }
 
+impl Refused {
+    fn add(&mut self, other: &Self) {
+        self.opens += other.opens;
+        self.operations += other.operations;
+        self.poisoned += other.poisoned;
+    }
+
+    /// Fails when one of them was never met: then the suite shows less than it says.
+    fn check(&self) -> Result<(), String> {
+        if self.opens == 0 || self.operations == 0 || self.poisoned == 0 {
+            return Err(format!("not everything was refused: {self:?}"));
+        }
+        Ok(())
+    }
+}
+
 /// A log on a disk.
 struct LogWorld {
     disk: SimDisk,
@@ -269,16 +285,10 @@ pub fn log_lacks_space_at_any_step() -> Result<(), String> {
             world.disk.fail_next(op, ErrorKind::StorageFull, "", step);
             let life = world.live().and_then(|()| world.end());
             life.map_err(|error| format!("I45: {op:?} {step} lacks space: {error}"))?;
-            let Refused { opens, operations, poisoned } = world.refused;
-            seen.opens += opens;
-            seen.operations += operations;
-            seen.poisoned += poisoned;
+            seen.add(&world.refused);
         }
     }
-    if seen.opens == 0 || seen.operations == 0 || seen.poisoned == 0 {
-        return Err(format!("not everything was refused: {seen:?}"));
-    }
-    Ok(())
+    seen.check()
 }
 
 /// A disk of every size from full to roomy, until space is freed: the log can be read and purged
@@ -561,16 +571,10 @@ pub fn store_lacks_space_at_any_step() -> Result<(), String> {
             drop(world.open().map_err(failed)?);
             world.disk.power_loss();
             world.check_each_checkpoint_spared().map_err(failed)?;
-            let Refused { opens, operations, poisoned } = world.refused;
-            seen.opens += opens;
-            seen.operations += operations;
-            seen.poisoned += poisoned;
+            seen.add(&world.refused);
         }
     }
-    if seen.opens == 0 || seen.operations == 0 || seen.poisoned == 0 {
-        return Err(format!("not everything was refused: {seen:?}"));
-    }
-    Ok(())
+    seen.check()
 }
 
 /// A purge of a store that is not open is cut short at every step: the store opens from either of

@@ -17,6 +17,8 @@ pub(crate) struct Checkpoints {
     pub(crate) usable: Vec<u64>,
     /// Those from which it could be opened if the log were cut where it is damaged.
     standing: Vec<u64>,
+    /// How much of them was read.
+    depth: Depth,
 }
 
 /// Attempts to inspect a store that another process runs, and that takes checkpoints meanwhile.
@@ -51,7 +53,7 @@ pub(crate) fn inspect(
         };
         let usable = usable_checkpoints(dir, options, &inspection, &files)?;
         let standing = standing_checkpoints(&inspection, &files)?;
-        let checkpoints = Checkpoints { files, usable, standing };
+        let checkpoints = Checkpoints { files, usable, standing, depth };
         // Meanwhile it may have taken others, and purged the log up to what those need.
         if attempts < MAX_ATTEMPTS && checkpoints.is_missing(inspection.report()) {
             let now = bulla_engine::checkpoints(dir, options, false)?;
@@ -128,9 +130,15 @@ impl Checkpoints {
             ));
         }
         let newest = self.replacing_damage(found)?;
+        let costs_nothing = match self.depth {
+            Depth::All => "and loses nothing",
+            Depth::Headers | Depth::Log => {
+                "and loses nothing if that is whole, which `bulla verify DIR` tells"
+            }
+        };
         Some(format!(
-            "do NOT repair if this is a store: it opens from checkpoint {newest} and loses \
-             nothing. The damaged part is deleted once two more checkpoints are taken, with \
+            "do NOT repair if this is a store: it opens from checkpoint {newest} {costs_nothing}. \
+             The damaged part is deleted once two more checkpoints are taken, with \
              changes before each (`bulla checkpoint DIR`)"
         ))
     }
