@@ -288,20 +288,28 @@ fn take_beside(path: &Path, rounds: u32) -> Result<(), String> {
     let io = StdIo::new();
     let dir = Directory::open(&io, path).map_err(text)?;
     let lock = || Holds::lock(&dir, &io, Duration::from_secs(60)).map_err(text);
-    for _ in 0..rounds {
+    let mut taken = 0;
+    for _ in 0..rounds * 50 {
+        if taken == rounds {
+            break;
+        }
         let at = control::read(&dir).map_err(text)?.low_water.lsn;
         let place = Place { floor: Floor::at(at), quota_bytes: PLENTY };
         match lock()?.take("beside", place) {
             // It was purged since.
             Err(Error::Purged { .. }) => continue,
-            taken => taken.map_err(text)?,
+            hold => hold.map_err(text)?,
         };
+        taken += 1;
         io.sleep_ns(2_000_000);
         let now = control::read(&dir).map_err(text)?.low_water.lsn;
         if now > at {
             return Err(format!("I43: LSN {at} is held, and purged up to {now}"));
         }
         lock()?.release("beside").map_err(text)?;
+    }
+    if taken == 0 {
+        return Err("every place was purged before it was held".to_owned());
     }
     let inspection = Inspection::read(path, &Options::new()).map_err(text)?;
     match &inspection.report().status {
