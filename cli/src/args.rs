@@ -172,7 +172,7 @@ pub(crate) struct RangeArgs {
     /// Only entries with lower numbers.
     #[arg(long, value_parser = seq, value_name = "N", group = "end")]
     pub(crate) to_seq: Option<u64>,
-    /// Only entries written before this time: as in RFC 3339, such as
+    /// Up to the last entry written before this time: as in RFC 3339, such as
     /// 2026-11-21T06:00:00.5+01:00, or nanoseconds since 1970. The writer's clock counts;
     /// all entries of a frame have the same time.
     #[arg(long, value_parser = nanoseconds, value_name = "TIME", group = "end")]

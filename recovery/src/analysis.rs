@@ -291,10 +291,10 @@ fn boundary_at(
     };
     let scan = scans.get(span.index).and_then(Option::as_ref);
     let waypoints = scan.map_or(&[][..], |scan| &scan.waypoints);
-    if let Some(waypoint) = waypoints.iter().rfind(|waypoint| waypoint.lsn <= lsn) {
-        // The scan of one segment knows no times of earlier ones.
-        let wall_ns = waypoint.wall_ns.max(span.start.wall_ns);
-        piece.start = Cursor { wall_ns, ..*waypoint };
+    // The scan of one segment knows nothing of the frame before its first one.
+    let is_inside = |waypoint: &&Cursor| span.start.lsn < waypoint.lsn && waypoint.lsn <= lsn;
+    if let Some(waypoint) = waypoints.iter().rfind(is_inside) {
+        piece.start = *waypoint;
     }
     let mut at = piece.start;
     let mut frames = log.frames_of(&piece)?;

@@ -176,7 +176,7 @@ impl Joiner<'_> {
     fn append(&self, chain: &mut Chain, index: usize, segment: &PlannedSegment, scan: &Scan) {
         let start = chain.valid_end;
         if let Some(last) = scan.last {
-            chain.valid_end = Cursor { wall_ns: start.wall_ns.max(last.wall_ns), ..last };
+            chain.valid_end = last;
         }
         if let Some(base) = scan.base(segment.start, self.sector) {
             chain.spans.push(Span { index, base, start, end: chain.valid_end });

@@ -230,7 +230,7 @@ pub fn replay(
     let (log, analysis) = undisturbed(&open_dir(dir, options)?, options, bodies)?;
     let stats =
         analysis.replay(&log, range, visitor).map_err(|error| explained(&analysis, error))?;
-    // What lies behind the range was not asked for.
+    // What lies behind the range was not asked for. Behind a time there may be earlier ones.
     let ended = stats.stopped || is_reached(&range.to.upper_limit(), &analysis.chain.valid_end);
     match analysis.status() {
         Status::Corrupt(fault) if !ended => Err(fault.into()),

@@ -116,6 +116,7 @@ impl Recovery {
             }
         };
         report.epoch = recovered.header.epoch;
+        report.wall_ns = recovered.wall_ns;
         report.timeline.push(report.epoch, tail.end.lsn);
         report.rewritten =
             (tail.start.lsn < tail.end.lsn).then_some((tail.start.lsn, tail.end.lsn));

@@ -80,13 +80,12 @@ pub(crate) fn commit(
         is_wanted: &|| true,
     };
     // What needs space comes first: on a full disk nothing was changed.
-    let (segment, prev_crc) = write_segment(log, &new, &rewritten, tail)?;
+    let (segment, end) = write_segment(log, &new, &rewritten, tail)?;
     if let Err(error) = control.store(next, Failpoint::ControlEpochSync) {
         segment.remove();
         return Err(Error::io("write", control.path())(error));
     }
     let file = segment.name()?;
-    let end = Cursor { prev_crc, ..tail.end };
     let base = tail.start.lsn;
     pieces.push(Piece { header: header.clone(), base, start: tail.start, end, unsealed: true });
     let recovered = Recovered {
@@ -160,7 +159,7 @@ fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
         nonce: random_nonce(&log.options, &log.dir)?,
         previous_nonce: last.map_or(0, |last| last.header.nonce),
         sector: control.sector,
-        wall_ns: log.io.wall_ns().max(tail.end.wall_ns),
+        wall_ns: log.io.wall_ns(),
         epoch_start: Some(EpochStart {
             base: tail.start.lsn,
             first_seq: tail.start.seq,
@@ -171,23 +170,27 @@ fn new_header(log: &LogDir, analysis: &Analysis, tail: Tail) -> Result<Header> {
     })
 }
 
-/// Writes the segment. Returns it and the CRC of the last frame's header.
+/// Writes the segment. Returns it and what the next frame must continue.
 fn write_segment(
     log: &LogDir,
     new: &NewSegment<'_>,
     rewritten: &[Piece],
     tail: Tail,
-) -> Result<(UnnamedSegment, u32)> {
+) -> Result<(UnnamedSegment, Cursor)> {
     let sector = new.header.sector;
     let seed = new.header.seed();
     let mut prev_crc = tail.start.prev_crc;
+    let mut wall_ns = None;
     // An error of reading the tail is not one of writing the segment.
     let mut failure = None;
     let written = segment::write(&log.dir, new, |file| {
         let mut writer = TailWriter::new(file, u64::from(sector), tail.len());
         let copied = copy_frames(log, rewritten, |found| {
-            let (frame, body_len) =
+            let (mut frame, body_len) =
                 renewed(found, new.header.epoch, tail.start.lsn, prev_crc, seed);
+            // The frames may come from several segments. In one, times never go back.
+            frame.wall_ns = faults::epoch::time(frame.wall_ns.max(wall_ns.unwrap_or(0)), found);
+            wall_ns = Some(frame.wall_ns);
             let (bytes, crc) = faults::epoch::copied(frame, tail.start).encode(seed);
             prev_crc = crc;
             writer.push(&bytes)?;
@@ -205,7 +208,10 @@ fn write_segment(
     match (written, failure) {
         (_, Some(error)) => Err(error),
         (Err(error), None) => Err(error.into()),
-        (Ok(segment), None) => Ok((segment, prev_crc)),
+        (Ok(segment), None) => {
+            let wall_ns = wall_ns.unwrap_or(tail.end.wall_ns);
+            Ok((segment, Cursor { prev_crc, wall_ns, ..tail.end }))
+        }
     }
 }
 

@@ -101,19 +101,23 @@ fn segment_that_is_followed_ends_within_its_length_with_a_seal_that_counts() {
 }
 
 #[test]
-fn wall_time_of_the_log_never_goes_back_with_the_clock() {
-    const HOUR: i64 = 3_600_000_000_000;
+fn times_of_the_log_go_back_with_the_clock_by_more_than_an_hour_and_in_another_segment_only() {
+    const MINUTE: i64 = 60_000_000_000;
+    const YEARS: i64 = 365 * 24 * 60 * MINUTE * 40;
     let disk = SimDisk::new(7);
     let mut times: Vec<u64> = Vec::new();
-    for (opening, offset) in [0, -HOUR, HOUR, -2 * HOUR].into_iter().enumerate() {
-        disk.set_wall_offset(30 * HOUR + offset);
-        let clock = disk.process().wall_ns();
+    for (opening, offset) in [0, -59 * MINUTE, YEARS, MINUTE, 2 * MINUTE].into_iter().enumerate() {
+        disk.set_wall_offset(offset);
         let (recovered, report) = open(Path::new(DIR), &options(&disk)).expect("open");
         assert_eq!(report.wall_ns, times.last().copied().unwrap_or(0), "opening {opening}");
         let log = Log::start(recovered).expect("start");
-        let receipt = log.append_with(1, b"entry", Level::Strict).expect("append");
-        log.wait(receipt).expect("wait");
-        // A kill, so that the entry is copied by the recovery that comes next.
+        for _ in 0..2 {
+            let receipt = log.append_with(1, b"entry", Level::Strict).expect("append");
+            log.wait(receipt).expect("wait");
+            while log.step() {}
+        }
+        let clock = disk.process().wall_ns();
+        // A kill, so that the entries are copied by the recovery that comes next.
         disk.kill();
         drop(log);
         let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
@@ -123,15 +127,20 @@ fn wall_time_of_the_log_never_goes_back_with_the_clock() {
             ControlFlow::Continue(())
         };
         inspection.replay(Range::ALL, each).expect("replay");
-        assert_eq!(shown.len(), opening + 1);
-        assert!(shown.is_sorted(), "{shown:?}");
+        assert_eq!(shown.len(), 2 * opening + 2);
         assert_eq!(shown.last(), Some(&inspection.report().wall_ns));
-        let (last, before) = (shown[opening], times.last().copied().unwrap_or(0));
-        assert!(last >= before.max(clock), "opening {opening}: {last}, {before}, {clock}");
-        // The clock of the third opening is ahead of all before it, that of the others not.
-        assert_eq!(last > before + 1_000_000_000, opening % 2 == 0, "opening {opening}");
+        let last = times.last().copied().unwrap_or(0);
+        let [first, second] = shown[2 * opening..] else { panic!("two were appended") };
+        match opening {
+            // Minutes behind.
+            1 => assert!(clock < last && first == last && second == last),
+            // Years behind: the first one still follows the frames that were copied.
+            3 => assert!(clock < last && first == last && second.abs_diff(clock) < 1_000_000_000),
+            _ => assert!(first > last && first.abs_diff(clock) < 1_000_000_000 && second >= first),
+        }
         times = shown;
     }
+    assert_eq!(times.iter().filter(|ns| **ns > disk.process().wall_ns()).count(), 3);
 }
 
 /// A look at a log that is being written, rotated and purged never sees damage, and

@@ -34,8 +34,9 @@ pub enum Position {
     },
     /// Before the entry of this number.
     Seq(Seq),
-    /// Before the first entry whose frame was sealed then or later. A log's times never
-    /// go back, but its writer's clock may have been wrong.
+    /// After the last entry whose frame was sealed before. The log's times go back where its
+    /// writer's clock was set back by more than an hour: such a position has the entries on its
+    /// near side that were written with a wrong clock before, whatever their times.
     Time(SystemTime),
     /// After everything. A range that begins here begins with what is appended later;
     /// one that ends here has no bound.
@@ -71,14 +72,13 @@ pub struct Limit {
     pub lsn: Lsn,
     /// Its number.
     pub seq: Seq,
-    /// The wall time of its frame, in ns since 1970. `None` decides nothing: a frame may
-    /// have any time, the highest one too.
+    /// The wall time of its frame, in ns since 1970; `None` if it does not matter. It decides
+    /// in one segment only.
     pub wall_ns: Option<u64>,
 }
 
 impl Position {
-    /// Returns the position of the first entry whose frame was sealed at or after a wall
-    /// time in ns since 1970.
+    /// Returns the position of a wall time in ns since 1970.
     #[must_use]
     pub fn at_wall_ns(ns: u64) -> Self {
         Self::Time(SystemTime::UNIX_EPOCH + Duration::from_nanos(ns))
@@ -158,18 +158,16 @@ impl Limit {
     const MIN: Self = Self { lsn: Lsn::ZERO, seq: Seq::ZERO, wall_ns: None };
     const MAX: Self = Self { lsn: Lsn::MAX, seq: Seq::MAX, wall_ns: None };
 
-    /// Returns whether an entry, with its frame's wall time in ns since 1970, comes before
-    /// this limit.
+    /// Returns whether an entry comes before this limit, by its position and number.
     #[must_use]
-    pub fn is_above(&self, lsn: Lsn, seq: Seq, wall_ns: u64) -> bool {
-        lsn < self.lsn || seq < self.seq || self.wall_ns.is_some_and(|limit| wall_ns < limit)
+    pub fn is_above(&self, lsn: Lsn, seq: Seq) -> bool {
+        lsn < self.lsn || seq < self.seq
     }
 
-    /// Returns whether an entry, with its frame's wall time in ns since 1970, is at this
-    /// limit or after it.
+    /// Returns whether an entry is at this limit or after it, by its position and number.
     #[must_use]
-    pub fn is_reached(&self, lsn: Lsn, seq: Seq, wall_ns: u64) -> bool {
-        lsn >= self.lsn || seq >= self.seq || self.wall_ns.is_some_and(|limit| wall_ns >= limit)
+    pub fn is_reached(&self, lsn: Lsn, seq: Seq) -> bool {
+        lsn >= self.lsn || seq >= self.seq
     }
 }
 
@@ -343,18 +341,13 @@ mod tests {
 
     #[test]
     fn limits_leave_out_what_is_before_and_what_is_at_or_after() {
-        // A writer whose clock is far off writes the highest time.
-        for wall_ns in [5, u64::MAX] {
-            let mut after = vec![Position::from(Lsn(8193)), Seq(18).into(), Position::End];
-            after.extend(wall_ns.checked_add(1).map(Position::at_wall_ns));
-            let before =
-                vec![Position::Start, LSN.into(), Seq(17).into(), Position::at_wall_ns(wall_ns)];
-            for (positions, expected) in [(before, false), (after, true)] {
-                for position in positions {
-                    let (lower, upper) = (position.lower_limit(), position.upper_limit());
-                    assert_eq!(lower.is_above(LSN, Seq(17), wall_ns), expected, "{position}..");
-                    assert_eq!(upper.is_reached(LSN, Seq(17), wall_ns), !expected, "..{position}");
-                }
+        let after = [Position::from(Lsn(8193)), Seq(18).into(), Position::End];
+        let before = [Position::Start, LSN.into(), Seq(17).into()];
+        for (positions, expected) in [(before, false), (after, true)] {
+            for position in positions {
+                let (lower, upper) = (position.lower_limit(), position.upper_limit());
+                assert_eq!(lower.is_above(LSN, Seq(17)), expected, "{position}..");
+                assert_eq!(upper.is_reached(LSN, Seq(17)), !expected, "..{position}");
             }
         }
     }

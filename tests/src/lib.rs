@@ -12,6 +12,7 @@ mod tally;
 pub mod backups;
 pub mod campaign;
 pub mod checkpoints;
+pub mod clock;
 pub mod counting;
 pub mod cuts;
 pub mod defects;

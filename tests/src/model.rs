@@ -52,7 +52,7 @@ pub(crate) struct Shown {
     pub(crate) epoch: Epoch,
     /// None of a log that was created.
     pub(crate) timeline: Option<Timeline>,
-    /// An entry that is older than the one before it.
+    /// An entry that is older than the one before it, and must not be.
     pub(crate) older: Option<Seq>,
 }
 
@@ -80,6 +80,17 @@ pub(crate) fn open(dir: &Path, options: &Options) -> Result<Opened, bulla_recove
     Ok(Opened { log: Log::start(recovery.into_recovered())?, shown, report })
 }
 
+/// Times may go back by more, from one segment to the next.
+const HOUR_NS: u64 = 3_600_000_000_000;
+
+/// Returns whether a segment starts between two entries. What was rewritten is in one.
+fn begins_segment(report: &Report, before: Lsn, after: Lsn) -> bool {
+    let rewritten = report.rewritten.map_or(Lsn::MAX, |(start, _)| start);
+    let live = report.segments.iter().filter_map(|segment| segment.live);
+    let starts = live.map(|(start, _)| start).filter(|start| *start < rewritten);
+    starts.chain([rewritten]).any(|start| before < start && start <= after)
+}
+
 impl Shown {
     /// All that a recovery shows.
     pub(crate) fn read(recovery: &Recovery) -> Result<Self, bulla_recovery::Error> {
@@ -91,12 +102,15 @@ impl Shown {
             timeline: Some(report.timeline.clone()),
             ..Self::default()
         };
-        let mut wall_ns = 0;
+        let mut last = (Lsn::ZERO, 0);
         recovery.replay(Range::ALL, |entry| {
-            if entry.wall_ns < wall_ns {
+            let now = (entry.lsn, entry.wall_ns);
+            if now.1 < last.1
+                && !(last.1 - now.1 > HOUR_NS && begins_segment(report, last.0, now.0))
+            {
                 shown.older = Some(entry.seq);
             }
-            wall_ns = entry.wall_ns;
+            last = now;
             shown.entries.push((entry.seq, entry.lsn, entry.kind, entry.payload.to_vec()));
             ControlFlow::Continue(())
         })?;
@@ -260,7 +274,7 @@ impl Model {
         }
         self.epoch = shown.epoch;
         if let Some(seq) = shown.older {
-            return Err(format!("I20f: entry {seq} is older than the one before it"));
+            return Err(format!("I57: entry {seq} is older than the one before it"));
         }
         // What was shown is durable, and positions go on from there.
         let lost = self.entries.drain(index_of(end + 1)..);

@@ -3,7 +3,8 @@
 use crate::enumeration::{Enumeration, Meddle, Subject};
 use crate::seeds::{Failure, caught};
 use crate::{
-    backups, campaign, checkpoints, full_disk, holds, opening, reading, real_threads, store, uring,
+    backups, campaign, checkpoints, clock, full_disk, holds, opening, reading, real_threads, store,
+    uring,
 };
 
 /// One suite.
@@ -47,6 +48,7 @@ pub const ALL: &[Suite] = &[
         "full_disk::log_on_a_full_disk_is_read_purged_and_closed",
         full_disk::log_on_a_full_disk_is_read_purged_and_closed,
     ),
+    suite("clock::times_go_back_between_segments_only", clock::times_go_back_between_segments_only),
     suite(
         "holds::purges_and_owners_are_told_of_broken_damaged_and_purged_holds",
         holds::purges_and_owners_are_told,

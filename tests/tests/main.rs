@@ -7,6 +7,7 @@
 
 mod backups;
 mod checkpoints;
+mod clock;
 mod codecs;
 mod corpus;
 mod devices;

@@ -30,6 +30,10 @@ fn elsewhere(disk: &SimDisk, from: Position, visibility: Visibility) -> Result<R
     Reader::open(disk.process(), Path::new(DIR), from, visibility)
 }
 
+fn elsewhere_in(disk: &SimDisk, range: Range, visibility: Visibility) -> Reader {
+    Reader::open(disk.process(), Path::new(DIR), range, visibility).unwrap()
+}
+
 fn open(disk: &SimDisk) -> Log {
     let options = small().io(disk.process());
     let (recovered, _) = bulla_recovery::open(Path::new(DIR), &options).unwrap();
@@ -219,6 +223,92 @@ fn range_with_an_end_shows_nothing_from_there_on() {
     let mut backwards = log.reader(Seq(9)..Seq(3), Visibility::Durable).unwrap();
     assert_eq!(backwards.next().unwrap(), None);
     assert!(backwards.is_finished());
+}
+
+/// Returns how many of the entries come before a time: all up to the last one from before it.
+fn before_time(all: &[(Lsn, u64, u64)], wall_ns: u64) -> usize {
+    all.iter().rposition(|(_, _, at)| *at < wall_ns).map_or(0, |last| last + 1)
+}
+
+/// A log whose clock is set forward by years and back again, while it runs and between two lives.
+fn log_of_a_wrong_clock(disk: &SimDisk) -> Log {
+    const YEAR: i64 = 365 * 24 * 3_600_000_000_000;
+    let mut seq = 0;
+    for years in [0, 60, 1, 40, 2] {
+        let log = open(disk);
+        for offset in [years * YEAR, (years + 1) * YEAR, years * YEAR] {
+            disk.set_wall_offset(offset);
+            // A segment ends early for the clock once an hour at most.
+            disk.advance(3_600_000_000_000);
+            for _ in 0..5 {
+                seq += 1;
+                strict(&log, &payload_of(seq));
+                while log.step() {}
+                disk.advance(1_000_000);
+            }
+        }
+        log.close().unwrap();
+    }
+    open(disk)
+}
+
+#[test]
+fn time_comes_behind_the_last_entry_from_before_it_though_a_clock_was_set_back() {
+    let disk = SimDisk::new(9);
+    let log = log_of_a_wrong_clock(&disk);
+    let all = rest(&mut log.reader(.., Visibility::Durable).unwrap()).unwrap();
+    let back = all.windows(2).filter(|pair| pair[1].2 < pair[0].2).count();
+    assert_eq!(back, 5 + 2, "in each life once, and between two");
+    let times: Vec<u64> = all.iter().flat_map(|(_, _, at)| [*at, at + 1]).collect();
+    for (index, wall_ns) in times.iter().enumerate() {
+        let time = Position::at_wall_ns(*wall_ns);
+        let other = times[index * 7 % times.len()];
+        let (first, last) = (before_time(&all, *wall_ns), before_time(&all, other));
+        let ranges: [(Range, _, _); 3] = [
+            ((time..).into(), first, all.len()),
+            ((..time).into(), 0, first),
+            ((time..Position::at_wall_ns(other)).into(), first.min(last), last),
+        ];
+        for (range, from, to) in ranges {
+            for visibility in [Visibility::Durable, Visibility::Written] {
+                let here = log.reader(range, visibility).unwrap();
+                let there = elsewhere_in(&disk, range, visibility);
+                for mut reader in [here, there] {
+                    assert_eq!(rest(&mut reader).unwrap(), all[from..to], "{range}");
+                    assert!(reader.is_finished() || to == all.len(), "{range}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn reader_of_a_time_range_shows_what_a_clock_that_is_set_back_brings_later() {
+    const YEAR: i64 = 365 * 24 * 3_600_000_000_000;
+    let disk = SimDisk::new(11);
+    let log = open(&disk);
+    strict(&log, &payload_of(1));
+    disk.set_wall_offset(YEAR);
+    strict(&log, &payload_of(2));
+    let last = rest(&mut log.reader(.., Visibility::Written).unwrap()).unwrap()[1].2;
+    let next_year = Position::at_wall_ns(last);
+    let mut until = log.reader(..next_year, Visibility::Written).unwrap();
+    let mut from = log.reader(next_year.., Visibility::Written).unwrap();
+    assert_eq!(rest(&mut from).unwrap().len(), 1);
+    assert!(until.next().unwrap().is_some(), "the first entry");
+    disk.set_wall_offset(0);
+    strict(&log, &payload_of(3));
+    while log.step() {}
+    strict(&log, &payload_of(4));
+    // The range that begins goes on without a gap; the one that ends moves its end.
+    assert_eq!(rest(&mut from).unwrap().len(), 2);
+    let seqs = rest(&mut until).unwrap().into_iter().map(|(_, seq, _)| seq);
+    assert_eq!(seqs.collect::<Vec<_>>(), [2, 3, 4]);
+    assert!(!until.is_finished());
+    disk.set_wall_offset(2 * YEAR);
+    strict(&log, &payload_of(5));
+    assert_eq!(until.next().unwrap(), None);
+    assert!(until.is_finished());
 }
 
 #[test]

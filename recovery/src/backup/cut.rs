@@ -3,7 +3,6 @@
 //! Owns that rule: at the end of a whole frame, the last one of which everything is below the
 //! target. Never past it.
 
-use bulla_storage::format::Frame;
 use bulla_storage::frames::reader::Cursor;
 use bulla_storage::{Lsn, Position, Seq};
 
@@ -11,6 +10,7 @@ use super::error::BackupError;
 use crate::analysis::Analysis;
 use crate::faults;
 use crate::log_dir::{LogDir, damage, no_longer_valid};
+use crate::replay::{Live, lsn_at};
 
 /// Returns the last frame boundary at or below the target.
 pub(super) fn boundary(
@@ -32,20 +32,27 @@ pub(super) fn boundary(
     if let Position::Lsn { epoch: Some(epoch), lsn } = to {
         analysis.timeline().check_read(epoch, lsn)?;
     }
+    let pieces = analysis.pieces();
+    let timeline = analysis.timeline();
+    let live = Live { log, pieces: &pieces, start, timeline: &timeline };
+    let target = match to.lower_limit().wall_ns {
+        Some(wall_ns) => lsn_at(&live, wall_ns)?.into(),
+        None => to,
+    };
     let mut at = start;
-    for piece in analysis.pieces() {
-        let mut frames = log.frames_of(&piece)?;
+    for piece in &pieces {
+        let mut frames = log.frames_of(piece)?;
         loop {
             let offset = frames.offset();
             let located = match frames.skip()? {
                 Ok(located) => located,
                 Err(_) if at.lsn >= piece.end.lsn => break,
                 Err(end) => {
-                    return Err(no_longer_valid(&piece, offset, at.lsn, damage(end)).into());
+                    return Err(no_longer_valid(piece, offset, at.lsn, damage(end)).into());
                 }
             };
-            let below = is_below(to, located.after.lsn, located.after.seq, &located.frame);
-            let begins = is_below(to, located.before.lsn, located.before.seq, &located.frame);
+            let below = is_below(target, located.after.lsn, located.after.seq);
+            let begins = is_below(target, located.before.lsn, located.before.seq);
             if !faults::backup::is_below(below, begins) {
                 // Of a log that was purged, what came before the target may be gone.
                 let is_gone = at.lsn == start.lsn && start.seq > Seq(1) && is_time(to);
@@ -61,13 +68,12 @@ fn is_time(to: Position) -> bool {
     matches!(to, Position::Time(_))
 }
 
-/// Returns whether what ends here, with this frame, is below the target.
-fn is_below(to: Position, end: Lsn, next: Seq, frame: &Frame) -> bool {
-    match to {
+/// Returns whether what ends here is below the target.
+fn is_below(target: Position, end: Lsn, next: Seq) -> bool {
+    match target {
         Position::Start => false,
         Position::Lsn { lsn, .. } => end <= lsn,
         Position::Seq(seq) => next <= seq,
-        Position::Time(_) => !to.upper_limit().is_reached(Lsn(0), Seq(0), frame.wall_ns),
         _ => true,
     }
 }

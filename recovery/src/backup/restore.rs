@@ -407,7 +407,7 @@ impl Restorer<'_> {
             nonce: random_nonce(self.options, self.target)?,
             previous_nonce: before.map_or(0, |before| before.header.nonce),
             sector: source.sector,
-            wall_ns: self.options.io.wall_ns().max(end.wall_ns),
+            wall_ns: self.options.io.wall_ns(),
             epoch_start: Some(EpochStart {
                 base: end.lsn,
                 first_seq: end.seq,

@@ -79,6 +79,7 @@ fn replay_frames(
     mut each: impl FnMut(&Located, &[u8], (Limit, Limit), &mut ReplayStats) -> ControlFlow<()>,
 ) -> Result<ReplayStats> {
     check_range(live, range)?;
+    let range = without_times(live, range)?;
     let (from, to) = (range.from.lower_limit(), range.to.upper_limit());
     let mut stats = ReplayStats::default();
     // A piece's end is where the next frame starts: a range from there on has nothing of it.
@@ -103,17 +104,45 @@ fn check_range(live: &Live<'_>, range: Range) -> Result<()> {
     Ok(())
 }
 
+/// Returns the range with LSNs for its times.
+fn without_times(live: &Live<'_>, Range { from, to }: Range) -> Result<Range> {
+    let at_lsn = |position: Position| match position.lower_limit().wall_ns {
+        Some(wall_ns) => lsn_at(live, wall_ns).map(Position::from),
+        None => Ok(position),
+    };
+    Ok(Range { from: at_lsn(from)?, to: at_lsn(to)? })
+}
+
+/// Returns where a time falls: behind the last frame that was sealed before it. Times go back
+/// only from one segment to the next, so a segment's first frame tells whether it has such a
+/// frame.
+pub(crate) fn lsn_at(live: &Live<'_>, wall_ns: u64) -> Result<Lsn> {
+    for piece in live.pieces.iter().rev() {
+        let mut frames = live.log.frames_of(piece)?;
+        let mut at = piece.start.lsn;
+        while at < piece.end.lsn {
+            let offset = frames.offset();
+            match frames.skip()? {
+                Ok(located) if located.frame.wall_ns < wall_ns => at = located.after.lsn,
+                Ok(_) => break,
+                Err(end) => return Err(no_longer_valid(piece, offset, at, damage(end))),
+            }
+        }
+        if at > piece.start.lsn {
+            return Ok(at);
+        }
+    }
+    Ok(live.start.lsn)
+}
+
 /// Returns whether a range from this limit on has nothing before `end`.
 fn is_at_or_above(from: &Limit, end: &Cursor) -> bool {
-    // A frame before `end` may have its time.
-    let is_later = from.wall_ns.is_some_and(|from| from > end.wall_ns);
-    from.lsn >= end.lsn || from.seq >= end.seq || is_later
+    from.lsn >= end.lsn || from.seq >= end.seq
 }
 
 /// Returns whether a range up to this limit ends at `at`, or before.
 pub(crate) fn is_reached(to: &Limit, at: &Cursor) -> bool {
-    // A frame before `at` already has its time.
-    to.is_reached(at.lsn, at.seq, at.wall_ns)
+    to.is_reached(at.lsn, at.seq)
 }
 
 fn visit(
@@ -129,10 +158,10 @@ fn visit(
     for entry in Entries::new(&located.frame, body) {
         // The entries were decoded when the frame was validated.
         let Ok(entry) = entry else { break };
-        if entries == 0 && from.is_above(entry.lsn, entry.seq, wall_ns) {
+        if entries == 0 && from.is_above(entry.lsn, entry.seq) {
             continue;
         }
-        if to.is_reached(entry.lsn, entry.seq, wall_ns) {
+        if to.is_reached(entry.lsn, entry.seq) {
             flow = ControlFlow::Break(());
             break;
         }

@@ -125,6 +125,12 @@ impl Image {
         self.wall_ns
     }
 
+    /// Sets the clock that the next frames are sealed by.
+    pub(crate) fn set_clock(&mut self, wall_ns: u64) -> &mut Self {
+        self.wall_ns = wall_ns;
+        self
+    }
+
     /// Goes on in a new segment of the same epoch.
     pub(crate) fn rotate(&mut self) -> &mut Self {
         self.add_segment(None);

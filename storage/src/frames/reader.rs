@@ -23,7 +23,7 @@ pub struct Cursor {
     pub seq: Seq,
     /// Header CRC of the last non-seal frame before.
     pub prev_crc: u32,
-    /// The highest wall time before; not a validity check.
+    /// The wall time of the frame before; not a validity check. In a segment it never goes back.
     pub wall_ns: u64,
 }
 
@@ -325,7 +325,11 @@ impl FrameReader {
             lsn: frame.end(self.sector),
             seq: frame.next_seq(),
             prev_crc: if frame.kind.is_seal() { before.prev_crc } else { crc },
-            wall_ns: before.wall_ns.max(frame.wall_ns),
+            wall_ns: if self.offset == u64::from(self.sector) {
+                frame.wall_ns
+            } else {
+                before.wall_ns.max(frame.wall_ns)
+            },
         };
         self.at = Some(after);
         let offset = self.offset;

@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::core::{Action, Op, Watermarks};
+use super::frame_times::FrameTimes;
 use super::published::Published;
 use super::spare::{ReadySegment, SpareRequest};
 use crate::faults::{Core, InFlight, SpareMaker};
@@ -56,7 +57,7 @@ pub(crate) struct Driver {
     epoch: Epoch,
     sector: u32,
     prev_crc: u32,
-    wall_ns: u64,
+    times: FrameTimes,
     /// Bytes written, and operations that made them durable, when the last spare was
     /// asked for.
     prepared_at: (u64, u64),
@@ -76,8 +77,8 @@ struct OpenSegment {
     room: u64,
     /// The position of its first frame.
     base: Lsn,
-    /// Chain and Seq at its end, once its successor has a frame.
-    end: Option<(u32, Seq)>,
+    /// Chain, Seq and time at its end, once its successor has a frame.
+    end: Option<(u32, Seq, u64)>,
 }
 
 #[derive(Debug)]
@@ -138,7 +139,7 @@ impl Driver {
             epoch: parts.header.epoch,
             sector: parts.header.sector,
             prev_crc: parts.prev_crc,
-            wall_ns: parts.wall_ns,
+            times: FrameTimes::new(parts.wall_ns),
             prepared_at: (0, 0),
             zeros_pay_below: parts.zeros_pay_below,
             async_waiters_ready: false,
@@ -240,11 +241,15 @@ impl Driver {
             closed.start >= segment.base && closed.end <= segment.base.plus(segment.room),
             "a frame lies within its segment: {closed:?}"
         );
-        self.wall_ns = self.wall_ns.max(self.io.wall_ns());
+        let (wall_ns, now_ns) = (self.io.wall_ns(), self.io.now_ns());
+        let time_ns = self.times.next(wall_ns, closed.start == segment.base);
+        if self.times.end_segment(wall_ns, now_ns) {
+            self.published.ring.end_segment(segment.number);
+        }
         let stamp = Stamp {
             durable_lsn: if closed.kind.is_seal() { closed.start } else { self.core.synced() },
             epoch: self.epoch,
-            wall_ns: self.wall_ns,
+            wall_ns: time_ns,
             prev_crc: self.prev_crc,
         };
         let (bytes, prev_crc) = self.published.ring.seal(closed, segment.seed, stamp);
@@ -258,7 +263,7 @@ impl Driver {
             self.counters.group(closed.entries);
         }
         let op = self.core.sealed(*closed);
-        self.sealed_at.push_back((closed.end, self.io.now_ns()));
+        self.sealed_at.push_back((closed.end, now_ns));
         self.pending.push(Pending {
             op,
             file,
@@ -277,7 +282,7 @@ impl Driver {
             return;
         }
         if let Some(last) = self.open.back_mut() {
-            last.end = Some((self.prev_crc, closed.first_seq));
+            last.end = Some((self.prev_crc, closed.first_seq, self.times.last_ns()));
         }
         let spare = self.spares.pop_front();
         // The ring claims spares in the order in which it was told of them.
@@ -290,7 +295,7 @@ impl Driver {
                 seq: closed.first_seq,
                 prev_crc: self.prev_crc,
                 epoch: self.epoch,
-                wall_ns: self.wall_ns,
+                wall_ns: self.times.last_ns(),
             },
         });
         self.counters.stats.rotations += 1;
@@ -342,7 +347,7 @@ impl Driver {
     fn seal_segment(&mut self, op: Op, number: SegmentNumber, end: Lsn) {
         let segment = self.open.iter().find(|open| open.number == number);
         let segment = segment.expect("a segment is open until its end mark is written");
-        let (prev_crc, first_seq) = segment.end.expect("its successor has a frame");
+        let (prev_crc, first_seq, wall_ns) = segment.end.expect("its successor has a frame");
         assert!(end <= self.core.synced(), "an end mark says that all before it is durable");
         assert!(end <= segment.base.plus(segment.room), "an end mark lies behind the room");
         let mut sector = AlignedBuf::zeroed(self.sector as usize);
@@ -356,7 +361,7 @@ impl Driver {
             first_seq,
             entry_count: 0,
             epoch: self.epoch,
-            wall_ns: self.wall_ns,
+            wall_ns,
             prev_crc,
         };
         let (header, _) = frame.encode(segment.seed);

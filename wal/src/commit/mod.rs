@@ -14,6 +14,7 @@
 pub(crate) mod background;
 pub(crate) mod core;
 pub(crate) mod driver;
+pub(crate) mod frame_times;
 pub(crate) mod in_flight;
 pub(crate) mod leader;
 pub(crate) mod published;

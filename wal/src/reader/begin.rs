@@ -5,7 +5,6 @@ use super::index::{Disk, MAX_LOOKS, SegmentIndex};
 use crate::faults;
 use bulla_storage::format::{Frame, FrameKind};
 use bulla_storage::frames::read_buffer::READ_LEN;
-use bulla_storage::frames::reader::Cursor;
 use bulla_storage::{Error, Limit, Position, Range, Result, Seq};
 
 /// Numbers begin with it: nothing before it was purged.
@@ -19,27 +18,27 @@ pub(super) fn is_after(skip: &Limit, frame: &Frame, sector: u32) -> bool {
             || skip.wall_ns.is_some_and(|limit| frame.wall_ns < limit))
 }
 
-/// Returns whether a range ends here: an entry at a place comes after all that the place
-/// continues.
-pub(super) fn is_reached(until: &Limit, at: &Cursor) -> bool {
-    until.is_reached(at.lsn, at.seq, at.wall_ns)
-}
-
-/// Finds where reading begins, in a log that may be purged meanwhile.
-pub(super) fn begin(disk: &Disk, range: Range, unsure: bool) -> Result<(SegmentIndex, ReadCursor)> {
+/// Finds where reading begins, in a log that may be purged meanwhile, and what it passes over.
+pub(super) fn begin(
+    disk: &Disk,
+    range: Range,
+    unsure: bool,
+) -> Result<(SegmentIndex, ReadCursor, Limit)> {
     let mut looks = 1;
     loop {
         let mut index = SegmentIndex::read(disk)?;
         check_range(&index, range)?;
-        let lower = range.from.lower_limit();
+        let mut skip = range.from.lower_limit();
+        if let Some(limit) = skip.wall_ns {
+            skip.lsn = index.locate(disk, false, |first| first.wall_ns < limit)?.cursor.lsn;
+        }
         let begin = index.locate(disk, unsure, |first| match range.from {
             Position::Start => false,
-            Position::Time(_) => lower.wall_ns.is_some_and(|limit| first.wall_ns < limit),
             Position::Seq(seq) => first.seq <= seq,
-            _ => first.lsn <= lower.lsn,
+            _ => first.lsn <= skip.lsn,
         })?;
         match ReadCursor::open(disk, &index, begin, READ_LEN)? {
-            Some(cursor) => return Ok((index, cursor)),
+            Some(cursor) => return Ok((index, cursor, skip)),
             None if looks == MAX_LOOKS => return Err(purged(&index, begin.cursor.lsn.into())),
             None => looks += 1,
         }

@@ -48,6 +48,11 @@ impl ReadCursor {
         self.at().lsn
     }
 
+    /// Returns whether the next frame is its segment's first one.
+    pub(super) fn is_at_first(&self) -> bool {
+        self.lsn() == self.begin.base
+    }
+
     /// The segment that it is in.
     pub(super) fn number(&self) -> SegmentNumber {
         self.begin.number

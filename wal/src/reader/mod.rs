@@ -32,7 +32,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::begin::{begin, is_after, is_reached, purged};
+use self::begin::{begin, is_after, purged};
 use self::current::{Current, body, damaged};
 use self::cursor::ReadCursor;
 use self::durable_probe::DurableProbe;
@@ -46,8 +46,8 @@ use bulla_storage::frames::read_buffer::READ_LEN;
 use bulla_storage::frames::reader::{End, Found, Step};
 use bulla_storage::io::Io;
 use bulla_storage::{
-    Entry, EntryView, Epoch, Error, FrameDamage, Limit, Lsn, Position, Range, Result, Seq,
-    Visibility,
+    Entry, EntryView, Epoch, Error, FrameDamage, Limit, Lsn, Position, Range, Result,
+    SegmentNumber, Seq, Visibility,
 };
 
 /// Reads a log's entries in order, and any entry by its position.
@@ -83,6 +83,8 @@ pub struct Reader {
     skip: Limit,
     /// What lies at it or after is not shown.
     until: Limit,
+    /// The last segment known to have frames from before the time at which the range ends.
+    earlier_until: Option<SegmentNumber>,
     /// The range's end was reached.
     finished: bool,
     /// The number of the next entry, once one was read.
@@ -162,7 +164,7 @@ impl Reader {
     fn new(disk: Disk, bound: Bound, range: Range, visibility: Visibility) -> Result<Self> {
         // Only what is not durable may be unconnected to what is before it.
         let unsure = visibility == Visibility::Written && matches!(bound, Bound::DurableMarks(_));
-        let (index, cursor) = begin(&disk, range, unsure)?;
+        let (index, cursor, skip) = begin(&disk, range, unsure)?;
         let mut reader = Self {
             generation: index.generation,
             lookup: Lookup::default(),
@@ -174,8 +176,9 @@ impl Reader {
             cursor,
             bound,
             visibility,
-            skip: range.from.lower_limit(),
+            skip,
             until: range.to.upper_limit(),
+            earlier_until: None,
             finished: false,
         };
         if range.from == Position::End {
@@ -298,10 +301,14 @@ impl Reader {
     /// when there is none.
     fn find(&mut self) -> Result<bool> {
         loop {
-            if self.current.is_some() && self.find_in_frame()? {
+            if !self.finished && self.current.is_some() && self.find_in_frame()? {
                 return Ok(true);
             }
-            self.finished |= is_reached(&self.until, &self.cursor.at());
+            let at = self.cursor.at();
+            self.finished = self.finished
+                || self.until.is_reached(at.lsn, at.seq)
+                // A segment's first frame need not be as late as the one before it.
+                || (!self.cursor.is_at_first() && self.is_time_reached(at.wall_ns)?);
             if self.finished {
                 return Ok(false);
             }
@@ -341,8 +348,7 @@ impl Reader {
             match entries.next() {
                 Some(Ok(entry)) if entry.lsn < skip.lsn || entry.seq < skip.seq => {}
                 Some(Ok(entry)) => {
-                    let wall_ns = current.frame.wall_ns;
-                    self.finished = until.is_reached(entry.lsn, entry.seq, wall_ns);
+                    self.finished = until.is_reached(entry.lsn, entry.seq);
                     return Ok(!self.finished);
                 }
                 // The walk has gone through them before.
@@ -396,6 +402,21 @@ impl Reader {
         self.go_on(end)
     }
 
+    /// Returns whether the range ends at this time: as the log is now, no later segment has frames
+    /// from before its end.
+    fn is_time_reached(&mut self, wall_ns: u64) -> Result<bool> {
+        let Some(limit) = self.until.wall_ns.filter(|limit| wall_ns >= *limit) else {
+            return Ok(false);
+        };
+        let here = self.cursor.number();
+        if self.earlier_until.is_none_or(|last| last <= here) {
+            self.index.refresh(&self.disk)?;
+            let last = self.index.locate(&self.disk, false, |first| first.wall_ns < limit)?;
+            self.earlier_until = Some(last.number);
+        }
+        Ok(self.earlier_until.is_none_or(|last| last <= here))
+    }
+
     /// Below it no frame's body can be torn: what is passed over there need not be read.
     fn intact(&self) -> Lsn {
         match (&self.bound, self.visibility) {
@@ -415,6 +436,9 @@ impl Reader {
         }
         self.next_seq = Some(frame.next_seq());
         self.doubted = false;
+        // From here on the range leaves nothing out, whatever the time of a later segment.
+        self.skip.wall_ns = None;
+        self.finished = self.is_time_reached(frame.wall_ns)?;
         self.current = Some(Current { frame, offset, at: EntriesAt::start(&frame) });
         Ok(())
     }

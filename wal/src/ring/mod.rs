@@ -112,6 +112,8 @@ struct State {
     segment: SegmentNumber,
     base: Lsn,
     room_end: Lsn,
+    /// The next frame begins another segment if one is ready.
+    ended: bool,
     spares: VecDeque<Spare>,
     spare_error: Option<Arc<Error>>,
     shut: bool,
@@ -177,6 +179,7 @@ impl Ring {
                 segment: start.segment,
                 base: start.base,
                 room_end: start.base.plus(start.room),
+                ended: false,
                 spares: VecDeque::new(),
                 spare_error: None,
                 shut: false,
@@ -497,6 +500,12 @@ impl Ring {
         lock(&self.state).spare_error = Some(error);
     }
 
+    /// Frames go to the next segment, if they still go to `number` and as soon as one is ready.
+    pub(crate) fn end_segment(&self, number: SegmentNumber) {
+        let mut state = lock(&self.state);
+        state.ended |= state.segment == number;
+    }
+
     /// How many segments are ready and unclaimed.
     pub(crate) fn spares(&self) -> usize {
         lock(&self.state).spares.len()
@@ -563,13 +572,15 @@ impl State {
             self.pressed = true;
             return Err(Refused::Full);
         }
-        if self.start.plus(frame) > self.room_end {
+        let ends = self.ended && !self.spares.is_empty();
+        if ends || self.start.plus(frame) > self.room_end {
             let Some(spare) = self.spares.pop_front() else {
                 self.pressed = true;
                 return Err(self.spare_error.clone().map_or(Refused::NoSegment, Refused::NoSpare));
             };
             self.segment = spare.number;
             self.base = self.start;
+            self.ended = false;
             self.room_end = self.base.plus(spare.room);
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bulla_recovery::{Inspection, Status};
 use bulla_storage::io::std::StdIo;
-use bulla_wal::{EntryView, Lsn, Options, Position, Reader, Seq, Visibility};
+use bulla_wal::{EntryView, Lsn, Options, Position, Range, Reader, Seq, Visibility};
 use serde::Serialize;
 
 use self::decode::Operation;
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// First entry: the one with this number.
     #[arg(long, value_parser = seq, group = "from", value_name = "SEQ")]
     from_seq: Option<u64>,
-    /// First entry: the first one written at or after this time, such as
+    /// First entry: the one behind all that were written before this time, such as
     /// 2026-11-21T06:00:00Z, or in nanoseconds since 1970.
     #[arg(long, value_parser = nanoseconds, group = "from", value_name = "TIME")]
     from_time: Option<u64>,
@@ -58,7 +58,7 @@ pub(crate) struct Args {
     /// End before the entry with this number.
     #[arg(long, value_parser = seq, value_name = "SEQ")]
     to_seq: Option<u64>,
-    /// End before the first entry written at or after this time.
+    /// End with the last entry written before this time.
     #[arg(long, value_parser = nanoseconds, value_name = "TIME")]
     to_time: Option<u64>,
     /// Only entries of this kind. Given several times: of any of these kinds.
@@ -97,13 +97,16 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 fn dump_part(args: &Args, out: &mut Out) -> Result<Outcome> {
     let mut printer = Printer { args, rows: out.rows(), left: args.limit };
     let mut reader =
-        Reader::open(Arc::new(StdIo::new()), &args.dir, args.from(), Visibility::Written)?;
+        Reader::open(Arc::new(StdIo::new()), &args.dir, args.range(), Visibility::Written)?;
     let mut more = args.limit > 0;
     while more {
         more = match reader.next() {
             Ok(Some(entry)) => printer.show(&entry)?,
+            Ok(None) => {
+                more = !reader.is_finished();
+                break;
+            }
             // What that means, an inspection of the whole log knows.
-            Ok(None) => break,
             Err(error) if error.corruption().is_some() => break,
             Err(error) => return Err(error.into()),
         };
@@ -124,7 +127,7 @@ fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
     let mut printer = Printer { args, rows: out.rows(), left: args.limit };
     let mut result = Ok(());
     if args.limit > 0 {
-        inspection.replay(args.from(), |entry| match printer.show(entry) {
+        inspection.replay(args.range(), |entry| match printer.show(entry) {
             Ok(true) => ControlFlow::Continue(()),
             Ok(false) => ControlFlow::Break(()),
             Err(error) => {
@@ -157,13 +160,16 @@ fn follow(args: &Args, out: &mut Out) -> Result<Outcome> {
     let interrupt = Interrupt::catch()?;
     let visibility = if args.written { Visibility::Written } else { Visibility::Durable };
     let io = Arc::new(StdIo::new());
-    let mut reader = Reader::open(io, &args.dir, args.from(), visibility)?;
+    let mut reader = Reader::open(io, &args.dir, args.range(), visibility)?;
     let mut printer = Printer { args, rows: out.rows(), left: args.limit };
     let mut more = args.limit > 0;
     while more && !interrupt.is_set() {
         more = match reader.next()? {
             Some(entry) => printer.show(&entry)?,
             None => {
+                if reader.is_finished() {
+                    break;
+                }
                 printer.rows.flush()?;
                 if is_stdout_closed() {
                     return Err(Error::Output(std::io::ErrorKind::BrokenPipe.into()));
@@ -181,10 +187,14 @@ fn follow(args: &Args, out: &mut Out) -> Result<Outcome> {
 }
 
 impl Args {
-    fn from(&self) -> Position {
+    /// Where it begins, and the time at which it ends: only the log knows where that is.
+    fn range(&self) -> Range {
         let lsn = self.from_lsn.map(|lsn| Lsn(lsn).into());
         let seq = self.from_seq.map(|seq| Seq(seq).into());
-        lsn.or(seq).or(self.from_time.map(Position::at_wall_ns)).unwrap_or_default()
+        Range {
+            from: lsn.or(seq).or(self.from_time.map(Position::at_wall_ns)).unwrap_or_default(),
+            to: self.to_time.map_or(Position::End, Position::at_wall_ns),
+        }
     }
 
     fn ends_early(&self) -> bool {
@@ -197,7 +207,6 @@ impl Args {
     fn is_past_end(&self, entry: &EntryView<'_>) -> bool {
         self.to_lsn.is_some_and(|to| entry.lsn.0 >= to)
             || self.to_seq.is_some_and(|to| entry.seq.0 >= to)
-            || self.to_time.is_some_and(|to| entry.wall_ns >= to)
     }
 }
 
