@@ -42,11 +42,11 @@ pub use bulla_wal as wal;
 pub use bulla_recovery::storage;
 
 pub use bulla_engine::{
-    At, Axis, BackupError, BackupOptions, BackupReport, Batch, Begin, CheckpointInfo,
-    CheckpointStats, EntityType, Expired, Flags, OnExceed, OpenReport, Quota, QuotaStats, Record,
-    Records, RestoreOptions, RestoreReport, Snapshot, SnapshotRecords, Space, Store,
-    StoreInspection, StoreOptions, StoreStats, Token, TokenBuilder, TokenError, TokenId, backup,
-    restore,
+    At, Axis, BackupError, BackupOptions, BackupReport, Batch, Begin, Change, Changes,
+    CheckpointInfo, CheckpointStats, EntityType, Expired, Flags, OnExceed, OpenReport, Quota,
+    QuotaStats, Record, Records, RestoreOptions, RestoreReport, Snapshot, SnapshotRecords, Space,
+    Store, StoreInspection, StoreOptions, StoreStats, Token, TokenBuilder, TokenError, TokenId,
+    backup, restore,
 };
 pub use bulla_recovery::{Inspection, Recovery, ReplayStats, Report, Status};
 pub use bulla_wal::{

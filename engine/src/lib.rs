@@ -27,6 +27,7 @@
 
 mod backup;
 mod batch;
+mod changes;
 mod checkpoint;
 pub mod entries;
 mod error;
@@ -55,6 +56,7 @@ pub use bulla_recovery::backup::{
     BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport,
 };
 pub use bulla_wal::{Level, Receipt};
+pub use changes::{Change, Changes};
 pub use checkpoint::{
     CheckpointDamage, CheckpointError, CheckpointFault, CheckpointFile, CheckpointInfo,
     CheckpointStats, OpenReport, Refusal, RefusedCheckpoint, checkpoints, standing_checkpoints,

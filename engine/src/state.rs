@@ -77,6 +77,13 @@ impl<R: Record> State<R> {
         usize::try_from(self.usage.records()).unwrap_or(usize::MAX)
     }
 
+    /// Returns a record, and when it expires (0: never).
+    pub(crate) fn read_with_expiry(&self, id: u32) -> Result<(Option<Copied>, u64)> {
+        self.fault_in(PageId::of(id))?;
+        let guard = self.table.lock_existing(PageId::of(id));
+        Ok(guard.map_or((None, 0), |guard| (guard.read(index(id)), guard.expiry(index(id)))))
+    }
+
     /// Returns when a record expires; 0 for never, and where there is none.
     pub(crate) fn expiry(&self, id: u32) -> Result<u64> {
         self.fault_in(PageId::of(id))?;

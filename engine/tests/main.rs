@@ -3,6 +3,7 @@
 //! everything.
 
 mod backups;
+mod changes;
 mod checkpoint;
 mod common;
 mod numbers;

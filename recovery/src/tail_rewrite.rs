@@ -189,7 +189,7 @@ fn write_segment(
             let (mut frame, body_len) =
                 renewed(found, new.header.epoch, tail.start.lsn, prev_crc, seed);
             // The frames may come from several segments. In one, times never go back.
-            frame.wall_ns = faults::epoch::time(frame.wall_ns.max(wall_ns.unwrap_or(0)), found);
+            frame.wall_ns = frame.wall_ns.max(wall_ns.unwrap_or(0));
             wall_ns = Some(frame.wall_ns);
             let (bytes, crc) = faults::epoch::copied(frame, tail.start).encode(seed);
             prev_crc = crc;

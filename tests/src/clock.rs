@@ -5,14 +5,16 @@ use std::path::Path;
 
 use bulla_recovery::{Range, Recovery};
 use bulla_storage::io::sim::SimDisk;
-use bulla_wal::{Level, Log, Options, Position};
+use bulla_wal::{Level, Log, Method, Options, Position};
 
 use crate::model::Shown;
 
 const DIR: &str = "/log";
 const YEAR_NS: i64 = 365 * 24 * 3_600_000_000_000;
+/// After so long a segment may end for the clock again.
+const HOUR_NS: u64 = 3_600_000_000_000;
 /// Killed writers.
-const LIVES: usize = 12;
+const LIVES: usize = 24;
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
@@ -22,8 +24,7 @@ fn expect(right: bool, what: impl std::fmt::Display) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("I57: {what}")) }
 }
 
-/// Sets the clock forward by years and back, in writers that are killed with frames of two segments
-/// not yet known to be durable.
+/// Sets the clock forward by years and back, in writers that are killed.
 ///
 /// # Errors
 /// When times go back in a segment, or a time's position is not behind the last frame before it.
@@ -31,19 +32,17 @@ pub fn times_go_back_between_segments_only() -> Result<(), String> {
     let disk = SimDisk::new(1);
     let mut steps_back = 0;
     for life in 0..LIVES {
-        let options = Options::simulated(&disk);
+        let options = Options::simulated(&disk).method(Method::Buffered);
         let (log, _) = Log::open(Path::new(DIR), &options).map_err(text)?;
-        for entry in 0..40_u8 {
-            if entry % 15 == 7 {
-                let years = if entry / 15 == 1 { 60 } else { life as i64 % 3 };
-                disk.set_wall_offset(years * YEAR_NS);
-            }
-            // A sync at times, so that the tail begins anywhere.
-            let level = if entry % 11 == life as u8 { Level::Strict } else { Level::Relaxed };
-            let receipt = log.append_with(1, &[entry; 700], level).map_err(text)?;
-            if level == Level::Strict {
-                log.wait(receipt).map_err(text)?;
-            }
+        let append = |count: usize| {
+            (0..count).try_for_each(|_| {
+                log.append_with(1, &[1; 700], Level::Relaxed).map(drop).map_err(text)
+            })
+        };
+        for years in [60, life as i64 % 3, 60] {
+            disk.set_wall_offset(years * YEAR_NS);
+            disk.advance(HOUR_NS);
+            append(1 + life % 7)?;
             while log.step() {}
         }
         disk.kill();

@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use bulla_wal::{Level, Log, Lsn, Ready, Receipt, Seq};
+use bulla_wal::{Level, Log, Lsn, Range, Ready, Receipt, Seq, Visibility};
 
 use super::Store;
+use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::snapshot::Snapshot;
@@ -82,6 +83,29 @@ impl<R: Record> Store<R> {
     /// As [`get`](Self::get).
     pub fn expires_at(&self, id: R::Id) -> Result<Option<SystemTime>> {
         self.state.panics.watch(|| self.state.expiry(id.into())).map(from_ms)
+    }
+
+    /// Returns the record with this id, if there is one that has not expired by the clock. Other
+    /// reads show a record until [`expire_due`](Self::expire_due), or an eviction, deletes it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_live(&self, id: R::Id) -> Result<Option<R>> {
+        self.state.panics.watch(|| {
+            let (record, expiry) = self.state.read_with_expiry(id.into())?;
+            let is_live = expiry == 0 || expiry > self.now_ms();
+            Ok(record.filter(|_| is_live).and_then(decode))
+        })
+    }
+
+    /// Returns a reader of the store's changes, also while it is written: those of a range of its
+    /// log. It may outlive the store.
+    ///
+    /// # Errors
+    /// [`Error::Log`]: with `Purged` the range begins below the log's start. Otherwise as
+    /// [`Log::reader`].
+    pub fn changes(&self, range: impl Into<Range>, visibility: Visibility) -> Result<Changes<R>> {
+        Ok(Changes::of(self.log.reader(range, visibility)?))
     }
 
     /// Returns how many records there are, including those of writes in progress.

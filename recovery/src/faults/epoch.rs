@@ -1,8 +1,8 @@
 //! The new epoch that an open begins, changed before it is written or passed to the log.
 
-use bulla_storage::faults::mutants::{Mutant, either, planted};
+use bulla_storage::faults::mutants::{Mutant, planted};
 use bulla_storage::format::{Frame, Header};
-use bulla_storage::frames::reader::{Cursor, Found};
+use bulla_storage::frames::reader::Cursor;
 use bulla_storage::{Epoch, Recovered};
 
 use crate::log_dir::Piece;
@@ -23,12 +23,6 @@ pub(crate) fn copied(mut frame: Frame, start: Cursor) -> Frame {
         frame.prev_crc = start.prev_crc;
     }
     frame
-}
-
-/// Returns the time of a frame's copy.
-#[inline]
-pub(crate) fn time(raised: u64, found: &Found<'_>) -> u64 {
-    either(raised, Mutant::TailRewriteKeepsTimes, found.frame.wall_ns)
 }
 
 /// Returns the header of the epoch-start segment, which takes over what ends at `end`.

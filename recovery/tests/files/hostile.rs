@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bulla_recovery::{Error, Evidence, Inspection, Proof, Range, Recovery, Status, open};
+use bulla_recovery::{
+    EntryView, Error, Evidence, Inspection, Proof, Range, Recovery, Status, open,
+};
 use bulla_storage::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header};
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
@@ -332,6 +334,22 @@ fn time_of_the_log_is_that_of_its_last_frame_and_in_a_segment_never_goes_back() 
     assert_eq!(time(&image), 2_010);
     image.set_clock(1_000).frame(&[30]);
     assert_eq!(time(&image), 2_010);
+}
+
+#[test]
+fn copies_of_frames_from_several_segments_have_times_that_do_not_go_back() {
+    let mut image = Image::new(512);
+    image.frame(&[10]).set_clock(9_000).frame(&[20]).rotate().set_clock(2_000).frame(&[30]);
+    let disk = image.disk();
+    let recovery = Recovery::run(Path::new(DIR), &options(&disk)).expect("recover");
+    assert_eq!(recovery.report().rewritten, Some((Lsn(0), image.lsn)));
+    let mut times = Vec::new();
+    let each = |entry: &EntryView<'_>| {
+        times.push(entry.wall_ns);
+        ControlFlow::Continue(())
+    };
+    recovery.replay(Range::ALL, each).expect("replay");
+    assert_eq!((times, recovery.report().wall_ns), (vec![1_010, 9_010, 9_010], 9_010));
 }
 
 #[test]

@@ -130,8 +130,6 @@ pub enum Mutant {
     TailRewriteDropsLastFrame,
     /// Copied frames do not chain to one another.
     TailRewriteForgetsPrevCrc,
-    /// The copies of frames from several segments keep times that go back.
-    TailRewriteKeepsTimes,
     /// A new epoch's truncation point is the end of what it took over.
     ReplacesFromEnd,
     /// A recovered log continues at the durable end, over what it took over.
@@ -263,7 +261,6 @@ impl Mutant {
         Self::StaleEpochAccepted,
         Self::TailRewriteDropsLastFrame,
         Self::TailRewriteForgetsPrevCrc,
-        Self::TailRewriteKeepsTimes,
         Self::ReplacesFromEnd,
         Self::PositionsReused,
         Self::NumbersReused,
