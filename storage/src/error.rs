@@ -204,6 +204,17 @@ pub enum Error {
         #[source]
         cause: Arc<Self>,
     },
+    /// A log could not be created: there is no space, no quota or no inode for its first files, or
+    /// they are longer than the process may make them. What was begun is removed, or the next try
+    /// takes it over. Try again once that is mended.
+    #[error("no log was created in {}; what was begun does not stop another try", path.display())]
+    NotCreated {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        cause: Arc<Self>,
+    },
     /// The next segment can't be made, and not for lack of space: the directory is gone or
     /// can't be written to, a name is taken, or the device fails. Nothing was appended, and
     /// nothing acknowledged is lost. Each append tries again.
@@ -415,6 +426,7 @@ impl Error {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             Self::NoSpace(_) | Self::NoSpaceToOpen { .. } => true,
+            Self::NotCreated { cause, .. } => cause.is_out_of_space(),
             Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
             _ => false,
         }

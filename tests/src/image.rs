@@ -9,7 +9,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -139,6 +139,61 @@ impl Drop for Image {
             let _ = self.unmount();
         }
         let _ = output("losetup", &["--detach", &self.device]);
+    }
+}
+
+/// A file system in memory, mounted until it is dropped.
+#[derive(Debug)]
+pub struct Tmpfs {
+    root: PathBuf,
+    /// Of the directory that it is mounted over, if that is its own.
+    own_dir: Option<TempDir>,
+    is_mounted: bool,
+}
+
+impl Tmpfs {
+    /// Mounts one on a directory of its own.
+    ///
+    /// # Errors
+    /// Why this machine can't: tests skip then.
+    pub fn new(name: &str, options: &str) -> Result<Self, String> {
+        let dir = temp_dir(name);
+        let mut mounted = Self::over(dir.path(), options)?;
+        mounted.own_dir = Some(dir);
+        Ok(mounted)
+    }
+
+    /// Mounts one over a directory.
+    ///
+    /// # Errors
+    /// Why this machine can't: tests skip then.
+    pub fn over(dir: &Path, options: &str) -> Result<Self, String> {
+        output("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &dir.display().to_string()])?;
+        Ok(Self { root: dir.to_owned(), own_dir: None, is_mounted: true })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.root.clone()
+    }
+
+    /// Unmounts it.
+    ///
+    /// # Errors
+    /// What `umount` says.
+    pub fn unmount(&mut self) -> Result<(), String> {
+        output("umount", &[&self.root.display().to_string()])?;
+        self.is_mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            let _ = output("umount", &["--lazy", &self.root.display().to_string()]);
+        }
     }
 }
 
