@@ -290,8 +290,7 @@ impl LockedLog {
         let anchors = anchors(&log.dir)?;
         let mut left = &anchors[..];
         while let [anchor, older @ ..] = left {
-            let analysis =
-                Analysis::read_from(&mut log, control_now, Some(anchor), Bodies::Checked)?;
+            let analysis = Analysis::read_from(&mut log, control_now, left, Bodies::Checked)?;
             // What contradicts it, an analysis of the whole log will name.
             if analysis.is_sound_above(&log, anchor)? {
                 let standing = analysis.standing(&log, left)?;

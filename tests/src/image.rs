@@ -142,33 +142,46 @@ impl Drop for Image {
     }
 }
 
-/// A file system in memory, mounted until it is dropped.
+/// Something that is mounted over a directory until it is dropped.
 #[derive(Debug)]
-pub struct Tmpfs {
+pub struct Mount {
     root: PathBuf,
-    /// Of the directory that it is mounted over, if that is its own.
+    /// The directory, if it was made for this.
     own_dir: Option<TempDir>,
     is_mounted: bool,
 }
 
-impl Tmpfs {
-    /// Mounts one on a directory of its own.
+impl Mount {
+    /// Mounts a file system in memory on a directory of its own.
     ///
     /// # Errors
     /// Why this machine can't: tests skip then.
-    pub fn new(name: &str, options: &str) -> Result<Self, String> {
+    pub fn in_memory(name: &str, options: &str) -> Result<Self, String> {
         let dir = temp_dir(name);
-        let mut mounted = Self::over(dir.path(), options)?;
-        mounted.own_dir = Some(dir);
-        Ok(mounted)
+        let mut mount = Self::in_memory_over(dir.path(), options)?;
+        mount.own_dir = Some(dir);
+        Ok(mount)
     }
 
-    /// Mounts one over a directory.
+    /// Mounts a file system in memory over a directory.
     ///
     /// # Errors
     /// Why this machine can't: tests skip then.
-    pub fn over(dir: &Path, options: &str) -> Result<Self, String> {
-        output("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &dir.display().to_string()])?;
+    pub fn in_memory_over(dir: &Path, options: &str) -> Result<Self, String> {
+        Self::new(dir, &["-t", "tmpfs", "-o", options, "tmpfs"])
+    }
+
+    /// Mounts a directory over another one.
+    ///
+    /// # Errors
+    /// Why this machine can't: tests skip then.
+    pub fn bind_over(dir: &Path, from: &Path) -> Result<Self, String> {
+        Self::new(dir, &["--bind", &from.display().to_string()])
+    }
+
+    fn new(dir: &Path, arguments: &[&str]) -> Result<Self, String> {
+        let path = dir.display().to_string();
+        output("mount", &[arguments, &[&path]].concat())?;
         Ok(Self { root: dir.to_owned(), own_dir: None, is_mounted: true })
     }
 
@@ -189,7 +202,7 @@ impl Tmpfs {
     }
 }
 
-impl Drop for Tmpfs {
+impl Drop for Mount {
     fn drop(&mut self) {
         if self.is_mounted {
             let _ = output("umount", &["--lazy", &self.root.display().to_string()]);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bulla_recovery::{Inspection, Range, Recovery, Status};
 use bulla_tests::cuts;
-use bulla_tests::image::{Image, Tmpfs};
+use bulla_tests::image::{Image, Mount};
 use bulla_wal::{Error, Level, Log, Options, Seq};
 
 const MIB: u64 = 1024 * 1024;
@@ -150,12 +150,12 @@ fn log_is_created_on_a_real_file_system_once_there_is_space() {
 
 #[test]
 fn log_is_created_once_there_are_inodes() {
-    let Ok(mut tmpfs) = Tmpfs::new("inodes", "size=64m,nr_inodes=32")
+    let Ok(mut mount) = Mount::in_memory("inodes", "size=64m,nr_inodes=32")
         .inspect_err(|reason| bulla_tests::skipped(reason))
     else {
         return;
     };
-    let root = tmpfs.root();
+    let root = mount.root();
     let mut fillers: Vec<_> = (0..).map(|n| root.join(format!("filler-{n}"))).take(100).collect();
     let made = fillers.iter().take_while(|path| File::create(path).is_ok()).count();
     fillers.truncate(made);
@@ -178,7 +178,7 @@ fn log_is_created_once_there_are_inodes() {
     }
     assert!(refused >= 3, "the directory, LOCK and CONTROL each need one: {refused}");
     assert_eq!(entries(&dir), 1);
-    tmpfs.unmount().unwrap();
+    mount.unmount().unwrap();
 }
 
 #[test]

@@ -98,6 +98,13 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
     use bulla_wal::Error as Log;
     match error {
         Log::Corrupt(corruption) => Some(of_corruption(corruption.kind)),
+        Log::Gap { .. } => Some(
+            "ask for that position or a later one, which is whole. `bulla verify DIR` says what is \
+             damaged before it, and what to do",
+        ),
+        Log::Changed { .. } => {
+            Some("run the command again; if the program purges all the time, pause that meanwhile")
+        }
         Log::NotALog { .. } => {
             Some("name a log's directory, or create one with `bulla load` or `bulla append`")
         }
