@@ -109,6 +109,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     cli.terminal.apply();
+    signals::survive_file_limit();
     let mut out = Out::new(cli.format);
     let start = Instant::now();
     let result = match cli.command {

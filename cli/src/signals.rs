@@ -1,11 +1,19 @@
-//! Signals: a broken pipe and Ctrl-C end the program as they end others.
+//! Signals: a broken pipe and Ctrl-C end the program as they end others; a limit on the length of
+//! files does not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM, SIGXFSZ};
 
 use crate::error::{Error, Result};
+
+/// Keeps a write beyond the limit of a file's length from killing the program, so that it gets an
+/// error which says so.
+pub(crate) fn survive_file_limit() {
+    // A handler that does nothing of note; without it such a write kills, as it does elsewhere.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+}
 
 /// Dies of SIGPIPE, as a program that does not ignore it would.
 pub(crate) fn die_of_broken_pipe() -> ! {

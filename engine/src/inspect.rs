@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bulla_recovery::{Inspection, Position, Report};
+use bulla_storage::files::control;
 use bulla_storage::files::dir::Directory;
-use bulla_wal::{Options, Seq};
+use bulla_wal::{Lsn, Options, Seq};
 
 use crate::checkpoint::{
     Candidates, CheckpointDir, CheckpointError, CheckpointSource, Choice, OpenReport,
@@ -20,8 +21,8 @@ use crate::state::{LOAD_THREADS, State, decode};
 use crate::store::scan::Records;
 use crate::token::Token;
 
-/// How often a store that is open is read before an error is returned.
-const MAX_READS: u32 = 4;
+/// How often a store that is open is read, and purged meanwhile, before an error is returned.
+const MAX_READS: u32 = 100;
 
 /// A read-only inspection of a store.
 ///
@@ -58,14 +59,24 @@ impl<R: Record> StoreInspection<R> {
     /// # Errors
     /// As [`read`](StoreInspection::read).
     pub fn read_records(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
-        let mut reads = 1;
-        loop {
-            match Self::read_once(dir.as_ref(), options) {
-                // A running store has purged what this read had not reached yet.
-                Err(error) if reads < MAX_READS && is_of_purge(&error) => reads += 1,
+        let dir = Directory::of_log(options.io.as_ref(), dir.as_ref())?;
+        let (mut before, mut start) = (None, Lsn::ZERO);
+        for _ in 0..MAX_READS {
+            match Self::read_once(&dir, options) {
+                Err(error) if is_of_purge(&error) => {
+                    let newest = Candidates::read(&CheckpointDir::of(&dir))?.highest;
+                    let low_water = control::read(&dir)?.low_water.lsn;
+                    // A running store has purged what this read had not reached yet, unless it
+                    // is as it was.
+                    if before.replace((newest, low_water)) == Some((newest, low_water)) {
+                        return Err(error);
+                    }
+                    start = low_water;
+                }
                 read => return read,
             }
         }
+        Err(bulla_wal::Error::Changed { lsn: start }.into())
     }
 
     /// Reads the log alone, from the first entry that is left: without what was purged, and
@@ -84,12 +95,11 @@ impl<R: Record> StoreInspection<R> {
         Ok(Self { state, report: inspection.report().clone(), opened })
     }
 
-    fn read_once(dir: &Path, options: &Options) -> Result<Self> {
+    fn read_once(dir: &Directory, options: &Options) -> Result<Self> {
         let io = &options.io;
-        let dir = Directory::of_log(io.as_ref(), dir)?;
-        let candidates = Candidates::read(&CheckpointDir::of(&dir))?;
+        let candidates = Candidates::read(&CheckpointDir::of(dir))?;
         let anchors = candidates.anchors();
-        let inspection = Inspection::read_in(&dir, options, &anchors)?;
+        let inspection = Inspection::read_in(dir, options, &anchors)?;
         let (found, expected) = (inspection.report().content, content_of::<R>());
         if found != expected {
             let path = dir.path().to_owned();
@@ -104,7 +114,7 @@ impl<R: Record> StoreInspection<R> {
         let mut from = Position::Start;
         if let Some(newest) = newest {
             from = newest.head.anchor.upto.into();
-            let (io, store) = (Arc::clone(io), dir);
+            let (io, store) = (Arc::clone(io), dir.clone());
             state.begin(CheckpointSource { newest, fallback, io, store });
             state.load_all(LOAD_THREADS)?;
         }
@@ -163,7 +173,7 @@ fn is_of_purge(error: &Error) -> bool {
     match error {
         Error::Checkpoint(CheckpointError::Missing { .. })
         | Error::Log(bulla_wal::Error::Purged { .. }) => true,
-        Error::Log(error) => error.is_not_found(),
+        Error::Log(error @ bulla_wal::Error::Io { .. }) => error.is_not_found(),
         _ => false,
     }
 }

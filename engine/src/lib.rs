@@ -59,8 +59,8 @@ pub use bulla_wal::{Level, Receipt};
 pub use changes::{Change, Changes};
 pub use checkpoint::{
     CheckpointDamage, CheckpointError, CheckpointFault, CheckpointFile, CheckpointInfo,
-    CheckpointStats, OpenReport, Refusal, RefusedCheckpoint, checkpoints, standing_checkpoints,
-    usable_checkpoints, usable_checkpoints_after,
+    CheckpointStats, OpenReport, Refusal, RefusedCheckpoint, checkpoint_anchors, checkpoints,
+    standing_checkpoints, usable_checkpoints, usable_checkpoints_after,
 };
 pub use error::{Error, Expired, Result};
 pub use inspect::StoreInspection;

@@ -677,6 +677,64 @@ fn segment_below_the_newest_checkpoint_may_be_lost_and_the_store_goes_on() {
     }
 }
 
+/// The older checkpoint and the log from there on are whole: a segment that is missing below takes
+/// nothing from them.
+#[test]
+fn damaged_slab_is_built_again_although_a_segment_below_is_missing() {
+    let disk = SimDisk::new(1);
+    let mut model = Model::new();
+    for life in 0..4 {
+        let kept = options(&disk).keep_log(true);
+        let store = Store::open(Path::new(DIR), &kept).expect("open");
+        (0..8).for_each(|round| change(&store, &mut model, 10 * life + round));
+        store.checkpoint().expect("taken");
+        if life < 3 {
+            change(&store, &mut model, 10 * life + 8);
+        }
+        end(&disk, store);
+    }
+    let (found, inspection) = look(&disk);
+    let older = found[1].state.as_ref().expect("intact").lsn;
+    disk.flip(found[0].path.clone(), 4096 + 5000, 1);
+    let dir = Path::new(DIR);
+    let paths: Vec<_> = inspection
+        .segments()
+        .iter()
+        .filter(|segment| segment.live.as_ref().is_some_and(|live| live.1 <= older))
+        .map(|segment| bulla_storage::files::dir::segment_path(dir, segment.number))
+        .collect();
+    assert!(paths.len() > 2, "{paths:?}");
+    // Above the older checkpoint the log is whole, and a reader shows it from there on.
+    for path in &paths[..paths.len() - 1] {
+        for is_flipped in [false, true] {
+            let disk = disk.fork(1);
+            disk.power_loss();
+            if is_flipped {
+                disk.flip(path, 20, 1);
+            } else {
+                disk.remove_file(path);
+            }
+            let store = open(&disk);
+            assert_eq!(
+                store.opened_from().checkpoint.as_ref().map(|used| used.lsn),
+                Some(found[0].state.as_ref().expect("intact").lsn)
+            );
+            check(&store, &model);
+            assert!(store.stats().checkpoints.rebuilt_slabs > 0, "{}", path.display());
+            let from = bulla_wal::Position::from(older);
+            let visibility = bulla_wal::Visibility::Durable;
+            let mut reader =
+                bulla_wal::Reader::open(disk.process(), dir, from, visibility).expect("open");
+            assert!(reader.next().expect("whole").is_some());
+            let all = bulla_wal::Reader::open(disk.process(), dir, .., visibility);
+            match all {
+                Err(bulla_wal::Error::Gap { whole_from, .. }) => assert!(whole_from <= older),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn checkpoint_of_another_store_is_refused() {
     let disk = SimDisk::new(1);

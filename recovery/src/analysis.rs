@@ -48,26 +48,40 @@ pub(crate) struct Analysis {
 impl Analysis {
     /// Reads everything.
     pub(crate) fn read(log: &mut LogDir, control: Control) -> Result<Self> {
-        Self::read_from(log, control, None, Bodies::Checked)
+        Self::read_from(log, control, &[], Bodies::Checked)
     }
 
-    /// Reads everything above an anchor, or everything when the anchor does not stand. With
+    /// Reads everything above the first of the anchors, or everything when that does not stand. With
     /// bodies unread, those that a durable mark covers are left to the replay: damage to one
     /// is corruption, whatever else the log holds.
     pub(crate) fn read_from(
         log: &mut LogDir,
-        mut control: Control,
-        anchor: Option<&Anchor>,
+        control: Control,
+        anchors: &[Anchor],
         bodies: Bodies,
     ) -> Result<Self> {
         let listing = log.dir.list()?;
-        let plan = read_plan(log, &mut control, &listing, anchor)?;
+        Self::read_listed(log, (listing, control), anchors, bodies, None)
+    }
+
+    /// Does what [`read_from`](Self::read_from) does with what [`read_listing`] returned, and notes
+    /// in `sealed` what a next attempt need not scan again.
+    ///
+    /// [`read_listing`]: crate::log_dir::read_listing
+    pub(crate) fn read_listed(
+        log: &mut LogDir,
+        (listing, mut control): (Listing, Control),
+        anchors: &[Anchor],
+        bodies: Bodies,
+        sealed: Option<&SealedScans>,
+    ) -> Result<Self> {
+        let plan = read_plan(log, &mut control, &listing, anchors)?;
         let log = &*log;
-        let mut scans = scan_all(log, &plan, bodies, |_| true)?;
+        let mut scans = scan_all(log, &plan, bodies, sealed, |_| true)?;
         let mut chain = chain::join(&plan, &scans, control.sector);
         if bodies == Bodies::Unread {
             let is_unsure = |index: usize| is_unsure(&plan, &scans, index, chain.durable_end);
-            let checked = scan_all(log, &plan, Bodies::Checked, is_unsure)?;
+            let checked = scan_all(log, &plan, Bodies::Checked, sealed, is_unsure)?;
             for (scan, checked) in scans.iter_mut().zip(checked) {
                 *scan = checked.or(scan.take());
             }
@@ -232,8 +246,9 @@ fn read_plan(
     log: &mut LogDir,
     control: &mut Control,
     listing: &Listing,
-    anchor: Option<&Anchor>,
+    anchors: &[Anchor],
 ) -> Result<Plan> {
+    let anchor = anchors.first();
     let is_locked = log.written_from == SegmentNumber::MAX;
     if !is_locked {
         let next = listing.segments.last().map_or(0, |last| last.number.next().0);
@@ -255,7 +270,7 @@ fn read_plan(
     if !is_locked && is_closed(log, &live, &headers)? {
         log.written_from = SegmentNumber::MAX;
     }
-    let mut plan = plan::plan(control, &live, &headers, anchor);
+    let mut plan = plan::plan(control, &live, &headers, anchors);
     if live.is_empty() {
         plan.note_empty(
             listing.segments.is_empty()
@@ -373,11 +388,43 @@ fn is_unsure(plan: &Plan, scans: &[Option<Scan>], index: usize, durable: Lsn) ->
     faults::read::is_unsure(newest && ends_above)
 }
 
+/// Scans of segments that ended with a seal: nobody writes to those any more. They let an attempt
+/// that a purge disturbed be repeated at the cost of what is new.
+#[derive(Debug, Default)]
+pub(crate) struct SealedScans(Mutex<Vec<(PlannedSegment, Bodies, Scan)>>);
+
+impl SealedScans {
+    fn get(&self, segment: &PlannedSegment, bodies: Bodies) -> Option<Scan> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = known.binary_search_by_key(&segment.number, |(known, ..)| known.number).ok()?;
+        let (known, known_bodies, scan) = known.get(index)?;
+        (known == segment && *known_bodies == bodies).then(|| scan.clone())
+    }
+
+    fn note(&self, segment: &PlannedSegment, bodies: Bodies, scan: &Scan) {
+        if scan.stop != End::Rotated {
+            return;
+        }
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = (segment.clone(), bodies, scan.clone());
+        match known.binary_search_by_key(&segment.number, |(known, ..)| known.number) {
+            Ok(index) => known.splice(index..=index, [noted]).for_each(drop),
+            Err(index) => known.insert(index, noted),
+        }
+    }
+
+    /// Forgets them: damage counts only if it is found twice on the disk.
+    pub(crate) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 /// Scans the segments with these indices that no later epoch replaces.
 fn scan_all(
     log: &LogDir,
     plan: &Plan,
     bodies: Bodies,
+    sealed: Option<&SealedScans>,
     which: impl Fn(usize) -> bool + Sync,
 ) -> Result<Vec<Option<Scan>>> {
     let segments = &plan.segments;
@@ -394,6 +441,10 @@ fn scan_all(
             return Ok(None);
         }
         let mut progress = Stretch::new(&meter, 0);
+        if let Some(scan) = sealed.and_then(|sealed| sealed.get(segment, bodies)) {
+            progress.end(segment.file_len)?;
+            return Ok(Some(scan));
+        }
         let PlannedSegment { number, newest, .. } = *segment;
         let mut read = |direct, trusted| {
             let read_buffer = log.segment(number, direct)?;
@@ -406,6 +457,9 @@ fn scan_all(
             None => read(true, true)?,
             scan => scan,
         };
+        if let Some((sealed, scan)) = sealed.zip(scan.as_ref()) {
+            sealed.note(segment, bodies, scan);
+        }
         progress.end(segment.file_len)?;
         Ok(scan)
     };

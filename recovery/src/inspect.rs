@@ -7,14 +7,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulla_storage::Options;
-use bulla_storage::files::dir::Directory;
+use bulla_storage::files::dir::{Directory, parse_segment_name};
 use bulla_storage::files::holds;
 use bulla_storage::files::purge::Floor;
 use bulla_storage::frames::anchor::Anchor;
 
-use crate::analysis::Analysis;
+use crate::analysis::{Analysis, SealedScans};
 use crate::error::proved_durable;
-use crate::log_dir::{LogDir, Piece, open_dir, read_control};
+use crate::log_dir::{LogDir, Piece, open_dir, read_control, read_listing};
 use crate::map::{self, SegmentBytes};
 use crate::plan::PlannedSegment;
 use crate::purge::{self, PurgeReport};
@@ -26,6 +26,8 @@ use bulla_storage::{Entry, Error, Lsn, Position, Range, Result};
 
 /// At most this many times a log that is being written is scanned.
 const MAX_SCANS: u32 = 8;
+/// At most this many times it is read again because a purge has removed what was to be read.
+const MAX_PURGES: u32 = 100;
 
 /// What a read-only scan of a log found.
 ///
@@ -67,11 +69,13 @@ impl Inspection {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_in(dir: &Directory, options: &Options, anchors: &[Anchor]) -> Result<Self> {
-        for anchor in anchors {
-            let (log, analysis) = undisturbed_above(dir, options, Some(anchor), Bodies::Checked)?;
+        let mut left = anchors;
+        while let [anchor, older @ ..] = left {
+            let (log, analysis) = undisturbed_above(dir, options, left, Bodies::Checked)?;
             if analysis.is_sound_above(&log, anchor)? {
                 return Ok(Self::of(log, analysis));
             }
+            left = older;
         }
         let (log, analysis) = undisturbed(dir, options, Bodies::Checked)?;
         Ok(Self::of(log, analysis))
@@ -138,10 +142,10 @@ impl Inspection {
     /// damage) to `visitor`, which may stop the replay.
     ///
     /// # Errors
-    /// [`Purged`](crate::Error::Purged) when the range starts below the log;
-    /// [`Diverged`](crate::Error::Diverged) when one of its positions was cut off under the
-    /// epoch that it names; [`Io`](bulla_storage::Error::Io); [`Corrupt`](bulla_storage::Error::Corrupt) when entries that
-    /// were marked durable can no longer be read; [`Changed`](crate::Error::Changed) when
+    /// [`Purged`](crate::Error::Purged) when the range starts below the log, or when a program has
+    /// purged what comes next; [`Diverged`](crate::Error::Diverged) when one of its positions was
+    /// cut off under the epoch that it names; [`Io`](bulla_storage::Error::Io);
+    /// [`Corrupt`](bulla_storage::Error::Corrupt) when entries that were marked durable can no longer be read; [`Changed`](crate::Error::Changed) when
     /// others can't.
     pub fn replay(
         &self,
@@ -149,7 +153,7 @@ impl Inspection {
         visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
     ) -> Result<ReplayStats> {
         replay::replay(&self.live(), range.into(), visitor)
-            .map_err(|error| explained(&self.analysis, error))
+            .map_err(|error| explained(&self.log, &self.analysis, error))
     }
 
     /// Does what [`replay`](Self::replay) does, with entries that own their payloads: they can be
@@ -164,7 +168,7 @@ impl Inspection {
         visitor: impl FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<ReplayStats> {
         replay::replay_owned(&self.live(), range.into(), visitor)
-            .map_err(|error| explained(&self.analysis, error))
+            .map_err(|error| explained(&self.log, &self.analysis, error))
     }
 
     /// Returns what holds keep from a purge that wants to remove everything below `keep_from`.
@@ -220,28 +224,49 @@ pub fn replay(
     dir: &Path,
     options: &Options,
     range: impl Into<Range>,
-    visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    mut visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
 ) -> Result<ReplayStats> {
     let range = range.into();
     let bodies = match range.from {
         Position::Start => Bodies::Unread,
         _ => Bodies::Checked,
     };
-    let (log, analysis) = undisturbed(&open_dir(dir, options)?, options, bodies)?;
-    let stats =
-        analysis.replay(&log, range, visitor).map_err(|error| explained(&analysis, error))?;
-    // What lies behind the range was not asked for. Behind a time there may be earlier ones.
-    let ended = stats.stopped || is_reached(&range.to.upper_limit(), &analysis.chain.valid_end);
-    match analysis.status() {
-        Status::Corrupt(fault) if !ended => Err(fault.into()),
-        _ => Ok(stats),
+    let dir = open_dir(dir, options)?;
+    let mut purges = 0;
+    loop {
+        let (log, analysis) = undisturbed(&dir, options, bodies)?;
+        let mut is_begun = false;
+        let replayed = analysis.replay(&log, range, |entry| {
+            is_begun = true;
+            visitor(entry)
+        });
+        let stats = match replayed.map_err(|error| explained(&log, &analysis, error)) {
+            // The log starts elsewhere now, and nothing was passed on yet.
+            Err(Error::Purged { position, .. })
+                if !is_begun && position != range.from && purges < MAX_PURGES =>
+            {
+                purges += 1;
+                continue;
+            }
+            stats => stats?,
+        };
+        // What lies behind the range was not asked for. Behind a time there may be earlier ones.
+        let ended = stats.stopped || is_reached(&range.to.upper_limit(), &analysis.chain.valid_end);
+        return match analysis.status() {
+            Status::Corrupt(fault) if !ended => Err(fault.into()),
+            _ => Ok(stats),
+        };
     }
 }
 
-/// Returns the error of a replay whose frame is no longer valid. A frame that was marked durable,
-/// as all of the older epochs are, is corruption. The others were valid in the scan, so the log
-/// has changed: another open rewrites them under its own epoch, or cuts them off.
-fn explained(analysis: &Analysis, error: Error) -> Error {
+/// Returns the error of a replay whose segment is gone, or whose frame is no longer valid. A
+/// segment below the log's start was purged. A frame that was marked durable, as all of the older
+/// epochs are, is corruption. The others were valid in the scan, so the log has changed: another
+/// open rewrites them under its own epoch, or cuts them off.
+fn explained(log: &LogDir, analysis: &Analysis, error: Error) -> Error {
+    if error.is_not_found() {
+        return purged(log, analysis, &error).unwrap_or(error);
+    }
     let Some((segment, lsn)) = error.corruption().and_then(|found| found.segment.zip(found.lsn))
     else {
         return error;
@@ -257,42 +282,60 @@ fn explained(analysis: &Analysis, error: Error) -> Error {
     }
 }
 
+/// Returns that what a segment's file held was purged, if it was.
+fn purged(log: &LogDir, analysis: &Analysis, error: &Error) -> Option<Error> {
+    let Error::Io { path, .. } = error else { return None };
+    let number = parse_segment_name(path.file_name()?.to_str()?)?;
+    let low_water = read_control(&log.dir).ok()?.low_water;
+    let piece = analysis.pieces().into_iter().find(|piece| piece.header.number == number)?;
+    let position = Position::Lsn { epoch: None, lsn: piece.start.lsn };
+    (number < low_water.segment).then_some(Error::Purged { position, low_water: low_water.lsn })
+}
+
 /// Scans a log until no writer disturbs the result.
 ///
 /// A log that is open for writing changes while it is read: a durable mark that is read late
 /// covers frames that were not there when their place was read early. So a corruption counts
 /// only when two scans find it; frames that the second scan finds at or above the first one's
-/// durable marks show that nothing was lost.
+/// durable marks show that nothing was lost. A segment that is gone when its turn comes was purged
+/// since it was listed, or it is missing: the next listing tells.
 pub(crate) fn undisturbed(
     dir: &Directory,
     options: &Options,
     bodies: Bodies,
 ) -> Result<(LogDir, Analysis)> {
-    undisturbed_above(dir, options, None, bodies)
+    undisturbed_above(dir, options, &[], bodies)
 }
 
-/// Does what [`undisturbed`] does, above an anchor if it stands.
+/// Does what [`undisturbed`] does, above the first of the anchors if it stands.
 fn undisturbed_above(
     dir: &Directory,
     options: &Options,
-    anchor: Option<&Anchor>,
+    anchors: &[Anchor],
     bodies: Bodies,
 ) -> Result<(LogDir, Analysis)> {
     let mut earlier: Option<Analysis> = None;
-    let mut scans = 0;
+    let sealed = SealedScans::default();
+    let (mut scans, mut purges) = (0, 0);
     loop {
-        scans += 1;
-        let control = read_control(dir)?;
+        let (listing, control) = read_listing(dir)?;
         let mut log = LogDir::new(dir, &options.clone().sector(control.sector));
-        let mut now = match Analysis::read_from(&mut log, control, anchor, bodies) {
-            // A segment was purged, or a temporary file renamed, after it was listed.
-            Err(error) if scans < MAX_SCANS && error.is_not_found() => continue,
-            now => now?,
-        };
+        let listed = (listing, control);
+        let read = Analysis::read_listed(&mut log, listed, anchors, bodies, Some(&sealed));
         // What is missing below an anchor was perhaps purged after CONTROL was read.
-        if now.plan.restart.is_some() && scans < MAX_SCANS && read_control(dir)? != control {
-            continue;
+        let is_purged = match &read {
+            Err(error) => error.is_not_found(),
+            Ok(now) => now.plan.restart.is_some() && read_control(dir)? != control,
+        };
+        if is_purged {
+            purges += 1;
+            if purges < MAX_PURGES {
+                continue;
+            }
+            return Err(Error::Changed { lsn: control.low_water.lsn });
         }
+        let mut now = read?;
+        scans += 1;
         now.list_successor_again(&log)?;
         if let Some(earlier) = &earlier {
             now.compare_with_earlier(earlier);
@@ -302,5 +345,6 @@ fn undisturbed_above(
             return Ok((log, now));
         }
         earlier = Some(now);
+        sealed.forget();
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bulla_storage::files::control;
-use bulla_storage::files::dir::{Directory, segment_name};
+use bulla_storage::files::dir::{Directory, Listing, segment_name};
 use bulla_storage::format::{Control, Header, MAX_SECTOR};
 use bulla_storage::io::Io;
 use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
@@ -96,9 +96,17 @@ pub(crate) fn open_dir(path: &Path, options: &Options) -> Result<Directory> {
 
 /// Reads CONTROL, and tells a directory without a log from a log whose CONTROL is gone.
 pub(crate) fn read_control(dir: &Directory) -> Result<Control> {
+    Ok(read_listing(dir)?.1)
+}
+
+/// Lists the files of a log, then reads CONTROL. In this order, because a purge says in CONTROL
+/// what it removes before it removes it: a segment that the listing lacks is below the low-water
+/// mark in CONTROL, or is missing.
+pub(crate) fn read_listing(dir: &Directory) -> Result<(Listing, Control)> {
     let listing = dir.list()?;
     if listing.has_control {
-        return control::read(dir);
+        let control = control::read(dir)?;
+        return Ok((listing, control));
     }
     match listing.segments.first() {
         None => Err(Error::NotALog { path: dir.path().to_owned() }),

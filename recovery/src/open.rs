@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir::{Directory, QUARANTINE};
-use bulla_storage::files::recovered::{begin, check_device, create};
+use bulla_storage::files::recovered::{begin, check_device, create, not_created};
 use bulla_storage::format::{Content, Control};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::Lock;
@@ -58,8 +58,9 @@ impl Recovery {
     /// [`Unsupported`](Error::Unsupported), [`OtherContent`](Error::OtherContent),
     /// [`SectorTooSmall`](Error::SectorTooSmall), [`Options`](Error::Options);
     /// [`NoSpaceToOpen`](Error::NoSpaceToOpen): then free space or
-    /// [`purge`](crate::purge()) the log, and try again; [`Io`](Error::Io): mend the device, and try
-    /// again.
+    /// [`purge`](crate::purge()) the log, and try again; [`NotCreated`](Error::NotCreated): a
+    /// creation was cut short, and there is no space to end it; [`Io`](Error::Io): mend the device,
+    /// and try again.
     pub fn run(dir: &Path, options: &Options) -> Result<Self> {
         Self::run_above(dir, options, |_| Ok(Vec::new()))
     }
@@ -76,6 +77,7 @@ impl Recovery {
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
         Self::try_run(dir, options, anchors).map_err(|error| match error {
+            error @ Error::NotCreated { .. } => error,
             error if error.is_out_of_space() => {
                 Error::NoSpaceToOpen { path: dir.to_owned(), cause: Arc::new(error) }
             }
@@ -95,7 +97,8 @@ impl Recovery {
         }
         let mut report = analysis.report();
         if analysis.is_new() {
-            let recovered = begin(log.dir.clone(), log.options.clone(), lock, control)?;
+            let recovered = begin(log.dir.clone(), log.options.clone(), lock, control)
+                .map_err(|error| not_created(dir, error))?;
             let start = analysis.start();
             let pieces = Vec::new();
             return Ok(Self { log, recovered, report, pieces, start, anchor, standing });
@@ -288,8 +291,7 @@ impl LockedLog {
         let anchors = anchors(&log.dir)?;
         let mut left = &anchors[..];
         while let [anchor, older @ ..] = left {
-            let analysis =
-                Analysis::read_from(&mut log, control_now, Some(anchor), Bodies::Checked)?;
+            let analysis = Analysis::read_from(&mut log, control_now, left, Bodies::Checked)?;
             // What contradicts it, an analysis of the whole log will name.
             if analysis.is_sound_above(&log, anchor)? {
                 let standing = analysis.standing(&log, left)?;
@@ -319,11 +321,19 @@ fn lock_log(
         return Err(Error::OtherContent { path: path.to_owned(), found, expected });
     }
     let options = options.checked(sector)?;
-    dir.create_as_owner()?;
+    // A creation that failed meanwhile has removed CONTROL.
+    let is_gone = |error: Error| {
+        if error.is_not_found() { Error::NotALog { path: path.to_owned() } } else { error }
+    };
+    dir.create_as_owner().map_err(is_gone)?;
     check_device(&dir, &options)?;
     let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
     // Now that no writer can change that.
-    if let Some(name) = dir.list()?.linked {
+    let listing = dir.list()?;
+    if !listing.has_control && listing.segments.is_empty() {
+        return Err(Error::NotALog { path: path.to_owned() });
+    }
+    if let Some(name) = listing.linked {
         return Err(Error::Linked { path: dir.path_of(&name) });
     }
     let log = LogDir::locked(&dir, &options);

@@ -48,7 +48,7 @@ pub(crate) struct Plan {
     /// Where that segment starts.
     pub(crate) first_start: LowWater,
     /// The segments from the low-water mark on, to the first that does not fit. Where one below
-    /// an anchor does not fit: those from the anchor's segment on.
+    /// an anchor does not fit: those from the segment on of that anchor, or of an older one above it.
     pub(crate) segments: Vec<PlannedSegment>,
     /// Set where something below an anchor does not fit.
     pub(crate) restart: Option<Restart>,
@@ -62,7 +62,7 @@ pub(crate) struct Plan {
 /// What is known of a log below the segments of its plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Restart {
-    /// Where the anchor's segment starts.
+    /// Where they start: the segment of an anchor.
     start: LowWater,
     /// The headers before it that are intact: they tell where epochs truncated the log.
     below: Vec<Header>,
@@ -74,13 +74,14 @@ pub(crate) type ReadHeader = Result<Header, (Headers, CorruptionKind)>;
 /// Checks headers and plans what to scan.
 ///
 /// `files` and `headers` go together, from the low-water mark on, in order of number.
-/// `control` is raised to the highest epoch that a segment of this log has. What is below
-/// `anchor` need not fit: nothing there is read.
+/// `control` is raised to the highest epoch that a segment of this log has. What is below the first
+/// of `anchors` need not fit: nothing there is read. Where it does not, the plan has what follows it
+/// from one of the others on, if that fits.
 pub(crate) fn plan(
     control: &mut Control,
     files: &[SegmentFile],
     headers: &[ReadHeader],
-    anchor: Option<&Anchor>,
+    anchors: &[Anchor],
 ) -> Plan {
     // A damaged newest slot leaves CONTROL behind its segments. That is a fault, but no reason
     // to call what they hold unreadable.
@@ -92,17 +93,25 @@ pub(crate) fn plan(
     let (mut segments, mut misfit) = fitting(control, &low_water, files, headers);
     let mut restart = None;
     if misfit.is_some()
-        && let Some(anchor) = anchor.map(|anchor| anchor.segment)
-        && segments.last().is_none_or(|last| last.number < anchor.segment)
+        && let Some(anchor) = anchors.first().map(|anchor| anchor.segment.segment)
+        && segments.last().is_none_or(|last| last.number < anchor)
     {
-        let below = files.partition_point(|file| file.number < anchor.segment);
-        let above = files.get(below..).zip(headers.get(below..)).unwrap_or_default();
-        let fitting = fitting(control, &anchor, above.0, above.1);
-        if !fitting.0.is_empty() {
+        let mut starts: Vec<LowWater> = anchors.iter().map(|anchor| anchor.segment).collect();
+        starts.retain(|start| start.segment <= anchor);
+        starts.sort_by_key(|start| start.segment);
+        let above = |start: &LowWater| {
+            let below = files.partition_point(|file| file.number < start.segment);
+            let above = files.get(below..).zip(headers.get(below..)).unwrap_or_default();
+            fitting(control, start, above.0, above.1)
+        };
+        let reaches =
+            |segments: &[PlannedSegment]| segments.last().is_some_and(|last| last.number >= anchor);
+        let whole = starts.iter().map(|start| (*start, above(start)));
+        if let Some((start, fitting)) = whole.into_iter().find(|(_, found)| reaches(&found.0)) {
             (segments, misfit) = fitting;
             let below = ours(control, files, headers);
-            let below = below.take_while(|header| header.number < anchor.segment);
-            restart = Some(Restart { start: anchor, below: below.cloned().collect() });
+            let below = below.take_while(|header| header.number < start.segment);
+            restart = Some(Restart { start, below: below.cloned().collect() });
         }
     }
     Plan {

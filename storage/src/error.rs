@@ -172,11 +172,11 @@ pub enum Error {
         /// What is wrong with it.
         reason: FormatError,
     },
-    /// Another process opened, truncated or repaired the log while it was read. Read it
-    /// again.
+    /// Another process opened, purged, truncated or repaired the log while it was read, again
+    /// and again. Read it again.
     #[error("the log was changed while it was read, at LSN {lsn}: read it again")]
     Changed {
-        /// The position that is no longer there: no durable mark covered it.
+        /// The position that is no longer there: no durable mark covered it, or it was purged.
         lsn: Lsn,
     },
     /// All 2^32 epochs are used up. Copy the entries into a new log.
@@ -204,6 +204,17 @@ pub enum Error {
         #[source]
         cause: Arc<Self>,
     },
+    /// A log could not be created: there is no space, no quota or no inode for its first files, or
+    /// they are longer than the process may make them. What was begun is removed, or the next try
+    /// takes it over. Try again once that is mended.
+    #[error("no log was created in {}; what was begun does not stop another try", path.display())]
+    NotCreated {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        cause: Arc<Self>,
+    },
     /// The next segment can't be made, and not for lack of space: the directory is gone or
     /// can't be written to, a name is taken, or the device fails. Nothing was appended, and
     /// nothing acknowledged is lost. Each append tries again.
@@ -212,6 +223,15 @@ pub enum Error {
     /// Bytes that must be intact are not. Nothing was changed.
     #[error(transparent)]
     Corrupt(#[from] Box<Corruption>),
+    /// Something is damaged or missing below a part of the log that is whole, and the position
+    /// asked for is below that part. Read from `whole_from` on, or repair the log.
+    #[error("{fault}; the log is whole from LSN {whole_from} on")]
+    Gap {
+        /// The damage.
+        fault: Box<Corruption>,
+        /// Where the part begins that is whole.
+        whole_from: Lsn,
+    },
     /// An operation on a file failed. The log itself is unharmed.
     #[error("{operation} {}", path.display())]
     Io {
@@ -398,7 +418,7 @@ impl Error {
     #[must_use]
     pub fn corruption(&self) -> Option<&Corruption> {
         match self {
-            Self::Corrupt(corruption) => Some(corruption),
+            Self::Corrupt(corruption) | Self::Gap { fault: corruption, .. } => Some(corruption),
             _ => None,
         }
     }
@@ -415,6 +435,7 @@ impl Error {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             Self::NoSpace(_) | Self::NoSpaceToOpen { .. } => true,
+            Self::NotCreated { cause, .. } => cause.is_out_of_space(),
             Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
             _ => false,
         }

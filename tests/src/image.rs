@@ -9,7 +9,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -139,6 +139,74 @@ impl Drop for Image {
             let _ = self.unmount();
         }
         let _ = output("losetup", &["--detach", &self.device]);
+    }
+}
+
+/// Something that is mounted over a directory until it is dropped.
+#[derive(Debug)]
+pub struct Mount {
+    root: PathBuf,
+    /// The directory, if it was made for this.
+    own_dir: Option<TempDir>,
+    is_mounted: bool,
+}
+
+impl Mount {
+    /// Mounts a file system in memory on a directory of its own.
+    ///
+    /// # Errors
+    /// Why this machine can't: tests skip then.
+    pub fn in_memory(name: &str, options: &str) -> Result<Self, String> {
+        let dir = temp_dir(name);
+        let mut mount = Self::in_memory_over(dir.path(), options)?;
+        mount.own_dir = Some(dir);
+        Ok(mount)
+    }
+
+    /// Mounts a file system in memory over a directory.
+    ///
+    /// # Errors
+    /// Why this machine can't: tests skip then.
+    pub fn in_memory_over(dir: &Path, options: &str) -> Result<Self, String> {
+        Self::new(dir, &["-t", "tmpfs", "-o", options, "tmpfs"])
+    }
+
+    /// Mounts a directory over another one.
+    ///
+    /// # Errors
+    /// Why this machine can't: tests skip then.
+    pub fn bind_over(dir: &Path, from: &Path) -> Result<Self, String> {
+        Self::new(dir, &["--bind", &from.display().to_string()])
+    }
+
+    fn new(dir: &Path, arguments: &[&str]) -> Result<Self, String> {
+        let path = dir.display().to_string();
+        output("mount", &[arguments, &[&path]].concat())?;
+        Ok(Self { root: dir.to_owned(), own_dir: None, is_mounted: true })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.root.clone()
+    }
+
+    /// Unmounts it.
+    ///
+    /// # Errors
+    /// What `umount` says.
+    pub fn unmount(&mut self) -> Result<(), String> {
+        output("umount", &[&self.root.display().to_string()])?;
+        self.is_mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.is_mounted {
+            let _ = output("umount", &["--lazy", &self.root.display().to_string()]);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod full_disk;
 mod holds;
 mod house;
 mod kills;
+mod live;
 mod names;
 mod opening;
 mod operators;

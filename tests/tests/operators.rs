@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bulla_engine::{Store, StoreOptions, Token, TokenId};
 use bulla_recovery::{Inspection, Recovery};
+use bulla_tests::image::Mount;
 use bulla_tests::real_threads::{backends, small};
 use bulla_tests::{skipped, temp_dir};
 use bulla_wal::{Error, Level, Log, Lsn, Options, Visibility};
@@ -105,6 +106,103 @@ fn log_opened_through_a_link_stays_in_the_directory_that_the_link_meant() {
     assert!(contents(&second) == other);
     let recovery = Recovery::run(&first, &small()).unwrap();
     assert_eq!(recovery.report().next_seq.0, 21 + ENTRIES);
+}
+
+/// A log goes on below what is mounted over its directory, and leaves that alone.
+fn goes_on_below(name: &str, mount_over: impl Fn(&Path, &Path) -> Result<Mount, String>) {
+    for io in backends() {
+        let dir = temp_dir(name);
+        let (path, second) = (dir.path().join("log"), dir.path().join("second"));
+        std::fs::create_dir(&second).unwrap();
+        let log = Log::create(&path, &small().io(io.clone())).unwrap();
+        append(&log, 20);
+        let mut mount = match mount_over(&path, &second) {
+            Ok(mount) => mount,
+            Err(reason) => return skipped(reason),
+        };
+        append(&log, 20);
+        // Neither the lock nor anything else of it is in the way there.
+        other_log(&path);
+        let other = contents(&path);
+        append(&log, ENTRIES);
+        let mut reader = log.reader(.., Visibility::Durable).unwrap();
+        let mut read = 0;
+        while reader.next().unwrap().is_some() {
+            read += 1;
+        }
+        assert_eq!(read, 40 + ENTRIES);
+        assert!(log.purge(log.durable()).unwrap() > Lsn(0));
+        log.hold_named("below", log.low_water(), 1 << 30).unwrap();
+        append(&log, 20);
+        drop(reader);
+        log.close().unwrap();
+        assert!(contents(&path) == other && !path.join("holds").exists());
+        let recovery = Recovery::run(&path, &small()).unwrap();
+        assert_eq!(recovery.report().entries, ENTRIES, "the log above on {}", io.name());
+        drop(recovery);
+        mount.unmount().unwrap();
+        let recovery = Recovery::run(&path, &small()).unwrap();
+        assert_eq!(recovery.report().next_seq.0, 61 + ENTRIES, "on {}", io.name());
+    }
+}
+
+#[test]
+fn log_over_whose_directory_a_file_system_is_mounted_goes_on_below_it() {
+    goes_on_below("mounted", |path, _| Mount::in_memory_over(path, "size=64m"));
+}
+
+#[test]
+fn log_over_whose_directory_another_one_is_mounted_goes_on_below_it() {
+    goes_on_below("bound", Mount::bind_over);
+}
+
+#[test]
+fn directory_that_has_two_paths_has_one_log_and_one_lock() {
+    let dir = temp_dir("two-paths");
+    let (path, second) = (dir.path().join("log"), dir.path().join("second"));
+    std::fs::create_dir(&second).unwrap();
+    let options = small().lock_timeout(Duration::ZERO);
+    let log = Log::create(&path, &options).unwrap();
+    append(&log, 20);
+    let mut mount = match Mount::bind_over(&second, &path) {
+        Ok(mount) => mount,
+        Err(reason) => return skipped(reason),
+    };
+    let refused = Log::open(&second, &options).map(drop);
+    assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
+    append(&log, ENTRIES);
+    log.close().unwrap();
+    let (log, report) = Log::open(&second, &options).unwrap();
+    assert_eq!(report.entries, 20 + ENTRIES);
+    log.close().unwrap();
+    mount.unmount().unwrap();
+}
+
+#[test]
+fn log_stays_where_it_is_although_a_link_on_its_path_is_replaced() {
+    let dir = temp_dir("parents");
+    let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
+    let parent = dir.path().join("current");
+    for path in [&first, &second] {
+        std::fs::create_dir(path).unwrap();
+    }
+    symlink(&first, &parent).unwrap();
+    let store = Store::open(parent.join("store"), &StoreOptions::new().log(small())).unwrap();
+    store.at(Level::Strict).put(&token(1)).unwrap();
+    let other = Store::open(second.join("store"), &StoreOptions::new().log(small())).unwrap();
+    other.close().unwrap();
+    let before = contents(&second.join("store"));
+    // As a deployment does: the new link takes the place of the old one at once.
+    let renewed = dir.path().join("renewed");
+    symlink(&second, &renewed).unwrap();
+    std::fs::rename(&renewed, &parent).unwrap();
+    (2..400).for_each(|id| store.at(Level::Strict).put(&token(id)).unwrap());
+    store.checkpoint().unwrap();
+    store.close().unwrap();
+    assert!(contents(&second.join("store")) == before);
+    assert!(!second.join("store/checkpoints").exists());
+    let store = Store::open(first.join("store"), &StoreOptions::new().log(small())).unwrap();
+    assert!((1..400).all(|id| store.get(TokenId(id)).unwrap().is_some()));
 }
 
 /// Runs one of the tests below in a process of its own, whose working directory may change.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bulla_recovery::{Inspection, Range, Recovery, Status};
 use bulla_tests::cuts;
-use bulla_tests::image::Image;
+use bulla_tests::image::{Image, Mount};
 use bulla_wal::{Error, Level, Log, Options, Seq};
 
 const MIB: u64 = 1024 * 1024;
@@ -127,6 +127,58 @@ fn log_on_a_full_real_file_system_opens_after_a_purge_without_an_open() {
     log.wait(receipt).unwrap();
     log.close().unwrap();
     assert_eq!(entries(&dir), 502 - purged.first_seq.0);
+}
+
+#[test]
+fn log_is_created_on_a_real_file_system_once_there_is_space() {
+    let Some(image) = image("full-create", 16 * MIB) else { return };
+    let dir = image.root().join("log");
+    let filler = image.root().join("filler");
+    fill(&filler);
+    // Twice: what the first try left is not in the way of the second.
+    for _ in 0..2 {
+        let refused = Log::open(&dir, &options()).map(drop).unwrap_err();
+        assert!(matches!(refused, Error::NotCreated { .. }), "{refused:?}");
+        assert!(refused.is_out_of_space() && !dir.join("CONTROL").exists(), "{refused:?}");
+    }
+    fs::remove_file(&filler).unwrap();
+    let (log, _) = Log::open(&dir, &options().sector(8192)).unwrap();
+    log.wait(log.append_with(1, b"kept", Level::Strict).unwrap()).unwrap();
+    log.close().unwrap();
+    assert_eq!(entries(&dir), 1);
+}
+
+#[test]
+fn log_is_created_once_there_are_inodes() {
+    let Ok(mut mount) = Mount::in_memory("inodes", "size=64m,nr_inodes=32")
+        .inspect_err(|reason| bulla_tests::skipped(reason))
+    else {
+        return;
+    };
+    let root = mount.root();
+    let mut fillers: Vec<_> = (0..).map(|n| root.join(format!("filler-{n}"))).take(100).collect();
+    let made = fillers.iter().take_while(|path| File::create(path).is_ok()).count();
+    fillers.truncate(made);
+    let dir = root.join("log");
+    let mut refused = 0;
+    loop {
+        match Log::open(&dir, &options()) {
+            Ok((log, _)) => {
+                log.wait(log.append_with(1, b"kept", Level::Strict).unwrap()).unwrap();
+                log.close().unwrap();
+                break;
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::NotCreated { .. }), "{error:?}");
+                assert!(error.is_out_of_space(), "{error:?}");
+                refused += 1;
+            }
+        }
+        fs::remove_file(fillers.pop().unwrap()).unwrap();
+    }
+    assert!(refused >= 3, "the directory, LOCK and CONTROL each need one: {refused}");
+    assert_eq!(entries(&dir), 1);
+    mount.unmount().unwrap();
 }
 
 #[test]

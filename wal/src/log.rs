@@ -102,7 +102,7 @@ impl Log {
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::Locked`], [`Error::Options`],
     /// [`Error::SectorTooSmall`], [`Error::Corrupt`] (segments without CONTROL),
-    /// [`Error::Io`].
+    /// [`Error::NotCreated`] (there is no space, and nothing stops another try), [`Error::Io`].
     pub fn create(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
         Self::start(recovered::create(dir.as_ref(), options)?)
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bulla_engine::{CheckpointFault, CheckpointFile, standing_checkpoints, usable_checkpoints};
 use bulla_recovery::{Inspection, Report, Status};
-use bulla_wal::Options;
+use bulla_wal::{Error as LogError, Options};
 use serde::Serialize;
 
 use crate::error::Result;
@@ -21,8 +21,38 @@ pub(crate) struct Checkpoints {
     depth: Depth,
 }
 
-/// Attempts to inspect a store that another process runs, and that takes checkpoints meanwhile.
-const MAX_ATTEMPTS: usize = 4;
+/// Attempts to inspect a log or a store that another process runs, and that takes checkpoints and
+/// purges meanwhile.
+const MAX_ATTEMPTS: usize = 100;
+
+/// Reads something of a log, and does so again where a program has purged meanwhile what was to be
+/// read; `None` from `read` means that, too.
+pub(crate) fn undisturbed<T>(
+    dir: &Path,
+    options: &Options,
+    mut read: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let mut before = None;
+    for _ in 0..MAX_ATTEMPTS {
+        match read() {
+            Ok(Some(read)) => return Ok(read),
+            Ok(None) => {}
+            Err(error) => {
+                let start = match error.log() {
+                    Some(LogError::Purged { low_water, .. }) => *low_water,
+                    Some(LogError::Changed { lsn }) => *lsn,
+                    _ => return Err(error),
+                };
+                // The log starts where it did: what was asked for is gone.
+                if before.replace(start) == Some(start) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    let lsn = Inspection::read_headers(dir, options)?.report().first_lsn;
+    Err(LogError::Changed { lsn }.into())
+}
 
 /// How much of a log and its checkpoints is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,8 +73,9 @@ pub(crate) fn inspect(
 ) -> Result<(Inspection, Checkpoints)> {
     let (options, _progress) = progress::reading_log(options.clone(), "inspecting");
     let options = &options;
-    let mut attempts = 1;
-    loop {
+    let mut attempts = 0;
+    undisturbed(dir, options, || {
+        attempts += 1;
         // A running store writes the log first, then the checkpoint: read in the other order.
         let files = bulla_engine::checkpoints(dir, options, depth == Depth::All)?;
         let inspection = match depth {
@@ -55,12 +86,11 @@ pub(crate) fn inspect(
         let standing = standing_checkpoints(&inspection, &files)?;
         let checkpoints = Checkpoints { files, usable, standing, depth };
         // Meanwhile it may have taken others, and purged the log up to what those need.
-        if attempts < MAX_ATTEMPTS && checkpoints.is_missing(inspection.report()) {
+        if checkpoints.is_missing(inspection.report()) {
             let now = bulla_engine::checkpoints(dir, options, false)?;
             let before = checkpoints.files.iter().map(|file| file.number);
             if !now.iter().map(|file| file.number).eq(before) {
-                attempts += 1;
-                continue;
+                return Ok(None);
             }
         }
         terminal::detail(format_args!(
@@ -68,8 +98,8 @@ pub(crate) fn inspect(
             inspection.segments().len(),
             checkpoints.files.len(),
         ));
-        return Ok((inspection, checkpoints));
-    }
+        Ok(Some((inspection, checkpoints)))
+    })
 }
 
 /// One checkpoint.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bulla_recovery::{Case, EntryView, Inspection, Range, Recovery, ReplayStats, Report};
 use serde::Serialize;
 
-use super::inspection::{Depth, inspect};
+use super::inspection::{Depth, inspect, undisturbed};
 use super::report::{self, LogReport};
 use crate::args::{LogArgs, RangeArgs};
 use crate::error::{Error, Result};
@@ -50,10 +50,15 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let work = if args.dry_run { "inspecting" } else { "recovering" };
     let (options, reading) = progress::reading_log(args.log.options(), work);
     if args.dry_run {
-        let inspection = Inspection::read(&args.dir, &options)?;
-        drop(reading);
+        let mut reading = Some(reading);
+        let (inspection, replayed) = undisturbed(&args.dir, &options, || {
+            let inspection = Inspection::read(&args.dir, &options)?;
+            drop(reading.take());
+            let found = inspection.report();
+            let replayed = replay(range, found, |visitor| inspection.replay(range, visitor))?;
+            Ok(Some((inspection, replayed)))
+        })?;
         let found = inspection.report();
-        let replayed = replay(range, found, |visitor| inspection.replay(range, visitor))?;
         print(found, &replayed, false, out)?;
         return tell(args, found, report::outcome(&found.status), out);
     }

@@ -10,7 +10,7 @@ use bulla_wal::Options;
 use serde::Serialize;
 
 use super::holds::{self, HoldRow};
-use super::inspection::{CheckpointRow, Depth, inspect};
+use super::inspection::{CheckpointRow, Depth, inspect, undisturbed};
 use super::report::{self, LogReport, SegmentRow};
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
@@ -63,7 +63,11 @@ struct Lists {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
-    let (inspection, checkpoints) = inspect(&args.dir, &Options::new(), Depth::Headers)?;
+    let (inspection, checkpoints, kinds) = undisturbed(&args.dir, &Options::new(), || {
+        let (inspection, checkpoints) = inspect(&args.dir, &Options::new(), Depth::Headers)?;
+        let kinds = args.kinds.then(|| kinds(&inspection)).transpose()?;
+        Ok(Some((inspection, checkpoints, kinds)))
+    })?;
     let found = inspection.report();
     let lists = Lists {
         segment_list: found.segments.iter().map(SegmentRow::new).collect(),
@@ -74,7 +78,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         log: LogReport::new(found),
         checked: "headers",
         disk_bytes: disk_bytes(&args.dir)?,
-        kinds: args.kinds.then(|| kinds(&inspection)).transpose()?,
+        kinds,
         lists: None,
     };
     if out.is_table() {

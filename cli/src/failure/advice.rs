@@ -17,6 +17,9 @@ const MAKE_ROOM: &str = "free some space (`df -h`) or inodes (`df -i`), raise th
                          then run the command again. An open needs about 8 MiB by default, and less \
                          with a smaller --segment-size and --ring-size. `bulla dump`, `bulla stat` and `bulla verify` \
                          read the log meanwhile";
+const ROOM_FOR_A_LOG: &str = "free some space (`df -h`) or inodes (`df -i`), or raise the quota, then run the \
+                          command again. A new log needs about 8 MiB by default, and less with a smaller \
+                          --segment-size and --ring-size";
 const TOO_LARGE: &str =
     "raise the limit of a file's length (`ulimit -f`), or use a smaller --segment-size";
 const LATER_POSITION: &str = "ask for a later position; `bulla stat DIR` shows the first one";
@@ -95,6 +98,13 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
     use bulla_wal::Error as Log;
     match error {
         Log::Corrupt(corruption) => Some(of_corruption(corruption.kind)),
+        Log::Gap { .. } => Some(
+            "ask for that position or a later one, which is whole. `bulla verify DIR` says what is \
+             damaged before it, and what to do",
+        ),
+        Log::Changed { .. } => {
+            Some("run the command again; if the program purges all the time, pause that meanwhile")
+        }
         Log::NotALog { .. } => {
             Some("name a log's directory, or create one with `bulla load` or `bulla append`")
         }
@@ -112,6 +122,8 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
         }
         Log::NoSpace(_) => Some(FREE_SPACE),
         Log::NoSpaceToOpen { .. } => Some(MAKE_ROOM),
+        Log::NotCreated { cause, .. } if cause.is_out_of_space() => Some(ROOM_FOR_A_LOG),
+        Log::NotCreated { .. } => Some(TOO_LARGE),
         Log::NoSegment(cause) => match cause.as_ref() {
             Log::Io { source, .. } => of_segment(source.kind()),
             _ => None,

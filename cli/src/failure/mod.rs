@@ -32,7 +32,7 @@ pub(crate) fn report(error: &Error) {
 /// Returns the exit code.
 pub(crate) fn code(error: &Error) -> u8 {
     match error {
-        _ if matches!(error.log(), Some(bulla_wal::Error::Corrupt(_))) => 4,
+        _ if error.log().is_some_and(|error| error.corruption().is_some()) => 4,
         _ if matches!(
             error.log(),
             Some(bulla_wal::Error::Options { .. } | bulla_wal::Error::HoldName { .. })

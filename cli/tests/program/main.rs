@@ -11,6 +11,7 @@ mod drill;
 mod follow;
 mod habits;
 mod legacy;
+mod live;
 mod purge;
 mod put;
 mod stress;

@@ -160,3 +160,48 @@ fn full_disk_is_told_at_an_open_and_a_purge_makes_room() {
     let (opened, exit) = json(&format!("replay DIR {SMALL}"), &log);
     assert_eq!((exit, &opened["next_seq"]), (0, &(LINES + 1).into()), "{opened}");
 }
+
+#[test]
+fn new_log_on_a_full_disk_says_what_to_do_and_is_created_later() {
+    let disk = match Image::new("cli-new", 16 << 20) {
+        Ok(disk) => disk,
+        Err(reason) => return bulla_tests::skipped(reason),
+    };
+    let log = disk.root().join("log");
+    let filler = disk.root().join("filler");
+    let mut file = std::fs::File::create(&filler).expect("created");
+    for len in [256 * 1024, 4096] {
+        while file.write_all(&vec![1; len]).and_then(|()| file.sync_data()).is_ok() {}
+    }
+    for line in ["append DIR", "put DIR --id 1"] {
+        let refused = run(line, &log);
+        assert_eq!(code(&refused), 1, "{}", stdout(&refused));
+        let words = stderr(&refused);
+        assert!(words.contains("no log was created") && words.contains("df -i"), "{words}");
+    }
+    drop(file);
+    std::fs::remove_file(&filler).expect("removed");
+    // The first of them was of a log, this one is of a store.
+    let stored = run(&format!("put DIR --id 1 {SMALL}"), &log);
+    assert_eq!(code(&stored), 0, "{}", stderr(&stored));
+}
+
+#[test]
+fn limit_of_a_files_length_is_told_and_kills_nobody() {
+    let dir = Dir::new("limit");
+    let log = dir.join("log");
+    let limited = |limit: &str| {
+        let mut shell = std::process::Command::new("sh");
+        let script = format!("ulimit -f {limit}; exec \"$0\" append \"$1\" </dev/null");
+        shell.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_bulla")).arg(&log);
+        shell.output().expect("runs")
+    };
+    for _ in 0..2 {
+        let refused = limited("1000");
+        assert_eq!(code(&refused), 1, "{}", stderr(&refused));
+        let words = stderr(&refused);
+        assert!(words.contains("no log was created") && words.contains("ulimit"), "{words}");
+    }
+    let appended = limited("unlimited");
+    assert_eq!(code(&appended), 0, "{}", stderr(&appended));
+}

@@ -133,7 +133,9 @@ pub fn usable_checkpoints_after(
     Ok(numbers(files, &standing))
 }
 
-fn anchors(files: &[CheckpointFile]) -> Vec<Anchor> {
+/// Returns the places in the log that the checkpoints with intact headers belong to, in their order.
+#[must_use]
+pub fn anchors(files: &[CheckpointFile]) -> Vec<Anchor> {
     files.iter().filter_map(|file| file.anchor).collect()
 }
 

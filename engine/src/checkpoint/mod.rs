@@ -36,7 +36,8 @@ pub(crate) use files::CheckpointDir;
 pub use format::CheckpointDamage;
 pub(crate) use inspect::copies;
 pub use inspect::{
-    CheckpointFile, checkpoints, standing_checkpoints, usable_checkpoints, usable_checkpoints_after,
+    CheckpointFile, anchors as checkpoint_anchors, checkpoints, standing_checkpoints,
+    usable_checkpoints, usable_checkpoints_after,
 };
 pub(crate) use open::{Candidates, Choice};
 pub use open::{CheckpointInfo, OpenReport};

@@ -303,7 +303,7 @@ impl Restorer<'_> {
         end: Lsn,
         bodies: Bodies,
     ) -> Result<Analysis, BackupError> {
-        let analysis = Analysis::read_from(log, control, None, bodies)?;
+        let analysis = Analysis::read_from(log, control, &[], bodies)?;
         if let Status::Corrupt(corruption) = analysis.status() {
             return Err(Error::from(corruption).into());
         }

@@ -13,7 +13,8 @@ use crate::files::dir::{CONTROL, Directory};
 use crate::format::{CONTROL_LEN, Control, FormatError, MAX_SECTOR};
 use crate::io::{Access, AlignedBuf, File, read_full, write_full};
 
-const TEMPORARY: &str = "CONTROL.tmp";
+/// The name under which CONTROL is written first.
+pub(crate) const TEMPORARY: &str = "CONTROL.tmp";
 
 /// An open CONTROL file and its newest contents.
 #[derive(Debug)]

@@ -1,12 +1,13 @@
 //! What recovery passes to the log: the only way to obtain a log that accepts appends.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::faults::failpoints::{Failpoint, skip};
-use crate::files::control::ControlFile;
-use crate::files::dir::Directory;
+use crate::files::control::{self, ControlFile};
+use crate::files::dir::{CONTROL, Directory};
 use crate::files::segment::{self, NewSegment};
 use crate::format::{Content, Control, EpochStart, Header, LogId, LowWater};
 use crate::io::{File, Lock};
@@ -60,8 +61,25 @@ pub struct Recovered {
 /// # Errors
 /// [`Error::AlreadyExists`] when there is a log, [`Error::Corrupt`] when there are
 /// segments without CONTROL, [`Error::Locked`], [`Error::Options`],
-/// [`Error::SectorTooSmall`], [`Error::Io`].
+/// [`Error::SectorTooSmall`]; [`Error::NotCreated`]: there is no space, and nothing stops another
+/// try; [`Error::Io`].
 pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
+    try_create(path, options).map_err(|error| not_created(path, error))
+}
+
+/// Returns the error of a creation; of its causes, those that have to do with space are told apart.
+#[must_use]
+pub fn not_created(path: &Path, error: Error) -> Error {
+    let is_limit = matches!(&error, Error::Io { source, .. }
+        if source.kind() == ErrorKind::FileTooLarge);
+    if is_limit || error.is_out_of_space() {
+        Error::NotCreated { path: path.to_owned(), cause: Arc::new(error) }
+    } else {
+        error
+    }
+}
+
+fn try_create(path: &Path, options: &Options) -> Result<Recovered> {
     let options = options.checked(options.sector)?;
     let io = Arc::clone(&options.io);
     io.create_dir(path).map_err(Error::io("create", path))?;
@@ -99,8 +117,23 @@ pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
         low_water: LowWater::START,
         content: options.content.unwrap_or(Content::PLAIN),
     };
-    let control = ControlFile::create(&dir, control)?;
-    begin(dir, options, lock, control)
+    let begun = ControlFile::create(&dir, control).and_then(|mut control| {
+        let first = first_segment(&dir, &options, &mut control)?;
+        Ok((control, first))
+    });
+    let (control, (header, file)) = begun.inspect_err(|_| undo(&dir))?;
+    Ok(new_log(dir, options, lock, control, header, file))
+}
+
+/// Removes what a creation left that failed before its first segment had its name, so that the
+/// next one is as free in its options as this one was. The lock is held.
+fn undo(dir: &Directory) {
+    // With its segment it is a log. Where this fails, the next open goes on from what is left.
+    if dir.list().is_ok_and(|listing| listing.segments.is_empty()) {
+        for name in [control::TEMPORARY, CONTROL] {
+            let _ = dir.remove(name);
+        }
+    }
 }
 
 /// Makes the first segment of a log that already has CONTROL: the last step of a creation,
@@ -114,6 +147,15 @@ pub fn begin(
     lock: Box<dyn Lock>,
     mut control: ControlFile,
 ) -> Result<Recovered> {
+    let (header, file) = first_segment(&dir, &options, &mut control)?;
+    Ok(new_log(dir, options, lock, control, header, file))
+}
+
+fn first_segment(
+    dir: &Directory,
+    options: &Options,
+    control: &mut ControlFile,
+) -> Result<(Header, Arc<dyn File>)> {
     let io = Arc::clone(&options.io);
     let current = *control.current();
     let header = Header {
@@ -141,10 +183,21 @@ pub fn begin(
         is_wanted: &|| true,
     };
     let sector = u64::from(current.sector);
-    let file = segment::create(&dir, &new, |_| Ok(sector))?;
+    let file = segment::create(dir, &new, |_| Ok(sector))?;
     control.note_begun().map_err(Error::io("write", control.path()))?;
-    Ok(Recovered {
-        file_len: new.len,
+    Ok((header, file))
+}
+
+fn new_log(
+    dir: Directory,
+    options: Options,
+    lock: Box<dyn Lock>,
+    control: ControlFile,
+    header: Header,
+    file: Arc<dyn File>,
+) -> Recovered {
+    Recovered {
+        file_len: options.epoch_start_len(0),
         dir,
         lock,
         control,
@@ -156,7 +209,7 @@ pub fn begin(
         live: vec![LiveSegment { start: LowWater::START }],
         header,
         options,
-    })
+    }
 }
 
 /// Returns a nonce for a new epoch.

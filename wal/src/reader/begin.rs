@@ -3,7 +3,7 @@
 use super::cursor::ReadCursor;
 use super::index::{Disk, MAX_LOOKS, SegmentIndex};
 use crate::faults;
-use bulla_storage::format::{Frame, FrameKind};
+use bulla_storage::format::{Frame, FrameKind, LowWater};
 use bulla_storage::frames::read_buffer::READ_LEN;
 use bulla_storage::{Error, Limit, Position, Range, Result, Seq};
 
@@ -50,6 +50,9 @@ pub(super) fn check_range(index: &SegmentIndex, range: Range) -> Result<()> {
     if range.from.is_purged(low_water.lsn, low_water.seq) {
         return Err(purged(index, range.from));
     }
+    if let Some(gap) = index.gap_at(range.from) {
+        return Err(gap);
+    }
     for position in [range.from, range.to] {
         if let Position::Lsn { epoch: Some(epoch), lsn } = position {
             faults::reader::check_read(index.timeline().check_read(epoch, lsn))?;
@@ -58,6 +61,12 @@ pub(super) fn check_range(index: &SegmentIndex, range: Range) -> Result<()> {
     Ok(())
 }
 
+/// Returns why a position below the segments that are known can't be read: it was purged, or it is
+/// in damage or below it.
 pub(super) fn purged(index: &SegmentIndex, position: Position) -> Error {
-    Error::Purged { position, low_water: index.low_water() }
+    let LowWater { lsn, seq, .. } = index.control.low_water;
+    match index.gap_at(position) {
+        Some(gap) if !position.is_purged(lsn, seq) => gap,
+        _ => Error::Purged { position, low_water: lsn },
+    }
 }

@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use bulla_storage::files::control;
 use bulla_storage::files::dir::{Directory, segment_name};
-use bulla_storage::format::{Control, EpochStart, Header, MAX_SECTOR};
+use bulla_storage::format::{Control, EpochStart, Header, LowWater, MAX_SECTOR};
 use bulla_storage::frames::read_buffer::ReadBuffer;
 use bulla_storage::frames::reader::{Cursor, FrameReader, Start};
 use bulla_storage::frames::timeline::Timeline;
 use bulla_storage::io::Io;
-use bulla_storage::{Corruption, CorruptionKind, Epoch, Error, Lsn, Result, SegmentNumber};
+use bulla_storage::{
+    Corruption, CorruptionKind, Epoch, Error, Lsn, Position, Result, SegmentNumber,
+};
 
 /// A log that changes while it is looked at is looked at so often at most.
-pub(super) const MAX_LOOKS: u32 = 8;
+pub(super) const MAX_LOOKS: u32 = 100;
 /// Bytes read at once where only headers are wanted.
 pub(super) const SMALL_CHUNK: u64 = 64 * 1024;
 
@@ -72,6 +74,14 @@ impl Disk {
     }
 }
 
+/// A segment that is not there, or nothing that is whole.
+#[derive(Debug)]
+struct Missing {
+    error: Error,
+    /// As it was read before that was noticed.
+    control: Control,
+}
+
 /// One segment's header, and its first frame once it was seen.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -83,7 +93,11 @@ pub(super) struct Segment {
 #[derive(Debug)]
 pub(super) struct SegmentIndex {
     pub(super) control: Control,
-    /// From the low-water mark on, without a gap.
+    /// Where `segments` begin: at the low-water mark, or after the damage.
+    start: LowWater,
+    /// What is damaged or missing below that.
+    damage: Option<Corruption>,
+    /// Those that follow one another, up to the last.
     segments: VecDeque<Segment>,
     /// One more whenever an epoch is found that was not known before.
     pub(super) generation: u64,
@@ -92,38 +106,110 @@ pub(super) struct SegmentIndex {
 impl SegmentIndex {
     pub(super) fn read(disk: &Disk) -> Result<Self> {
         let mut looks = 1;
+        let mut before = None;
         loop {
-            match Self::look(disk)? {
+            let Missing { error, control } = match Self::look(disk)? {
                 Ok(index) => return Ok(index),
-                // A segment was purged after CONTROL was read, or it is missing.
-                Err(missing) if looks == MAX_LOOKS => return Err(missing),
-                Err(_) => looks += 1,
+                Err(missing) => *missing,
+            };
+            // A segment was purged after CONTROL was read: then that has changed. Or it is missing.
+            if before == Some(control.counter) {
+                return Err(error);
             }
+            if looks == MAX_LOOKS {
+                return Err(Error::Changed { lsn: control.low_water.lsn });
+            }
+            before = Some(control.counter);
+            looks += 1;
         }
     }
 
     /// Fails softly when a segment is not there.
-    fn look(disk: &Disk) -> Result<Result<Self>> {
-        let control = disk.control()?;
-        let first = control.low_water.segment;
+    fn look(disk: &Disk) -> Result<Result<Self, Box<Missing>>> {
+        // In this order: what the listing lacks is below the mark in CONTROL, or missing.
         let listing = disk.dir.list()?;
-        let mut index = Self { control, segments: VecDeque::new(), generation: 0 };
+        let control = disk.control()?;
+        let (first, start) = (control.low_water.segment, control.low_water);
+        let segments = VecDeque::new();
+        let mut index = Self { control, start, damage: None, segments, generation: 0 };
+        let missing = |error| Ok(Err(Box::new(Missing { error, control })));
         for file in listing.segments.iter().filter(|file| file.number >= first) {
             let expected = index.next_number();
-            let header = if file.number == expected { disk.header(expected)? } else { None };
-            let Some(header) = header else {
-                return Ok(Err(fault(expected, CorruptionKind::SegmentMissing)));
+            if file.number != expected {
+                index.begin_after(fault(expected, CorruptionKind::SegmentMissing), file.number)?;
+            }
+            let added = match disk.header(file.number) {
+                Ok(Some(header)) => index.push(header),
+                Ok(None) => return missing(fault(file.number, CorruptionKind::SegmentMissing)),
+                Err(error) => Err(error),
             };
-            index.push(header)?;
+            if let Err(damage) = added {
+                // It may be intact, and not what follows: then it is the first that is.
+                index.begin_after(damage, file.number)?;
+                let header = disk.header(file.number).ok().flatten();
+                if header.is_none_or(|header| index.push(header).is_err()) {
+                    index.start.segment = file.number.next();
+                }
+            }
         }
         if index.segments.is_empty() {
-            return Ok(Err(match control.counter {
+            return missing(match (index.damage, control.counter) {
+                (Some(damage), _) => damage.into(),
                 // Its creation has not come to its first segment.
-                control::CREATED => disk.not_a_log(),
-                _ => fault(first, CorruptionKind::SegmentMissing),
-            }));
+                (None, control::CREATED) => disk.not_a_log(),
+                (None, _) => fault(first, CorruptionKind::SegmentMissing),
+            });
         }
-        Ok(Ok(index))
+        match index.find_start(disk)? {
+            Ok(()) => Ok(Ok(index)),
+            Err(error) => missing(error),
+        }
+    }
+
+    /// Begins anew after damage with the segment of this number.
+    ///
+    /// # Errors
+    /// The error, if it is none of the log.
+    fn begin_after(&mut self, error: Error, number: SegmentNumber) -> Result<()> {
+        let Error::Corrupt(damage) = error else { return Err(error) };
+        self.damage.get_or_insert(*damage);
+        self.segments.clear();
+        self.start.segment = number;
+        Ok(())
+    }
+
+    /// Finds where the segments begin that follow damage, if there is any: with the first whose
+    /// frames count. Fails softly when there is none.
+    fn find_start(&mut self, disk: &Disk) -> Result<Result<()>> {
+        let Some(damage) = self.damage.clone() else { return Ok(Ok(())) };
+        loop {
+            let first = self.first(disk, 0)?;
+            let Some(Segment { header, .. }) = self.segments.front() else {
+                return Ok(Err(damage.into()));
+            };
+            let (segment, epoch) = (header.number, header.epoch);
+            match first.filter(|first| first.lsn < self.end_lsn(epoch)) {
+                Some(Cursor { lsn, seq, prev_crc, wall_ns }) => {
+                    self.start = LowWater { segment, lsn, seq, prev_crc, epoch, wall_ns };
+                    return Ok(Ok(()));
+                }
+                None => drop(self.segments.pop_front()),
+            }
+        }
+    }
+
+    /// Returns that a range from here on begins in the damage or before it, if it does.
+    pub(super) fn gap_at(&self, from: Position) -> Option<Error> {
+        let damage = self.damage.as_ref()?;
+        let LowWater { lsn, seq, wall_ns, .. } = self.start;
+        let is_below = match from {
+            Position::Start => true,
+            // A frame in the gap may have the time of the last one before its end.
+            Position::Time(_) => from.lower_limit().wall_ns.is_none_or(|from| from <= wall_ns),
+            _ => from.is_purged(lsn, seq),
+        };
+        let gap = || Error::Gap { fault: Box::new(damage.clone()), whole_from: lsn };
+        is_below.then(gap)
     }
 
     /// Looks for what is new since; true when there is something.
@@ -137,10 +223,13 @@ impl SegmentIndex {
         }
         if newer {
             self.control = control;
+            if control.low_water.segment >= self.start.segment {
+                (self.start, self.damage) = (control.low_water, None);
+            }
             while self
                 .segments
                 .front()
-                .is_some_and(|segment| segment.header.number < control.low_water.segment)
+                .is_some_and(|segment| segment.header.number < self.start.segment)
             {
                 self.segments.pop_front();
             }
@@ -155,15 +244,14 @@ impl SegmentIndex {
     }
 
     fn next_number(&self) -> SegmentNumber {
-        self.segments
-            .back()
-            .map_or(self.control.low_water.segment, |last| last.header.number.next())
+        self.segments.back().map_or(self.start.segment, |last| last.header.number.next())
     }
 
     fn push(&mut self, header: Header) -> Result<()> {
         let number = self.next_number();
         let previous = self.segments.back().map(|segment| &segment.header);
-        if let Some(kind) = misfit(&self.control, &header, number, previous) {
+        let first_epoch = self.damage.is_none().then_some(self.start.epoch);
+        if let Some(kind) = misfit(&self.control, first_epoch, &header, number, previous) {
             return Err(fault(number, kind));
         }
         self.segments.push_back(Segment { header, first: None });
@@ -214,7 +302,7 @@ impl SegmentIndex {
 
     pub(super) fn timeline(&self) -> Timeline {
         let headers = self.segments.iter().map(|segment| &segment.header);
-        Timeline::new(self.control.low_water, headers)
+        Timeline::new(self.start, headers)
     }
 
     /// The last live segment whose first frame fits, or the first live one. With
@@ -239,7 +327,7 @@ impl SegmentIndex {
             }
             wanted = fits(&first);
         }
-        let low_water = &self.control.low_water;
+        let low_water = &self.start;
         let cursor = Cursor::from(low_water);
         let replaced = low_water.lsn >= self.end_lsn(low_water.epoch);
         let epoch_start = if replaced { self.epoch_start_at(low_water.lsn) } else { None };
@@ -249,10 +337,10 @@ impl SegmentIndex {
 
     /// A segment's first frame; none when it has none yet.
     fn first(&mut self, disk: &Disk, index: usize) -> Result<Option<Cursor>> {
-        let low_water = self.control.low_water;
+        let (start, is_known) = (self.start, self.damage.is_none());
         let Some(segment) = self.segments.get_mut(index) else { return Ok(None) };
-        if segment.header.number == low_water.segment {
-            segment.first = Some(Cursor::from(&low_water));
+        if segment.header.number == start.segment && is_known {
+            segment.first = Some(Cursor::from(&start));
         }
         if segment.first.is_none() {
             let number = segment.header.number;
@@ -282,9 +370,10 @@ pub(super) fn fault(number: SegmentNumber, kind: CorruptionKind) -> Error {
     }))
 }
 
-/// Why a header does not fit its place.
+/// Why a header does not fit its place. The first one has `first_epoch`, where that is known.
 fn misfit(
     control: &Control,
+    first_epoch: Option<Epoch>,
     header: &Header,
     number: SegmentNumber,
     previous: Option<&Header>,
@@ -299,7 +388,7 @@ fn misfit(
         return Some(CorruptionKind::SectorSize);
     }
     let fits = match previous {
-        None => header.epoch == control.low_water.epoch,
+        None => first_epoch.is_none_or(|epoch| header.epoch == epoch),
         Some(previous) if previous.nonce != header.previous_nonce => false,
         Some(previous) if previous.epoch == header.epoch => {
             previous.nonce == header.nonce && header.epoch_start.is_none()

@@ -486,7 +486,7 @@ impl Reader {
     /// Goes on from the same position in the segment where it is now.
     fn locate(&mut self) -> Result<()> {
         let (_, lsn) = self.position();
-        if lsn < self.index.low_water() {
+        if lsn < self.index.low_water() || self.index.gap_at(lsn.into()).is_some() {
             return Err(purged(&self.index, lsn.into()));
         }
         let begin = self.index.locate(&self.disk, false, |first| first.lsn <= lsn)?;

@@ -15,6 +15,7 @@ use bulla_wal::{EntryView, Lsn, Options, Position, Range, Reader, Seq, Visibilit
 use serde::Serialize;
 
 use self::decode::Operation;
+use super::inspection::undisturbed;
 use super::report;
 use crate::args::{position, seq};
 use crate::error::{Error, Result};
@@ -96,8 +97,12 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 /// Shows the entries of a range that has an end, and reads no more of the log than that.
 fn dump_part(args: &Args, out: &mut Out) -> Result<Outcome> {
     let mut printer = Printer { args, rows: out.rows(), left: args.limit };
-    let mut reader =
-        Reader::open(Arc::new(StdIo::new()), &args.dir, args.range(), Visibility::Written)?;
+    let io = Arc::new(StdIo::new());
+    let mut reader = match Reader::open(io, &args.dir, args.range(), Visibility::Written) {
+        // It is damaged somewhere: an inspection shows what is before that.
+        Err(error) if error.corruption().is_some() => return dump(args, out),
+        reader => reader?,
+    };
     let mut more = args.limit > 0;
     while more {
         more = match reader.next() {
@@ -116,39 +121,70 @@ fn dump_part(args: &Args, out: &mut Out) -> Result<Outcome> {
         return Ok(Outcome::Clean);
     }
     let (options, _reading) = progress::reading_log(Options::new(), "inspecting");
-    end(&Inspection::read(&args.dir, &options)?, out)
+    let whole = Inspection::read(&args.dir, &options)?;
+    let is_above = reader.position().1 > whole.report().last_lsn;
+    end(&whole, is_above, out)
 }
 
 /// Shows the entries that are there.
 fn dump(args: &Args, out: &mut Out) -> Result<Outcome> {
     let (options, reading) = progress::reading_log(Options::new(), "inspecting");
-    let inspection = Inspection::read(&args.dir, &options)?;
-    drop(reading);
+    let mut reading = Some(reading);
     let mut printer = Printer { args, rows: out.rows(), left: args.limit };
-    let mut result = Ok(());
-    if args.limit > 0 {
-        inspection.replay(args.range(), |entry| match printer.show(entry) {
-            Ok(true) => ControlFlow::Continue(()),
-            Ok(false) => ControlFlow::Break(()),
-            Err(error) => {
-                result = Err(error);
-                ControlFlow::Break(())
+    let (whole, is_above) = undisturbed(&args.dir, &options, || {
+        let whole = Inspection::read(&args.dir, &options)?;
+        let above = whole_above(args, &options, &whole)?;
+        drop(reading.take());
+        let (mut shown, mut result) = (args.limit == 0, Ok(true));
+        if args.limit > 0 {
+            let replayed = above.as_ref().unwrap_or(&whole).replay(args.range(), |entry| {
+                shown = true;
+                result = printer.show(entry);
+                if matches!(result, Ok(true)) {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+            match replayed {
+                // A part was shown, and what follows it is gone.
+                Err(error) if shown => result = Err(error.into()),
+                replayed => drop(replayed?),
             }
-        })?;
-    }
-    result?;
+        }
+        Ok(Some(result.map(|_| (whole, above.is_some()))))
+    })??;
     printer.rows.end()?;
-    end(&inspection, out)
+    end(&whole, is_above, out)
 }
 
-/// Says how the log ends, if that is not as it should.
-fn end(inspection: &Inspection, out: &mut Out) -> Result<Outcome> {
+/// Returns what is whole of a damaged log above a checkpoint, if that has all that was asked for.
+fn whole_above(args: &Args, options: &Options, whole: &Inspection) -> Result<Option<Inspection>> {
+    // The place of a checkpoint does not tell which times are before it.
+    let is_a_place = matches!(args.range().from, Position::Lsn { .. } | Position::Seq(_));
+    if !matches!(whole.report().status, Status::Corrupt(_)) || !is_a_place {
+        return Ok(None);
+    }
+    let files = bulla_engine::checkpoints(&args.dir, options, false)?;
+    let anchors = bulla_engine::checkpoint_anchors(&files);
+    let above = Inspection::read_above(&args.dir, options, &anchors)?;
+    let has_all = !matches!(above.report().status, Status::Corrupt(_))
+        && above.replay(args.range(), |_| ControlFlow::Break(())).is_ok();
+    Ok(has_all.then_some(above))
+}
+
+/// Says how the log ends, if that is not as it should; `is_above` says that what was shown follows
+/// the damage.
+fn end(inspection: &Inspection, is_above: bool, out: &mut Out) -> Result<Outcome> {
     let status = &inspection.report().status;
-    if *status != Status::Clean {
+    let words = report::words_of_status(status);
+    if is_above && *status != Status::Clean {
+        out.flush()?;
+        terminal::warn(format_args!("{words}: what is shown follows the damage, and is whole"));
+    } else if *status != Status::Clean {
         out.flush()?;
         terminal::warn(format_args!(
-            "{}: what follows LSN {} is not shown",
-            report::words_of_status(status),
+            "{words}: what follows LSN {} is not shown",
             inspection.report().last_lsn
         ));
     }
