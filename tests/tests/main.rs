@@ -25,4 +25,5 @@ mod replay;
 mod simulation;
 mod store;
 mod threads;
+mod undos;
 mod uring;

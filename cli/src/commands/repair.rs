@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use bulla_engine::usable_checkpoints_after;
 use bulla_recovery::{
-    CutFile, RepairPlan, RepairPreview, Report, Seal, Status, preview_repair, repair,
+    CutFile, RepairPlan, RepairPreview, Report, Seal, Status, UndoReport, preview_repair,
+    preview_undo, repair, undo_repair,
 };
 use bulla_storage::files::dir;
 use bulla_wal::{Lsn, Options};
@@ -30,9 +31,12 @@ use crate::terminal;
 /// alone is refused there. A cut below a store's checkpoint makes that checkpoint unusable: the store then opens from
 /// the older one, or from the log alone, or, when that was purged, not at all. The plan shows
 /// it.
+///
+/// --undo brings back what the last repair cut, byte for byte, as long as no entry was written
+/// since. The log is then as it was before the repair, damage included.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  bulla repair /var/lib/flights\n  bulla repair /var/lib/flights --yes\n  bulla repair /var/lib/flights --cut-at 8192 --yes"
+    after_help = "Examples:\n  bulla repair /var/lib/flights\n  bulla repair /var/lib/flights --yes\n  bulla repair /var/lib/flights --cut-at 8192 --yes\n  bulla repair --undo /var/lib/flights --yes"
 )]
 pub(crate) struct Args {
     /// The log's directory.
@@ -41,7 +45,10 @@ pub(crate) struct Args {
     /// Without it, everything is kept that can be read in order.
     #[arg(long, value_parser = position, value_name = "LSN")]
     cut_at: Option<u64>,
-    /// Cut the log.
+    /// Bring back what the last repair cut.
+    #[arg(long, conflicts_with = "cut_at")]
+    undo: bool,
+    /// Cut the log, or bring back what was cut.
     #[arg(long)]
     yes: bool,
     /// Only show what would be done, as without --yes.
@@ -61,6 +68,9 @@ struct Unneeded {
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let options = args.log.options();
+    if args.undo {
+        return undo(args, &options, out);
+    }
     let (inspection, checkpoints) = inspect(&args.dir, &options, Depth::All)?;
     let found = inspection.report();
     let plan = args
@@ -146,8 +156,10 @@ fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Resul
     if out.is_table() {
         out.flush()?;
         terminal::note(format_args!(
-            "Repaired: the log ends at LSN {} and can be opened. Copies of what was cut are kept.",
-            done.cut_at
+            "Repaired: the log ends at LSN {} and can be opened. Copies of what was cut are kept: \
+             `bulla repair --undo {} --yes` brings it back, as long as no entry is written.",
+            done.cut_at,
+            args.dir.display()
         ));
     }
     match inspected {
@@ -156,6 +168,50 @@ fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Resul
         }
         Ok(_) => {}
         Err(error) => terminal::warn(format_args!("could not inspect the checkpoints: {error}")),
+    }
+    Ok(Outcome::Clean)
+}
+
+/// What an undo does, or would do.
+#[derive(Serialize)]
+struct Undone {
+    undone: bool,
+    epoch_ended: u32,
+    was_cut_at: u64,
+    restored_segments: Vec<u64>,
+    removed_segments: Vec<u64>,
+}
+
+impl Undone {
+    fn new(undo: &UndoReport, undone: bool) -> Self {
+        let numbers =
+            |numbers: &[bulla_wal::SegmentNumber]| numbers.iter().map(|number| number.0).collect();
+        Self {
+            undone,
+            epoch_ended: undo.epoch.0,
+            was_cut_at: undo.cut_at.0,
+            restored_segments: numbers(&undo.restored),
+            removed_segments: numbers(&undo.removed),
+        }
+    }
+}
+
+/// Undoes the last repair, or shows what that would do.
+fn undo(args: &Args, options: &Options, out: &mut Out) -> Result<Outcome> {
+    let done = match args.yes {
+        true => undo_repair(&args.dir, options)?,
+        false => preview_undo(&args.dir, options)?,
+    };
+    out.report(&Undone::new(&done, args.yes))?;
+    if out.is_table() {
+        out.flush()?;
+        terminal::note(if args.yes {
+            "Undone: every file is as it was before the repair, so the log may be refused again. \
+             `bulla verify DIR` tells."
+        } else {
+            "Nothing was changed. No entry was written since the repair, so that nothing would be \
+             lost. To undo it, add --yes."
+        });
     }
     Ok(Outcome::Clean)
 }

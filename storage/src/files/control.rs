@@ -31,8 +31,16 @@ pub const CREATED: u64 = 1;
 /// # Errors
 /// [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`].
 pub fn read(dir: &Directory) -> Result<Control> {
-    let file = dir.file(CONTROL, Access::READ)?;
-    newest(file.as_ref(), &dir.path_of(CONTROL))
+    read_in(dir, CONTROL)
+}
+
+/// Reads a copy of CONTROL, which has another name.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_in(dir: &Directory, name: &str) -> Result<Control> {
+    let file = dir.file(name, Access::READ)?;
+    newest(file.as_ref(), &dir.path_of(name))
 }
 
 fn newest(file: &dyn File, path: &Path) -> Result<Control> {
