@@ -13,6 +13,7 @@ use bulla_storage::files::purge::Floor;
 use bulla_storage::frames::anchor::Anchor;
 
 use crate::analysis::Analysis;
+use crate::behind::behind;
 use crate::error::proved_durable;
 use crate::log_dir::{LogDir, Piece, open_dir, read_control};
 use crate::map::{self, SegmentBytes};
@@ -165,6 +166,18 @@ impl Inspection {
     ) -> Result<ReplayStats> {
         replay::replay_owned(&self.live(), range.into(), visitor)
             .map_err(|error| explained(&self.analysis, error))
+    }
+
+    /// Passes the intact entries behind a cut to `visitor`.
+    pub(crate) fn each_behind(
+        &self,
+        cut_at: Lsn,
+        visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let cut = match self.analysis.boundary_at(&self.log, cut_at)? {
+            Ok(cut) | Err(cut) => cut,
+        };
+        behind(&self.log, &self.analysis, cut, visitor).map(drop)
     }
 
     /// Returns what holds keep from a purge that wants to remove everything below `keep_from`.

@@ -19,7 +19,7 @@ use bulla_storage::{Epoch, Lsn, Options, Range, SegmentNumber, Seq};
 use crate::analysis::Analysis;
 use crate::behind::behind;
 use crate::error::{CutRefused, RepairError};
-use crate::inspect::undisturbed;
+use crate::inspect::{Inspection, undisturbed};
 use crate::log_dir::{LogDir, open_dir};
 use crate::open::LockedLog;
 use crate::replay::EntryView;
@@ -96,6 +96,19 @@ impl RepairPreview {
     pub fn keeps(&self, anchor: &Anchor) -> bool {
         anchor.upto <= self.cut_at && anchor.at.lsn <= self.renewed_from
     }
+
+    /// Passes the entries that would be lost and are intact to `visitor`, in the order of their
+    /// segments, until that stops. `inspection` is of the same directory as it is now.
+    ///
+    /// # Errors
+    /// [`Io`](bulla_storage::Error::Io).
+    pub fn each_lost(
+        &self,
+        inspection: &Inspection,
+        visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        inspection.each_behind(self.cut_at, visitor)
+    }
 }
 
 /// A segment file that a repair cuts.
@@ -124,7 +137,7 @@ pub fn preview_repair(
     let before = analysis.report();
     let each = |_: &EntryView<'_>| ControlFlow::Continue(());
     let kept = analysis.replay(&log, Range::from(..plan.cut_at), each)?;
-    let behind = behind(&log, &analysis, tail.end)?;
+    let behind = behind(&log, &analysis, tail.end, |_| ControlFlow::Continue(()))?;
     Ok(RepairPreview {
         cut_at: plan.cut_at,
         kept_entries: kept.entries,

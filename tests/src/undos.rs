@@ -13,7 +13,10 @@ use bulla_wal::{Level, Log, Lsn, Options};
 const DIR: &str = "/log";
 const ENTRIES: u64 = 60;
 /// Ends of each crash that are tried.
-const OUTCOMES: u64 = 8;
+const OUTCOMES: u64 = 16;
+
+/// How many entries a repair gives up that goes back a little: more than a segment holds.
+const LATE: u64 = 18;
 
 /// What is done to a log before it is repaired.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +26,13 @@ enum Damage {
     Missing,
     /// Nothing: the repair goes back in time.
     None,
+    /// Nothing, and it goes back a little: few files change, so that every subset of the changes
+    /// is met.
+    Late,
 }
 
-const DAMAGES: [Damage; 4] = [Damage::Flip, Damage::Header, Damage::Missing, Damage::None];
+const DAMAGES: [Damage; 5] =
+    [Damage::Flip, Damage::Header, Damage::Missing, Damage::None, Damage::Late];
 
 fn options(disk: &SimDisk) -> Options {
     Options::simulated(disk)
@@ -53,15 +60,18 @@ fn segments(disk: &SimDisk) -> Vec<PathBuf> {
 fn damaged(damage: Damage) -> Result<(SimDisk, RepairPlan), String> {
     let config = SimConfig { shorn_sector_ppm: 900_000, ..SimConfig::default() };
     let disk = SimDisk::with_config(3, config);
-    let mut middle = Lsn(0);
+    let (mut middle, mut late) = (Lsn(0), Lsn(0));
     for half in 0..2 {
         let log = Log::open(Path::new(DIR), &options(&disk)).map_err(text)?.0;
         for entry in 0..ENTRIES / 2 {
             let payload = [(half * ENTRIES / 2 + entry) as u8; 600];
             let receipt = log.append_with(1, &payload, Level::Strict).map_err(text)?;
             log.wait(receipt).map_err(text)?;
-            if half == 0 && entry == ENTRIES / 4 {
-                middle = Lsn(receipt.lsn.0 / 512 * 512);
+            let frame = Lsn(receipt.lsn.0 / 512 * 512);
+            match (half, entry) {
+                (0, at) if at == ENTRIES / 4 => middle = frame,
+                (1, at) if at == ENTRIES / 2 - LATE => late = frame,
+                _ => {}
             }
         }
         log.close().map_err(text)?;
@@ -76,11 +86,12 @@ fn damaged(damage: Damage) -> Result<(SimDisk, RepairPlan), String> {
         Damage::Flip => disk.flip(path, 512 + 80, 8),
         Damage::Header => disk.flip(path, 40, 8),
         Damage::Missing => disk.remove_file(path),
-        Damage::None => {}
+        Damage::None | Damage::Late => {}
     }
     let inspection = Inspection::read(Path::new(DIR), &options(&disk)).map_err(text)?;
     let plan = match damage {
         Damage::None => RepairPlan { cut_at: middle },
+        Damage::Late => RepairPlan { cut_at: late },
         _ => RepairPlan::keep_readable(inspection.report()),
     };
     Ok((disk, plan))
@@ -115,8 +126,9 @@ pub fn undo_brings_every_byte_back_through_every_power_loss() -> Result<(), Stri
         let mut steps = 0;
         loop {
             let mut struck = false;
-            for outcome in 0..OUTCOMES {
-                let victim = disk.fork(steps * OUTCOMES + outcome);
+            let outcomes = if matches!(damage, Damage::Late) { 8 * OUTCOMES } else { OUTCOMES };
+            for outcome in 0..outcomes {
+                let victim = disk.fork(steps * outcomes + outcome);
                 victim.crash_after(steps, CrashKind::PowerLoss);
                 let undone = undo_repair(Path::new(DIR), &options(&victim));
                 struck |= victim.is_crashed();
