@@ -20,6 +20,8 @@ use crate::replay::EntryView;
 pub(crate) struct Behind {
     /// Entries in frames that are intact.
     pub(crate) intact_entries: u64,
+    /// The lowest number of an entry in a frame whose header is intact.
+    pub(crate) first_seq: Option<Seq>,
     /// The end of the numbers of entries, as far as intact headers tell.
     pub(crate) end_seq: Seq,
     /// The end of the positions, likewise.
@@ -51,7 +53,8 @@ pub(crate) fn behind(
         }))
     });
     let headers: Vec<Header> = headers.filter_map(Result::transpose).collect::<Result<_>>()?;
-    let mut behind = Behind { intact_entries: 0, end_seq: cut.seq, end_lsn: cut.lsn };
+    let mut behind =
+        Behind { intact_entries: 0, first_seq: None, end_seq: cut.seq, end_lsn: cut.lsn };
     for header in &headers {
         let end_lsn = end_of(&headers, header.epoch);
         match read_segment(log, header, cut.lsn..end_lsn, &mut behind, &mut visitor) {
@@ -101,6 +104,9 @@ fn read_segment(
         let body = bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default();
         let is_intact = bytes.len() as u64 == len && seed.body_crc(&[body]) == frame.body_crc;
         if range.contains(&frame.lsn) {
+            let first_seq =
+                behind.first_seq.map_or(frame.first_seq, |first| first.min(frame.first_seq));
+            behind.first_seq = Some(first_seq);
             behind.end_seq = behind.end_seq.max(frame.next_seq());
             behind.end_lsn = behind.end_lsn.max(frame.end(header.sector));
             behind.intact_entries += if is_intact { u64::from(frame.entry_count) } else { 0 };

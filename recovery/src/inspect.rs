@@ -15,7 +15,7 @@ use bulla_storage::frames::anchor::Anchor;
 use crate::analysis::Analysis;
 use crate::behind::behind;
 use crate::error::proved_durable;
-use crate::log_dir::{LogDir, Piece, open_dir, read_control};
+use crate::log_dir::{LogDir, Piece, open_dir, read_control, read_slots};
 use crate::map::{self, SegmentBytes};
 use crate::plan::PlannedSegment;
 use crate::purge::{self, PurgeReport};
@@ -295,8 +295,9 @@ fn undisturbed_above(
     let mut scans = 0;
     loop {
         scans += 1;
-        let control = read_control(dir)?;
-        let mut log = LogDir::new(dir, &options.clone().sector(control.sector));
+        let (control, control_damage) = read_slots(dir)?;
+        let log = LogDir::new(dir, &options.clone().sector(control.sector));
+        let mut log = LogDir { control_damage, ..log };
         let mut now = match Analysis::read_from(&mut log, control, anchor, bodies) {
             // A segment was purged, or a temporary file renamed, after it was listed.
             Err(error) if scans < MAX_SCANS && error.is_not_found() => continue,

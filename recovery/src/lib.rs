@@ -79,7 +79,7 @@ pub use bulla_storage::{Entry, Error, Position, Range, Result};
 pub use error::{CutRefused, RepairError, UndoRefused};
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
-pub use open::{Recovery, open};
+pub use open::{Prepared, Recovery, open};
 pub use purge::{Purge, PurgeReport, purge};
 pub use repair::{CutFile, RepairPlan, RepairPreview, RepairReport, preview_repair, repair};
 pub use replay::{EntryView, ReplayStats};

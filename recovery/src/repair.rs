@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use bulla_storage::files::dir::{SegmentFile, segment_name};
 use bulla_storage::files::recovered::begin;
 use bulla_storage::frames::anchor::Anchor;
-use bulla_storage::{Epoch, Lsn, Options, Range, SegmentNumber, Seq};
+use bulla_storage::{CorruptionKind, Epoch, Lsn, Options, Range, SegmentNumber, Seq};
 
 use crate::analysis::Analysis;
 use crate::behind::behind;
@@ -23,7 +23,7 @@ use crate::inspect::{Inspection, undisturbed};
 use crate::log_dir::{LogDir, open_dir};
 use crate::open::LockedLog;
 use crate::replay::EntryView;
-use crate::report::Report;
+use crate::report::{Report, Status};
 use crate::scan::Bodies;
 use crate::tail_rewrite::{Tail, clip, commit};
 use crate::trim::{keep_len, trim};
@@ -138,10 +138,20 @@ pub fn preview_repair(
     let each = |_: &EntryView<'_>| ControlFlow::Continue(());
     let kept = analysis.replay(&log, Range::from(..plan.cut_at), each)?;
     let behind = behind(&log, &analysis, tail.end, |_| ControlFlow::Continue(()))?;
+    // Where CONTROL does not say where the log starts, what is before its first segment was
+    // perhaps purged, and is not there to be lost.
+    let first_lost = match (&before.status, behind.first_seq) {
+        (Status::Corrupt(fault), Some(first))
+            if matches!(fault.kind, CorruptionKind::ControlSlot(_)) =>
+        {
+            first.max(tail.end.seq)
+        }
+        _ => tail.end.seq,
+    };
     Ok(RepairPreview {
         cut_at: plan.cut_at,
         kept_entries: kept.entries,
-        lost_entries: behind.end_seq.max(before.next_seq).0 - tail.end.seq.0,
+        lost_entries: behind.end_seq.max(before.next_seq).0.saturating_sub(first_lost.0),
         lost_intact: behind.intact_entries,
         first_lost: tail.end.seq,
         lost_to: before.last_lsn.max(before.durable_lsn).max(behind.end_lsn),

@@ -33,6 +33,11 @@ pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
             "restore a copy of CONTROL or of the whole directory: without CONTROL the log can \
              neither be read nor repaired. Nothing was changed"
         }
+        CorruptionKind::ControlSlot(_) => {
+            "restore a copy of CONTROL or of the whole directory. Without one, `bulla repair DIR` shows \
+             what would be lost: nothing, if the log was not purged since CONTROL was written before. \
+             Nothing was changed"
+        }
         // What a copy misses that was made while the log grew: the end of a segment, or the next
         // segment. Lost writes look the same.
         CorruptionKind::SegmentMissing

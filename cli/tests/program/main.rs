@@ -14,3 +14,4 @@ mod legacy;
 mod purge;
 mod put;
 mod stress;
+mod table;
