@@ -43,6 +43,7 @@ mod replay;
 #[cfg(feature = "serde")]
 mod serde_impls;
 mod snapshot;
+mod stake;
 mod state;
 mod store;
 mod sync;
@@ -67,8 +68,9 @@ pub use inspect::StoreInspection;
 pub use options::StoreOptions;
 pub use purge::{preview_purge, purge};
 pub use quota::{OnExceed, Pressure, Quota, QuotaError, QuotaStats, Resource};
-pub use record::{RECORD_LEN, Record};
+pub use record::{RECORD_LEN, Record, content_of};
 pub use snapshot::{Snapshot, SnapshotRecords};
+pub use stake::{RecordsAtStake, records_at_stake};
 pub use store::scan::Records;
 pub use store::write::{At, Begin};
 pub use store::{Store, StoreStats};

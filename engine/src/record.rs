@@ -101,7 +101,8 @@ pub trait Record: Copy + PartialEq + fmt::Debug + Send + Sync + 'static {
 }
 
 /// Returns what the log of a store of these records says of its entries.
-pub(crate) fn content_of<R: Record>() -> Content {
+#[must_use]
+pub fn content_of<R: Record>() -> Content {
     let schema = if R::SCHEMA.is_empty() { 0 } else { crc32fast::hash(R::SCHEMA.as_bytes()) };
     Content::records(R::NAME, const { checked_version::<R>() }, schema)
 }

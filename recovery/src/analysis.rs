@@ -37,6 +37,8 @@ const WRITTEN_SEGMENTS: u64 = 3;
 pub(crate) struct Analysis {
     /// CONTROL; its epoch is raised to the highest that a segment has.
     pub(crate) control: Control,
+    /// What is wrong with one of its slots.
+    pub(crate) control_damage: Option<FormatError>,
     pub(crate) listing: Listing,
     pub(crate) plan: Plan,
     pub(crate) scans: Vec<Option<Scan>>,
@@ -90,7 +92,8 @@ impl Analysis {
         let boundary = boundary_at(log, &plan, &scans, &chain, chain.durable_end)?;
         let facts = facts(&plan, &chain, boundary.is_ok());
         let decision = decide(&facts);
-        Ok(Self { control, listing, plan, scans, chain, facts, decision })
+        let control_damage = log.control_damage;
+        Ok(Self { control, control_damage, listing, plan, scans, chain, facts, decision })
     }
 
     pub(crate) fn is_corrupt(&self) -> bool {

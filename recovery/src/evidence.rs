@@ -39,12 +39,32 @@ impl Analysis {
             Witness::EpochStart => self.chain.opening_fault.as_ref(),
             Witness::FrameMissing | Witness::DurableMark => None,
         };
+        if let Some(damage) = self.control_damage
+            && let Some(fault) = fault.filter(|fault| self.is_of_control(witness, fault))
+        {
+            // The segments are those of the slot that is damaged.
+            let kind = CorruptionKind::ControlSlot(damage);
+            return Corruption { segment: None, offset: None, kind, ..*fault };
+        }
         let mut fault = fault.cloned().unwrap_or_else(|| self.frame_fault());
         if witness == Witness::DurableMark {
             fault.lsn = Some(self.chain.durable_end);
             fault.kind = CorruptionKind::Frame(FrameDamage::Boundary);
         }
         fault
+    }
+
+    /// Returns whether a misfit of the segments follows from an outdated CONTROL: it does not know
+    /// their epoch, or the start that a purge gave to the log.
+    fn is_of_control(&self, witness: Witness, fault: &Corruption) -> bool {
+        match witness {
+            Witness::ControlBehind => true,
+            Witness::Header => {
+                fault.segment == Some(self.plan.low_water.segment)
+                    && fault.kind == CorruptionKind::SegmentMissing
+            }
+            _ => false,
+        }
     }
 
     fn frame_fault(&self) -> Corruption {
@@ -110,6 +130,9 @@ impl Analysis {
             return evidence;
         }
         evidence.push(Evidence::DurableMark { durable: chain.durable_end, proof: chain.proof });
+        if let Some(damage) = self.control_damage {
+            evidence.push(Evidence::ControlSlot { damage });
+        }
         if let Status::Corrupt(corruption) = self.status() {
             evidence.push(Evidence::Fault(corruption));
         }

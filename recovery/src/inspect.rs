@@ -13,6 +13,7 @@ use bulla_storage::files::purge::Floor;
 use bulla_storage::frames::anchor::Anchor;
 
 use crate::analysis::{Analysis, SealedScans};
+use crate::behind::behind;
 use crate::error::proved_durable;
 use crate::log_dir::{LogDir, Piece, open_dir, read_control, read_listing};
 use crate::map::{self, SegmentBytes};
@@ -171,6 +172,18 @@ impl Inspection {
             .map_err(|error| explained(&self.log, &self.analysis, error))
     }
 
+    /// Passes the intact entries behind a cut to `visitor`.
+    pub(crate) fn each_behind(
+        &self,
+        cut_at: Lsn,
+        visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let cut = match self.analysis.boundary_at(&self.log, cut_at)? {
+            Ok(cut) | Err(cut) => cut,
+        };
+        behind(&self.log, &self.analysis, cut, visitor).map(drop)
+    }
+
     /// Returns what holds keep from a purge that wants to remove everything below `keep_from`.
     ///
     /// # Errors
@@ -318,8 +331,9 @@ fn undisturbed_above(
     let sealed = SealedScans::default();
     let (mut scans, mut purges) = (0, 0);
     loop {
-        let (listing, control) = read_listing(dir)?;
-        let mut log = LogDir::new(dir, &options.clone().sector(control.sector));
+        let (listing, control, control_damage) = read_listing(dir)?;
+        let log = LogDir::new(dir, &options.clone().sector(control.sector));
+        let mut log = LogDir { control_damage, ..log };
         let listed = (listing, control);
         let read = Analysis::read_listed(&mut log, listed, anchors, bodies, Some(&sealed));
         // What is missing below an anchor was perhaps purged after CONTROL was read.

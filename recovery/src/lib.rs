@@ -15,7 +15,8 @@
 //! tail_rewrite  the commit point                 trim      what follows it
 //! quarantine    copies                           repair    explicit
 //! purge     without an open                      behind    what a repair gives up
-//! replay    entries to a visitor                 map       what each byte of a file is
+//! undo      brings back what a repair changed      replay    entries to a visitor
+//! map       what each byte of a file is
 //! backup    copies a live log, and restores it  faults    what a test build changes
 //! ```
 //!
@@ -67,6 +68,7 @@ mod report;
 mod scan;
 mod tail_rewrite;
 mod trim;
+mod undo;
 mod verdict;
 
 /// The layer below, whose types are in the signatures here.
@@ -74,12 +76,13 @@ pub use bulla_storage as storage;
 pub use bulla_storage::files::purge::Floor;
 pub use bulla_storage::frames::timeline::Timeline;
 pub use bulla_storage::{Entry, Error, Position, Range, Result};
-pub use error::{CutRefused, RepairError};
+pub use error::{CutRefused, RepairError, UndoRefused};
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
-pub use open::{Recovery, open};
+pub use open::{Prepared, Recovery, open};
 pub use purge::{Purge, PurgeReport, purge};
 pub use repair::{CutFile, RepairPlan, RepairPreview, RepairReport, preview_repair, repair};
 pub use replay::{EntryView, ReplayStats};
 pub use report::{Evidence, Proof, Report, Seal, SegmentReport, SegmentState, Status};
+pub use undo::{UndoReport, preview_undo, undo_repair};
 pub use verdict::{Case, UnknownName};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bulla_storage::files::control;
 use bulla_storage::files::dir::{Directory, Listing, segment_name};
-use bulla_storage::format::{Control, Header, MAX_SECTOR};
+use bulla_storage::format::{Control, FormatError, Header, MAX_SECTOR};
 use bulla_storage::io::Io;
 use bulla_storage::{Corruption, CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
 
@@ -27,6 +27,8 @@ pub(crate) struct LogDir {
     /// while it is written would fail the writer's next sync. The others come from the page
     /// cache.
     pub(crate) written_from: SegmentNumber,
+    /// What is wrong with one of the two slots of CONTROL.
+    pub(crate) control_damage: Option<FormatError>,
 }
 
 /// Live frames of one segment, with all that is needed to read them again.
@@ -53,7 +55,8 @@ impl LogDir {
     pub(crate) fn new(dir: &Directory, options: &Options) -> Self {
         let io = Arc::clone(&options.io);
         let written_from = SegmentNumber::ZERO;
-        Self { io, dir: dir.clone(), options: options.clone(), written_from }
+        let options = options.clone();
+        Self { io, dir: dir.clone(), options, written_from, control_damage: None }
     }
 
     /// Returns a log whose lock is held: nobody writes to it.
@@ -99,14 +102,14 @@ pub(crate) fn read_control(dir: &Directory) -> Result<Control> {
     Ok(read_listing(dir)?.1)
 }
 
-/// Lists the files of a log, then reads CONTROL. In this order, because a purge says in CONTROL
-/// what it removes before it removes it: a segment that the listing lacks is below the low-water
-/// mark in CONTROL, or is missing.
-pub(crate) fn read_listing(dir: &Directory) -> Result<(Listing, Control)> {
+/// Lists the files of a log, then reads CONTROL, and tells what is wrong with one of its slots. In
+/// this order, because a purge says in CONTROL what it removes before it removes it: a segment that
+/// the listing lacks is below the low-water mark in CONTROL, or is missing.
+pub(crate) fn read_listing(dir: &Directory) -> Result<(Listing, Control, Option<FormatError>)> {
     let listing = dir.list()?;
     if listing.has_control {
-        let control = control::read(dir)?;
-        return Ok((listing, control));
+        let (control, damage) = control::read_both(dir)?;
+        return Ok((listing, control, damage));
     }
     match listing.segments.first() {
         None => Err(Error::NotALog { path: dir.path().to_owned() }),

@@ -8,7 +8,7 @@
 //! `tests/tests/opening.rs` for pairs of crashes.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
@@ -76,29 +76,35 @@ impl Recovery {
         options: &Options,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
     ) -> Result<Self> {
-        Self::try_run(dir, options, anchors).map_err(|error| match error {
-            error @ Error::NotCreated { .. } => error,
-            error if error.is_out_of_space() => {
-                Error::NoSpaceToOpen { path: dir.to_owned(), cause: Arc::new(error) }
-            }
-            error => error,
-        })
+        Self::prepare_above(dir, options, anchors)?.commit()
     }
 
-    fn try_run(
+    /// Does what [`run_above`](Self::run_above) does up to the verdict: locks the log and reads it.
+    /// Nothing was changed yet, and a caller who finds that it can't use the log drops the result.
+    ///
+    /// # Errors
+    /// Those of [`run_above`](Self::run_above).
+    pub fn prepare_above(
         dir: &Path,
         options: &Options,
         anchors: impl FnOnce(&Directory) -> Result<Vec<Anchor>>,
-    ) -> Result<Self> {
-        let locked = LockedLog::read_above(dir, options, options.content, anchors)?;
-        let LockedLog { log, lock, control, analysis, anchor, standing } = locked;
-        if let Status::Corrupt(corruption) = analysis.status() {
+    ) -> Result<Prepared> {
+        let out_of_space = out_of_space(dir);
+        let locked = LockedLog::read_above(dir, options, options.content, anchors);
+        let locked = locked.map_err(out_of_space)?;
+        if let Status::Corrupt(corruption) = locked.analysis.status() {
             return Err(corruption.into());
         }
-        let mut report = analysis.report();
+        let report = locked.analysis.report();
+        Ok(Prepared { path: dir.to_owned(), locked, report })
+    }
+
+    fn commit(prepared: Prepared) -> Result<Self> {
+        let Prepared { path, locked, mut report } = prepared;
+        let LockedLog { log, lock, control, analysis, anchor, standing } = locked;
         if analysis.is_new() {
             let recovered = begin(log.dir.clone(), log.options.clone(), lock, control)
-                .map_err(|error| not_created(dir, error))?;
+                .map_err(|error| not_created(&path, error))?;
             let start = analysis.start();
             let pieces = Vec::new();
             return Ok(Self { log, recovered, report, pieces, start, anchor, standing });
@@ -193,6 +199,46 @@ impl Recovery {
     }
 }
 
+/// A log that is locked, was found to be whole or torn, and can be recovered. Nothing was changed.
+#[derive(Debug)]
+pub struct Prepared {
+    path: PathBuf,
+    locked: LockedLog,
+    report: Report,
+}
+
+impl Prepared {
+    /// Returns what was found.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Returns the anchors that stand.
+    #[must_use]
+    pub fn standing(&self) -> &[Anchor] {
+        &self.locked.standing
+    }
+
+    /// Recovers the log, and begins a new epoch in it, as [`Recovery::run`] does.
+    ///
+    /// # Errors
+    /// [`NoSpaceToOpen`](Error::NoSpaceToOpen), [`Io`](Error::Io), as [`Recovery::run`].
+    pub fn commit(self) -> Result<Recovery> {
+        let path = self.path.clone();
+        Recovery::commit(self).map_err(out_of_space(&path))
+    }
+}
+
+fn out_of_space(dir: &Path) -> impl FnOnce(Error) -> Error {
+    let path = dir.to_owned();
+    move |error| match error {
+        error @ Error::NotCreated { .. } => error,
+        error if error.is_out_of_space() => Error::NoSpaceToOpen { path, cause: Arc::new(error) },
+        error => error,
+    }
+}
+
 /// Opens the log in `dir` for writing: recovers it, or creates it when there is none.
 ///
 /// # Errors
@@ -250,6 +296,7 @@ fn created_report(recovered: &Recovered) -> Report {
 }
 
 /// A log that is locked and was analysed. Nothing was changed yet.
+#[derive(Debug)]
 pub(crate) struct LockedLog {
     pub(crate) log: LogDir,
     pub(crate) lock: Box<dyn Lock>,
@@ -336,8 +383,9 @@ fn lock_log(
     if let Some(name) = listing.linked {
         return Err(Error::Linked { path: dir.path_of(&name) });
     }
-    let log = LogDir::locked(&dir, &options);
     let control = ControlFile::open(&dir)?;
+    let control_damage = control.damage();
+    let log = LogDir { control_damage, ..LogDir::locked(&dir, &options) };
     // What a listing shows after a kill may not be on disk. Nothing may be built on
     // it, or removed because of it, before it is.
     if !skip(Failpoint::OpenDirSync) {

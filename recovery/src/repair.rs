@@ -5,8 +5,8 @@
 //! does not fit into the log (a damaged header, a gap) ends it: the segment that opens the new
 //! epoch takes the number of the first that does not fit, and the rename that is the commit
 //! point replaces that one. Those after it are removed, the highest first. A crash in between
-//! leaves a log that is refused again, and can be repaired again. Tested by
-//! `recovery/tests/files/repairs.rs`.
+//! leaves a log that is refused again, and can be repaired again. `undo` brings all of it back.
+//! Tested by `recovery/tests/files/repairs.rs`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,20 @@ use std::path::{Path, PathBuf};
 use bulla_storage::files::dir::{SegmentFile, segment_name};
 use bulla_storage::files::recovered::begin;
 use bulla_storage::frames::anchor::Anchor;
-use bulla_storage::io::FileKind;
-use bulla_storage::{Epoch, Lsn, Options, Range, SegmentNumber, Seq};
+use bulla_storage::{CorruptionKind, Epoch, Lsn, Options, Range, SegmentNumber, Seq};
 
 use crate::analysis::Analysis;
 use crate::behind::behind;
 use crate::error::{CutRefused, RepairError};
-use crate::inspect::undisturbed;
+use crate::inspect::{Inspection, undisturbed};
 use crate::log_dir::{LogDir, open_dir};
 use crate::open::LockedLog;
-use crate::quarantine::Quarantine;
 use crate::replay::EntryView;
-use crate::report::Report;
+use crate::report::{Report, Status};
 use crate::scan::Bodies;
 use crate::tail_rewrite::{Tail, clip, commit};
-use crate::trim::{keep_len, remove_dead, trim};
+use crate::trim::{keep_len, trim};
+use crate::undo;
 use bulla_storage::Result;
 
 /// What to repair.
@@ -97,6 +96,19 @@ impl RepairPreview {
     pub fn keeps(&self, anchor: &Anchor) -> bool {
         anchor.upto <= self.cut_at && anchor.at.lsn <= self.renewed_from
     }
+
+    /// Passes the entries that would be lost and are intact to `visitor`, in the order of their
+    /// segments, until that stops. `inspection` is of the same directory as it is now.
+    ///
+    /// # Errors
+    /// [`Io`](bulla_storage::Error::Io).
+    pub fn each_lost(
+        &self,
+        inspection: &Inspection,
+        visitor: impl FnMut(&EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        inspection.each_behind(self.cut_at, visitor)
+    }
 }
 
 /// A segment file that a repair cuts.
@@ -125,11 +137,21 @@ pub fn preview_repair(
     let before = analysis.report();
     let each = |_: &EntryView<'_>| ControlFlow::Continue(());
     let kept = analysis.replay(&log, Range::from(..plan.cut_at), each)?;
-    let behind = behind(&log, &analysis, tail.end)?;
+    let behind = behind(&log, &analysis, tail.end, |_| ControlFlow::Continue(()))?;
+    // Where CONTROL does not say where the log starts, what is before its first segment was
+    // perhaps purged, and is not there to be lost.
+    let first_lost = match (&before.status, behind.first_seq) {
+        (Status::Corrupt(fault), Some(first))
+            if matches!(fault.kind, CorruptionKind::ControlSlot(_)) =>
+        {
+            first.max(tail.end.seq)
+        }
+        _ => tail.end.seq,
+    };
     Ok(RepairPreview {
         cut_at: plan.cut_at,
         kept_entries: kept.entries,
-        lost_entries: behind.end_seq.max(before.next_seq).0 - tail.end.seq.0,
+        lost_entries: behind.end_seq.max(before.next_seq).0.saturating_sub(first_lost.0),
         lost_intact: behind.intact_entries,
         first_lost: tail.end.seq,
         lost_to: before.last_lsn.max(before.durable_lsn).max(behind.end_lsn),
@@ -164,7 +186,8 @@ pub fn repair(
         return Ok(RepairReport { before, cut_at: plan.cut_at, epoch, copies, removed });
     }
     let unread = unread(&analysis);
-    let copies = keep_files(&log, &analysis, tail, &unread)?;
+    let cut = cut_files(&analysis, tail).into_iter().map(|file| (file.number, file.to_len));
+    let copies = undo::set_aside(&log, &analysis, tail, &cut.collect::<Vec<_>>(), &unread)?;
     let committed = commit(&log, lock, control, &analysis, tail)?;
     let epoch_start = committed.recovered.header.number;
     for file in unread.iter().rev().filter(|file| file.number != epoch_start) {
@@ -174,8 +197,8 @@ pub fn repair(
     if !unread.is_empty() {
         log.dir.sync()?;
     }
+    // What else there is, the next open removes: it is not the repair's.
     trim(&log, &analysis, &committed.pieces)?;
-    remove_dead(&log, &analysis)?;
     Ok(RepairReport {
         before,
         cut_at: plan.cut_at,
@@ -211,25 +234,6 @@ fn unread(analysis: &Analysis) -> Vec<SegmentFile> {
     let first = analysis.plan.low_water.segment;
     let live = analysis.listing.segments.iter().filter(|file| file.number >= first);
     live.skip(analysis.plan.segments.len()).copied().collect()
-}
-
-/// Copies every file that the repair will change or remove.
-fn keep_files(
-    log: &LogDir,
-    analysis: &Analysis,
-    tail: Tail,
-    unread: &[SegmentFile],
-) -> Result<Vec<PathBuf>> {
-    let epoch = analysis.control.epoch;
-    let unread = unread.iter().filter(|file| file.kind == FileKind::Regular);
-    let cut = cut_files(analysis, tail).into_iter().map(|file| file.number);
-    let numbers = cut.chain(unread.map(|file| file.number));
-    let mut quarantine = Quarantine::new(log);
-    for number in numbers {
-        let source = segment_name(number);
-        quarantine.keep_file(&source, &format!("repair-{epoch}-{number}.seg"))?;
-    }
-    quarantine.finish()
 }
 
 /// Returns the segments that fit into the log and hold something behind the cut.

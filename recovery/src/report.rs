@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bulla_storage::format::{Content, LogId};
+use bulla_storage::format::{Content, FormatError, LogId};
 use bulla_storage::{Corruption, Epoch, FrameDamage, Lsn, SegmentNumber, Seq};
 
 use crate::verdict::{Case, UnknownName};
@@ -106,6 +106,11 @@ pub enum Evidence {
         /// What says so.
         proof: Proof,
     },
+    /// One of the two slots of CONTROL is damaged; the other one was used.
+    ControlSlot {
+        /// What is wrong with it.
+        damage: FormatError,
+    },
     /// Nothing but zeros follows the last frame.
     OnlyZeros {
         /// The valid end.
@@ -156,6 +161,12 @@ impl fmt::Display for Evidence {
         match self {
             Self::DurableMark { durable, proof } => {
                 write!(f, "everything below LSN {durable} was durable: {proof} says so")
+            }
+            Self::ControlSlot { damage } => {
+                write!(
+                    f,
+                    "one of the two copies in CONTROL is damaged ({damage}); the other was used"
+                )
             }
             Self::OnlyZeros { after } => write!(f, "only zeros after LSN {after}"),
             Self::Closed { at } => write!(f, "closed cleanly at LSN {at}"),

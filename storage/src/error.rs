@@ -336,6 +336,12 @@ pub enum CorruptionKind {
     /// Neither slot of CONTROL is intact.
     #[error("no slot of CONTROL is intact ({0})")]
     Control(FormatError),
+    /// One slot of CONTROL is damaged, and what the other one says does not fit the segments: it is
+    /// older than they are.
+    #[error(
+        "the newest slot of CONTROL is damaged ({0}), and the other is older than the segments"
+    )]
+    ControlSlot(FormatError),
     /// There are segments, but no CONTROL file.
     #[error("segments without CONTROL")]
     ControlMissing,

@@ -1,12 +1,12 @@
-//! The files of holds and backups are pinned: golden files hold the bytes, and no damaged bit passes.
+//! The files of holds, backups and repairs are pinned: golden files hold the bytes, and no damaged bit passes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 
 use bulla_storage::format::{
-    BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, Content, FormatError, HOLD_LEN,
-    HoldRecord, LogId, LowWater, Manifest,
+    BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, Content, Fate, FormatError,
+    HOLD_LEN, HoldRecord, LogId, LowWater, Manifest, RepairRecord, RepairedSegment,
 };
 use bulla_storage::{Epoch, Lsn, SegmentNumber, Seq};
 use quickcheck::quickcheck;
@@ -55,6 +55,25 @@ fn manifest() -> Manifest {
     }
 }
 
+fn repair() -> RepairRecord {
+    let segment =
+        |number, fate| RepairedSegment { number: SegmentNumber(number), from_len: 8192, fate };
+    RepairRecord {
+        log_id: LogId(*b"0123456789abcdef"),
+        epoch: Epoch(9),
+        cut_at: Lsn(512 * 40),
+        next_seq: Seq(130),
+        control_len: 32_768,
+        control_crc: 0x0102_0304,
+        folders_crc: 0x0506_0708,
+        segments: vec![
+            segment(3, Fate::Left),
+            segment(4, Fate::Cut { to_len: 4096, crc: 0xDEAD_BEEF }),
+            segment(5, Fate::Gone { crc: 0xCAFE_F00D }),
+        ],
+    }
+}
+
 fn golden(name: &str, bytes: &[u8]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("BULLA_BLESS").is_some() {
@@ -65,7 +84,7 @@ fn golden(name: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn hold_and_manifest_have_their_golden_bytes() {
+fn hold_manifest_and_repair_have_their_golden_bytes() {
     golden("hold.bin", &hold().encode());
     assert_eq!(hold().encode().len(), HOLD_LEN);
     assert_eq!(HoldRecord::decode(&hold().encode()), Ok(hold()));
@@ -73,14 +92,17 @@ fn hold_and_manifest_have_their_golden_bytes() {
     assert_eq!(Manifest::decode(&manifest().encode()), Ok(manifest()));
     let full = Manifest { base: None, ..manifest() };
     assert_eq!(Manifest::decode(&full.encode()), Ok(full));
+    golden("repair.bin", &repair().encode());
+    assert_eq!(RepairRecord::decode(&repair().encode()), Ok(repair()));
 }
 
 #[test]
-fn no_flipped_bit_and_no_other_length_of_a_hold_or_a_manifest_passes() {
+fn no_flipped_bit_and_no_other_length_of_a_hold_a_manifest_or_a_repair_passes() {
     type Check = fn(&[u8]) -> bool;
-    let cases: [(Vec<u8>, Check); 2] = [
+    let cases: [(Vec<u8>, Check); 3] = [
         (hold().encode(), |bytes| HoldRecord::decode(bytes).is_ok()),
         (manifest().encode(), |bytes| Manifest::decode(bytes).is_ok()),
+        (repair().encode(), |bytes| RepairRecord::decode(bytes).is_ok()),
     ];
     for (bytes, passes) in cases {
         assert!(passes(&bytes));
@@ -103,11 +125,13 @@ fn with_a_byte(mut bytes: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
 }
 
 #[test]
-fn newer_versions_of_holds_and_manifests_are_told_apart_from_damage() {
+fn newer_versions_of_holds_manifests_and_repairs_are_told_apart_from_damage() {
     let newer = with_a_byte(hold().encode(), 12, 9);
     assert_eq!(HoldRecord::decode(&newer), Err(FormatError::Version(9)));
     let newer = with_a_byte(manifest().encode(), 12, 9);
     assert_eq!(Manifest::decode(&newer), Err(FormatError::Version(9)));
+    let newer = with_a_byte(repair().encode(), 12, 9);
+    assert_eq!(RepairRecord::decode(&newer), Err(FormatError::Version(9)));
 }
 
 quickcheck! {
@@ -117,5 +141,13 @@ quickcheck! {
         let at = 12 + at % (bytes.len() - 12);
         let decoded = Manifest::decode(&with_a_byte(bytes, at, byte));
         decoded.is_err() || decoded.is_ok_and(|manifest| manifest.segments.len() <= 3)
+    }
+
+    /// Nor does what a repair noted.
+    fn changed_repair_whose_checksum_fits_never_panics(at: usize, byte: u8) -> bool {
+        let bytes = repair().encode();
+        let at = 12 + at % (bytes.len() - 12);
+        let decoded = RepairRecord::decode(&with_a_byte(bytes, at, byte));
+        decoded.is_err() || decoded.is_ok_and(|repair| repair.segments.len() <= 3)
     }
 }

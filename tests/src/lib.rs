@@ -38,6 +38,7 @@ mod shrink;
 pub mod store;
 pub mod suites;
 pub mod times;
+pub mod undos;
 pub mod uring;
 pub mod wrap;
 

@@ -4,7 +4,7 @@ use crate::enumeration::{Enumeration, Meddle, Subject};
 use crate::seeds::{Failure, caught};
 use crate::{
     backups, campaign, checkpoints, clock, full_disk, holds, opening, reading, real_threads, store,
-    uring,
+    undos, uring,
 };
 
 /// One suite.
@@ -36,6 +36,18 @@ pub const ALL: &[Suite] = &[
         Ok(())
     }),
     suite("opening::cut_bytes_are_kept_through_power_losses", opening::cut_bytes_are_kept),
+    suite(
+        "undos::undo_brings_every_byte_back_through_every_power_loss",
+        undos::undo_brings_every_byte_back_through_every_power_loss,
+    ),
+    suite(
+        "undos::repair_that_was_cut_short_can_be_undone",
+        undos::repair_that_was_cut_short_can_be_undone,
+    ),
+    suite(
+        "undos::undo_is_refused_where_it_would_lose_an_entry",
+        undos::undo_is_refused_where_it_would_lose_an_entry,
+    ),
     suite(
         "full_disk::purge_of_a_log_is_cut_short_at_every_step",
         full_disk::purge_of_a_log_is_cut_short_at_every_step,

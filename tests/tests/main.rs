@@ -27,4 +27,5 @@ mod replay;
 mod simulation;
 mod store;
 mod threads;
+mod undos;
 mod uring;

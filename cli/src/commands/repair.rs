@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use bulla_engine::usable_checkpoints_after;
+use bulla_engine::{RecordsAtStake, Token, content_of, records_at_stake, usable_checkpoints_after};
 use bulla_recovery::{
-    CutFile, RepairPlan, RepairPreview, Report, Seal, Status, preview_repair, repair,
+    CutFile, Inspection, RepairPlan, RepairPreview, Report, Seal, Status, UndoReport,
+    preview_repair, preview_undo, repair, undo_repair,
 };
 use bulla_storage::files::dir;
 use bulla_wal::{Lsn, Options};
@@ -30,9 +31,12 @@ use crate::terminal;
 /// alone is refused there. A cut below a store's checkpoint makes that checkpoint unusable: the store then opens from
 /// the older one, or from the log alone, or, when that was purged, not at all. The plan shows
 /// it.
+///
+/// --undo brings back what the last repair cut, byte for byte, as long as no entry was written
+/// since. The log is then as it was before the repair, damage included.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  bulla repair /var/lib/flights\n  bulla repair /var/lib/flights --yes\n  bulla repair /var/lib/flights --cut-at 8192 --yes"
+    after_help = "Examples:\n  bulla repair /var/lib/flights\n  bulla repair /var/lib/flights --yes\n  bulla repair /var/lib/flights --cut-at 8192 --yes\n  bulla repair --undo /var/lib/flights --yes"
 )]
 pub(crate) struct Args {
     /// The log's directory.
@@ -41,7 +45,10 @@ pub(crate) struct Args {
     /// Without it, everything is kept that can be read in order.
     #[arg(long, value_parser = position, value_name = "LSN")]
     cut_at: Option<u64>,
-    /// Cut the log.
+    /// Bring back what the last repair cut.
+    #[arg(long, conflicts_with = "cut_at")]
+    undo: bool,
+    /// Cut the log, or bring back what was cut.
     #[arg(long)]
     yes: bool,
     /// Only show what would be done, as without --yes.
@@ -61,6 +68,9 @@ struct Unneeded {
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let options = args.log.options();
+    if args.undo {
+        return undo(args, &options, out);
+    }
     let (inspection, checkpoints) = inspect(&args.dir, &options, Depth::All)?;
     let found = inspection.report();
     let plan = args
@@ -87,8 +97,9 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let preview = preview_repair(&args.dir, &options, plan)?;
     let left = usable_checkpoints_after(&preview, &inspection, &checkpoints.files)?;
     let after = AfterCut::new(&checkpoints, &left, found, out);
+    let tokens = tokens_at_stake(args, &options, &inspection, &preview);
     if out.is_table() {
-        out.report(&Plan::new(&preview, after))?;
+        out.report(&Plan::new(&preview, tokens.as_ref(), after))?;
         out.flush()?;
         checkpoints.advise(found);
         if opens(&checkpoints.usable, found) && !opens(&left, found) {
@@ -102,9 +113,28 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
             "Nothing was changed. To cut the log as shown, add {all_the_same}--yes."
         ));
     } else {
-        out.report(&ExactPlan::new(&preview, after))?;
+        out.report(&ExactPlan::new(&preview, tokens.as_ref(), after))?;
     }
     Ok(report::outcome(&preview.before.status))
+}
+
+/// Returns what the repair would do to the tokens of a store of them.
+fn tokens_at_stake(
+    args: &Args,
+    options: &Options,
+    inspection: &Inspection,
+    preview: &RepairPreview,
+) -> Option<RecordsAtStake> {
+    if preview.before.content != content_of::<Token>() {
+        return None;
+    }
+    match records_at_stake::<Token>(&args.dir, options, inspection, preview) {
+        Ok(tokens) => Some(tokens),
+        Err(error) => {
+            terminal::warn(format_args!("could not count the tokens: {error}"));
+            None
+        }
+    }
 }
 
 const NO_STORE_THEN: &str = "a store can't be opened here after this cut: no checkpoint can be \
@@ -146,8 +176,10 @@ fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Resul
     if out.is_table() {
         out.flush()?;
         terminal::note(format_args!(
-            "Repaired: the log ends at LSN {} and can be opened. Copies of what was cut are kept.",
-            done.cut_at
+            "Repaired: the log ends at LSN {} and can be opened. Copies of what was cut are kept: \
+             `bulla repair --undo {} --yes` brings it back, as long as no entry is written.",
+            done.cut_at,
+            args.dir.display()
         ));
     }
     match inspected {
@@ -156,6 +188,50 @@ fn cut(args: &Args, options: &Options, plan: RepairPlan, out: &mut Out) -> Resul
         }
         Ok(_) => {}
         Err(error) => terminal::warn(format_args!("could not inspect the checkpoints: {error}")),
+    }
+    Ok(Outcome::Clean)
+}
+
+/// What an undo does, or would do.
+#[derive(Serialize)]
+struct Undone {
+    undone: bool,
+    epoch_ended: u32,
+    was_cut_at: u64,
+    restored_segments: Vec<u64>,
+    removed_segments: Vec<u64>,
+}
+
+impl Undone {
+    fn new(undo: &UndoReport, undone: bool) -> Self {
+        let numbers =
+            |numbers: &[bulla_wal::SegmentNumber]| numbers.iter().map(|number| number.0).collect();
+        Self {
+            undone,
+            epoch_ended: undo.epoch.0,
+            was_cut_at: undo.cut_at.0,
+            restored_segments: numbers(&undo.restored),
+            removed_segments: numbers(&undo.removed),
+        }
+    }
+}
+
+/// Undoes the last repair, or shows what that would do.
+fn undo(args: &Args, options: &Options, out: &mut Out) -> Result<Outcome> {
+    let done = match args.yes {
+        true => undo_repair(&args.dir, options)?,
+        false => preview_undo(&args.dir, options)?,
+    };
+    out.report(&Undone::new(&done, args.yes))?;
+    if out.is_table() {
+        out.flush()?;
+        terminal::note(if args.yes {
+            "Undone: every file is as it was before the repair, so the log may be refused again. \
+             `bulla verify DIR` tells."
+        } else {
+            "Nothing was changed. No entry was written since the repair, so that nothing would be \
+             lost. To undo it, add --yes."
+        });
     }
     Ok(Outcome::Clean)
 }
@@ -203,7 +279,7 @@ struct Plan {
     #[serde(flatten)]
     log: LogReport,
     cut_at: u64,
-    would_keep: String,
+    would_keep: Vec<String>,
     would_lose: Vec<String>,
     would_cut: Vec<String>,
     would_replace_or_remove: Vec<String>,
@@ -222,6 +298,13 @@ struct ExactPlan {
     would_keep: u64,
     would_lose: u64,
     would_lose_intact: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_keep_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_revert_tokens: Option<u64>,
+    /// Damaged entries that are lost may hold others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    would_lose_tokens: Option<u64>,
     first_lost_seq: u64,
     lost_to_lsn: u64,
     would_cut: Vec<CutRow>,
@@ -239,7 +322,11 @@ struct CutRow {
 }
 
 impl ExactPlan {
-    fn new(preview: &RepairPreview, after: Option<AfterCut>) -> Self {
+    fn new(
+        preview: &RepairPreview,
+        tokens: Option<&RecordsAtStake>,
+        after: Option<AfterCut>,
+    ) -> Self {
         let cut = preview.cut.iter().map(|file| CutRow {
             segment: file.number.0,
             from_bytes: file.from_len,
@@ -252,6 +339,9 @@ impl ExactPlan {
             would_keep: preview.kept_entries,
             would_lose: preview.lost_entries,
             would_lose_intact: preview.lost_intact,
+            would_keep_tokens: tokens.map(|tokens| tokens.kept),
+            would_revert_tokens: tokens.map(|tokens| tokens.reverted),
+            would_lose_tokens: tokens.map(|tokens| tokens.lost),
             first_lost_seq: preview.first_lost.0,
             lost_to_lsn: preview.lost_to.0,
             would_cut: cut.collect(),
@@ -263,14 +353,18 @@ impl ExactPlan {
 }
 
 impl Plan {
-    fn new(preview: &RepairPreview, after: Option<AfterCut>) -> Self {
+    fn new(
+        preview: &RepairPreview,
+        tokens: Option<&RecordsAtStake>,
+        after: Option<AfterCut>,
+    ) -> Self {
         let at = preview.cut_at;
         Self {
             repaired: false,
             log: LogReport::new(&preview.before),
             cut_at: at.0,
-            would_keep: format!("{} entries, up to LSN {at}", grouped(preview.kept_entries)),
-            would_lose: lost(preview),
+            would_keep: kept(preview, tokens),
+            would_lose: lost(preview, tokens),
             would_cut: cuts(preview),
             would_replace_or_remove: (preview.removed.iter())
                 .map(|number| format!("segment {number}"))
@@ -285,8 +379,22 @@ fn copies_in() -> String {
     format!("{}/", dir::QUARANTINE)
 }
 
+/// Returns a line for everything that a cut would keep.
+fn kept(preview: &RepairPreview, tokens: Option<&RecordsAtStake>) -> Vec<String> {
+    let (entries, at) = (grouped(preview.kept_entries), preview.cut_at);
+    let mut lines = vec![format!("{entries} entries of the log, up to LSN {at}")];
+    if let Some(tokens) = tokens {
+        let (kept, reverted) = (grouped(tokens.kept), grouped(tokens.reverted));
+        lines.push(match tokens.reverted {
+            0 => format!("{kept} tokens"),
+            _ => format!("{kept} tokens, {reverted} of them as they were before"),
+        });
+    }
+    lines
+}
+
 /// Returns a line for everything that a cut would lose.
-fn lost(preview: &RepairPreview) -> Vec<String> {
+fn lost(preview: &RepairPreview, tokens: Option<&RecordsAtStake>) -> Vec<String> {
     let (at, to) = (preview.cut_at, preview.lost_to);
     let (lost, intact) = (preview.lost_entries, preview.lost_intact);
     let is_known = preview.removed.is_empty() && preview.before.last_lsn >= to;
@@ -294,6 +402,10 @@ fn lost(preview: &RepairPreview) -> Vec<String> {
     let mut lines = vec![format!("{} entries{at_least}", grouped(lost))];
     if lost > 0 {
         lines.push(format!("{} of them are intact; the copies hold them", grouped(intact)));
+    }
+    if let Some(tokens) = tokens {
+        let and_more = if lost > intact || !is_known { " at least" } else { "" };
+        lines.push(format!("{} tokens{and_more}", grouped(tokens.lost)));
     }
     let bytes = to.distance_from(at);
     if bytes > 0 {

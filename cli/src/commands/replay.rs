@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use bulla_recovery::{Case, EntryView, Inspection, Range, Recovery, ReplayStats, Report};
+use bulla_recovery::{Case, EntryView, Inspection, Prepared, Range, Recovery, ReplayStats, Report};
+use bulla_wal::Options;
 use serde::Serialize;
 
 use super::inspection::{Depth, inspect, undisturbed};
@@ -27,8 +28,8 @@ use crate::{progress, terminal, times};
 /// known to be durable, into a new segment; the report calls that part `rewritten`.
 ///
 /// Exits with 0 when the log is whole again, with 4 when data that had been durable is damaged
-/// (then nothing was changed), or when a store's log was purged and no checkpoint replaces what
-/// is gone. With --dry-run nothing is changed, and a torn tail exits with 3.
+/// or a store's log was purged and no checkpoint replaces what is gone: then nothing was changed.
+/// With --dry-run nothing is changed, and a torn tail exits with 3.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla replay /var/lib/flights\n  bulla replay /var/lib/flights --dry-run --from seq:1000 --format json\n  bulla replay /var/lib/flights --dry-run --to-time 2026-11-21T06:00:00Z"
@@ -49,7 +50,11 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let range = args.range.range();
     let work = if args.dry_run { "inspecting" } else { "recovering" };
     let (options, reading) = progress::reading_log(args.log.options(), work);
-    if args.dry_run {
+    let prepared = match args.dry_run {
+        true => None,
+        false => prepare(args, &options)?,
+    };
+    let Some(prepared) = prepared else {
         let mut reading = Some(reading);
         let (inspection, replayed) = undisturbed(&args.dir, &options, || {
             let inspection = Inspection::read(&args.dir, &options)?;
@@ -61,16 +66,30 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         let found = inspection.report();
         print(found, &replayed, false, out)?;
         return tell(args, found, report::outcome(&found.status), out);
-    }
-    let recovery = match Recovery::run(&args.dir, &options.any_content()) {
-        Err(error) if error.corruption().is_some() => return Err(with_advice(args, error)),
-        recovery => recovery?,
     };
+    let recovery = prepared.commit()?;
     drop(reading);
     let found = recovery.report();
     let replayed = replay(range, found, |visitor| recovery.replay(range, visitor))?;
     print(found, &replayed, true, out)?;
     tell(args, found, Outcome::Clean, out)
+}
+
+/// Reads a log to recover it. `None` if it is a store's and no checkpoint replaces what was purged:
+/// then it is left as it is.
+fn prepare(args: &Args, options: &Options) -> Result<Option<Prepared>> {
+    let options = options.clone().any_content();
+    let prepared = match Recovery::prepare_above(&args.dir, &options, |_| Ok(Vec::new())) {
+        Err(error) if error.corruption().is_some() => return Err(with_advice(args, error)),
+        prepared => prepared?,
+    };
+    if prepared.report().content.is_of_store() {
+        let (inspection, checkpoints) = inspect(&args.dir, &args.log.options(), Depth::Headers)?;
+        if checkpoints.is_missing(inspection.report()) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(prepared))
 }
 
 /// Tells what the state of a log means, and of a store's log what its checkpoints make of it.

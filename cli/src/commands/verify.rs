@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bulla_recovery::Status;
+use bulla_recovery::{Evidence, Report, Status};
 use bulla_wal::Options;
 use serde::Serialize;
 
@@ -19,7 +19,8 @@ use crate::terminal;
 /// Exits with 0 when the log is clean (only zeros follow the last frame), with 3 when its end
 /// is torn, with 4 when data that had been durable is damaged. A log that is open for writing
 /// may look torn: the last write is not complete yet. Exits with 1 when the log is clean and a
-/// checkpoint is damaged: the store opens from the older one. Exits with 4 when no checkpoint
+/// checkpoint is damaged, so that the store opens from the older one, or one of the two copies in
+/// CONTROL, which the next open writes anew. Exits with 4 when no checkpoint
 /// can be used and the log was purged: the purged part of the log can't be replaced.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  bulla verify /var/lib/flights --format json")]
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     })?;
     let outcome = match report::outcome(&found.status) {
         _ if checkpoints.is_missing(found) => Outcome::Corrupt,
-        Outcome::Clean if checkpoints.is_damaged() => Outcome::Failed,
+        Outcome::Clean if checkpoints.is_damaged() || is_control_damaged(found) => Outcome::Failed,
         outcome => outcome,
     };
     if out.is_table() {
@@ -72,8 +73,18 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         if !checkpoints.advise(found) {
             report::tell(&found.status, out)?;
         }
+        if found.status == Status::Clean && is_control_damaged(found) {
+            terminal::note(
+                "One of the two copies in CONTROL is damaged, and the log fits the other: a crash \
+                 tore it, or the disk damaged it. The next open, or `bulla replay DIR`, writes it anew.",
+            );
+        }
     }
     Ok(outcome)
+}
+
+fn is_control_damaged(found: &Report) -> bool {
+    found.evidence.iter().any(|evidence| matches!(evidence, Evidence::ControlSlot { .. }))
 }
 
 /// A log whose CONTROL is damaged: nothing else of it can be read.

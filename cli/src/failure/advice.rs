@@ -3,7 +3,7 @@
 use std::io;
 
 use bulla_engine::{BackupError, CheckpointError};
-use bulla_recovery::RepairError;
+use bulla_recovery::{RepairError, UndoRefused};
 use bulla_wal::format::Content;
 use bulla_wal::{CorruptionKind, FrameDamage};
 
@@ -27,9 +27,19 @@ const LATER_POSITION: &str = "ask for a later position; `bulla stat DIR` shows t
 /// Returns what can be done about a corrupt log.
 pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
     match kind {
-        CorruptionKind::Control(_) | CorruptionKind::ControlMissing => {
+        CorruptionKind::ControlMissing => {
+            "if `bulla repair --undo` was interrupted here, run it again. Otherwise restore a copy of \
+             CONTROL or of the whole directory: without CONTROL the log can neither be read nor \
+             repaired. Nothing was changed"
+        }
+        CorruptionKind::Control(_) => {
             "restore a copy of CONTROL or of the whole directory: without CONTROL the log can \
              neither be read nor repaired. Nothing was changed"
+        }
+        CorruptionKind::ControlSlot(_) => {
+            "restore a copy of CONTROL or of the whole directory. Without one, `bulla repair DIR` shows \
+             what would be lost: nothing, if the log was not purged since CONTROL was written before. \
+             Nothing was changed"
         }
         // What a copy misses that was made while the log grew: the end of a segment, or the next
         // segment. Lost writes look the same.
@@ -89,6 +99,7 @@ fn fixed(error: &Error) -> Option<&'static str> {
         Error::Repair(RepairError::Cut { .. }) => {
             Some("`bulla verify DIR` shows the last position that can be kept, as last lsn")
         }
+        Error::Repair(RepairError::Undo(refused)) => of_undo(refused),
         Error::File { source, .. } => of_io(source.kind()),
         _ => of_input(error).or_else(|| of_command(error)),
     }
@@ -193,6 +204,22 @@ fn of_segment(kind: io::ErrorKind) -> Option<&'static str> {
             Some("let the user who runs the program write to the log's directory")
         }
         kind => of_io(kind),
+    }
+}
+
+fn of_undo(refused: &UndoRefused) -> Option<&'static str> {
+    match refused {
+        UndoRefused::NoRepair(_) => {
+            Some("`bulla repair DIR` shows what a repair would do. Nothing was changed")
+        }
+        UndoRefused::Written { .. } | UndoRefused::Folders(_) => Some(
+            "an undo would lose what was written since, which `bulla dump DIR` shows. The files as they \
+             were before the repair are in quarantine/. Nothing was changed",
+        ),
+        _ => Some(
+            "restore a copy of the directory. What the repair set aside is in quarantine/, as far as \
+             it is still there. Nothing was changed",
+        ),
     }
 }
 

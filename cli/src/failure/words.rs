@@ -67,6 +67,10 @@ fn of_damage(corruption: &Corruption) -> String {
                 "CONTROL is missing, but there are segments".to_owned()
             }
             CorruptionKind::Control(why) => format!("both copies in CONTROL are damaged ({why})"),
+            CorruptionKind::ControlSlot(why) => format!(
+                "the newest copy in CONTROL is damaged ({why}), and the other one is older than the \
+                 segments"
+            ),
             kind => format!("{kind}{}", place(corruption)),
         };
     };

@@ -132,6 +132,47 @@ fn damage_below_the_durable_watermark_is_corruption_and_repair_keeps_copies() {
 }
 
 #[test]
+fn undone_repair_leaves_every_byte_as_it_was() {
+    let dir = Dir::new("undo");
+    let (log, _) = log(&dir);
+    let (file, offset, _) = last_entry_of(&log);
+    write(&file, b"X", offset + 80);
+    let before = image(&log);
+    for line in ["repair --undo DIR", "repair --undo DIR --yes"] {
+        let refused = run(line, &log);
+        assert_eq!(code(&refused), 1);
+        assert!(stderr(&refused).contains("no repair of this log"), "{}", stderr(&refused));
+    }
+    assert_eq!(image(&log), before, "a refusal changes nothing");
+    let repaired = run("repair DIR --yes", &log);
+    let words = stderr(&repaired);
+    assert!(words.contains(&format!("bulla repair --undo {} --yes", log.display())), "{words}");
+
+    let as_repaired = image(&log);
+    let (plan, exit) = json("repair --undo DIR", &log);
+    assert_eq!((exit, &plan["undone"]), (0, &false.into()), "{plan}");
+    assert!(stderr(&run("repair --undo DIR", &log)).contains("--yes"));
+    assert_eq!(image(&log), as_repaired, "a plan changes nothing");
+    let (done, exit) = json("repair --undo DIR --yes", &log);
+    assert_eq!((exit, &done["undone"]), (0, &true.into()));
+    let rest = |plan: &serde_json::Value| {
+        (plan["restored_segments"].clone(), plan["removed_segments"].clone())
+    };
+    assert_eq!(rest(&done), rest(&plan));
+    assert_eq!(image(&log), before);
+    assert_eq!(code(&run("verify DIR", &log)), 4);
+
+    // With an entry since, it would lose that.
+    assert_eq!(code(&run("repair DIR --yes", &log)), 0);
+    append(&log, "strict", "since\n");
+    let as_written = image(&log);
+    let refused = run("repair --undo DIR --yes", &log);
+    assert_eq!(code(&refused), 1);
+    assert!(stderr(&refused).contains("entries were written after it, the first with number 3"));
+    assert_eq!(image(&log), as_written);
+}
+
+#[test]
 fn plan_of_a_repair_counts_what_is_intact_behind_the_damage() {
     let dir = Dir::new("behind");
     let (log, _) = log(&dir);
@@ -195,7 +236,7 @@ fn log_without_readable_control_is_corrupt_in_json_too() {
         let refused = run(line, &log);
         assert_eq!(code(&refused), 4);
         let words = stderr(&refused);
-        assert!(words.contains("restore a copy") && !words.contains("bulla repair"), "{words}");
+        assert!(words.contains("restore a copy") && !words.contains("bulla repair DIR"), "{words}");
     }
 }
 

@@ -15,3 +15,4 @@ mod live;
 mod purge;
 mod put;
 mod stress;
+mod table;

@@ -30,13 +30,15 @@ pub(super) fn recover<R: Record>(
     state: &State<R>,
 ) -> Result<Opened> {
     let mut candidates = Candidates::default();
-    let recovery = Recovery::run_above(dir, options, |dir| {
+    let prepared = Recovery::prepare_above(dir, options, |dir| {
         candidates = Candidates::recover(&CheckpointDir::of(dir))?;
         Ok(candidates.anchors())
     })?;
+    let Report { first_lsn: first, first_seq, .. } = *prepared.report();
+    // A store that can't be opened is refused before its log is changed.
+    let choice = candidates.choose(prepared.standing(), first, first_seq == Seq(1))?;
+    let recovery = prepared.commit()?;
     let log_report = recovery.report().clone();
-    let first = log_report.first_lsn;
-    let choice = candidates.choose(recovery.standing(), first, log_report.first_seq == Seq(1))?;
     let from = choice.newest.as_ref().map(|newest| newest.head.anchor.upto);
     let found = Found::new(&choice, first);
     let Choice { newest, fallback, mut report, .. } = choice;

@@ -43,6 +43,18 @@ pub enum Failpoint {
     QuarantineSync,
     /// The directory sync of the quarantine before the originals are trimmed.
     QuarantineDirSync,
+    /// The sync of what says how to undo a repair, before its rename.
+    RepairNoteSync,
+    /// The directory sync after that rename, before the repair changes anything.
+    RepairNoteDirSync,
+    /// The sync of a file that an undo puts back, before its rename.
+    UndoCopySync,
+    /// The directory sync after an undo removed CONTROL, before it changes anything else.
+    UndoBeginDirSync,
+    /// The directory sync after an undo put the segments back, before CONTROL.
+    UndoDirSync,
+    /// The directory sync after an undo put CONTROL back, before it removes the copies.
+    UndoEndDirSync,
     /// The sync of the log's directory after the folder of its holds is made.
     HoldFolderSync,
     /// The sync of a hold's file before its rename.
@@ -110,6 +122,12 @@ impl Failpoint {
         Self::CloseSealSync,
         Self::QuarantineSync,
         Self::QuarantineDirSync,
+        Self::RepairNoteSync,
+        Self::RepairNoteDirSync,
+        Self::UndoCopySync,
+        Self::UndoBeginDirSync,
+        Self::UndoDirSync,
+        Self::UndoEndDirSync,
         Self::HoldFolderSync,
         Self::HoldSync,
         Self::HoldDirSync,

@@ -22,6 +22,8 @@ pub struct ControlFile {
     file: Arc<dyn File>,
     path: PathBuf,
     current: Control,
+    /// What was wrong with the other slot when the file was opened.
+    damage: Option<FormatError>,
 }
 
 /// The counter of a CONTROL file whose log has no segment yet.
@@ -32,29 +34,52 @@ pub const CREATED: u64 = 1;
 /// # Errors
 /// [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`].
 pub fn read(dir: &Directory) -> Result<Control> {
-    let file = dir.file(CONTROL, Access::READ)?;
-    newest(file.as_ref(), &dir.path_of(CONTROL))
+    read_in(dir, CONTROL)
 }
 
-fn newest(file: &dyn File, path: &Path) -> Result<Control> {
+/// Reads a copy of CONTROL, which has another name.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_in(dir: &Directory, name: &str) -> Result<Control> {
+    let file = dir.file(name, Access::READ)?;
+    Ok(newest(file.as_ref(), &dir.path_of(name))?.0)
+}
+
+/// Reads CONTROL without changing it, and what is wrong with the slot that is damaged, if one is:
+/// a crash tore it, or the disk damaged it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_both(dir: &Directory) -> Result<(Control, Option<FormatError>)> {
+    let (file, path) = (dir.file(CONTROL, Access::READ)?, dir.path_of(CONTROL));
+    match newest(file.as_ref(), &path)? {
+        // A writer was perhaps writing it.
+        (_, Some(_)) => newest(file.as_ref(), &path),
+        whole => Ok(whole),
+    }
+}
+
+fn newest(file: &dyn File, path: &Path) -> Result<(Control, Option<FormatError>)> {
     let mut slots = Vec::new();
-    let mut damage = FormatError::TooShort;
+    let mut damage = None;
     for counter in 0..2 {
         let mut bytes = AlignedBuf::zeroed(MAX_SECTOR as usize);
         let count = read_full(file, &mut bytes, Control::slot_offset(counter))
             .map_err(Error::io("read", path))?;
         match Control::decode(bytes.get(..count).unwrap_or(&[])) {
             Ok(control) if control.counter % 2 == counter => slots.push(control),
-            Ok(_) => damage = FormatError::Field("counter"),
+            Ok(_) => damage = Some(FormatError::Field("counter")),
             Err(reason @ (FormatError::Version(_) | FormatError::Features(_))) => {
                 return Err(Error::Unsupported { path: path.to_owned(), reason });
             }
-            Err(reason) => damage = reason,
+            Err(reason) => damage = Some(reason),
         }
     }
     let slots = faults::files::intact_slots(slots);
-    slots.into_iter().max_by_key(|slot| slot.counter).ok_or_else(|| {
-        let kind = CorruptionKind::Control(damage);
+    let newest = slots.into_iter().max_by_key(|slot| slot.counter);
+    newest.map(|newest| (newest, damage)).ok_or_else(|| {
+        let kind = CorruptionKind::Control(damage.unwrap_or(FormatError::TooShort));
         Error::from(Box::new(Corruption {
             segment: None,
             offset: None,
@@ -87,7 +112,7 @@ impl ControlFile {
         if !skip(Failpoint::ControlCreateDirSync) {
             dir.sync()?;
         }
-        Ok(Self { file, path: dir.path_of(CONTROL), current: control })
+        Ok(Self { file, path: dir.path_of(CONTROL), current: control, damage: None })
     }
 
     /// Opens CONTROL and makes its contents durable: what is visible after a kill may not be
@@ -98,8 +123,8 @@ impl ControlFile {
     pub fn open(dir: &Directory) -> Result<Self> {
         let path = dir.path_of(CONTROL);
         let file = dir.file(CONTROL, Access::WRITE)?;
-        let current = newest(file.as_ref(), &path)?;
-        let control = Self { file, path, current };
+        let (current, damage) = newest(file.as_ref(), &path)?;
+        let control = Self { file, path, current, damage };
         if !skip(Failpoint::ControlRewrite) {
             control.put(&current, false).map_err(Error::io("write", &control.path))?;
         }
@@ -110,6 +135,12 @@ impl ControlFile {
     #[must_use]
     pub fn current(&self) -> &Control {
         &self.current
+    }
+
+    /// Returns what was wrong with the other slot when the file was opened.
+    #[must_use]
+    pub fn damage(&self) -> Option<FormatError> {
+        self.damage
     }
 
     /// Writes new contents into the other slot; on return they are durable.

@@ -12,6 +12,7 @@
 //! entry            EntryHeader, payload, zeros up to a multiple of 8
 //! DIR/holds/X.hold HoldFile
 //! BACKUP/MANIFEST  ManifestHeader SegmentPart* CheckpointPart*; then a path
+//! quarantine/*.undo  RepairHeader RepairPart*
 //! ```
 
 #![deny(
@@ -29,6 +30,7 @@ mod frame;
 mod hold;
 pub mod layout;
 mod manifest;
+mod repair;
 mod sector;
 mod segment;
 pub mod tables;
@@ -42,6 +44,7 @@ pub use hold::{HOLD_LEN, HoldRecord};
 pub use manifest::{
     BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, MAX_MANIFEST_LEN, Manifest,
 };
+pub use repair::{Fate, MAX_REPAIR_LEN, RepairRecord, RepairedSegment};
 pub use segment::{EpochStart, Header, Truncation, max_truncations};
 
 /// The format version that this build writes, and the highest that it reads.

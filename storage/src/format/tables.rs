@@ -2,11 +2,12 @@
 
 use super::{
     ENTRY_ALIGN, FIRST_INTERNAL_KIND, MAX_FRAME_LEN, MAX_SECTOR, MAX_START, MIN_SECTOR,
-    SLOT_STRIDE, VERSION, control, entry, frame, hold, layout::Structure, manifest, segment,
+    SLOT_STRIDE, VERSION, control, entry, frame, hold, layout::Structure, manifest, repair,
+    segment,
 };
 
 /// Every structure of the format.
-pub const STRUCTURES: [Structure; 10] = [
+pub const STRUCTURES: [Structure; 12] = [
     control::CONTROL_SLOT,
     segment::SEGMENT_HEADER,
     segment::OPENING_HEADER,
@@ -17,6 +18,8 @@ pub const STRUCTURES: [Structure; 10] = [
     manifest::MANIFEST_HEADER,
     manifest::SEGMENT_PART,
     manifest::CHECKPOINT_PART,
+    repair::REPAIR_HEADER,
+    repair::REPAIR_PART,
 ];
 
 /// The numbers that the format fixes.
