@@ -16,7 +16,8 @@
 //! quarantine    copies                           repair    explicit
 //! purge     without an open                      behind    what a repair gives up
 //! replay    entries to a visitor                 map       what each byte of a file is
-//! backup    copies a live log, and restores it  faults    what a test build changes
+//! frame_runs    frames summed up            faults    what a test build changes
+//! backup    copies a live log, and restores it
 //! ```
 //!
 //! # Examples
@@ -54,6 +55,7 @@ mod chain;
 mod error;
 mod evidence;
 mod faults;
+mod frame_runs;
 mod inspect;
 mod log_dir;
 mod map;
@@ -75,6 +77,7 @@ pub use bulla_storage::files::purge::Floor;
 pub use bulla_storage::frames::timeline::Timeline;
 pub use bulla_storage::{Entry, Error, Position, Range, Result};
 pub use error::{CutRefused, RepairError};
+pub use frame_runs::FrameRun;
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
 pub use open::{Recovery, open};
