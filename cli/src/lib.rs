@@ -19,6 +19,7 @@ mod numbers;
 mod outcome;
 mod output;
 mod parts;
+mod picture;
 mod place;
 mod progress;
 mod random;

@@ -57,7 +57,7 @@ impl FrameRun {
     }
 
     /// Adds the run that follows this one.
-    fn extend(&mut self, next: &Self) {
+    pub fn append(&mut self, next: &Self) {
         self.len += next.len;
         self.end = next.end;
         self.frames += next.frames;
@@ -88,7 +88,7 @@ impl FrameRuns {
     pub(crate) fn push(&mut self, located: &Located, len: u64) {
         let frame = FrameRun::of(located, len);
         match self.runs.last_mut() {
-            Some(last) if last.frames < self.frames_per_run => last.extend(&frame),
+            Some(last) if last.frames < self.frames_per_run => last.append(&frame),
             _ => self.runs.push(frame),
         }
         if self.runs.len() > self.most {
@@ -101,7 +101,7 @@ impl FrameRuns {
         let mut joined: Vec<FrameRun> = Vec::with_capacity(self.runs.len());
         for run in self.runs.drain(..) {
             match joined.last_mut() {
-                Some(last) if last.frames < self.frames_per_run => last.extend(&run),
+                Some(last) if last.frames < self.frames_per_run => last.append(&run),
                 _ => joined.push(run),
             }
         }

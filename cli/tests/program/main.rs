@@ -11,6 +11,7 @@ mod drill;
 mod follow;
 mod habits;
 mod legacy;
+mod picture;
 mod purge;
 mod put;
 mod stress;
