@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod drill;
 pub(crate) mod dump;
 pub(crate) mod get;
+pub(crate) mod glossary;
 pub(crate) mod hold;
 pub(crate) mod holds;
 pub(crate) mod inspection;

@@ -53,6 +53,7 @@ pub(crate) fn code(error: &Error) -> u8 {
         Error::Mapping { .. }
         | Error::NotForLegacy { .. }
         | Error::NoCommand(_)
+        | Error::NoWord(_)
         | Error::Token(_)
         | Error::SetTwice => 2,
         _ => 1,

@@ -35,6 +35,10 @@ pub(super) fn draw(rows: &[Row], problems: &[Problem], durable: u64, sector: u64
         draw_row(&mut drawing, row, problems, (durable, sector), &scale, y);
         y += ROW;
     }
+    if rows.iter().any(|row| row.count > 1 && row.kind != Kind::Missing) {
+        drawing.label("small", LEFT, y + 8.0, "thin: several files together, not to scale");
+        y += 12.0;
+    }
     drawing.height.0 = y + 4.0;
     drawing
 }
@@ -84,11 +88,8 @@ fn note(row: &Row) -> String {
     if row.kind == Kind::Missing {
         return "missing".to_owned();
     }
-    let files = if row.count > 1 {
-        format!("{} files, not to scale, ", grouped(row.count))
-    } else {
-        String::new()
-    };
+    let files =
+        if row.count > 1 { format!("{} files, ", grouped(row.count)) } else { String::new() };
     let mut words = format!("{files}{}, {}", row.state(), size(row.file_len));
     if row.frames > 0 {
         let frames = counted(row.frames, "frame", "frames");

@@ -344,6 +344,7 @@ fn segment_row(row: &Row) -> TableRow {
         Severity::Torn => "warn",
         Severity::Note => "plain",
     };
+    let is_there = row.kind != rows::Kind::Missing;
     let (from, to) = row.live.unzip();
     let (first, last) = row.written.unzip();
     let epochs =
@@ -359,9 +360,9 @@ fn segment_row(row: &Row) -> TableRow {
         or_dash(epochs),
         or_dash(from.map(grouped)),
         or_dash(to.map(grouped)),
-        grouped(row.frames),
-        grouped(row.entries),
-        size(row.file_len),
+        or_dash(is_there.then(|| grouped(row.frames))),
+        or_dash(is_there.then(|| grouped(row.entries))),
+        or_dash(is_there.then(|| size(row.file_len))),
         or_dash(first.map(time)),
         or_dash(last.map(time)),
     ];

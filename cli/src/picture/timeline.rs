@@ -26,7 +26,7 @@ const MIN_WIDTH: f64 = 3.0;
 const MIN_FRAME: f64 = 1.7;
 /// The narrowest blocks that have gaps between them.
 const MIN_GAPPED: f64 = 7.0;
-/// The shortest way between two durable marks.
+/// The shortest way between two durable marks, and between two cuts.
 const MIN_MARK: f64 = 4.0;
 /// The narrowest that damage is drawn.
 const MIN_DAMAGE: f64 = 5.0;
@@ -393,7 +393,7 @@ fn epochs(drawing: &mut Drawing, found: &Report, scale: &Scale, y: f64) -> f64 {
     let mut last_x = f64::MIN;
     for truncation in truncations.iter().filter(|one| one.truncated_at >= found.first_lsn) {
         let x = scale.x(truncation.truncated_at.0);
-        if x - last_x > MIN_FRAME {
+        if x - last_x > MIN_MARK {
             let title = format!(
                 "epoch {}: an open or a repair ended the log at LSN {}, and went on there",
                 truncation.epoch,
