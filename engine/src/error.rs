@@ -1,5 +1,6 @@
 //! What can go wrong in a store, told apart by what the caller may do next.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bulla_wal::{Lsn, Seq};
@@ -68,6 +69,14 @@ pub enum Error {
     TooManySnapshots {
         /// How many may live at once.
         max: usize,
+    },
+    /// There is no store in the directory, and it holds something else: none was created among it.
+    #[error("can't create a store in {}: it holds other files ({name})", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// One of the files.
+        name: String,
     },
     /// A snapshot expired to make room for changes; take a new one.
     #[error(transparent)]

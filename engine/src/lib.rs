@@ -54,7 +54,11 @@ pub use batch::Batch;
 pub use bulla_recovery::backup::{
     BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport,
 };
-pub use bulla_wal::{Level, Receipt};
+/// Types of the layers below that are in the signatures here.
+pub use bulla_recovery::{Inspection, Position, PurgeReport, RepairPreview, Report};
+pub use bulla_wal::{
+    Epoch, Hold, HoldFile, HoldGuard, Level, Log, Lsn, Options, Ready, Receipt, Seq, Stats,
+};
 pub use checkpoint::{
     CheckpointDamage, CheckpointError, CheckpointFault, CheckpointFile, CheckpointInfo,
     CheckpointStats, OpenReport, Refusal, RefusedCheckpoint, checkpoints, standing_checkpoints,
@@ -68,6 +72,7 @@ pub use quota::{OnExceed, Pressure, Quota, QuotaError, QuotaStats, Resource};
 pub use record::{RECORD_LEN, Record};
 pub use snapshot::{Snapshot, SnapshotRecords};
 pub use store::scan::Records;
+pub use store::transact::Transaction;
 pub use store::write::{At, Begin};
 pub use store::{Store, StoreStats};
 pub use token::{

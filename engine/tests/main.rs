@@ -13,3 +13,4 @@ mod snapshot;
 mod store;
 mod threads;
 mod times;
+mod transactions;
