@@ -49,7 +49,7 @@ pub enum Error {
         other: u32,
     },
     /// The function that was to update a record refused; nothing was changed.
-    #[error("the update refused")]
+    #[error("the update was refused: {0}")]
     Update(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Other threads changed a record each time between its read and its update. Nothing was
     /// changed; try again.
@@ -59,10 +59,10 @@ pub enum Error {
         id: u32,
     },
     /// The store is full; nothing was changed. Delete something, or raise the quota.
-    #[error("the store is full")]
+    #[error("the store is full: {0}")]
     Quota(#[from] QuotaError),
     /// The system has no memory for the records; nothing was changed.
-    #[error("map memory for records")]
+    #[error("could not map memory for records: {0}")]
     Memory(#[source] std::io::Error),
     /// As many snapshots live as may live at once; drop one.
     #[error("there are {max} snapshots, the most allowed")]

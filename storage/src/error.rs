@@ -213,7 +213,7 @@ pub enum Error {
     #[error(transparent)]
     Corrupt(#[from] Box<Corruption>),
     /// An operation on a file failed. The log itself is unharmed.
-    #[error("{operation} {}", path.display())]
+    #[error("could not {operation} {}: {source}", path.display())]
     Io {
         /// The failed operation, such as "open".
         operation: &'static str,
