@@ -6,15 +6,14 @@
 //! ```
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use bulla::engine::{Batch, Level, RECORD_LEN, Record, Store, StoreOptions};
+use bulla::engine::{Level, RECORD_LEN, Record, Store, StoreOptions};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An account as it is stored.
 #[derive(Clone, Copy, PartialEq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
+#[repr(C, align(8))]
 struct Account {
     id: U32,
     currency: [u8; 4],
@@ -65,15 +64,11 @@ enum Refused {
 
 struct Ledger {
     accounts: Store<Account>,
-    /// Held from the look at balances until their change has its place in the log, never
-    /// while the disk is waited for: so transfers that wait share its syncs.
-    order: Mutex<()>,
 }
 
 impl Ledger {
     fn open(dir: &Path) -> Result<Self, bulla_engine::Error> {
-        let accounts = Store::open_records(dir, &StoreOptions::new())?;
-        Ok(Self { accounts, order: Mutex::new(()) })
+        Ok(Self { accounts: Store::open_records(dir, &StoreOptions::new())? })
     }
 
     /// Opens an account; an error if there is one with this number.
@@ -89,20 +84,20 @@ impl Ledger {
         if from == to {
             return Err(Refused::SameAccount);
         }
-        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = |id| self.accounts.get(id)?.ok_or(Refused::NoAccount(id));
-        let (mut payer, mut payee) = (account(from)?, account(to)?);
-        let left = payer.cents.get().checked_sub(cents);
-        let grown = payee.cents.get().checked_add(cents);
-        payer.cents = left.ok_or(Refused::TooLittle { id: from, cents: payer.cents.get() })?.into();
-        payee.cents = grown.ok_or(Refused::TooMuch(to))?.into();
-        payer.transfers += 1;
-        payee.transfers += 1;
-        let mut both = Batch::new();
-        both.put(&payer).put(&payee);
-        let receipt = self.accounts.at(Level::Strict).begin().apply(&both)?;
-        drop(order);
-        Ok(self.accounts.wait(receipt)?)
+        // It runs again if another transfer changes one of the two meanwhile.
+        self.accounts.at(Level::Strict).transact(|t| {
+            let mut payer = t.get(from)?.ok_or(Refused::NoAccount(from))?;
+            let mut payee = t.get(to)?.ok_or(Refused::NoAccount(to))?;
+            let (left, grown) = (payer.cents.get(), payee.cents.get());
+            let too_little = Refused::TooLittle { id: from, cents: left };
+            payer.cents = left.checked_sub(cents).ok_or(too_little)?.into();
+            payee.cents = grown.checked_add(cents).ok_or(Refused::TooMuch(to))?.into();
+            payer.transfers += 1;
+            payee.transfers += 1;
+            t.put(&payer)?;
+            t.put(&payee)?;
+            Ok(())
+        })
     }
 
     fn total(&self) -> Result<u64, Refused> {

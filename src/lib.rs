@@ -46,7 +46,7 @@ pub use bulla_engine::{
     CheckpointInfo, CheckpointStats, EntityType, Expired, Flags, OnExceed, OpenReport, Quota,
     QuotaStats, Record, Records, RestoreOptions, RestoreReport, Snapshot, SnapshotRecords, Space,
     Store, StoreInspection, StoreOptions, StoreStats, Token, TokenBuilder, TokenError, TokenId,
-    backup, restore,
+    Transaction, backup, restore,
 };
 pub use bulla_recovery::{Inspection, Recovery, ReplayStats, Report, Status};
 pub use bulla_wal::{
@@ -119,8 +119,11 @@ pub use bulla_wal::{
 ///     let receipt: Receipt = begin.apply(batch)?;
 ///     let _: Ready<&Log> = store.ready(receipt);
 ///     let _: Records<'_> = store.iter()?;
-///     let snapshot: Snapshot<'_> = store.snapshot()?;
+///     let snapshot: Snapshot = store.snapshot()?;
 ///     let _: SnapshotRecords<'_> = snapshot.iter();
+///     let read = |t: &mut Transaction<'_>| t.get(TokenId(1));
+///     let (_, _): (Option<Token>, Option<Receipt>) = begin.transact(read)?;
+///     let _: engine::Lsn = snapshot.lsn();
 ///     let _: Result<Option<Token>, Expired> = snapshot.get(TokenId(1));
 ///     let _: CheckpointInfo = store.checkpoint()?;
 ///     let StoreStats { quota, checkpoints, log, .. } = store.stats();

@@ -71,6 +71,8 @@ pub(crate) enum Error {
     Changed { path: PathBuf },
     #[error("there is no command {0:?}")]
     NoCommand(String),
+    #[error("the glossary has no word that begins with {0:?}; `bulla help glossary` prints all")]
+    NoWord(String),
     #[error("no token has id {id}")]
     NoToken {
         id: u32,

@@ -19,6 +19,7 @@ mod numbers;
 mod outcome;
 mod output;
 mod parts;
+mod picture;
 mod place;
 mod progress;
 mod random;
@@ -44,7 +45,7 @@ use crate::terminal::TerminalArgs;
 ///
 /// Exit codes: 0 clean, 1 error, 2 wrong usage, 3 torn tail (bytes at the end that were
 /// never acknowledged as durable; `verify` and dry runs), 4 corruption (damage to data that
-/// had been durable).
+/// had been durable). `bulla help glossary` explains the words of messages.
 #[derive(Parser, Debug)]
 #[command(
     name = "bulla",
@@ -96,6 +97,7 @@ enum Command {
     Doctor(commands::doctor::Args),
     Drill(commands::drill::Args),
     Stress(commands::stress::Args),
+    Glossary(commands::glossary::Args),
     Completions(commands::completions::Args),
     Man(commands::completions::ManArgs),
     #[command(hide = true)]
@@ -174,6 +176,7 @@ fn run(command: Command, out: &mut Out) -> Result<Outcome> {
         Command::Doctor(args) => commands::doctor::run(&args, out),
         Command::Drill(args) => commands::drill::run(&args, out),
         Command::Stress(args) => commands::stress::run(&args, out),
+        Command::Glossary(args) => commands::glossary::run(&args, out),
         Command::Completions(args) => commands::completions::run(&args, Cli::command(), out),
         Command::Man(args) => commands::completions::man(&args, Cli::command(), out),
         Command::DrillChild(args) => commands::drill::child::run(&args),

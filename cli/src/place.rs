@@ -2,15 +2,11 @@
 
 use std::path::Path;
 
-use bulla_storage::files::dir::{self, Directory};
+use bulla_storage::files::dir::Directory;
 use bulla_wal::Options;
 
 use crate::error::{Error, Result};
 use crate::terminal;
-
-/// Names that may be in a directory in which a log is created: what an interrupted creation
-/// leaves, and what file systems put into their root.
-const HARMLESS: [&str; 3] = [dir::LOCK, "CONTROL.tmp", "lost+found"];
 
 /// Returns whether `dir` holds no log yet, so that opening it creates one.
 ///
@@ -33,8 +29,8 @@ pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
     if listing.has_control || !listing.segments.is_empty() {
         return Ok(false);
     }
-    match opened.entries()?.into_iter().find(|entry| !HARMLESS.contains(&entry.name.as_str())) {
-        Some(entry) => Err(Error::NotEmpty { path: dir.to_owned(), name: entry.name }),
+    match opened.first_foreign()? {
+        Some(name) => Err(Error::NotEmpty { path: dir.to_owned(), name }),
         None => Ok(true),
     }
 }

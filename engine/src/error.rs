@@ -1,5 +1,6 @@
 //! What can go wrong in a store, told apart by what the caller may do next.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bulla_wal::{Lsn, Seq};
@@ -48,7 +49,7 @@ pub enum Error {
         other: u32,
     },
     /// The function that was to update a record refused; nothing was changed.
-    #[error("the update refused")]
+    #[error("the update was refused: {0}")]
     Update(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Other threads changed a record each time between its read and its update. Nothing was
     /// changed; try again.
@@ -58,16 +59,24 @@ pub enum Error {
         id: u32,
     },
     /// The store is full; nothing was changed. Delete something, or raise the quota.
-    #[error("the store is full")]
+    #[error("the store is full: {0}")]
     Quota(#[from] QuotaError),
     /// The system has no memory for the records; nothing was changed.
-    #[error("map memory for records")]
+    #[error("could not map memory for records: {0}")]
     Memory(#[source] std::io::Error),
     /// As many snapshots live as may live at once; drop one.
     #[error("there are {max} snapshots, the most allowed")]
     TooManySnapshots {
         /// How many may live at once.
         max: usize,
+    },
+    /// There is no store in the directory, and it holds something else: none was created among it.
+    #[error("can't create a store in {}: it holds other files ({name})", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// One of the files.
+        name: String,
     },
     /// A snapshot expired to make room for changes; take a new one.
     #[error(transparent)]

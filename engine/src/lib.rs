@@ -56,7 +56,12 @@ pub use batch::Batch;
 pub use bulla_recovery::backup::{
     BackupError, BackupOptions, BackupReport, RestoreOptions, RestoreReport,
 };
-pub use bulla_wal::{Level, Receipt};
+/// Types of the layers below that are in the signatures here.
+pub use bulla_recovery::{Inspection, Position, PurgeReport, RepairPreview, Report};
+pub use bulla_wal::{
+    Epoch, Hold, HoldFile, HoldGuard, Level, Log, Lsn, Options, Range, Reader, Ready, Receipt, Seq,
+    Stats, Visibility,
+};
 pub use changes::{Change, Changes};
 pub use checkpoint::{
     CheckpointDamage, CheckpointError, CheckpointFault, CheckpointFile, CheckpointInfo,
@@ -72,6 +77,7 @@ pub use record::{RECORD_LEN, Record, content_of};
 pub use snapshot::{Snapshot, SnapshotRecords};
 pub use stake::{RecordsAtStake, records_at_stake};
 pub use store::scan::Records;
+pub use store::transact::Transaction;
 pub use store::write::{At, Begin};
 pub use store::{Store, StoreStats};
 pub use token::{

@@ -75,7 +75,10 @@ impl StoreOptions {
         self
     }
 
-    /// Sets whether to create the store where there is none. Default: yes.
+    /// Sets whether to create the store where there is none. Default: yes. A store is never created
+    /// in a directory that holds other files ([`NotEmpty`](crate::Error::NotEmpty)); without
+    /// `create`, a directory without a store is an error in any case
+    /// ([`NotALog`](bulla_wal::Error::NotALog)).
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
         self

@@ -14,3 +14,4 @@ mod snapshot;
 mod store;
 mod threads;
 mod times;
+mod transactions;

@@ -31,7 +31,7 @@ fn put(store: &Store, id: u32, weight: f32) {
     store.at(RELAXED).put(&token(id, weight)).expect("put");
 }
 
-fn contents(snapshot: &Snapshot<'_>) -> Result<Model, Expired> {
+fn contents(snapshot: &Snapshot) -> Result<Model, Expired> {
     let model: Model = snapshot
         .iter()
         .map(|token| {
@@ -45,7 +45,7 @@ fn contents(snapshot: &Snapshot<'_>) -> Result<Model, Expired> {
     Ok(model)
 }
 
-fn ids(snapshot: &Snapshot<'_>) -> Vec<u32> {
+fn ids(snapshot: &Snapshot) -> Vec<u32> {
     contents(snapshot).expect("not expired").into_keys().collect()
 }
 

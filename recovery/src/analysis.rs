@@ -15,6 +15,7 @@ use bulla_storage::{CorruptionKind, Epoch, Lsn, Range, SegmentNumber};
 
 use crate::chain::{self, Chain, Span};
 use crate::faults;
+use crate::frame_runs::FrameRuns;
 use crate::log_dir::{LogDir, Piece, damage, no_longer_valid};
 use crate::plan::{self, Plan, PlannedSegment, ReadHeader};
 use crate::replay::{self, EntryView, Live, ReplayStats};
@@ -451,7 +452,8 @@ fn scan_all(
         let PlannedSegment { number, newest, .. } = *segment;
         let mut read = |direct, trusted| {
             let read_buffer = log.segment(number, direct)?;
-            scan(read_buffer, segment, bodies, trusted, &long_frames, &mut progress)
+            let shared = (&long_frames, FrameRuns::of_log_with(segments.len()));
+            scan(read_buffer, segment, bodies, trusted, shared, &mut progress)
         };
         let direct = log.options.is_direct() && newest && number >= log.written_from;
         // A page may be stale where a write failed to replace it. Then the sync after it

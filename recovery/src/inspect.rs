@@ -15,6 +15,7 @@ use bulla_storage::frames::anchor::Anchor;
 use crate::analysis::{Analysis, SealedScans};
 use crate::behind::behind;
 use crate::error::proved_durable;
+use crate::frame_runs::FrameRun;
 use crate::log_dir::{LogDir, Piece, open_dir, read_control, read_listing};
 use crate::map::{self, SegmentBytes};
 use crate::plan::PlannedSegment;
@@ -128,6 +129,22 @@ impl Inspection {
                 map::measure(&self.log, &self.report.status, open, segment, piece)
             })
             .collect()
+    }
+
+    /// Returns the frames that the scan found valid in each segment, summed up in runs, in the
+    /// order of [`segments`](Self::segments); nothing of a segment that was not read. Each frame is
+    /// a run of its own in a log with few of them: a log has at most 2,048 runs, or one per
+    /// segment, and a segment at most 256.
+    ///
+    /// Frames behind damage are among them, where they are valid in themselves.
+    pub fn frame_runs(&self) -> impl Iterator<Item = &[FrameRun]> {
+        let (plan, scans) = (&self.analysis.plan, &self.analysis.scans);
+        let of_number = move |number| {
+            let index =
+                plan.segments.binary_search_by_key(&number, |planned| planned.number).ok()?;
+            Some(scans.get(index)?.as_ref()?.frame_runs.runs())
+        };
+        self.segments().iter().map(move |segment| of_number(segment.number).unwrap_or_default())
     }
 
     /// Returns those of the anchors that are in this log, with everything up to the

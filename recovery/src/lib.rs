@@ -15,9 +15,9 @@
 //! tail_rewrite  the commit point                 trim      what follows it
 //! quarantine    copies                           repair    explicit
 //! purge     without an open                      behind    what a repair gives up
-//! undo      brings back what a repair changed      replay    entries to a visitor
-//! map       what each byte of a file is
-//! backup    copies a live log, and restores it  faults    what a test build changes
+//! undo      brings back what a repair changed    replay    entries to a visitor
+//! map       what each byte of a file is          frame_runs    frames summed up
+//! backup    copies a live log, and restores it   faults    what a test build changes
 //! ```
 //!
 //! # Examples
@@ -55,6 +55,7 @@ mod chain;
 mod error;
 mod evidence;
 mod faults;
+mod frame_runs;
 mod inspect;
 mod log_dir;
 mod map;
@@ -77,6 +78,7 @@ pub use bulla_storage::files::purge::Floor;
 pub use bulla_storage::frames::timeline::Timeline;
 pub use bulla_storage::{Entry, Error, Position, Range, Result};
 pub use error::{CutRefused, RepairError, UndoRefused};
+pub use frame_runs::FrameRun;
 pub use inspect::{Inspection, replay};
 pub use map::SegmentBytes;
 pub use open::{Prepared, Recovery, open};

@@ -11,6 +11,7 @@ use bulla_storage::format::{Frame, FrameKind, Header, MAX_SECTOR, all_zero};
 use bulla_storage::{Lsn, Result, Seq};
 
 use crate::faults;
+use crate::frame_runs::FrameRuns;
 use crate::plan::PlannedSegment;
 use bulla_storage::frames::read_buffer::{READ_LEN, ReadBuffer, to_usize};
 use bulla_storage::frames::reader::{Cursor, End, Found, FrameReader, Located, Start, Step};
@@ -60,6 +61,8 @@ pub(crate) struct Scan {
     /// Where some of the frames start, in order, the last one among them: a search for a
     /// boundary starts there.
     pub(crate) waypoints: Vec<Cursor>,
+    /// What the frames are, for pictures.
+    pub(crate) frame_runs: FrameRuns,
     /// The highest durable mark of the valid frames.
     pub(crate) in_order: Option<DurableMark>,
     /// The highest durable mark after them, of headers whose LSN fits the valid frames'.
@@ -75,7 +78,7 @@ pub(crate) struct Scan {
 
 impl Scan {
     /// Returns a scan that has read nothing yet.
-    fn starting_at(offset: u64) -> Self {
+    fn starting_at(offset: u64, frame_runs: FrameRuns) -> Self {
         Self {
             first: None,
             last: None,
@@ -86,6 +89,7 @@ impl Scan {
             last_entry: None,
             data_end: None,
             waypoints: Vec::new(),
+            frame_runs,
             in_order: None,
             probed_in_place: None,
             probed: None,
@@ -130,7 +134,7 @@ pub(crate) fn scan(
     segment: &PlannedSegment,
     bodies: Bodies,
     trusted: bool,
-    long_frames: &LongFrames,
+    (long_frames, frame_runs): (&LongFrames, FrameRuns),
     progress: &mut Stretch<'_>,
 ) -> Result<Option<Scan>> {
     let read_buffer = match bodies {
@@ -140,19 +144,20 @@ pub(crate) fn scan(
     let PlannedSegment { header, start, end_lsn, newest, .. } = segment;
     let waypoint_every = READ_LEN.max(read_buffer.len() / WAYPOINTS);
     let mut frames = FrameReader::new(read_buffer, header, *start, *end_lsn);
-    let mut scan = Scan::starting_at(frames.offset());
+    let mut scan = Scan::starting_at(frames.offset(), frame_runs);
     let mut last_start = None;
     loop {
         progress.reach(frames.offset())?;
-        let (Located { frame, offset, before, after }, last_entry) =
-            match next(&mut frames, header, bodies, long_frames)? {
-                Ok(valid) => valid,
-                Err(End::Damage(_)) if !trusted => return Ok(None),
-                Err(end) => {
-                    scan.stop = end;
-                    break;
-                }
-            };
+        let (located, last_entry) = match next(&mut frames, header, bodies, long_frames)? {
+            Ok(valid) => valid,
+            Err(End::Damage(_)) if !trusted => return Ok(None),
+            Err(end) => {
+                scan.stop = end;
+                break;
+            }
+        };
+        let Located { frame, offset, before, after } = located;
+        scan.frame_runs.push(&located, frame.disk_len(header.sector));
         let first = *scan.first.get_or_insert(before);
         let waypoint = scan.waypoints.last().unwrap_or(&first).lsn;
         if before.lsn.distance_from(waypoint) >= waypoint_every {

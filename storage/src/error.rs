@@ -233,7 +233,7 @@ pub enum Error {
         whole_from: Lsn,
     },
     /// An operation on a file failed. The log itself is unharmed.
-    #[error("{operation} {}", path.display())]
+    #[error("could not {operation} {}: {source}", path.display())]
     Io {
         /// The failed operation, such as "open".
         operation: &'static str,

@@ -116,7 +116,7 @@ fn contents(store: &Store<Touchy>) -> Contents {
     store.iter().expect("read").map(with_expiry).collect()
 }
 
-fn contents_of(snapshot: &Snapshot<'_, Touchy>) -> Option<Contents> {
+fn contents_of(snapshot: &Snapshot<Touchy>) -> Option<Contents> {
     let with_expiry = |record: Touchy| {
         Some((record.id().0, record.0.to_vec(), snapshot.expires_at(record.id()).ok()?))
     };

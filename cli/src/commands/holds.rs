@@ -30,12 +30,12 @@ pub(crate) struct Args {
 /// One hold.
 #[derive(Serialize)]
 pub(crate) struct HoldRow {
-    hold: String,
-    state: String,
-    lsn: Option<u64>,
-    kept_bytes: Option<u64>,
-    quota_bytes: Option<u64>,
-    age: Option<String>,
+    pub(crate) hold: String,
+    pub(crate) state: String,
+    pub(crate) lsn: Option<u64>,
+    pub(crate) kept_bytes: Option<u64>,
+    pub(crate) quota_bytes: Option<u64>,
+    pub(crate) age: Option<String>,
     taken: Option<String>,
     broken: Option<String>,
 }

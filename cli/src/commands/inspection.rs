@@ -105,13 +105,13 @@ pub(crate) fn inspect(
 /// One checkpoint.
 #[derive(Serialize)]
 pub(crate) struct CheckpointRow {
-    checkpoint: u64,
-    state: String,
-    usable: bool,
-    lsn: Option<u64>,
-    tokens: Option<u64>,
-    taken: Option<String>,
-    file_bytes: Option<u64>,
+    pub(crate) checkpoint: u64,
+    pub(crate) state: String,
+    pub(crate) usable: bool,
+    pub(crate) lsn: Option<u64>,
+    pub(crate) tokens: Option<u64>,
+    pub(crate) taken: Option<String>,
+    pub(crate) file_bytes: Option<u64>,
 }
 
 impl Checkpoints {

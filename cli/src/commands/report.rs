@@ -75,7 +75,7 @@ impl LogDetails {
     }
 }
 
-fn lines_of_evidence(evidence: &Evidence) -> Vec<String> {
+pub(crate) fn lines_of_evidence(evidence: &Evidence) -> Vec<String> {
     match evidence {
         Evidence::Fault(corruption) => lines_of_corruption(corruption),
         Evidence::Closed { at } => vec![format!("closed cleanly at LSN {at}")],
@@ -121,23 +121,30 @@ pub(crate) fn words_of_status(status: &Status) -> String {
     }
 }
 
+/// Returns what the user can do about a log in this state; nothing about a clean one.
+pub(crate) fn advice(status: &Status) -> Option<&'static str> {
+    match status {
+        Status::Clean => None,
+        Status::TornTail => Some(
+            "nothing is needed: the next open, or `bulla replay DIR`, cuts it and keeps a copy",
+        ),
+        Status::Corrupt(corruption) => Some(of_corruption(corruption.kind)),
+    }
+}
+
 /// Tells people what the state means and what to do, after the report.
 pub(crate) fn tell(status: &Status, out: &mut Out) -> crate::error::Result<()> {
     if !out.is_table() {
         return Ok(());
     }
     out.flush()?;
-    match status {
-        Status::Clean => {}
-        Status::TornTail => {
-            terminal::note(
-                "A crash tore the end of the log; nothing there was acknowledged as durable.",
-            );
-            terminal::advise(
-                "nothing is needed: the next open, or `bulla replay DIR`, cuts it and keeps a copy",
-            );
-        }
-        Status::Corrupt(corruption) => terminal::advise(of_corruption(corruption.kind)),
+    if *status == Status::TornTail {
+        terminal::note(
+            "A crash tore the end of the log; nothing there was acknowledged as durable.",
+        );
+    }
+    if let Some(advice) = advice(status) {
+        terminal::advise(advice);
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::report::{self, LogReport, SegmentRow};
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::output::Out;
+use crate::picture::{HtmlArg, LogPage, Subject};
 use crate::progress;
 
 /// Show what a log holds: positions, segments, checkpoints, holds, bytes on disk.
@@ -28,6 +29,8 @@ use crate::progress;
 pub(crate) struct Args {
     /// The log's directory.
     dir: PathBuf,
+    #[command(flatten)]
+    html: HtmlArg,
     /// Also count entries and bytes by kind, for which every entry is read.
     #[arg(long)]
     kinds: bool,
@@ -63,6 +66,7 @@ struct Lists {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let picture = args.html.destination()?;
     let (inspection, checkpoints, kinds) = undisturbed(&args.dir, &Options::new(), || {
         let (inspection, checkpoints) = inspect(&args.dir, &Options::new(), Depth::Headers)?;
         let kinds = args.kinds.then(|| kinds(&inspection)).transpose()?;
@@ -74,6 +78,22 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         checkpoint_list: checkpoints.rows().collect(),
         hold_list: holds::rows(&args.dir, &Options::new(), found)?,
     };
+    let outcome = if checkpoints.is_missing(found) {
+        Outcome::Corrupt
+    } else {
+        report::outcome(&found.status).of_display()
+    };
+    let page = picture.as_ref().map(|_| {
+        LogPage::new(&Subject {
+            command: "stat",
+            checked: "headers; damage in what they describe does not show",
+            dir: &args.dir,
+            inspection: &inspection,
+            checkpoints: &checkpoints,
+            holds: &lists.hold_list,
+            outcome,
+        })
+    });
     let mut report = StatReport {
         log: LogReport::new(found),
         checked: "headers",
@@ -95,10 +115,11 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         report.lists = Some(lists);
         out.report(&report)?;
     }
-    if checkpoints.is_missing(found) {
-        return Ok(Outcome::Corrupt);
+    if let (Some(picture), Some(page)) = (picture, page) {
+        out.flush()?;
+        picture.save(&page?)?;
     }
-    Ok(report::outcome(&found.status).of_display())
+    Ok(outcome)
 }
 
 /// Counts the entries of each kind.

@@ -6,12 +6,14 @@ use bulla_recovery::{Evidence, Report, Status};
 use bulla_wal::Options;
 use serde::Serialize;
 
+use super::holds;
 use super::inspection::{CheckpointRow, Depth, inspect};
 use super::report::{self, LogReport, SegmentRow};
 use crate::error::{Error, Result};
 use crate::failure::lines_of_corruption;
 use crate::outcome::Outcome;
 use crate::output::Out;
+use crate::picture::{Destination, HtmlArg, LogPage, Subject};
 use crate::terminal;
 
 /// Check a log and a store's checkpoints, every byte of them, and change nothing.
@@ -27,6 +29,8 @@ use crate::terminal;
 pub(crate) struct Args {
     /// The log's directory.
     dir: PathBuf,
+    #[command(flatten)]
+    html: HtmlArg,
 }
 
 #[derive(Serialize)]
@@ -48,8 +52,9 @@ struct Lists {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let picture = args.html.destination()?;
     let (inspection, checkpoints) = match inspect(&args.dir, &Options::new(), Depth::All) {
-        Err(Error::Log(error)) => return verify_control(error, out),
+        Err(Error::Log(error)) => return verify_control(args, error, picture.as_ref(), out),
         inspected => inspected?,
     };
     let found = inspection.report();
@@ -80,6 +85,19 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
             );
         }
     }
+    if let Some(picture) = picture {
+        out.flush()?;
+        let holds = holds::rows(&args.dir, &Options::new(), found)?;
+        picture.save(&LogPage::new(&Subject {
+            command: "verify",
+            checked: "every byte of the log and of its checkpoints",
+            dir: &args.dir,
+            inspection: &inspection,
+            checkpoints: &checkpoints,
+            holds: &holds,
+            outcome,
+        })?)?;
+    }
     Ok(outcome)
 }
 
@@ -100,10 +118,15 @@ struct Unreadable {
     evidence: Vec<String>,
 }
 
-fn verify_control(error: bulla_recovery::Error, out: &mut Out) -> Result<Outcome> {
+fn verify_control(
+    args: &Args,
+    error: bulla_recovery::Error,
+    picture: Option<&Destination>,
+    out: &mut Out,
+) -> Result<Outcome> {
     let Some(corruption) = error.corruption().cloned() else { return Err(error.into()) };
     let evidence = lines_of_corruption(&corruption);
-    let status = Status::Corrupt(corruption);
+    let status = Status::Corrupt(corruption.clone());
     out.report(&Unreadable {
         status: status.name(),
         case: None,
@@ -115,5 +138,10 @@ fn verify_control(error: bulla_recovery::Error, out: &mut Out) -> Result<Outcome
         evidence,
     })?;
     report::tell(&status, out)?;
+    if let Some(picture) = picture {
+        out.flush()?;
+        let advice = report::advice(&status).unwrap_or_default();
+        picture.save(&LogPage::of_unreadable("verify", &args.dir, &corruption, advice)?)?;
+    }
     Ok(report::outcome(&status))
 }

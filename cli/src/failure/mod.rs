@@ -20,9 +20,15 @@ pub(crate) use self::words::lines_of_corruption;
 pub(crate) fn report(error: &Error) {
     let words = words::of(error).unwrap_or_else(|| error.to_string());
     let mut causes = Vec::new();
+    let mut said = words.clone();
     let mut source = error.source();
     while let Some(cause) = source {
-        causes.push(cause.to_string());
+        // What an error says of its own cause is not said twice.
+        let cause_words = cause.to_string();
+        if !said.ends_with(&cause_words) {
+            said.clone_from(&cause_words);
+            causes.push(cause_words);
+        }
         source = cause.source();
     }
     terminal::error(words, &causes, advice::of(error));
@@ -53,6 +59,7 @@ pub(crate) fn code(error: &Error) -> u8 {
         Error::Mapping { .. }
         | Error::NotForLegacy { .. }
         | Error::NoCommand(_)
+        | Error::NoWord(_)
         | Error::Token(_)
         | Error::SetTwice => 2,
         _ => 1,

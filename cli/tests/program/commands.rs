@@ -389,3 +389,21 @@ fn reader_that_goes_away_ends_it_by_sigpipe_without_a_word() {
     assert_eq!(output.status.signal(), Some(SIGPIPE));
     assert_eq!(stderr(&output), "");
 }
+
+#[test]
+fn glossary_is_help_a_command_and_a_page_of_the_manual() {
+    let dir = Dir::new("glossary");
+    let words = json("glossary torn", &dir.join("")).0;
+    assert_eq!((words.as_array().map(Vec::len), &words[0]["word"]), (Some(1), &"torn tail".into()));
+    let meaning = words[0]["meaning"].as_str().expect("words").split(". ").next().expect("one");
+    // The same text, wrapped by each in its own way.
+    let flat =
+        |text: String| text.replace("\\-", "-").split_whitespace().collect::<Vec<_>>().join(" ");
+    for line in ["help glossary", "glossary --help", "man glossary", "glossary"] {
+        let output = run(line, &dir.join(""));
+        assert_eq!(code(&output), 0, "{line}");
+        assert!(flat(stdout(&output)).contains(meaning), "{line}: {}", stdout(&output));
+    }
+    assert_eq!(code(&run("glossary nonsense", &dir.join(""))), 2);
+    assert!(stdout(&run("help", &dir.join(""))).contains("bulla help glossary"));
+}

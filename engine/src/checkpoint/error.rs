@@ -16,7 +16,7 @@ pub enum CheckpointError {
     /// The checkpoint could not be written, or the log could not be purged after it. The store
     /// continues without it; on a full disk, free space or set
     /// [`checkpoint_reserve_bytes`](crate::StoreOptions::checkpoint_reserve_bytes).
-    #[error("{operation} {}", path.display())]
+    #[error("could not {operation} {}: {source}", path.display())]
     Io {
         /// The operation that failed.
         operation: &'static str,

@@ -295,7 +295,7 @@ impl<R: Record> Checkpoints<R> {
         dir: &CheckpointDir,
         create: impl FnOnce(&CheckpointDir, u64, bool) -> io::Result<Writer>,
         number: u64,
-        snapshot: &Snapshot<'_, R>,
+        snapshot: &Snapshot<R>,
     ) -> Result<Written> {
         let path = dir.path.join(temporary_name_of(number));
         let mut writer =
@@ -312,7 +312,7 @@ impl<R: Record> Checkpoints<R> {
         &self,
         dir: &CheckpointDir,
         number: u64,
-        snapshot: &Snapshot<'_, R>,
+        snapshot: &Snapshot<R>,
     ) -> Result<Option<Written>> {
         let path = dir.path.join(temporary_name_of(number));
         let writer = Writer::in_reserve(dir, number, self.direct)
@@ -321,12 +321,7 @@ impl<R: Record> Checkpoints<R> {
         writer.map(write).transpose()
     }
 
-    fn fill(
-        &self,
-        writer: &mut Writer,
-        path: &Path,
-        snapshot: &Snapshot<'_, R>,
-    ) -> Result<Written> {
+    fn fill(&self, writer: &mut Writer, path: &Path, snapshot: &Snapshot<R>) -> Result<Written> {
         let mut records = Vec::new();
         let mut next = Some(PageId::FIRST);
         while let Some(from) = next {
@@ -455,7 +450,11 @@ fn chain_of(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        text = format!("{text}: {error}");
+        // Some say their own cause.
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
         source = error.source();
     }
     text

@@ -25,11 +25,11 @@ use views::{MAX_VIEWS, View};
 
 impl<R: Record> State<R> {
     /// Takes a snapshot as of now. All records are in the table.
-    pub(crate) fn snapshot(&self, log: &Log) -> Result<Snapshot<'_, R>> {
+    pub(crate) fn snapshot(self: &Arc<Self>, log: &Log) -> Result<Snapshot<R>> {
         debug_assert!(self.unloaded.is_empty(), "a snapshot shows what is in the table");
         let view = self.views.take(|| log.cut().0);
         let view = view.ok_or(Error::TooManySnapshots { max: MAX_VIEWS })?;
-        Ok(Snapshot { state: self, view })
+        Ok(Snapshot { state: Arc::clone(self), view })
     }
 
     /// Retains pages for the snapshots that come before the change at `lsn`, which is logged and
@@ -46,15 +46,15 @@ impl<R: Record> State<R> {
 }
 
 /// A store as of one position in its log; see [`Store::snapshot`](crate::Store::snapshot).
-/// Threads may share it.
+/// Threads may share it, and it may outlive the store: it keeps the records in memory as long.
 #[derive(Debug)]
 #[must_use = "a snapshot that is dropped at once shows nothing"]
-pub struct Snapshot<'a, R: Record = Token> {
-    state: &'a State<R>,
+pub struct Snapshot<R: Record = Token> {
+    state: Arc<State<R>>,
     view: Arc<View<RetainedPage>>,
 }
 
-impl<R: Record> Snapshot<'_, R> {
+impl<R: Record> Snapshot<R> {
     /// Returns its position in the log: it shows all changes below, and none at or after.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
@@ -148,13 +148,13 @@ impl<R: Record> Snapshot<'_, R> {
     }
 }
 
-impl<R: Record> Drop for Snapshot<'_, R> {
+impl<R: Record> Drop for Snapshot<R> {
     fn drop(&mut self) {
         self.state.panics.watch(|| self.state.views.end(&self.view));
     }
 }
 
-impl<'a, R: Record> IntoIterator for &'a Snapshot<'_, R> {
+impl<'a, R: Record> IntoIterator for &'a Snapshot<R> {
     type Item = Result<R, Expired>;
     type IntoIter = SnapshotRecords<'a, R>;
 
@@ -167,7 +167,7 @@ impl<'a, R: Record> IntoIterator for &'a Snapshot<'_, R> {
 #[derive(Debug)]
 #[must_use = "iterators do nothing unless they are consumed"]
 pub struct SnapshotRecords<'a, R: Record = Token> {
-    snapshot: &'a Snapshot<'a, R>,
+    snapshot: &'a Snapshot<R>,
     /// The page to continue with.
     next: Option<PageId>,
     page: Vec<Found>,

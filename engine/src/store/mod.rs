@@ -8,7 +8,7 @@
 //! write   the public writes             commit    how a write gets into log and table as one
 //! scan    all records                   evict     expired records and, in a full store, the
 //!                                                 lightest; priority ranks them
-//! holds   what purges of the log keep
+//! holds   what purges of the log keep       transact changes that follow from what was read
 //! ```
 
 pub(crate) mod commit;
@@ -18,6 +18,7 @@ mod open;
 mod priority;
 mod read;
 pub(crate) mod scan;
+pub(crate) mod transact;
 pub(crate) mod write;
 
 use std::path::Path;
@@ -95,6 +96,7 @@ impl Store {
     /// on first access, or by [`load`](Store::load).
     ///
     /// # Errors
+    /// [`Error::NotEmpty`] when the directory holds no store but other files;
     /// [`Error::Log`] when the log is corrupt, holds something other than tokens
     /// ([`OtherContent`](bulla_wal::Error::OtherContent)), is locked or not there: nothing was
     /// changed;

@@ -59,9 +59,15 @@ pub(super) fn create(dir: &Path, options: &Options) -> Result<Opened> {
     match Directory::open(options.io.as_ref(), dir) {
         Err(error) if error.is_not_found() => {}
         opened => {
-            let checkpoints = CheckpointDir::of(&opened?);
+            let opened = opened?;
+            let checkpoints = CheckpointDir::of(&opened);
             if Candidates::read(&checkpoints)?.highest > 0 {
                 return Err(CheckpointError::WithoutLog { path: checkpoints.path }.into());
+            }
+            // Of segments without CONTROL the log itself says what they are.
+            let is_a_log = !opened.list()?.segments.is_empty();
+            if let Some(name) = opened.first_foreign()?.filter(|_| !is_a_log) {
+                return Err(Error::NotEmpty { path: opened.path().to_owned(), name });
             }
         }
     }

@@ -60,7 +60,7 @@ impl<R: Record> Store<R> {
         })
     }
 
-    fn find_many(&self, ids: &[u32]) -> Result<Vec<Option<Copied>>> {
+    pub(super) fn find_many(&self, ids: &[u32]) -> Result<Vec<Option<Copied>>> {
         let mut pages: Vec<_> = ids.iter().map(|id| PageId::of(*id)).collect();
         pages.sort_unstable();
         pages.dedup();
@@ -135,7 +135,7 @@ impl<R: Record> Store<R> {
     ///
     /// # Errors
     /// [`Error::TooManySnapshots`], and as [`load`](Self::load).
-    pub fn snapshot(&self) -> Result<Snapshot<'_, R>> {
+    pub fn snapshot(&self) -> Result<Snapshot<R>> {
         self.state.panics.watch(|| {
             self.state.load_all(LOAD_THREADS)?;
             self.state.snapshot(&self.log)

@@ -19,7 +19,7 @@ use crate::table::{Copied, PageGuard, PageId, TableOp, index};
 use crate::token::Token;
 
 /// How often an update retries before it returns [`Error::Contended`].
-const MAX_UPDATES: u32 = 1_000;
+pub(super) const MAX_UPDATES: u32 = 1_000;
 
 impl<R: Record> Store<R> {
     /// Selects the level at which writes are acknowledged: `store.at(Level::Strict).put(&token)`.
@@ -72,6 +72,19 @@ impl<R: Record> Store<R> {
         F: FnMut(R) -> Result<R, Box<dyn std::error::Error + Send + Sync>>,
     {
         self.at(self.level).update(id, f)
+    }
+
+    /// Replaces a record as [`update`](Self::update) does, by a function with an error type of its
+    /// own, which is returned as it is.
+    ///
+    /// # Errors
+    /// As [`Begin::try_update`] and [`wait`](Self::wait).
+    pub fn try_update<E, F>(&self, id: R::Id, f: F) -> Result<Option<R>, E>
+    where
+        E: From<Error>,
+        F: FnMut(R) -> Result<R, E>,
+    {
+        self.at(self.level).try_update(id, f)
     }
 
     /// Replaces a record if it is still `current`, bit for bit, and waits until the default
@@ -166,6 +179,20 @@ impl<'a, R: Record> At<'a, R> {
         self.wait(receipt).map(|()| Some(record))
     }
 
+    /// Replaces a record by what `f` makes of it; see [`Store::try_update`].
+    ///
+    /// # Errors
+    /// As [`Store::try_update`].
+    pub fn try_update<E, F>(self, id: R::Id, f: F) -> Result<Option<R>, E>
+    where
+        E: From<Error>,
+        F: FnMut(R) -> Result<R, E>,
+    {
+        let Some((record, receipt)) = self.begin().try_update(id, f)? else { return Ok(None) };
+        self.wait(receipt)?;
+        Ok(Some(record))
+    }
+
     /// Replaces a record if it is still `current`; see [`Store::compare_and_swap`].
     ///
     /// # Errors
@@ -194,7 +221,7 @@ impl<'a, R: Record> At<'a, R> {
     }
 
     #[inline]
-    fn wait(self, receipt: Receipt) -> Result<()> {
+    pub(super) fn wait(self, receipt: Receipt) -> Result<()> {
         // `Log::wait` would check that the receipt belongs to this log; a Relaxed one needs no
         // wait.
         if self.level == Level::Relaxed { Ok(()) } else { self.store.wait(receipt) }
@@ -222,8 +249,8 @@ impl<R: Record> Copy for At<'_, R> {}
 #[derive(Debug)]
 #[must_use = "it only selects a level"]
 pub struct Begin<'a, R: Record = Token> {
-    store: &'a Store<R>,
-    level: Level,
+    pub(super) store: &'a Store<R>,
+    pub(super) level: Level,
 }
 
 impl<R: Record> Begin<'_, R> {
@@ -289,14 +316,49 @@ impl<R: Record> Begin<'_, R> {
     where
         F: FnMut(R) -> Result<R, Box<dyn std::error::Error + Send + Sync>>,
     {
+        self.try_update(id, |current| f(current).map_err(Error::Update))
+    }
+
+    /// Replaces a record as [`update`](Self::update) does, by a function with an error type of its
+    /// own, which is returned as it is. The store's errors are converted into it.
+    ///
+    /// # Errors
+    /// What `f` returned; otherwise as [`update`](Self::update).
+    ///
+    /// # Examples
+    /// ```
+    /// # let temp = tempfile::tempdir().unwrap();
+    /// # let dir = temp.path().join("store");
+    /// # use bulla_engine::{EntityType, Store, StoreOptions, Token, TokenId};
+    /// #[derive(Debug, thiserror::Error)]
+    /// enum Spent {
+    ///     #[error("nothing is left")]
+    ///     Nothing,
+    ///     #[error(transparent)]
+    ///     Store(#[from] bulla_engine::Error),
+    /// }
+    /// # let store = Store::open(&dir, &StoreOptions::new())?;
+    /// # let id = TokenId::new(1, EntityType::Object, 0)?;
+    /// # store.put(&Token::builder(id).build()?)?;
+    /// let spent = store.try_update(id, |token| {
+    ///     if token.weight() > 0.0 { Ok(token) } else { Err(Spent::Nothing) }
+    /// });
+    /// assert!(matches!(spent, Err(Spent::Nothing)));
+    /// # Ok::<(), bulla_engine::Error>(())
+    /// ```
+    pub fn try_update<E, F>(self, id: R::Id, mut f: F) -> Result<Option<(R, Receipt)>, E>
+    where
+        E: From<Error>,
+        F: FnMut(R) -> Result<R, E>,
+    {
         for _ in 0..MAX_UPDATES {
             let Some(current) = self.store.get(id)? else { return Ok(None) };
-            let next = self.store.state.panics.watch(|| f(current)).map_err(Error::Update)?;
+            let next = self.store.state.panics.watch(|| f(current))?;
             if let Some(receipt) = self.compare_and_swap(&current, &next)? {
                 return Ok(Some((next, receipt)));
             }
         }
-        Err(Error::Contended { id: id.into() })
+        Err(Error::Contended { id: id.into() }.into())
     }
 
     /// Replaces a record if it is still `current`, bit for bit, and keeps its expiry time.

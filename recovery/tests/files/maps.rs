@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use bulla_recovery::{Inspection, Seal, SegmentBytes};
+use bulla_recovery::{FrameRun, Inspection, Seal, SegmentBytes};
+use bulla_storage::Lsn;
 use bulla_storage::io::sim::SimDisk;
 
 use super::image::{DIR, Image, contents, options, segment};
@@ -127,4 +128,51 @@ fn each_segment_says_what_became_of_it() {
     image.frame(&[10]).seal().rotate().frame(&[20]);
     image.reopen(image.frames[2].lsn).frame(&[30]);
     assert_eq!(states(&image), ["live", "replaced", "live"]);
+}
+
+/// The runs of frames of every segment, with what must be right of any.
+fn runs(disk: &SimDisk) -> Vec<Vec<FrameRun>> {
+    let inspection = Inspection::read(Path::new(DIR), &options(disk)).expect("inspect");
+    let all: Vec<_> = inspection.frame_runs().map(<[_]>::to_vec).collect();
+    assert_eq!(all.len(), inspection.segments().len());
+    for (runs, segment) in all.iter().zip(inspection.segments()) {
+        let (mut offset, mut lsn) = (SECTOR, runs.first().map_or(Lsn(0), |run| run.lsn));
+        for run in runs {
+            assert_eq!((run.offset, run.lsn), (offset, lsn), "a gap");
+            assert!(run.data_frames <= run.frames && run.first_wall_ns <= run.last_wall_ns);
+            (offset, lsn) = (run.offset + run.len, run.end);
+        }
+        let sum = |of: fn(&FrameRun) -> u64| runs.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|run| run.frames), segment.frames);
+        assert_eq!(sum(|run| run.entries), segment.entries);
+    }
+    all
+}
+
+#[test]
+fn runs_of_frames_are_the_frames_that_were_written() {
+    let mut image = image();
+    image.close().spare();
+    let runs = runs(&image.disk());
+    for (index, runs) in runs.iter().enumerate() {
+        let frames = image.frames.iter().filter(|at| at.segment == index as u64 + 1);
+        let frames: Vec<_> = frames.map(|at| (at.offset, at.len, at.lsn, at.durable_lsn)).collect();
+        let found = runs.iter().map(|run| (run.offset, run.len, run.lsn, run.durable_lsn));
+        assert_eq!(found.collect::<Vec<_>>(), frames);
+        assert!(runs.iter().all(|run| run.frames == 1));
+    }
+}
+
+#[test]
+fn many_segments_share_the_runs_of_a_log() {
+    let mut image = Image::new(512);
+    for _ in 0..600 {
+        (0..8).for_each(|_| {
+            image.frame(&[8]);
+        });
+        image.seal().rotate();
+    }
+    let runs = runs(&image.disk());
+    assert!(runs.iter().map(Vec::len).sum::<usize>() <= 2_048, "unbounded");
+    assert!(runs.iter().take(600).all(|runs| (2..=3).contains(&runs.len())));
 }

@@ -212,6 +212,17 @@ impl Directory {
         self.handle.list().map_err(Error::io("list", &self.path))
     }
 
+    /// Returns the name of a file that neither an interrupted creation of a log nor a file system
+    /// leaves in a new directory, if there is one: a log is not created among others' files.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn first_foreign(&self) -> Result<Option<String>> {
+        const HARMLESS: [&str; 3] = [LOCK, "CONTROL.tmp", "lost+found"];
+        let names = self.entries()?.into_iter().map(|entry| entry.name);
+        Ok(names.filter(|name| !HARMLESS.contains(&name.as_str())).min())
+    }
+
     /// Lists a log's files.
     ///
     /// # Errors

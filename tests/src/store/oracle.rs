@@ -126,10 +126,10 @@ impl World {
     }
 
     /// Takes a snapshot, or ends one: it shows what the store did when it was taken.
-    pub(super) fn look_at_snapshots<'s>(
+    pub(super) fn look_at_snapshots(
         &mut self,
-        store: &'s Store,
-        snapshots: &mut Vec<(Snapshot<'s>, Map)>,
+        store: &Store,
+        snapshots: &mut Vec<(Snapshot, Map)>,
     ) -> Result<(), Violation> {
         /// One more is not taken.
         const MOST: usize = 3;
@@ -186,7 +186,7 @@ pub(super) fn read<T>(result: Result<T, Error>) -> Result<T, Violation> {
 }
 
 /// What a snapshot shows in both of the ways in which it can be read.
-fn contents(snapshot: &Snapshot<'_>) -> Result<Map, Expired> {
+fn contents(snapshot: &Snapshot) -> Result<Map, Expired> {
     let mut map = Map::new();
     for token in snapshot {
         let token = token?;

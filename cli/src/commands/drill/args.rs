@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::feed::MAX_CLIENTS;
 use crate::args::{LevelArg, LogArgs, size};
 use crate::mapping::MappingArgs;
+use crate::picture::HtmlArg;
 
 /// Kill a writer with SIGKILL at random moments, recover, and check every acknowledgement.
 ///
@@ -47,6 +48,8 @@ pub(crate) struct Args {
     /// Purge the log when it is longer than this.
     #[arg(long, default_value = "32MiB", value_parser = size, value_name = "SIZE")]
     pub(super) keep: u64,
+    #[command(flatten)]
+    pub(super) html: HtmlArg,
     #[command(flatten)]
     pub(super) mapping: MappingArgs,
     #[command(flatten)]

@@ -41,6 +41,7 @@ const RING_LEN: u64 = 1 << 20;
 const MAX_NESTED: u64 = 3;
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
+    let picture = args.html.destination()?;
     let interrupt = Interrupt::catch()?;
     let mut records = Vec::new();
     input::tokens(&args.input, &args.mapping, |token, _| {
@@ -74,6 +75,10 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
             let kept = outcome != Outcome::Clean || args.dir.is_some();
             let kept = kept.then(|| place.keep());
             report::print(&totals, args, &feed, kept.as_deref(), out)?;
+            if let Some(picture) = picture {
+                out.flush()?;
+                picture.save(&totals.page(args))?;
+            }
             if kept.is_none() {
                 place.remove()?;
             }

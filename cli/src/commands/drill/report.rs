@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::numbers::{grouped, rounded, size};
 use crate::outcome::Outcome;
 use crate::output::Out;
+use crate::picture::{KillMarks, KillsPage};
 use crate::terminal::{BAD, GOOD, WARNING};
 
 /// One kill.
@@ -301,6 +302,38 @@ impl Totals {
                 "Nothing was acknowledged before the kills, so this shows nothing: use more --kills.",
             ),
             _ => (BAD, "ACKNOWLEDGED RECORDS WERE LOST OR CHANGED: see above."),
+        }
+    }
+}
+
+impl Totals {
+    /// Returns the drill as a page.
+    pub(super) fn page(&self, args: &Args) -> KillsPage {
+        let kills: Vec<KillMarks> = self.kills.iter().map(Kill::marks).collect();
+        let is_good = self.outcome() == Outcome::Clean;
+        let (_, sentence) = self.verdict();
+        KillsPage::new(args.level.name(), is_good, sentence, &kills, &self.sum.words)
+    }
+}
+
+impl Kill {
+    fn marks(&self) -> KillMarks {
+        let row = ShortRow::new(self);
+        let findings = self.checked.as_ref().map(|checked| &checked.findings);
+        KillMarks {
+            number: row.kill,
+            aim: row.aim,
+            after_ms: row.at_ms,
+            acknowledged: row.acked,
+            acknowledged_to: row.acked_to,
+            written: row.written,
+            durable: row.durable,
+            proved: row.proved,
+            recovered_to: row.recovered_to,
+            lost_allowed: findings.map_or(0, |findings| findings.lost_allowed),
+            lost_forbidden: findings.map_or(0, |findings| findings.lost_forbidden),
+            verdict: row.verdict,
+            is_broken: findings.is_some_and(|findings| !findings.is_good()),
         }
     }
 }
