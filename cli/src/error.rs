@@ -103,7 +103,7 @@ pub(crate) enum Error {
     SetTwice,
     /// A corrupt log whose checkpoints say what can be done.
     #[error("{error}")]
-    CorruptStore { error: Box<bulla_wal::Error>, advice: String },
+    CorruptStore { error: Box<Self>, advice: String },
     #[error(
         "the log is damaged, but a store opens from checkpoint {newest} and loses nothing: nothing \
          was changed"
@@ -130,7 +130,7 @@ impl Error {
             | Self::Repair(RepairError::Log(error))
             | Self::Backup(BackupError::Log(error))
             | Self::Store(bulla_engine::Error::Log(error)) => Some(error),
-            Self::CorruptStore { error, .. } => Some(error),
+            Self::CorruptStore { error, .. } => error.log(),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use bulla_storage::{Corruption, CorruptionKind, FrameDamage};
 use crate::analysis::Analysis;
 use crate::plan::PlannedSegment;
 use crate::report::{Evidence, Report, Seal, SegmentReport, SegmentState, Status};
+use crate::scan::Scan;
 use crate::verdict::{LastFrame, Rest, Verdict, Witness};
 use bulla_storage::frames::reader::End;
 
@@ -204,6 +205,10 @@ impl Analysis {
             _ if index < self.plan.first => SegmentState::Covered,
             Some(span) if span.start.lsn < span.end.lsn => SegmentState::Live,
             _ if segment.newest && active => SegmentState::Live,
+            // Behind the damage, it holds frames that nothing connects with the log.
+            _ if segment.newest && self.is_corrupt() && scan.is_some_and(Scan::has_frames) => {
+                SegmentState::Unread
+            }
             _ if segment.newest => SegmentState::Spare,
             _ => SegmentState::Replaced,
         };

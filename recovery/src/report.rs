@@ -207,7 +207,7 @@ pub enum SegmentState {
     Replaced,
     /// A checkpoint stands for its frames: they were not read.
     Covered,
-    /// It does not fit into the log, or lies behind one that does not.
+    /// It does not fit into the log, or lies behind one that does not, or behind damage.
     Unread,
 }
 

@@ -77,6 +77,11 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
+    /// Returns whether a frame is in it, wherever.
+    pub(crate) fn has_frames(&self) -> bool {
+        self.frames > 0 || self.probed.is_some()
+    }
+
     /// Returns a scan that has read nothing yet.
     fn starting_at(offset: u64, frame_runs: FrameRuns) -> Self {
         Self {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bulla_engine::{BackupOptions, BackupReport};
 use serde::Serialize;
 
+use super::inspection::explained;
 use crate::args::{LogArgs, size};
 use crate::error::Result;
 use crate::numbers::{grouped, size as size_words};
@@ -68,7 +69,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     if let Some(name) = &args.hold {
         options = options.keep_hold(name);
     }
-    let report = bulla_engine::backup(&args.dir, &args.dest, &options)?;
+    let report = bulla_engine::backup(&args.dir, &args.dest, &options);
+    let report = report.map_err(|error| explained(&args.dir, error.into()))?;
     drop(copying);
     out.report(&row(&report))?;
     if out.is_table() {

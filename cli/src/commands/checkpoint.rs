@@ -7,6 +7,7 @@ use bulla_storage::files::control;
 use bulla_storage::files::dir::Directory;
 use serde::Serialize;
 
+use super::inspection::explained;
 use crate::args::LogArgs;
 use crate::error::Result;
 use crate::outcome::Outcome;
@@ -53,7 +54,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         .quota(Quota::unlimited())
         .keep_log(args.keep_log)
         .create(false);
-    let store = Store::open(&args.dir, &options)?;
+    let store = Store::open(&args.dir, &options);
+    let store = store.map_err(|error| explained(&args.dir, error.into()))?;
     drop(opening);
     args.log.backend.warn_of_fallback(&store.stats().log);
     terminal::detail(format_args!("opened from: {}", store.opened_from()));

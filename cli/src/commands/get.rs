@@ -6,6 +6,7 @@ use bulla_engine::StoreInspection;
 use bulla_recovery::Status;
 use bulla_wal::Options;
 
+use super::inspection::explained;
 use crate::error::{Error, Result};
 use crate::outcome::Outcome;
 use crate::output::Out;
@@ -40,12 +41,14 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 /// earlier time.
 pub(super) fn snapshot(dir: &Path) -> Result<StoreInspection> {
     let (options, reading) = progress::reading_log(Options::new(), "reading the store");
-    let snapshot = StoreInspection::read(dir, &options)?;
+    let snapshot = StoreInspection::read(dir, &options);
+    let snapshot = snapshot.map_err(|error| explained(dir, error.into()))?;
     drop(reading);
     terminal::detail(format_args!("read from: {}", snapshot.opened_from()));
     match &snapshot.report().status {
         Status::Corrupt(corruption) => {
-            Err(bulla_wal::Error::from(Box::new(corruption.clone())).into())
+            let error = bulla_wal::Error::from(Box::new(corruption.clone()));
+            Err(explained(dir, error.into()))
         }
         Status::TornTail => {
             terminal::warn("the end is torn; this is what recovery would keep");

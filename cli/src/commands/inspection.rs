@@ -7,7 +7,7 @@ use bulla_recovery::{Inspection, Report, Status};
 use bulla_wal::{Error as LogError, Options};
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::numbers::grouped;
 use crate::{progress, terminal, times};
 
@@ -102,6 +102,18 @@ pub(crate) fn inspect(
     })
 }
 
+/// Adds to a corruption what a store's checkpoints make of it.
+pub(crate) fn explained(dir: &Path, error: Error) -> Error {
+    if !matches!(error.log(), Some(bulla_wal::Error::Corrupt(_))) {
+        return error;
+    }
+    let inspected = inspect(dir, &Options::new(), Depth::Log);
+    match inspected.ok().and_then(|(found, checkpoints)| checkpoints.advice(found.report())) {
+        Some(advice) => Error::CorruptStore { error: Box::new(error), advice },
+        None => error,
+    }
+}
+
 /// One checkpoint.
 #[derive(Serialize)]
 pub(crate) struct CheckpointRow {
@@ -147,9 +159,9 @@ impl Checkpoints {
     pub(crate) fn advice(&self, found: &Report) -> Option<String> {
         if let (true, Some(newest)) = (self.is_missing(found), self.standing.first()) {
             return Some(format!(
-                "if this is a store: the log is damaged after checkpoint {newest}. Cut it there \
-                 with `bulla repair DIR --yes`; the store then opens with everything before the \
-                 damage"
+                "restore a copy of the directory. Without one: the log is damaged after checkpoint \
+                 {newest}, and a store opens with everything before the damage once the log is cut \
+                 there. `bulla repair DIR` shows what that keeps and loses"
             ));
         }
         if self.is_missing(found) {

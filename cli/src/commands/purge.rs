@@ -7,6 +7,7 @@ use bulla_recovery::{Position, PurgeReport};
 use bulla_wal::Options;
 use serde::Serialize;
 
+use super::inspection::explained;
 use crate::args::kept_from;
 use crate::error::Result;
 use crate::outcome::Outcome;
@@ -78,11 +79,11 @@ impl Purged {
 
 pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     let (options, reading) = progress::reading_log(Options::new(), "reading the log");
-    let report = if args.yes {
-        purge(&args.dir, args.keep_from, &options)?
-    } else {
-        preview_purge(&args.dir, args.keep_from, &options)?
+    let report = match args.yes {
+        true => purge(&args.dir, args.keep_from, &options),
+        false => preview_purge(&args.dir, args.keep_from, &options),
     };
+    let report = report.map_err(|error| explained(&args.dir, error.into()))?;
     drop(reading);
     let is_any = !report.segments.is_empty();
     out.report(&Purged::new(&report, args.yes && is_any, out))?;

@@ -80,7 +80,11 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
         out.report(&Unneeded { log: LogReport::new(found), repaired: false })?;
         if out.is_table() {
             out.flush()?;
-            terminal::note("This log needs no repair: opening it, or `bulla replay`, is enough.");
+            terminal::note(if checkpoints.is_missing(found) {
+                "A repair is of no use: the log is not damaged."
+            } else {
+                "This log needs no repair: opening it, or `bulla replay`, is enough."
+            });
             checkpoints.advise(found);
         }
         let is_missing = checkpoints.is_missing(found);

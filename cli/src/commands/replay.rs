@@ -7,10 +7,10 @@ use bulla_recovery::{Case, EntryView, Inspection, Prepared, Range, Recovery, Rep
 use bulla_wal::Options;
 use serde::Serialize;
 
-use super::inspection::{Depth, inspect, undisturbed};
+use super::inspection::{Depth, explained, inspect, undisturbed};
 use super::report::{self, LogReport};
 use crate::args::{LogArgs, RangeArgs};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::numbers::size;
 use crate::outcome::Outcome;
 use crate::output::Out;
@@ -80,8 +80,8 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
 fn prepare(args: &Args, options: &Options) -> Result<Option<Prepared>> {
     let options = options.clone().any_content();
     let prepared = match Recovery::prepare_above(&args.dir, &options, |_| Ok(Vec::new())) {
-        Err(error) if error.corruption().is_some() => return Err(with_advice(args, error)),
-        prepared => prepared?,
+        Err(error) => return Err(explained(&args.dir, error.into())),
+        Ok(prepared) => prepared,
     };
     if prepared.report().content.is_of_store() {
         let (inspection, checkpoints) = inspect(&args.dir, &args.log.options(), Depth::Headers)?;
@@ -110,15 +110,6 @@ fn tell(args: &Args, found: &Report, outcome: Outcome, out: &mut Out) -> Result<
         report::tell(&found.status, out)?;
     }
     Ok(outcome)
-}
-
-/// Adds to a corruption what a store's checkpoints make of it.
-fn with_advice(args: &Args, error: bulla_wal::Error) -> Error {
-    let inspected = inspect(&args.dir, &args.log.options(), Depth::Log);
-    match inspected.ok().and_then(|(found, checkpoints)| checkpoints.advice(found.report())) {
-        Some(advice) => Error::CorruptStore { error: Box::new(error), advice },
-        None => error.into(),
-    }
 }
 
 /// What was read of a range, with its first entry.
@@ -218,7 +209,5 @@ fn summary(found: &Report) -> String {
         None => "quarantine/".to_owned(),
     };
     let cut = size(found.bytes_cut);
-    format!(
-        "Recovered: {cut} were cut that had not been acknowledged as durable; a copy is in {copy}."
-    )
+    format!("Recovered: {cut} were cut that no durable mark covers; a copy is in {copy}.")
 }

@@ -140,7 +140,8 @@ pub(crate) fn tell(status: &Status, out: &mut Out) -> crate::error::Result<()> {
     out.flush()?;
     if *status == Status::TornTail {
         terminal::note(
-            "A crash tore the end of the log; nothing there was acknowledged as durable.",
+            "The end of the log is torn: a crash came while it was written, or it was cut off. No \
+             durable mark covers what is there, and nothing tells what was behind it.",
         );
     }
     if let Some(advice) = advice(status) {

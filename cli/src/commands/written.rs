@@ -5,6 +5,7 @@ use std::path::Path;
 use bulla_engine::{Quota, Receipt, Store, StoreOptions, TokenId};
 use serde::Serialize;
 
+use super::inspection::explained;
 use crate::args::{LevelArg, LogArgs};
 use crate::error::Result;
 use crate::output::Out;
@@ -43,7 +44,7 @@ impl<'a> Writer<'a> {
         let (options, reading) = progress::reading_log(log.options(), "opening the store");
         let is_new = create && place::is_new(dir, &options)?;
         let options = StoreOptions::new().log(options).quota(Quota::unlimited()).create(create);
-        let store = Store::open(dir, &options)?;
+        let store = Store::open(dir, &options).map_err(|error| explained(dir, error.into()))?;
         drop(reading);
         if is_new {
             place::announce(dir);
@@ -84,7 +85,7 @@ impl<'a> Writer<'a> {
         if out.is_table() {
             out.flush()?;
             terminal::note(format_args!(
-                "The token is {done}, durably: everything in {} up to LSN {durable} is on disk.",
+                "The token is {done}, and that is durable in {}, below LSN {durable}.",
                 dir.display()
             ));
         }

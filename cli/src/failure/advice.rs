@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bulla_engine::{BackupError, CheckpointError};
+use bulla_engine::{BackupError, CheckpointError, TokenError};
 use bulla_recovery::{RepairError, UndoRefused};
 use bulla_wal::format::Content;
 use bulla_wal::{CorruptionKind, FrameDamage};
@@ -274,8 +274,8 @@ fn of_backup(error: &BackupError) -> Option<&'static str> {
              then run the command again",
         ),
         BackupError::NoCheckpoint { .. } => Some(
-            "restore to a later point, or from a backup that was taken earlier. `bulla verify DIR` \
-             checks every checkpoint of a store",
+            "a restore needs a later point, or a backup that was taken earlier. A store of which that is \
+             said can't be opened either: `bulla verify DIR` checks every checkpoint",
         ),
         BackupError::OutOfRange { .. } => {
             Some("name a point that the backup holds, or leave it out to restore everything")
@@ -287,6 +287,19 @@ fn of_backup(error: &BackupError) -> Option<&'static str> {
 /// Returns what can be done about an input file.
 fn of_input(error: &Error) -> Option<&'static str> {
     match error {
+        Error::Row {
+            source:
+                RowError::Id(_)
+                | RowError::NoId { .. }
+                | RowError::Token(TokenError::ZeroId | TokenError::LocalId(_)),
+            ..
+        } => Some(
+            "map a column of whole numbers to id, or leave --map id out: then each row gets the \
+             number of its place",
+        ),
+        Error::Row { source: RowError::Timestamp(_), .. } => Some(
+            "a time is seconds since 1970: map another column to the timestamp, or give it a factor",
+        ),
         Error::Row { source: RowError::Token(_), .. } => Some(
             "give the column a smaller factor (--map 4.x=dep_delay:0.0001), or cut values \
              to their range with --clamp",

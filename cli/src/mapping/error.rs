@@ -33,8 +33,10 @@ pub(crate) enum MappingError {
 pub(crate) enum RowError {
     #[error("column {column}: {value:?} is neither a number nor a time like 2013-01-01T10:00:00Z")]
     Value { column: String, value: String },
-    #[error("the id {0} is not a whole number from 1 to 16777215")]
+    #[error("the id {0} is not a whole number from 0 to 16777215")]
     Id(f64),
+    #[error("column {column} has no id")]
+    NoId { column: String },
     #[error("the timestamp {0} is not within 1970 and 2106")]
     Timestamp(f64),
     #[error(transparent)]

@@ -97,7 +97,13 @@ impl Mapping {
         let mut sums: Vec<(Target, f64)> = Vec::with_capacity(self.terms.len());
         let mut active = false;
         for term in &self.terms {
-            let Some(text) = self.text(term.source, record) else { continue };
+            let Some(text) = self.text(term.source, record) else {
+                // A number of its own would make another token of the row.
+                if term.target == Target::Id {
+                    return Err(RowError::NoId { column: term.name.clone() });
+                }
+                continue;
+            };
             if term.target == Target::Active {
                 active = true;
                 continue;
@@ -113,7 +119,10 @@ impl Mapping {
             }
         }
         let id = match sums.iter().find(|(target, _)| *target == Target::Id) {
-            Some((_, id)) => whole(*id, TokenId::MAX_LOCAL).ok_or(RowError::Id(*id))?,
+            Some((_, id)) => {
+                let whole = whole(*id, TokenId::MAX_LOCAL).filter(|whole| is_same(*whole, *id));
+                whole.ok_or(RowError::Id(*id))?
+            }
             None => u32::try_from(row)
                 .ok()
                 .and_then(|row| self.first_id.checked_add(row))
@@ -147,6 +156,11 @@ impl Mapping {
         };
         (!text.is_empty() && text != "NA").then_some(text)
     }
+}
+
+/// Returns whether a value is a whole number, but for what a factor rounded.
+fn is_same(whole: u32, value: f64) -> bool {
+    (f64::from(whole) - value).abs() <= 1e-9 * value.abs().max(1.0)
 }
 
 /// Returns a number, or a time such as `2013-01-01T10:00:00Z` in seconds since 1970.

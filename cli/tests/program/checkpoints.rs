@@ -448,7 +448,7 @@ fn damage_above_the_newest_checkpoint_is_cut_and_the_store_opens_from_it() {
     });
     write(&segment_file(&store, number(above.expect("one above"), "segment")), b"X", 4096 + 80);
 
-    let advice = "damaged after checkpoint 3. Cut it there with `bulla repair DIR --yes`";
+    let advice = "damaged after checkpoint 3, and a store opens with everything before the damage";
     for line in ["verify DIR", "repair DIR", "replay DIR --dry-run", "replay DIR"] {
         let told = run(line, &store);
         assert_eq!(code(&told), 4);

@@ -23,6 +23,7 @@ fn drill(level: &str, backend: &str, dir: &Dir) -> serde_json::Value {
     assert_eq!(report["kills"], 3);
     assert_eq!((&report["lost_forbidden"], &report["prefix_violations"]), (&0.into(), &0.into()));
     assert!(report["acknowledged"].as_u64() > Some(0), "{report}");
+    assert!(report["kills_while_opening"].as_u64() > Some(0), "{report}");
     assert_eq!(report["timeline"].as_array().map(Vec::len), Some(3));
     report
 }

@@ -66,7 +66,7 @@ fn quiet_leaves_data_and_errors_and_verbose_adds_details() {
     };
     assert_eq!(put(" -q"), "");
     let normal = put("");
-    assert!(normal.contains("durably") && !normal.contains("took"), "{normal}");
+    assert!(normal.contains("durable") && !normal.contains("took"), "{normal}");
     let verbose = put(" --verbose");
     assert!(verbose.contains("took") && verbose.contains("writes in flight"), "{verbose}");
     let refused = run("delete DIR 9 -q", &dir.join("store"));

@@ -104,3 +104,32 @@ fn decoded_dump_shows_operations_and_any_dump_time_and_epoch() {
         ["epoch", "time", "payload"].iter().all(|title| head.contains(title))
     }));
 }
+
+#[test]
+fn id_0_is_not_there_for_a_delete_as_for_a_get() {
+    let dir = Dir::new("id-0");
+    let store = dir.join("store");
+    assert_eq!(code(&run("put DIR --id 7", &store)), 0);
+    let [got, deleted] = ["get DIR 0", "delete DIR 0"].map(|line| run(line, &store));
+    assert_eq!((code(&got), code(&deleted)), (1, 1));
+    assert_eq!(stderr(&got), stderr(&deleted));
+    assert!(stderr(&got).contains("no token has id 0"), "{}", stderr(&got));
+}
+
+#[test]
+fn row_without_a_whole_id_is_refused_with_its_number_and_makes_no_token() {
+    let dir = Dir::new("ids");
+    let (file, store) = (dir.join("ids.csv"), dir.join("store"));
+    for (id, why) in [("1.4", "the id 1.4 is not a whole number"), ("", "column id has no id")] {
+        std::fs::write(&file, format!("id,w\n3,1\n{id},2\n4,3\n")).expect("written");
+        let line = format!("load {} DIR --map id=id --map weight=w", file.display());
+        for line in [format!("{line} --dry-run"), line] {
+            let refused = run(&line, &store);
+            assert_eq!(code(&refused), 1, "{line}");
+            let words = stderr(&refused);
+            assert!(words.contains("row 2") && words.contains(why), "{words}");
+            assert!(words.contains("do: map a column of whole numbers to id"), "{words}");
+        }
+        assert_eq!(json("scan DIR", &store).0.as_array().map(Vec::len), Some(1));
+    }
+}

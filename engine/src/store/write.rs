@@ -10,7 +10,7 @@ use bulla_wal::{Level, Receipt};
 
 use super::Store;
 use super::commit::WriteRequest;
-use crate::batch::{Batch, non_zero, pages};
+use crate::batch::{Batch, pages};
 use crate::entries::{DELETE, EXPIRE, PUT, expiry_item};
 use crate::error::{Error, Result};
 use crate::faults;
@@ -451,9 +451,10 @@ impl<R: Record> Begin<'_, R> {
 
     /// Makes a change of one record that must be there.
     fn change_existing(self, entry: (u16, &[u8]), op: TableOp<'_>) -> Result<Option<Receipt>> {
-        let id = non_zero(op.id())?;
-        // Without this check a record that is not there would cost memory for its slab.
-        if self.store.state.read(id)?.0.is_none() {
+        let id = op.id();
+        // No record has id 0. Without this check a record that is not there would cost memory for
+        // its slab.
+        if id == 0 || self.store.state.read(id)?.0.is_none() {
             return Ok(None);
         }
         let request = WriteRequest { entries: &[entry], ops: &[op], level: self.level };

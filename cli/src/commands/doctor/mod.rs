@@ -16,7 +16,7 @@ use crate::outcome::Outcome;
 use crate::output::Out;
 use crate::progress;
 use crate::signals::Interrupt;
-use crate::terminal::{ADVICE, HEADING, WARNING};
+use crate::terminal::{self, ADVICE, HEADING, WARNING};
 
 use judge::{Recommended, Verdict, judge};
 use measure::{Bench, Measured, Scratch, Test};
@@ -82,7 +82,24 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
             verdict: &verdict,
         })?;
     }
-    Ok(Outcome::Clean)
+    // Without O_DIRECT or io_uring a test is impossible; without space nothing is known.
+    let is_full = |measured: &Result<Measured, String>| {
+        let words = measured.as_ref().err().map(|words| words.to_lowercase()).unwrap_or_default();
+        words.contains("no space left") || words.contains("quota exceeded")
+    };
+    let full = outcomes.iter().filter(|(_, measured)| is_full(measured)).count();
+    if full == 0 {
+        return Ok(Outcome::Clean);
+    }
+    if out.is_table() {
+        out.flush()?;
+    }
+    terminal::warn(format_args!("{full} of {} tests had no space", outcomes.len()));
+    terminal::advise(
+        "free about 200 MiB (`df -h`) or inodes (`df -i`), then run the command again: what it says \
+         of this disk is incomplete",
+    );
+    Ok(Outcome::Failed)
 }
 
 /// Everything that was found, for programs.

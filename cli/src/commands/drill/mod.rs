@@ -172,7 +172,8 @@ impl Drill<'_> {
             bar.inc(1);
             self.totals.kills.push(Kill::new(number, &fall));
             run.merge(fall.run);
-            let again = nested < MAX_NESTED && self.random.below(5) == 0;
+            // One at least, however few kills there are.
+            let again = nested < MAX_NESTED && (self.random.below(5) == 0 || number == 3);
             if again && number < self.args.kills {
                 nested += 1;
                 continue;
@@ -203,7 +204,7 @@ impl Drill<'_> {
         } else if self.totals.kills.is_empty() {
             // Long enough for an acknowledgement, or the drill would show nothing.
             Aim::Appending(Duration::from_millis(self.args.max_life_ms))
-        } else if self.random.below(4) == 0 {
+        } else if self.random.below(4) == 0 || self.totals.kills.len() == 1 {
             Aim::EpochStart(while_opening)
         } else {
             let micros = self.random.below(1 + self.args.max_life_ms * 1000);

@@ -135,6 +135,9 @@ struct Loader<'a> {
     opened: Option<Opened>,
     batch: Batch,
     pending: Vec<Receipt>,
+    /// Tokens in batches that were submitted, and in those of them that hold at the level.
+    submitted: u64,
+    settled: u64,
 }
 
 struct Opened {
@@ -155,7 +158,8 @@ struct Done<'a> {
 impl<'a> Loader<'a> {
     fn new(args: &'a Args, dir: &'a Path, options: StoreOptions) -> Self {
         let (batch, pending) = (Batch::new(), Vec::new());
-        Self { args, dir, options, start: Instant::now(), opened: None, batch, pending }
+        let (start, opened) = (Instant::now(), None);
+        Self { args, dir, options, start, opened, batch, pending, submitted: 0, settled: 0 }
     }
 
     fn put(&mut self, token: &Token) -> Result<()> {
@@ -185,6 +189,7 @@ impl<'a> Loader<'a> {
             return Ok(());
         };
         self.pending.push(store.at(self.args.level.level()).begin().apply(&self.batch)?);
+        self.submitted += self.batch.len() as u64;
         self.batch.clear();
         if self.pending.len() < MAX_PENDING { Ok(()) } else { self.drain() }
     }
@@ -197,18 +202,29 @@ impl<'a> Loader<'a> {
         };
         store.wait(*last)?;
         self.pending.clear();
+        self.settled = self.submitted;
         Ok(())
     }
 
     /// Makes everything durable and closes the store, which is created even without a token.
     fn finish(mut self) -> Result<Done<'a>> {
-        let finished = self.submit().and_then(|()| self.drain());
+        let submitted = self.submit();
+        let finished = self.drain().and(submitted);
+        let settled = self.settled;
         let Opened { store, before } = match self.opened.take() {
             Some(opened) => opened,
             None => self.open()?,
         };
         let stats = store.stats();
-        finished?;
+        if let Err(error) = finished {
+            // They stay, whatever the error: closing makes them durable if anything can.
+            let durable = if store.close().is_ok() { "durable" } else { "kept as the level says" };
+            terminal::warn(format_args!(
+                "stopped: the first {} tokens are loaded and {durable}; loading again replaces them",
+                grouped(settled)
+            ));
+            return Err(error);
+        }
         store.close()?;
         let level = self.args.level.level();
         Ok(Done { dir: self.dir, level, before, stats, time: self.start.elapsed() })
