@@ -11,7 +11,7 @@ mod recount;
 mod subjects;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -253,8 +253,11 @@ impl<'a> Case<'a> {
         for line in fields.chain(told) {
             writeln!(said, "{}", self.neutral(&line)).expect("written");
         }
-        if !done.changed.is_empty() {
-            writeln!(said, "  changed: {}", done.changed.join(" ")).expect("written");
+        // A spare segment is made ahead in the background, or not yet.
+        let kinds: BTreeSet<&str> = done.changed.iter().map(|name| kind_of(name)).collect();
+        if !kinds.is_empty() {
+            let kinds: Vec<_> = kinds.into_iter().collect();
+            writeln!(said, "  changed: {}", kinds.join(" ")).expect("written");
         }
         self.shown.borrow_mut().push((line, (done.code, said)));
     }
@@ -268,7 +271,20 @@ impl<'a> Case<'a> {
         ] {
             line = line.replace(&path.display().to_string(), name);
         }
+        // An idle mark may come before the end, or not.
+        if let Some((words, _)) = line.split_once(", below LSN ") {
+            return format!("{words}, below LSN N.");
+        }
         line.trim_end().to_owned()
+    }
+}
+
+/// Returns what a file is: a folder's, a segment, or one with a name of its own.
+fn kind_of(name: &str) -> &str {
+    match name.split_once('/') {
+        Some((folder, _)) => folder,
+        None if name.ends_with(".seg") => "segments",
+        None => name,
     }
 }
 
