@@ -12,6 +12,7 @@ mod follow;
 mod habits;
 mod legacy;
 mod live;
+mod owners;
 mod purge;
 mod put;
 mod stress;
