@@ -1,6 +1,9 @@
 //! Purge of a log that is not open: its start moves up, and whole segments below it are removed.
 //!
-//! Owns what can be purged of a log as a crash left it. Begins no epoch and creates no file, so
+//! Owns what can be purged of a log as a crash left it. Reads all of it, also what it will remove:
+//! a corrupt log is refused (I46), and damage in an entry shows only where its bytes are read. What
+//! lies before the damage is all that a repair could keep, and a purge keeps no copy of it.
+//! Begins no epoch and creates no file, so
 //! that a log purges on a full disk. The rule, and the order of its steps, are in
 //! `bulla_storage::files::purge`. Tested by `recovery/tests/files/purges.rs`, and at every step by
 //! `tests/tests/full_disk.rs`.

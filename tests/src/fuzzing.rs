@@ -4,6 +4,7 @@
 //! zeros, so that every input is one. A broken property panics; nothing else may. The
 //! targets are in `fuzz/`, their committed corpus is replayed by `tests/tests/corpus.rs`.
 
+mod backups;
 mod checkpoint;
 mod damage;
 mod decode;
@@ -15,6 +16,7 @@ mod repair;
 mod segment;
 mod settings;
 
+pub use backups::{Believed, backup_file, backup_seeds, mend_backup};
 pub use checkpoint::{Loaded, checkpoint};
 pub use decode::{Decoded, decode, mend_decoded};
 pub use directory::{directory, directory_seeds, disturb, mend_directory};

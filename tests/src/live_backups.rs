@@ -5,17 +5,18 @@
 //! backup, restores it, and opens the store: it must have everything that was acknowledged before the
 //! backup began, and of each client all that it had put up to some moment.
 
+use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulla_engine::{
     BackupOptions, CheckpointError, Error, Level, Quota, RestoreOptions, Store, StoreOptions,
     TokenId, backup, restore,
 };
-use bulla_wal::Options;
+use bulla_wal::{Log, Options};
 
 use crate::kills::{number_of, token};
 
@@ -126,6 +127,75 @@ fn check(
     }
     store.close().map_err(text)?;
     std::fs::remove_dir_all(dir).map_err(text)
+}
+
+/// A backup, and how much was new.
+#[derive(Clone, Copy, Debug)]
+pub struct Increment {
+    /// Bytes that the log had grown since the backup before.
+    pub new_bytes: u64,
+    /// Bytes that the backup says it copied.
+    pub copied_bytes: u64,
+    /// Bytes of the files that it made, its manifest left out.
+    pub file_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl fmt::Display for Increment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { new_bytes, copied_bytes, file_bytes, took } = self;
+        let seconds = took.as_secs_f64();
+        write!(
+            f,
+            "{new_bytes} bytes of log are new: {copied_bytes} copied, {file_bytes} in files, {seconds:.2} s"
+        )
+    }
+}
+
+/// Backs up an open log of `len` bytes, then what is new after it grew by each of `growth`; returns
+/// what each backup copied. Restores the last one, and counts its entries.
+///
+/// # Errors
+/// What went wrong.
+pub fn incremental(dir: &Path, len: u64, growth: &[u64]) -> Result<Vec<Increment>, String> {
+    const ENTRY: usize = 32 * 1024;
+    let path = dir.join("log");
+    let log = Log::create(&path, &Options::new()).map_err(text)?;
+    let (mut entries, mut end, mut chain) = (0_u64, 0, Vec::<PathBuf>::new());
+    let mut found = Vec::new();
+    for new in [&[len], growth].concat() {
+        while log.written().0 < end + new {
+            log.wait(log.append_with(1, &[7; ENTRY], Level::Balanced).map_err(text)?)
+                .map_err(text)?;
+            entries += 1;
+        }
+        log.sync().map_err(text)?;
+        let new_bytes = log.written().0 - end;
+        end = log.written().0;
+        let dest = dir.join(format!("backup-{}", chain.len()));
+        let mut options = BackupOptions::new().keep_hold(HOLD);
+        if let Some(base) = chain.last() {
+            options = options.since(base);
+        }
+        let start = Instant::now();
+        let report = backup(&path, &dest, &options).map_err(|error| format!("I44: {error:?}"))?;
+        let took = start.elapsed();
+        let parts = std::fs::read_dir(dest.join("segments")).map_err(text)?;
+        let lens = parts.map(|part| Ok(part.map_err(text)?.metadata().map_err(text)?.len()));
+        let file_bytes = lens.sum::<Result<u64, String>>()?;
+        let copied_bytes = report.copied_bytes;
+        found.push(Increment { new_bytes, copied_bytes, file_bytes, took });
+        chain.push(dest);
+    }
+    log.close().map_err(text)?;
+    let last = chain.last().ok_or("no backup")?;
+    let report = restore(last, dir.join("restored"), &RestoreOptions::new());
+    let report = report.map_err(|error| format!("I44: {error:?}"))?;
+    if report.next_seq.0 != entries + 1 {
+        return Err(format!("I44: entry {} is next, of {entries}", report.next_seq));
+    }
+    Ok(found)
 }
 
 /// The process that writes.

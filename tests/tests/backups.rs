@@ -39,6 +39,25 @@ fn backups_that_race_an_open_are_whole() {
     backups::backups_that_race_an_open_are_whole().unwrap();
 }
 
+/// `--bin backups -- incremental DIR` does so with 1 GiB.
+#[test]
+fn next_backup_copies_what_is_new_and_little_more() {
+    const MIB: u64 = 1024 * 1024;
+    // What begins or ends in a segment, and what a frame adds to its entries.
+    const MORE: u64 = MIB / 4;
+    let dir = bulla_tests::temp_dir("increments");
+    let growth = [MIB, 0, 3 * MIB];
+    let found = live_backups::incremental(dir.path(), 24 * MIB, &growth).unwrap();
+    assert_eq!(found.len(), 1 + growth.len());
+    for increment in found {
+        assert_eq!(increment.copied_bytes, increment.file_bytes, "{increment}");
+        // A frame that holds only a durable mark comes with the next one.
+        let least = increment.new_bytes.saturating_sub(8 * 1024);
+        let copied = least..=increment.new_bytes + MORE;
+        assert!(copied.contains(&increment.copied_bytes), "{increment}");
+    }
+}
+
 #[test]
 fn backups_of_a_store_under_full_load_hold_what_was_acknowledged() {
     let count = std::env::var("BULLA_BACKUPS").ok().and_then(|text| text.parse().ok());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arbitrary::{Arbitrary, Unstructured};
 use bulla_tests::campaign::Tally;
-use bulla_tests::fuzzing::{self, Decoded, Loaded, Outcome, Read, Settings, Taken};
+use bulla_tests::fuzzing::{self, Believed, Decoded, Loaded, Outcome, Read, Settings, Taken};
 use bulla_tests::{Rng, store};
 
 fn dir_of(target: &str) -> PathBuf {
@@ -116,6 +116,52 @@ fn changed_directories_with_mended_checksums_are_refused_whole_or_opened_for_goo
         }
     }
     assert!(refused > 300 && opened > 300, "{refused} refused, {opened} opened");
+}
+
+/// `BULLA_BLESS=1` writes them.
+#[test]
+fn seeds_of_holds_and_manifests_are_of_this_format() {
+    for (name, seed) in fuzzing::backup_seeds() {
+        let path = dir_of("backup").join(format!("seed-{name}"));
+        if std::env::var_os("BULLA_BLESS").is_some() {
+            fs::write(&path, &seed).expect("the corpus can be written to");
+        }
+        let committed = fs::read(&path).unwrap_or_default();
+        assert!(committed == seed, "{} is not what is made now", path.display());
+    }
+}
+
+#[test]
+fn holds_and_manifests_of_any_bytes_are_believed_only_with_their_checksum() {
+    let mut seen = replay("backup", fuzzing::backup_file);
+    let seeds = fuzzing::backup_seeds();
+    let mut mended = Vec::new();
+    for seed in 0..1_500 {
+        let mut rng = Rng::new(seed);
+        let (_, intact) = &seeds[rng.below(seeds.len() as u64) as usize];
+        let mut input = intact.clone();
+        if rng.one_in(4) {
+            input.truncate(rng.below(input.len() as u64) as usize);
+        }
+        fuzzing::disturb(&mut rng, &mut input);
+        println!("seed {seed}");
+        if rng.one_in(2) {
+            fuzzing::mend_backup(&mut input);
+            mended.push(fuzzing::backup_file(&input));
+        } else {
+            // A change of the first byte alone makes the one the other.
+            let is_intact = input.get(1..) == intact.get(1..);
+            let found = fuzzing::backup_file(&input);
+            assert!(is_intact || found == Believed::Refused, "{found:?}");
+            seen.push(found);
+        }
+    }
+    for expected in [Believed::Refused, Believed::Hold, Believed::Manifest] {
+        assert!(seen.contains(&expected), "no input is {expected:?}");
+    }
+    for expected in [Believed::Refused, Believed::Hold, Believed::Misfit] {
+        assert!(mended.contains(&expected), "no mended input is {expected:?}");
+    }
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! What an open log costs that nobody uses: memory, threads, descriptors, and the time to open
 //! and to close it. First with logs that were only opened, then after one Strict entry in each.
 //!
+//! An open makes five syncs, one after the other, and a close one durable write: so it says what one
+//! of either costs in the same run, too.
+//!
 //! Run: `cargo run --release -p bulla-benches --bin many -- DIR [LOGS] [THREADS]` (default: 1,000
 //! logs, which 8 threads open and close: an open waits for the disk most of the time). The process
 //! needs 6 open files for each log: `ulimit -n 65536`.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +43,7 @@ fn measure(dir: &Path, count: usize, threads: usize) -> Result<()> {
     let paths: Vec<_> = (0..count).map(|number| dir.join(number.to_string())).collect();
     let part = count.div_ceil(threads).max(1);
     in_parallel(&paths, part, |path| Log::create(path, &options)?.close())?;
+    sync_latency(dir)?;
     let before = Cost::now()?;
     let open = || in_parallel(&paths, part, |path| Ok(Log::open(path, &options)?.0));
     let logs = timed("open", open)?;
@@ -51,7 +57,41 @@ fn measure(dir: &Path, count: usize, threads: usize) -> Result<()> {
     before.report("appended to", count)?;
     timed("close", || in_parallel(&logs, part, Log::close))?;
     drop(logs);
-    before.report("closed", count)
+    before.report("closed", count)?;
+    sync_latency(dir)
+}
+
+/// Prints what one sync of a small file costs, and one of a directory with a new name.
+fn sync_latency(dir: &Path) -> Result<()> {
+    const SYNCS: usize = 100;
+    let (first, second) = (dir.join("probe-1"), dir.join("probe-2"));
+    let file = File::create(&first)?;
+    file.write_all_at(&[1; 64 * 1024], 0)?;
+    file.sync_all()?;
+    let folder = File::open(dir)?;
+    let (mut of_file, mut of_folder) = (Vec::new(), Vec::new());
+    for turn in 0..SYNCS {
+        file.write_all_at(&[turn as u8; 4096], 0)?;
+        let start = Instant::now();
+        file.sync_data()?;
+        of_file.push(start.elapsed());
+        let names = if turn % 2 == 0 { (&first, &second) } else { (&second, &first) };
+        std::fs::rename(names.0, names.1)?;
+        let start = Instant::now();
+        folder.sync_all()?;
+        of_folder.push(start.elapsed());
+    }
+    std::fs::remove_file(if SYNCS.is_multiple_of(2) { first } else { second })?;
+    let median = |mut times: Vec<Duration>| {
+        times.sort();
+        times.get(times.len() / 2).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    };
+    println!(
+        "one sync: {:.2} ms of 4 KiB of a file, {:.2} ms of a directory (medians of {SYNCS})",
+        median(of_file),
+        median(of_folder)
+    );
+    Ok(())
 }
 
 /// Does the same with each item, with a thread for each part of so many.

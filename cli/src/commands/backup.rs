@@ -22,7 +22,9 @@ use crate::{progress, terminal};
 /// again. `bulla restore` restores the copy.
 ///
 /// During the copy a hold keeps purges from removing what is not copied yet. With --hold it stays,
-/// at the end of the copy: then the next backup with --since finds everything that comes after.
+/// at the end of the copy: then the next backup with --since finds everything that comes after. A
+/// hold that has this name already is taken over, and moved up; if the command fails, it is put
+/// back where it was.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  bulla backup /var/lib/flights /backup/monday\n  bulla backup /var/lib/flights /backup/monday --hold nightly\n  bulla backup /var/lib/flights /backup/tuesday --since /backup/monday --hold nightly"
@@ -35,7 +37,7 @@ pub(crate) struct Args {
     /// Copy only what is not in this backup, which must stay where it is.
     #[arg(long, value_name = "BACKUP")]
     since: Option<PathBuf>,
-    /// Keep a hold of this name, for the next backup.
+    /// Keep a hold of this name, for the next backup; take over the one that there is.
     #[arg(long, value_name = "NAME")]
     hold: Option<String>,
     /// How much the log may grow before the hold is broken.

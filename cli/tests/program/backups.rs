@@ -58,6 +58,66 @@ fn holds_are_taken_shown_moved_and_released() {
 }
 
 #[test]
+fn backup_takes_over_a_hold_and_moves_it_and_a_failed_one_puts_it_back() {
+    let dir = Dir::new("takes-over");
+    let log = dir.join("log");
+    let [full, next, third] = ["full", "next", "third"].map(|name| dir.join(name));
+    let paths: &[(&str, &Path)] =
+        &[("LOG", &log), ("FULL", &full), ("NEXT", &next), ("THIRD", &third)];
+    let held = || json("holds DIR", &log).0[0]["lsn"].as_u64();
+    // Whatever the hold keeps, a purge of everything else keeps it, too.
+    let purge = || {
+        let (purged, exit) = json("purge DIR --keep-from end --yes", &log);
+        assert_eq!(exit, 0, "{purged}");
+        purged["first_lsn"].as_u64()
+    };
+    let small = "--segment-size 64KiB --ring-size 64KiB";
+    let append = |from, to| {
+        let mut command = bulla();
+        command.arg("append").arg(&log).args(small.split(' '));
+        command.stdin(std::process::Stdio::piped());
+        let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("runs");
+        let mut input = child.stdin.take().expect("piped");
+        std::io::Write::write_all(&mut input, lines(from, to).as_bytes()).expect("written");
+        drop(input);
+        assert!(child.wait().expect("ends").success());
+    };
+    append(0, 600);
+    assert_eq!(code(&run("hold DIR nightly --from seq:300", &log)), 0);
+    let (taken, first) = (held(), purge());
+    assert!(first > Some(0) && first <= taken, "{first:?} and {taken:?}");
+    let done = words("backup LOG FULL --hold nightly --format json", paths);
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    let end = |output: &std::process::Output| {
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        report["end_lsn"].as_u64()
+    };
+    assert_eq!(held(), end(&done));
+
+    append(600, 1_200);
+    assert!(purge() <= end(&done), "the next backup needs what comes after the first");
+    // One that fails after it has taken the hold over: its folder can't be made.
+    std::fs::create_dir(&next).expect("made");
+    std::fs::write(next.join("segments"), "in the way").expect("written");
+    let refused = words("backup LOG NEXT --since FULL --hold nightly", paths);
+    assert_ne!(code(&refused), 0, "{}", stdout(&refused));
+    assert_eq!(held(), end(&done), "it is where it was");
+    std::fs::remove_dir_all(&next).expect("removed");
+    let second = words("backup LOG NEXT --since FULL --hold nightly --format json", paths);
+    assert_eq!(code(&second), 0, "{}", stderr(&second));
+    assert_eq!(held(), end(&second));
+    assert!(purge() > end(&done), "what the second one has can go");
+
+    append(1_200, 1_300);
+    let last = words("backup LOG THIRD --since NEXT --hold nightly --format json", paths);
+    assert_eq!(code(&last), 0, "{}", stderr(&last));
+    let restored = dir.join("restored");
+    let whole = words("restore THIRD WHOLE", &[("THIRD", &third), ("WHOLE", &restored)]);
+    assert_eq!(code(&whole), 0, "{}", stderr(&whole));
+    assert_eq!(json("verify DIR", &restored).0["next_seq"], 1_301);
+}
+
+#[test]
 fn backups_are_taken_restored_and_refused_when_damaged() {
     let dir = Dir::new("backups");
     let (log, full, next) = (dir.join("log"), dir.join("full"), dir.join("next"));

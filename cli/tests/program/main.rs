@@ -12,6 +12,7 @@ mod follow;
 mod habits;
 mod legacy;
 mod live;
+mod owners;
 mod picture;
 mod purge;
 mod put;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::dir::Directory;
-use bulla_storage::files::holds::{Holds, Place};
+use bulla_storage::files::holds::{Hold, Holds, Place};
 use bulla_storage::files::purge::Floor;
 use bulla_storage::format::{
     BackedUpCheckpoint, BackedUpSegment, BackupId, BaseBackup, Control, LogId, Manifest,
@@ -73,7 +73,8 @@ impl BackupOptions {
     }
 
     /// Keeps the hold after the backup, under this name and at its end, so that the next backup
-    /// finds everything that comes after.
+    /// finds everything that comes after. A hold of this name is taken over; a backup that fails
+    /// puts it back where it was.
     #[must_use]
     pub fn keep_hold(mut self, name: impl Into<String>) -> Self {
         self.hold = Some(name.into());
@@ -199,11 +200,13 @@ fn open_dest(io: &dyn Io, dest: &Path) -> Result<Directory> {
     Ok(dir)
 }
 
-/// The hold of a backup. It is released when it is dropped.
+/// The hold of a backup. When it is dropped, it is released, or put back where it was before.
 struct Held<'a> {
     dir: &'a Directory,
     options: &'a BackupOptions,
     name: String,
+    /// The hold of that name that was taken over.
+    before: Option<Hold>,
     is_kept: bool,
 }
 
@@ -216,9 +219,12 @@ impl<'a> Held<'a> {
     ) -> Result<Self, BackupError> {
         // The same one for the same folder: a backup that was killed leaves its hold to the next.
         let name = options.hold.clone().unwrap_or_else(|| usual_name(dest));
-        let mut held = Self { dir, options, name, is_kept: true };
+        let mut held = Self { dir, options, name, before: None, is_kept: true };
         let holds = held.lock()?;
         let control = *holds.control();
+        if options.hold.is_some() {
+            held.before = holds.get(&held.name).ok();
+        }
         if let Some(base) = base.and_then(BackupChain::newest) {
             if base.log_id != control.log_id {
                 return Err(BackupError::OtherLog { backup: base.log_id, log: control.log_id });
@@ -282,10 +288,18 @@ impl<'a> Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        // A hold that was to stay is the one of the backup before.
-        if !self.is_kept && self.options.hold.is_none() {
-            let _ = self.lock().and_then(|holds| holds.release(&self.name));
+        if self.is_kept {
+            return;
         }
+        // Where that fails, the next backup takes it over: until then it keeps more than it must.
+        let _ = self.lock().and_then(|holds| match &self.before {
+            // It is what the backup before left, or what somebody took for the first one.
+            Some(Hold { floor, quota_bytes, .. }) => {
+                let place = Place { floor: *floor, quota_bytes: *quota_bytes };
+                holds.replace(&self.name, place).map(drop)
+            }
+            None => holds.release(&self.name),
+        });
     }
 }
 

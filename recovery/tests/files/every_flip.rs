@@ -315,9 +315,8 @@ fn every_flip_of_control_falls_back_or_is_refused() {
             // The older slot knows nothing of the second epoch.
             let behind = in_newest && image.epoch > 1;
             let verdict = if behind { Verdict::Corrupt } else { whole.verdict };
-            // The first segment that the older slot knows nothing of.
-            let second = image.headers.values().find(|header| header.epoch.0 > 1);
-            let place = second.filter(|_| behind).map(|header| (header.number.0, Some(0)));
+            // It is CONTROL that is damaged, not the segments of that epoch.
+            let place = whole.place.filter(|_| !behind);
             let expected = Expected { verdict, place, ..whole };
             check(
                 &format!("{name}, CONTROL byte {offset}"),
