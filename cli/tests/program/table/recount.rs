@@ -154,7 +154,8 @@ impl<'a> Recount<'a> {
     fn check_numbers(&self, row: &Value, context: &str) {
         let entries = number(row, "next_seq") - number(row, "first_seq");
         assert_eq!(entries, number(row, "entries"), "{context}: {row}");
-        let first = self.subject.live().next().map(|change| usize::try_from(change.seq).expect("small"));
+        let first =
+            self.subject.live().next().map(|change| usize::try_from(change.seq).expect("small"));
         let is_known = !self.destroyed.start;
         assert!(!is_known || Some(number(row, "first_seq")) == first, "{context}: {row}");
     }
