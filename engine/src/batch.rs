@@ -193,7 +193,7 @@ pub(crate) fn pages(ops: &[TableOp<'_>]) -> Vec<PageId> {
 ///
 /// # Errors
 /// [`Error::ZeroId`].
-fn non_zero(id: impl Into<u32>) -> Result<u32> {
+pub(crate) fn non_zero(id: impl Into<u32>) -> Result<u32> {
     match id.into() {
         0 => Err(Error::ZeroId),
         id => Ok(id),

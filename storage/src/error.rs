@@ -257,6 +257,10 @@ pub enum Error {
     /// No entry is lost; the log can be opened again.
     #[error("cancelled while the log was read")]
     Cancelled,
+    /// This process is a child, by `fork`, of the one that opened the log, and can't use it. Nothing
+    /// was done, and the parent's log is unharmed. Open the log after the fork.
+    #[error("can't use the log: another process opened it, and this one inherited it by fork")]
+    Forked,
     /// The log was closed.
     #[error("the log is closed")]
     Closed,

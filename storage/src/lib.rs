@@ -17,6 +17,7 @@
 mod error;
 pub mod faults;
 pub mod files;
+pub mod fork;
 pub mod format;
 pub mod frames;
 pub mod io;

@@ -2,7 +2,7 @@
 //!
 //! Programs of their own, in files beside this one, are those that need a process for themselves:
 //! `counts` and `memory` have an allocator that counts, `idle` and `population` read what the kernel
-//! says of the whole process, and `panics` sets the process's panic hook. `names` checks that no file is
+//! says of the whole process, `forks` forks, and `panics` sets the process's panic hook. `names` checks that no file is
 //! left out.
 
 mod backups;

@@ -111,6 +111,7 @@ impl Log {
         level: Level,
         append: impl Fn(&Ring) -> Result<Appended, Refused>,
     ) -> Result<Receipt> {
+        self.check_process()?;
         loop {
             match self.append_once(&append) {
                 Ok(place) => return Ok(self.receipt(place, level)),
@@ -131,6 +132,7 @@ impl Log {
         entries: &'a [(u16, &'a [u8])],
         level: Level,
     ) -> Result<BatchReceipt<'a>> {
+        self.check_process()?;
         let group = self.published.ring.group(entries)?;
         loop {
             match self.append_once(|ring| ring.append(group, level)) {
@@ -158,6 +160,7 @@ impl Log {
     /// # Errors
     /// [`Error::Full`] where [`Overflow::Full`] says not to wait.
     pub fn wait_for_room(&self) -> Result<()> {
+        self.check_process()?;
         let ring = &self.published.ring;
         let lacked_segment = ring.lacks_segment() && !ring.is_full();
         self.make_room(if lacked_segment { Refused::NoSegment } else { Refused::Full })

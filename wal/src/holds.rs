@@ -27,6 +27,7 @@ impl Log {
     /// # Ok::<(), bulla_wal::Error>(())
     /// ```
     pub fn hold(&self, from: Lsn) -> Result<HoldGuard> {
+        self.check_process()?;
         self.purger.hold(from)
     }
 

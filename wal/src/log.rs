@@ -19,6 +19,7 @@ use crate::trace;
 use bulla_recovery::Report;
 use bulla_storage::files::dir::Directory;
 use bulla_storage::files::recovered::{self, Recovered};
+use bulla_storage::fork::Process;
 use bulla_storage::format::LogId;
 use bulla_storage::frames::anchor::{self, Anchor};
 use bulla_storage::io::Io;
@@ -29,6 +30,9 @@ use bulla_storage::{
 /// A log that is open for appending. Share it between threads by reference or `Arc`.
 ///
 /// Dropping it closes it as [`close`](Self::close) does, but says nothing of errors.
+///
+/// A child of a `fork` can't use the log of its parent: it gets [`Error::Forked`], and must open the
+/// log itself, once the parent has closed it. A child that only calls `exec` or `_exit` is no problem.
 ///
 /// # Examples
 /// ```
@@ -55,6 +59,8 @@ pub struct Log {
     pub(crate) overflow: Overflow,
     pub(crate) epoch: Epoch,
     log_id: LogId,
+    /// The one that opened it.
+    process: Process,
     direct: bool,
     /// A thread is releasing the lock and the files, or has released them.
     closed: AtomicBool,
@@ -134,6 +140,7 @@ impl Log {
             overflow: options.overflow,
             epoch,
             log_id,
+            process: Process::current(),
             direct,
             closed: AtomicBool::new(false),
         })
@@ -182,6 +189,7 @@ impl Log {
     /// # Errors
     /// [`Error::Poisoned`].
     pub fn sync(&self) -> Result<Lsn> {
+        self.check_process()?;
         let end = faults::log::sync_end(self.published.ring.end(), || self.published.written());
         if end > self.published.synced() {
             self.leadership.wait(Watermark::Synced, Lsn(end.0 - 1), None)?;
@@ -218,6 +226,7 @@ impl Log {
     /// [`Error::Purged`] when its segment is not there any more; [`Error::Corrupt`],
     /// [`Error::Io`], [`Error::Closed`].
     pub fn anchor(&self, upto: Lsn) -> Result<Anchor> {
+        self.check_process()?;
         let starts: Vec<_> = {
             let leader = self.leadership.lead();
             let ours = leader.live.iter().filter(|live| live.start.epoch == self.epoch);
@@ -252,6 +261,7 @@ impl Log {
     /// could not be removed (recovery will), [`Error::Closed`]. Nothing was purged with
     /// [`Error::HoldDamaged`], and with [`Error::Locked`] when another process has the holds.
     pub fn purge(&self, keep_from: Lsn) -> Result<Lsn> {
+        self.check_process()?;
         self.purger.purge(&self.leadership, keep_from, &[])
     }
 
@@ -262,6 +272,7 @@ impl Log {
     /// # Errors
     /// As [`purge`](Self::purge).
     pub fn purge_before(&self, anchor: &Anchor) -> Result<Lsn> {
+        self.check_process()?;
         self.purger.purge(&self.leadership, anchor.segment.lsn, &[anchor.floor()])
     }
 
@@ -290,6 +301,7 @@ impl Log {
     /// # Errors
     /// [`Error::Closed`].
     pub fn directory(&self) -> Result<Directory> {
+        self.check_process()?;
         lock(&self.dir).clone().ok_or(Error::Closed)
     }
 
@@ -304,6 +316,7 @@ impl Log {
     /// # Errors
     /// [`Error::Poisoned`]; lock and files are released all the same.
     pub fn close(&self) -> Result<()> {
+        self.check_process()?;
         let drained = self.drain();
         // The caller may be a task that is woken while another thread closes the log: so
         // no caller waits for another one here.
@@ -382,7 +395,8 @@ impl Log {
     /// A thread whose append is at or after the cut sees all that this one did before it;
     /// this one then sees all that threads did before their appends below it.
     pub fn cut(&self) -> Lsn {
-        self.published.ring.cut()
+        // A child has no ring.
+        if self.is_inherited() { self.end() } else { self.published.ring.cut() }
     }
 
     /// The first position that is not purged.
@@ -436,7 +450,23 @@ impl Log {
         progress
     }
 
+    /// Returns whether this process is a child, by `fork`, of the one that opened the log. Then
+    /// everything that returns a [`Result`] returns [`Error::Forked`], and nothing else may be
+    /// called: locks may be held by threads that are not there.
+    #[inline]
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.process.is_left()
+    }
+
+    /// Refuses a child of the process that opened the log.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.is_inherited() { Err(Error::Forked) } else { Ok(()) }
+    }
+
     pub(crate) fn watermark(&self, receipt: Receipt) -> Result<Option<Watermark>> {
+        self.check_process()?;
         if receipt.epoch != self.epoch {
             return Err(Error::ForeignReceipt { receipt: receipt.epoch, log: self.epoch });
         }
@@ -455,6 +485,12 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
+        if self.is_inherited() {
+            // In a child: what would end here is the parent's. It stays as it is until the child ends.
+            std::mem::forget(Arc::clone(&self.published));
+            std::mem::forget(Arc::clone(&self.leadership));
+            return;
+        }
         // Errors can't be told here; `close` tells them.
         let _ = self.close();
     }

@@ -15,6 +15,8 @@ const BAR: f64 = 15.0;
 /// The narrowest that a part is drawn.
 const MIN_PART: f64 = 1.5;
 const MIN_DAMAGE: f64 = 5.0;
+/// CONTROL is short, and not to scale.
+const CONTROL: f64 = 40.0;
 
 pub(super) fn draw(rows: &[Row], problems: &[Problem], durable: u64, sector: u64) -> Drawing {
     let mut drawing = Drawing::new(
@@ -31,6 +33,18 @@ pub(super) fn draw(rows: &[Row], problems: &[Problem], durable: u64, sector: u64
     let longest = longest.min(used.saturating_add(used / 4)).max(1);
     let scale = Scale { from: 0, to: longest, left: LEFT, right: RIGHT };
     let mut y = 6.0;
+    if let Some(control) =
+        problems.iter().filter(|one| one.is_of_control).max_by_key(|one| one.severity)
+    {
+        let (name, class, note) = match control.severity {
+            Severity::Damage => ("lane-bad", "lost", "note-bad"),
+            _ => ("lane", "torn", "note"),
+        };
+        drawing.label_before(name, LEFT - 10.0, y + 12.0, "CONTROL");
+        drawing.shape(class, (LEFT, LEFT + CONTROL), (y, BAR), &control.words);
+        drawing.label(note, RIGHT + 14.0, y + 12.0, "damaged: see the evidence");
+        y += ROW;
+    }
     for row in rows {
         draw_row(&mut drawing, row, problems, (durable, sector), &scale, y);
         y += ROW;

@@ -181,7 +181,7 @@ impl LogPage {
         let files = files::draw(&short, &problems, found.durable_lsn.0, found.sector.into());
         Ok(Self {
             heading: cleaned(&subject.dir.display().to_string()),
-            badge: badge(subject.outcome, &found.status),
+            badge: badge(subject.outcome, &found.status, subject.checkpoints.is_damaged()),
             sentence: sentence(subject, &problems),
             advice: advice(subject).as_deref().map(cleaned),
             legend: legend(&[&timeline, &files]),
@@ -226,11 +226,16 @@ impl LogPage {
     }
 }
 
-fn badge(outcome: Outcome, status: &Status) -> (&'static str, &'static str) {
+fn badge(
+    outcome: Outcome,
+    status: &Status,
+    is_checkpoint_damaged: bool,
+) -> (&'static str, &'static str) {
     match (outcome, status) {
         (_, Status::Corrupt(_)) => ("bad", "corrupt"),
         (Outcome::Corrupt, _) => ("bad", "store lost"),
-        (Outcome::Failed, _) => ("warn", "checkpoint damaged"),
+        (Outcome::Failed, _) if is_checkpoint_damaged => ("warn", "checkpoint damaged"),
+        (Outcome::Failed, _) => ("warn", "CONTROL damaged"),
         (_, Status::TornTail) => ("warn", "torn tail"),
         (_, Status::Clean) => ("good", "clean"),
     }
@@ -267,6 +272,10 @@ fn sentence(subject: &Subject<'_>, problems: &[Problem]) -> String {
             "The end is torn: {} behind LSN {} were never marked durable. {entries} are whole.",
             size(found.bytes_cut),
             grouped(found.last_lsn.0)
+        ),
+        (Status::Clean, Outcome::Failed) if !subject.checkpoints.is_damaged() => format!(
+            "One of the two copies in CONTROL is damaged, and the log fits the other. The next open \
+             writes it anew. {entries}."
         ),
         (Status::Clean, Outcome::Failed) => {
             format!("The log is whole, and a checkpoint beside it is damaged. {entries}.")
@@ -408,8 +417,20 @@ fn quarantine(dir: &Path) -> Result<Vec<TableRow>> {
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry.map_err(Error::file("list", &folder))?;
-        if let Ok(metadata) = entry.metadata() {
-            files.push((entry.file_name().to_string_lossy().into_owned(), metadata.len()));
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match entry.metadata() {
+            // A folder of what one repair gave up.
+            Ok(metadata) if metadata.is_dir() => {
+                let inner = std::fs::read_dir(entry.path()).into_iter().flatten().flatten();
+                let len =
+                    |inner: &std::fs::DirEntry| inner.metadata().map_or(0, |found| found.len());
+                files.extend(inner.map(|inner| {
+                    (format!("{name}/{}", inner.file_name().to_string_lossy()), len(&inner))
+                }));
+            }
+            Ok(metadata) => files.push((name, metadata.len())),
+            // It has gone since.
+            Err(_) => {}
         }
     }
     files.sort();

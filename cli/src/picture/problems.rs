@@ -27,12 +27,15 @@ pub(super) struct Problem {
     /// How many bytes it takes, if that is known.
     pub(super) len: u64,
     pub(super) is_missing_segment: bool,
+    /// It is of CONTROL, and of no segment.
+    pub(super) is_of_control: bool,
 }
 
 impl Problem {
     /// Returns where it is, in few words.
     pub(super) fn place(&self) -> String {
         let what = match self.severity {
+            _ if self.is_of_control => "CONTROL",
             Severity::Damage if self.is_missing_segment => "missing",
             Severity::Damage => "damage",
             Severity::Torn => "torn",
@@ -65,6 +68,7 @@ fn of_evidence(evidence: &Evidence, is_corrupt: bool) -> Problem {
         lsn: None,
         len: 0,
         is_missing_segment: false,
+        is_of_control: false,
     };
     match evidence {
         Evidence::Fault(fault) => {
@@ -73,6 +77,16 @@ fn of_evidence(evidence: &Evidence, is_corrupt: bool) -> Problem {
             problem.offset = fault.offset;
             problem.lsn = fault.lsn.map(|lsn| lsn.0);
             problem.is_missing_segment = fault.kind == CorruptionKind::SegmentMissing;
+            problem.is_of_control = matches!(
+                fault.kind,
+                CorruptionKind::Control(_)
+                    | CorruptionKind::ControlSlot(_)
+                    | CorruptionKind::ControlMissing
+            );
+        }
+        Evidence::ControlSlot { .. } => {
+            problem.severity = Severity::Torn;
+            problem.is_of_control = true;
         }
         Evidence::Damaged { segment, offset, lsn, .. } => {
             problem.severity = if is_corrupt { Severity::Damage } else { Severity::Torn };

@@ -309,9 +309,16 @@ fn picture_of_a_missing_segment_and_of_a_missing_control_says_so() {
     assert!(text.contains("segment 2 is missing"));
 
     let other = log(&dir, "other");
-    write(&other.join("CONTROL"), b"damage", 8);
-    let (text, _) = drawn(&dir, "control-slot", "verify", &other, code(&run("verify DIR", &other)));
-    assert!(text.contains("<h2>Evidence</h2>"));
+    let control = std::fs::read(other.join("CONTROL")).expect("read");
+    for slot in [0, 16_384] {
+        write(&other.join("CONTROL"), b"damage", slot + 8);
+        let exit = code(&run("verify DIR", &other));
+        assert_ne!(exit, 0, "damage is told, in either copy");
+        let (text, _) = drawn(&dir, &format!("control-slot-{slot}"), "verify", &other, exit);
+        assert_eq!(shapes(&text, "torn") + shapes(&text, "lost"), 1, "CONTROL among the files");
+        assert!(text.contains(">CONTROL</text>"));
+        std::fs::write(other.join("CONTROL"), &control).expect("written");
+    }
     std::fs::write(other.join("CONTROL"), [7; 100]).expect("written");
     let (text, _) = drawn(&dir, "control", "verify", &other, 4);
     assert!(text.contains("CONTROL can&#39;t be read"));

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 
+use bulla_storage::fork::Process;
+
 use super::take::Checkpoints;
 use crate::record::Record;
 use crate::sync::lock;
@@ -23,6 +25,8 @@ struct Running {
     /// Nothing is ever sent: dropping it ends the thread.
     stop: Sender<()>,
     thread: JoinHandle<()>,
+    /// The process that has the thread.
+    process: Process,
 }
 
 impl Background {
@@ -44,13 +48,18 @@ impl Background {
         };
         let builder = std::thread::Builder::new().name("bulla-checkpoint".to_owned());
         let thread = builder.spawn(run)?;
-        Ok(Self(Mutex::new(Some(Running { stop, thread }))))
+        Ok(Self(Mutex::new(Some(Running { stop, thread, process: Process::current() }))))
     }
 
     /// Ends the thread, after the checkpoint that it is taking.
     pub(crate) fn stop(&self) {
         let running = lock(&self.0).take();
-        if let Some(Running { stop, thread }) = running {
+        if let Some(Running { stop, thread, process }) = running {
+            if process.is_left() {
+                // A child of a fork has no such thread to wait for.
+                std::mem::forget((stop, thread));
+                return;
+            }
             drop(stop);
             // A task that this thread woke may have closed the store: the thread ends by itself.
             // A panic in it was reported when it happened.

@@ -66,6 +66,11 @@ use crate::token::Token;
 /// [`get_with_lsn`](Self::get_with_lsn) returns, before relying on it. When the log is poisoned,
 /// changes above its durable watermark are in doubt: reopen the store.
 ///
+/// # Fork
+/// A child of a `fork` can't use the store of its parent. Writes, checkpoints, snapshots and `close`
+/// return [`Error::Log`] with [`Forked`](bulla_wal::Error::Forked); reads may wait for a thread that
+/// is not there. Open the store after the fork.
+///
 /// # Panics
 /// A panic of your code (a method of the record type, a closure) propagates to you, and is
 /// counted ([`StoreStats::panics`]). No lock is held and nothing is reserved any more then, and
@@ -175,6 +180,7 @@ impl<R: Record> Store<R> {
     /// [`Error::Checkpoint`] and [`Error::Expired`]: none was taken, and the store continues
     /// without; [`Error::Log`] with `Poisoned`; and as [`load`](Self::load).
     pub fn checkpoint(&self) -> Result<CheckpointInfo> {
+        self.check_process()?;
         self.checkpoints.take()
     }
 
@@ -196,6 +202,7 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn shut_down(&self) -> Result<()> {
+        self.check_process()?;
         // Relaxed: a write that does not see it yet is one that had begun before.
         self.is_shut_down.store(true, Ordering::Relaxed);
         self.background.stop();
@@ -221,6 +228,7 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// As [`wait`](Self::wait); lock and files are released all the same.
     pub fn close(&self) -> Result<()> {
+        self.check_process()?;
         // Relaxed: see `shut_down`.
         self.is_shut_down.store(true, Ordering::Relaxed);
         self.background.stop();
@@ -253,6 +261,12 @@ impl<R: Record> Store<R> {
         self.checkpoints.step() || log
     }
 
+    /// Refuses a child, by `fork`, of the process that opened the store.
+    #[inline]
+    fn check_process(&self) -> Result<()> {
+        if self.log.is_inherited() { Err(bulla_wal::Error::Forked.into()) } else { Ok(()) }
+    }
+
     /// Returns the clock, in ms since 1970.
     fn now_ms(&self) -> u64 {
         self.io.wall_ns() / 1_000_000
@@ -265,6 +279,8 @@ impl<R: Record> Store<R> {
 
     #[inline]
     fn check_open(&self) -> Result<()> {
+        // Before any lock: a thread that is not in this process may hold it.
+        self.check_process()?;
         // Relaxed: see `shut_down`.
         if self.is_shut_down.load(Ordering::Relaxed) { Err(Error::Closed) } else { Ok(()) }
     }

@@ -136,6 +136,7 @@ impl<R: Record> Store<R> {
     /// # Errors
     /// [`Error::TooManySnapshots`], and as [`load`](Self::load).
     pub fn snapshot(&self) -> Result<Snapshot<R>> {
+        self.check_process()?;
         self.state.panics.watch(|| {
             self.state.load_all(LOAD_THREADS)?;
             self.state.snapshot(&self.log)

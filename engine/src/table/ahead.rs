@@ -9,6 +9,8 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
+use bulla_storage::fork::Process;
+
 use super::slab::Slab;
 
 /// Allocates one slab ahead of a table.
@@ -24,6 +26,8 @@ struct Worker {
     requests: Sender<()>,
     slabs: Receiver<Slab>,
     thread: JoinHandle<()>,
+    /// The process that has the thread.
+    process: Process,
 }
 
 impl Ahead {
@@ -39,7 +43,12 @@ impl Ahead {
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        if let Some(Some(Worker { requests, thread, .. })) = self.worker.take() {
+        if let Some(Some(Worker { requests, slabs, thread, process })) = self.worker.take() {
+            if process.is_left() {
+                // A child of a fork has no such thread to wait for.
+                std::mem::forget((requests, slabs, thread));
+                return;
+            }
             drop(requests);
             // A panic in it was reported when it happened, and costs nobody a slab.
             let _ = thread.join();
@@ -53,7 +62,7 @@ impl Worker {
         let (ready, slabs) = bounded(1);
         let builder = std::thread::Builder::new().name("bulla-slab".to_owned());
         let thread = builder.spawn(move || run(&requested, &ready)).ok()?;
-        Some(Self { requests, slabs, thread })
+        Some(Self { requests, slabs, thread, process: Process::current() })
     }
 }
 

@@ -8,11 +8,13 @@
 
 use std::fmt;
 use std::io::IoSlice;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use bytes::Buf;
 use memmap2::{Advice, MmapMut, MmapRaw, UncheckedAdvice};
 
+use crate::fork::Process;
 use crate::position::Lsn;
 
 /// Bytes of the ring that are populated at a time: a huge page.
@@ -20,7 +22,9 @@ pub const POPULATED: u64 = 2 * 1024 * 1024;
 
 /// A circular buffer addressed by LSN.
 pub struct RingMemory {
-    map: MmapRaw,
+    /// Dropped where it was mapped.
+    map: ManuallyDrop<MmapRaw>,
+    process: Process,
     len: u64,
     shadow: Shadow,
 }
@@ -31,10 +35,10 @@ impl RingMemory {
     pub fn new(len: u64) -> std::io::Result<Arc<Self>> {
         assert!(len.is_power_of_two(), "checked with the options");
         let bytes = usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
-        let map = MmapRaw::from(MmapMut::map_anon(bytes)?);
+        let map = ManuallyDrop::new(MmapRaw::from(MmapMut::map_anon(bytes)?));
         // A child of a fork must not copy pages that a write in flight reads.
         map.advise(Advice::DontFork)?;
-        let memory = Self { map, len, shadow: Shadow::new() };
+        let memory = Self { map, process: Process::current(), len, shadow: Shadow::new() };
         // A log with a few entries touches a few pages.
         memory.use_huge_pages(false);
         Ok(Arc::new(memory))
@@ -158,6 +162,16 @@ impl RingMemory {
         unsafe {
             std::ptr::write_bytes(base.add(start), 0, first);
             std::ptr::write_bytes(base, 0, len - first);
+        }
+    }
+}
+
+impl Drop for RingMemory {
+    fn drop(&mut self) {
+        // A child of a fork has no such mapping, and may have another one at its address.
+        if !self.process.is_left() {
+            // SAFETY: it is not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.map) };
         }
     }
 }
