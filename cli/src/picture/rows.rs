@@ -13,6 +13,9 @@ const KEPT_ROWS: usize = MAX_ROWS / 2 - 2;
 /// Alike segments in a row are summed up if there are more than these.
 const MAX_ALIKE: usize = 4;
 
+/// The state of a segment with valid frames that can't be read in order.
+const BEHIND: &str = "behind the damage";
+
 /// What a row is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
@@ -54,9 +57,18 @@ impl Row {
     ) -> Self {
         let number = segment.number.0;
         let own = problems.iter().filter(|problem| problem.segment == Some(number));
+        // One that a later epoch replaced was not read, so that it has no frames here.
+        let is_behind = segment.live.is_none()
+            && segment.frames > 0
+            && problems.iter().any(|problem| problem.severity == Severity::Damage);
+        let behind = |bytes: SegmentBytes| SegmentBytes {
+            unread: bytes.unread + bytes.dead,
+            dead: 0,
+            ..bytes
+        };
         let first = runs.first().map(|run| run.first_wall_ns);
         Self {
-            kind: Kind::Segments(segment.state.name()),
+            kind: Kind::Segments(if is_behind { BEHIND } else { segment.state.name() }),
             numbers: (number, number),
             count: 1,
             epochs: segment.epoch.map(|epoch| (epoch.0, epoch.0)),
@@ -64,7 +76,7 @@ impl Row {
             frames: segment.frames,
             entries: segment.entries,
             file_len: segment.file_len,
-            bytes,
+            bytes: bytes.map(|bytes| if is_behind { behind(bytes) } else { bytes }),
             written: first.zip(runs.last().map(|run| run.last_wall_ns)),
             ended: segment.seal.map(bulla_recovery::Seal::name),
             severity: own.map(|problem| problem.severity).max().unwrap_or(Severity::Note),

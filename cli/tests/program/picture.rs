@@ -271,6 +271,9 @@ fn picture_of_damage_shows_it_where_it_is() {
     let damaged = rows(&page, "segment-table").into_iter().find(|row| row[0] == "segment 2");
     assert_eq!(damaged.expect("a row of its own")[4], grouped(&report["last_lsn"]));
 
+    let behind = |row: &&Vec<String>| row[1].starts_with("behind the damage");
+    assert!(rows(&page, "segment-table").iter().any(|row| behind(&row)), "{text}");
+
     // What is kept of it, once it is cut.
     assert_eq!(code(&run("repair DIR --yes", &log)), 0);
     let (text, _) = drawn(&dir, "repaired", "verify", &log, 0);
