@@ -34,9 +34,9 @@ pub enum Position {
     },
     /// Before the entry of this number.
     Seq(Seq),
-    /// After the last entry whose frame was sealed before. The log's times go back where its
-    /// writer's clock was set back by more than an hour: such a position has the entries on its
-    /// near side that were written with a wrong clock before, whatever their times.
+    /// After the last entry whose frame was sealed before. A log's times go back where its
+    /// writer's clock was set back by more than an hour. Then entries from that time or later may
+    /// be before this position, but none from before it is after.
     Time(SystemTime),
     /// After everything. A range that begins here begins with what is appended later;
     /// one that ends here has no bound.

@@ -84,13 +84,18 @@ pub(crate) fn run(args: &Args, out: &mut Out) -> Result<Outcome> {
     Ok(Outcome::Clean)
 }
 
-/// Returns the LSN of the first entry at or after a position, or the log's end.
+/// Returns the LSN of the first entry at or after a position, or the log's end; for a time, that of
+/// the first segment with an entry from then or later.
 fn lsn_of(dir: &Path, options: &Options, from: Position) -> Result<Lsn> {
     if let Position::Lsn { lsn, .. } = from {
         return Ok(lsn);
     }
     let (options, _reading) = progress::reading_log(options.clone(), "inspecting");
     let inspection = Inspection::read_headers(dir, &options)?;
+    if let Position::Time(_) = from {
+        // As a purge does: an entry from then or later may come before one from before.
+        return Ok(inspection.preview_purge(from, &[])?.first_lsn);
+    }
     let mut first = None;
     inspection.replay(from..Position::End, |entry| {
         first = Some(entry.lsn);

@@ -45,24 +45,23 @@ pub fn first_kept(
 }
 
 /// Returns the LSN at which a purge must begin to keep so that it keeps everything from `position`
-/// on. A number or a time becomes the start of the segment that holds it; `starts` are in order.
+/// on. A number becomes the start of the segment that holds it, a time that of the first segment
+/// with a frame from then or later, although a clock that was wrong may have put earlier ones
+/// behind it; `starts` are in order.
 #[must_use]
 pub fn keep_from(starts: &[LowWater], position: Position) -> Lsn {
-    let wall_ns = position.lower_limit().wall_ns;
-    let is_at_or_before = |start: &&LowWater| match position {
-        Position::Seq(seq) => start.seq <= seq,
-        // A start has the time of the last frame before it.
-        Position::Time(_) => wall_ns.is_some_and(|wall_ns| start.wall_ns < wall_ns),
-        Position::Start | Position::Lsn { .. } | Position::End => false,
-    };
-    match position {
-        Position::Lsn { lsn, .. } => lsn,
-        Position::End => Lsn::MAX,
-        Position::Start | Position::Seq(_) | Position::Time(_) => {
-            let start = starts.iter().rfind(is_at_or_before).or(starts.first());
-            start.map_or(Lsn::ZERO, |start| start.lsn)
+    let start = match (position, position.lower_limit().wall_ns) {
+        (Position::Lsn { lsn, .. }, _) => return lsn,
+        (Position::End, _) => return Lsn::MAX,
+        (Position::Seq(seq), _) => starts.iter().rfind(|start| start.seq <= seq),
+        // A start has the time of the last frame before it, the latest of its segment.
+        (_, Some(wall_ns)) => {
+            let next = starts.iter().skip(1).position(|next| next.wall_ns >= wall_ns);
+            next.map_or(starts.last(), |index| starts.get(index))
         }
-    }
+        _ => None,
+    };
+    start.or(starts.first()).map_or(Lsn::ZERO, |start| start.lsn)
 }
 
 /// Moves the low-water mark in CONTROL. On return it is durable, and [`unlink`] may follow.
