@@ -142,7 +142,7 @@ fn purges_between_any_two_operations_of_a_reader_are_never_taken_for_damage() {
     let path = Path::new("/log");
     let world = Purging::new();
     let mut purged = 0;
-    for purges in [1, 2, 3, 20] {
+    for purges in [1, 2, 3, 20, 150] {
         let mut first = 0;
         loop {
             let context = format!("{purges} purges from operation {first} on");
