@@ -493,6 +493,39 @@ fn read_error_is_an_error_and_the_reader_goes_on_after_it() {
 }
 
 #[test]
+fn read_error_at_the_end_of_a_time_range_leaves_nothing_out() {
+    let disk = SimDisk::new(9);
+    let log = log_of_a_wrong_clock(&disk);
+    let all = rest(&mut log.reader(.., Visibility::Durable).unwrap()).unwrap();
+    // Entries of later times come before the last one from before it.
+    let time = all[44].2 + 1;
+    let expected: Vec<u64> = all[..before_time(&all, time)].iter().map(|entry| entry.1).collect();
+    assert!(all[..expected.len()].iter().any(|entry| entry.2 >= time));
+    let mut after = 0;
+    loop {
+        let range = Range::from(..Position::at_wall_ns(time));
+        let mut reader = elsewhere_in(&disk, range, Visibility::Durable);
+        disk.fail_next(FaultOp::Read, std::io::ErrorKind::Other, "", after);
+        let (mut shown, mut failed) = (Vec::new(), false);
+        loop {
+            match reader.next() {
+                Ok(Some(entry)) => shown.push(entry.seq.0),
+                Ok(None) => break,
+                Err(Error::Io { .. }) => failed = true,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(shown, expected, "read {after} fails");
+        disk.clear_faults();
+        if !failed {
+            break;
+        }
+        after += 1;
+    }
+    assert!(after > 10, "{after} reads");
+}
+
+#[test]
 fn reader_whose_next_entry_is_purged_is_told_so() {
     let disk = SimDisk::new(10);
     let log = some_log(&disk);

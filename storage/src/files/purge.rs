@@ -137,4 +137,16 @@ mod tests {
         let by_time = [0, 10, 20, 21].map(|ns| kept(Position::at_wall_ns(ns)));
         assert_eq!(by_time, [100, 100, 100, 300], "frames before 300 may be of time 20");
     }
+
+    #[test]
+    fn what_may_be_from_a_time_or_later_is_kept_though_a_clock_was_wrong() {
+        let start = |segment, wall_ns| LowWater { wall_ns, ..start(segment, segment * 100) };
+        let kept = |starts: &[LowWater], ns| keep_from(starts, Position::at_wall_ns(ns)).0;
+        // The second segment was written by a clock that was behind.
+        let behind = [start(1, 0), start(2, 50), start(3, 20), start(4, 60)];
+        assert_eq!([20, 50, 51, 60, 61].map(|ns| kept(&behind, ns)), [100, 100, 300, 300, 400]);
+        // By one that was ahead.
+        let ahead = [start(1, 0), start(2, 20), start(3, 90), start(4, 40)];
+        assert_eq!([20, 21, 40, 90, 91].map(|ns| kept(&ahead, ns)), [100, 200, 200, 200, 400]);
+    }
 }

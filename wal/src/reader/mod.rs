@@ -381,8 +381,19 @@ impl Reader {
     /// Goes past the next frame, or to where the frames go on; false when there is none.
     fn step(&mut self) -> Result<bool> {
         let (sector, intact) = (self.index.sector(), self.intact());
+        let next = self.cursor.frame_reader.peek()?;
+        if let Ok(frame) = &next
+            && frame.kind == FrameKind::Data
+            && !is_after(&self.skip, frame, sector)
+        {
+            // Asked before the frame is passed: after an error it is the next one still.
+            self.finished = self.is_time_reached(frame.wall_ns)?;
+            if self.finished || self.generation != self.index.generation {
+                return Ok(true);
+            }
+        }
         let frame_reader = &mut self.cursor.frame_reader;
-        let end = match frame_reader.peek()? {
+        let end = match next {
             Ok(frame) if is_after(&self.skip, &frame, sector) && frame.end(sector) <= intact => {
                 return Ok(frame_reader.skip()?.is_ok());
             }
@@ -438,7 +449,6 @@ impl Reader {
         self.doubted = false;
         // From here on the range leaves nothing out, whatever the time of a later segment.
         self.skip.wall_ns = None;
-        self.finished = self.is_time_reached(frame.wall_ns)?;
         self.current = Some(Current { frame, offset, at: EntriesAt::start(&frame) });
         Ok(())
     }
@@ -473,6 +483,7 @@ impl Reader {
     fn renew(&mut self) -> Result<()> {
         let (epoch, lsn) = self.position();
         faults::reader::check_read(self.index.timeline().check_read(epoch, lsn))?;
+        self.earlier_until = None;
         if let Bound::DurableMarks(durable_probe) = &mut self.bound {
             *durable_probe = None;
         }
