@@ -5,10 +5,11 @@
 
 use std::fmt::Write;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bulla_recovery::storage::progress::Phase;
+use bulla_recovery::storage::progress::{Phase, Progress};
 use bulla_wal::Options;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle};
 
@@ -17,6 +18,9 @@ use crate::terminal;
 
 /// How often the display of work that reports no progress is refreshed.
 const TICK: Duration = Duration::from_millis(100);
+
+/// A wait that lasts longer is told.
+const NOTED_MS: u64 = 500;
 
 /// Returns a bar of `len` bytes.
 pub(crate) fn bytes(len: u64) -> ProgressBar {
@@ -45,17 +49,22 @@ pub(crate) fn reading(work: &str) -> ProgressBar {
 pub(crate) fn reading_log(options: Options, work: &str) -> (Options, ProgressBar) {
     let bar = reading(work);
     if bar.is_hidden() {
-        return (options, bar);
+        return (options.on_progress(note_of_waiting()), bar);
     }
     // The options outlive the display, which disappears with its last owner.
     let shown = bar.downgrade();
-    let phase = Mutex::new(None);
+    let (phase, work) = (Mutex::new(None), work.to_owned());
     let options = options.on_progress(move |progress| {
         if let Some(bar) = shown.upgrade() {
             let now = Some((progress.phase, progress.total));
             let before =
                 std::mem::replace(&mut *phase.lock().unwrap_or_else(PoisonError::into_inner), now);
+            if progress.phase == Phase::Wait {
+                bar.set_message("waiting for the program that has it open");
+                return ControlFlow::Continue(());
+            }
             if before != now {
+                bar.set_message(work.clone());
                 bar.set_style(style("{bar:30} {msg}: {bytes} of {total_bytes}, {eta} left"));
                 bar.set_length(progress.total);
                 bar.reset_eta();
@@ -71,6 +80,21 @@ pub(crate) fn reading_log(options: Options, work: &str) -> (Options, ProgressBar
         ControlFlow::Continue(())
     });
     (options, bar)
+}
+
+/// Says once that an open waits for another program, where no bar shows it.
+fn note_of_waiting() -> impl Fn(Progress) -> ControlFlow<()> + Send + Sync + 'static {
+    let said = AtomicBool::new(false);
+    move |progress| {
+        let is_long = progress.phase == Phase::Wait && progress.done >= NOTED_MS;
+        if is_long && !said.swap(true, Ordering::Relaxed) {
+            terminal::note(format_args!(
+                "Waiting for the program that has it open, {} s at most.",
+                progress.total.div_ceil(1_000)
+            ));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 fn bar(len: Option<u64>, template: &str) -> ProgressBar {

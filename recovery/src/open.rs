@@ -374,7 +374,7 @@ fn lock_log(
     };
     dir.create_as_owner().map_err(is_gone)?;
     check_device(&dir, &options)?;
-    let lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
+    let lock = dir.lock_for(&options)?;
     // Now that no writer can change that.
     let listing = dir.list()?;
     if !listing.has_control && listing.segments.is_empty() {

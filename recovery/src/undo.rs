@@ -172,7 +172,7 @@ pub fn undo_repair(path: &Path, options: &Options) -> Result<UndoReport, RepairE
             .create_as(owned)
             .map_err(Error::io("create files for the owner of", dir.path_of(owned)))?;
     }
-    let _lock = dir.lock(options.io.as_ref(), options.lock_timeout)?;
+    let _lock = dir.lock_for(options)?;
     if let Some(name) = dir.list()?.linked {
         return Err(Error::Linked { path: dir.path_of(&name) }.into());
     }

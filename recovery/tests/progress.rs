@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bulla_recovery::{Inspection, Recovery};
 use bulla_storage::io::sim::SimDisk;
@@ -54,6 +55,37 @@ fn progress_never_falls_and_ends_at_its_total() {
     assert!(told.iter().all(|progress| progress.phase == Phase::Scan && progress.total == total));
     assert!(told.is_sorted_by_key(|progress| progress.done), "{told:?}");
     assert_eq!(told.last().map(|last| last.done), Some(total));
+}
+
+#[test]
+fn open_that_waits_for_another_writer_says_so_and_can_be_cancelled() {
+    let disk = log_of_mebibytes();
+    let writer = Recovery::run(Path::new(DIR), &options(&disk)).expect("the first writer");
+    for patience in [usize::MAX, 3] {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&told);
+        let waiting =
+            options(&disk).lock_timeout(Duration::from_secs(1)).on_progress(move |progress| {
+                let mut seen = seen.lock().expect("no panic");
+                seen.push(progress);
+                if seen.len() < patience {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+        let error = Recovery::run(Path::new(DIR), &waiting).map(drop).expect_err("locked");
+        let told = told.lock().expect("no panic");
+        if patience == 3 {
+            assert!(matches!(error, Error::Cancelled) && told.len() == 3, "{error}");
+        } else {
+            assert!(matches!(error, Error::Locked { .. }), "{error}");
+            assert!(told.last().is_some_and(|last| last.done > 900), "{told:?}");
+        }
+        let waits = |progress: &Progress| progress.phase == Phase::Wait && progress.total == 1_000;
+        assert!(told.iter().all(waits) && told.is_sorted_by_key(|progress| progress.done));
+    }
+    drop(writer);
 }
 
 #[test]

@@ -267,7 +267,8 @@ impl Options {
     }
 
     /// Calls `callback` while an open or an inspection reads the log: about once per MiB, from any
-    /// of the threads that read, never from two at once. When it returns `Break`, the open ends
+    /// of the threads that read, never from two at once; and every 10 ms while an open waits for
+    /// another writer (the phase [`Wait`](crate::progress::Phase::Wait)). When it returns `Break`, the open ends
     /// with [`Error::Cancelled`] and has changed nothing; in the phase
     /// [`Replay`](crate::progress::Phase::Replay) of a store it has only recovered the log. The
     /// callback should be quick, since the reading waits for it.

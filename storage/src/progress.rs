@@ -12,9 +12,10 @@ use crate::error::{Error, Result};
 pub struct Progress {
     /// What is being done.
     pub phase: Phase,
-    /// Bytes done, at most `total`.
+    /// Bytes done, at most `total`; in the phase [`Wait`](Phase::Wait) milliseconds.
     pub done: u64,
-    /// Bytes to do. A segment that ends early counts in full.
+    /// Bytes to do. A segment that ends early counts in full. In the phase [`Wait`](Phase::Wait)
+    /// milliseconds until the open fails with [`Error::Locked`].
     pub total: u64,
 }
 
@@ -22,6 +23,8 @@ pub struct Progress {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Phase {
+    /// Somebody has it open for writing, in this process or another, and the open waits.
+    Wait,
     /// Its segments are read and checked. That can be repeated, and begins at 0 then: where a
     /// checkpoint does not stand, and where another process writes the log.
     Scan,

@@ -132,6 +132,7 @@ fn checkpoint_is_refused_with_a_reason_and_something_to_do() {
     assert_eq!(code(&locked), 1);
     let words = stderr(&locked);
     assert!(words.contains("locked") && words.contains("stop the program"), "{words}");
+    assert!(words.contains("Waiting for the program that has it open, 5 s at most."), "{words}");
     drop(open);
 
     write(&segment_file(&store, last_segment(&store)), b"X", 4096 + 80);

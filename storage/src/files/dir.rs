@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::io::{Access, Dir, DirEntry, File, FileKind, Io, Lock};
+use crate::options::Options;
 use crate::position::SegmentNumber;
+use crate::progress::{Meter, OnProgress, Phase};
 
 /// Name of the control file.
 pub const CONTROL: &str = "CONTROL";
@@ -15,6 +17,7 @@ pub const LOCK: &str = "LOCK";
 /// Name of the folder in which recovery keeps the bytes that it truncates.
 pub const QUARANTINE: &str = "quarantine";
 const LOCK_RETRY_NS: u64 = 10_000_000;
+const NS_PER_MS: u64 = 1_000_000;
 
 /// Returns `N.seg`.
 #[must_use]
@@ -260,7 +263,18 @@ impl Directory {
     /// # Errors
     /// [`Error::Locked`], [`Error::Io`].
     pub fn lock(&self, io: &dyn Io, timeout: Duration) -> Result<Box<dyn Lock>> {
-        self.retry(io, timeout, LOCK, || self.handle.try_lock(LOCK))
+        self.retry(io, timeout, None, LOCK, || self.handle.try_lock(LOCK))
+    }
+
+    /// Does what [`lock`](Self::lock) does for an open with these options, and tells their
+    /// [`on_progress`](Options::on_progress) while it waits.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Io`], [`Error::Cancelled`].
+    pub fn lock_for(&self, options: &Options) -> Result<Box<dyn Lock>> {
+        let (io, timeout) = (options.io.as_ref(), options.lock_timeout);
+        let told = options.on_progress.as_ref();
+        self.retry(io, timeout, told, LOCK, || self.handle.try_lock(LOCK))
     }
 
     /// Locks a file alone, which exists, and retries until `timeout` has passed.
@@ -268,27 +282,33 @@ impl Directory {
     /// # Errors
     /// [`Error::Locked`], [`Error::Io`].
     pub fn lock_file(&self, io: &dyn Io, name: &str, timeout: Duration) -> Result<Box<dyn Lock>> {
-        self.retry(io, timeout, name, || self.handle.try_lock_file(name))
+        self.retry(io, timeout, None, name, || self.handle.try_lock_file(name))
     }
 
     fn retry(
         &self,
         io: &dyn Io,
         timeout: Duration,
+        told: Option<&OnProgress>,
         name: &str,
         try_lock: impl Fn() -> std::io::Result<Option<Box<dyn Lock>>>,
     ) -> Result<Box<dyn Lock>> {
         let path = self.path_of(name);
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-        let deadline = io.now_ns().saturating_add(timeout_ns);
+        let begun = io.now_ns();
+        let (mut waited, mut told_ms) = (0, 0);
+        let meter = Meter::new(told, Phase::Wait, timeout_ns / NS_PER_MS);
         loop {
             if let Some(lock) = try_lock().map_err(Error::io("lock", &path))? {
                 return Ok(lock);
             }
-            if io.now_ns() >= deadline {
+            if waited >= timeout_ns {
                 return Err(Error::Locked { path });
             }
+            meter.add(waited / NS_PER_MS - told_ms)?;
+            told_ms = waited / NS_PER_MS;
             io.sleep_ns(LOCK_RETRY_NS);
+            waited = io.now_ns().saturating_sub(begun);
         }
     }
 }

@@ -88,7 +88,7 @@ fn try_create(path: &Path, options: &Options) -> Result<Recovered> {
         Directory::open(io.as_ref(), parent)?.sync()?;
     }
     check_device(&dir, &options)?;
-    let lock = dir.lock(io.as_ref(), options.lock_timeout)?;
+    let lock = dir.lock_for(&options)?;
     let listing = dir.list()?;
     if listing.has_control {
         return Err(Error::AlreadyExists { path: path.to_owned() });
