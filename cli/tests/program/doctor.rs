@@ -14,6 +14,8 @@ fn every_test_is_measured_or_says_why_not_and_nothing_is_left_behind() {
     for test in tests {
         let measured = test["operations"].as_u64() > Some(0)
             && test["p50_ns"].as_u64() <= test["p99_ns"].as_u64()
+            && test["p50_lowest_ns"].as_u64() <= test["p50_ns"].as_u64()
+            && test["p50_ns"].as_u64() <= test["p50_highest_ns"].as_u64()
             && test["p99_ns"].as_u64() <= test["max_ns"].as_u64();
         assert!(measured != test["not_measured"].is_string(), "{test}");
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::ROUNDS;
 use super::measure::{Blocks, Measured, Test};
 use crate::args::{Backend, LevelArg};
 use crate::facts::Facts;
@@ -187,13 +188,17 @@ fn recommend(outcomes: &[Outcome], trusted: bool) -> Option<Recommended> {
             _ => None,
         })
     };
-    let p50 = |backend| of(backend, false).map(|measured| measured.p50_ns);
     let fastest = Backend::all()
-        .filter_map(|backend| Some((p50(backend)?, backend)))
-        .min_by_key(|(p50_ns, _)| *p50_ns);
+        .filter_map(|backend| Some((of(backend, false)?, backend)))
+        .min_by_key(|(measured, _)| measured.p50_ns);
     let (best, fastest) = fastest?;
-    let backend = match p50(Backend::Direct) {
-        Some(direct) if direct as f64 <= best as f64 * CLEARLY_FASTER => Backend::Direct,
+    // In its slowest round, too, against the best round of the default.
+    let is_clearly_faster = |direct: &Measured| {
+        direct.p50_ns as f64 > best.p50_ns as f64 * CLEARLY_FASTER
+            && direct.p50_range_ns.0 > best.p50_range_ns.1
+    };
+    let backend = match of(Backend::Direct, false) {
+        Some(direct) if !is_clearly_faster(direct) => Backend::Direct,
         _ => fastest,
     };
     let (lone, many) = (of(backend, false)?, of(backend, true));
@@ -208,7 +213,13 @@ fn recommend(outcomes: &[Outcome], trusted: bool) -> Option<Recommended> {
             grouped(many.per_second)
         )
     });
-    let cost = format!("a single strict commit takes {}{many}", micros(lone.p50_ns));
+    let (low, high) = lone.p50_range_ns;
+    let cost = format!(
+        "a single strict commit takes {} ({} to {} in {ROUNDS} rounds){many}",
+        micros(lone.p50_ns),
+        micros(low),
+        micros(high)
+    );
     let reason = match (trusted, level) {
         (false, _) => format!("{cost}; but see the warnings: it may not survive a power loss"),
         (true, LevelArg::Strict) => cost,
@@ -247,6 +258,7 @@ mod tests {
             p50_ns: ns,
             p99_ns: ns,
             max_ns: ns,
+            p50_range_ns: (ns, ns),
         })
     }
 
@@ -306,6 +318,14 @@ mod tests {
             let found = verdict.recommended.expect("a recommendation");
             assert_eq!((found.backend, found.level), (backend, level), "{direct} {buffered}");
         }
+        // Medians that overlap decide nothing.
+        let mut overlapping = outcomes(5_000, 100, 80);
+        for (_, measured) in &mut overlapping {
+            let measured = measured.as_mut().expect("measured");
+            measured.p50_range_ns = (measured.p50_ns - 15_000, measured.p50_ns + 15_000);
+        }
+        let verdict = judge(&facts("ext4", false), &overlapping);
+        assert_eq!(verdict.recommended.expect("one").backend, Backend::Direct);
         let mut only_buffered = outcomes(100, 100, 200);
         for (test, measured) in &mut only_buffered {
             if matches!(test, Test::Log { backend: Backend::Direct, .. }) {

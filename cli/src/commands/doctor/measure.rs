@@ -110,9 +110,24 @@ pub(super) struct Measured {
     pub(super) p50_ns: u64,
     pub(super) p99_ns: u64,
     pub(super) max_ns: u64,
+    /// The lowest and the highest median of its rounds.
+    pub(super) p50_range_ns: (u64, u64),
 }
 
 impl Measured {
+    /// Returns the round with the middle median, and how far the medians are apart. A slow disk may
+    /// not complete a write in each round; the error is that of the first one, if all failed.
+    pub(super) fn of(rounds: Vec<Result<Self, String>>) -> Result<Self, String> {
+        let failed = rounds.iter().find_map(|round| round.as_ref().err().cloned());
+        let mut rounds: Vec<_> = rounds.into_iter().filter_map(Result::ok).collect();
+        rounds.sort_by_key(|round| round.p50_ns);
+        let range = rounds.first().zip(rounds.last()).map(|(low, high)| (low.p50_ns, high.p50_ns));
+        range
+            .zip(rounds.get(rounds.len() / 2))
+            .map(|(p50_range_ns, middle)| Self { p50_range_ns, ..*middle })
+            .ok_or_else(|| failed.unwrap_or_else(|| "nothing was measured".to_owned()))
+    }
+
     /// Summarizes latencies in ns of operations that took `time` together; `None` for none.
     fn new(mut samples: Vec<u64>, time: Duration) -> Option<Self> {
         samples.sort_unstable();
@@ -125,6 +140,7 @@ impl Measured {
             p50_ns: at(50)?,
             p99_ns: at(99)?,
             max_ns: at(100)?,
+            p50_range_ns: (at(50)?, at(50)?),
         })
     }
 }
@@ -306,9 +322,27 @@ mod tests {
     fn percentiles_are_those_of_the_samples() {
         let measured =
             Measured::new((1..=1000).rev().collect(), Duration::from_secs(2)).expect("samples");
-        let expected =
-            Measured { operations: 1000, per_second: 500, p50_ns: 501, p99_ns: 991, max_ns: 1000 };
+        let expected = Measured {
+            operations: 1000,
+            per_second: 500,
+            p50_ns: 501,
+            p99_ns: 991,
+            max_ns: 1000,
+            p50_range_ns: (501, 501),
+        };
         assert_eq!(measured, expected);
         assert_eq!(Measured::new(Vec::new(), Duration::from_secs(1)), None);
+    }
+
+    #[test]
+    fn rounds_give_the_middle_median_and_the_range() {
+        let round = |p50_ns| {
+            let samples = vec![p50_ns; 10];
+            Ok(Measured::new(samples, Duration::from_secs(1)).expect("samples"))
+        };
+        let slow = || Err("no write completed in time".to_owned());
+        let found = Measured::of(vec![round(30), slow(), round(10), round(20)]).expect("three");
+        assert_eq!((found.p50_ns, found.p50_range_ns), (20, (10, 30)));
+        assert_eq!(Measured::of(vec![slow(), slow()]), slow());
     }
 }
