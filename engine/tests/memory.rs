@@ -1,16 +1,24 @@
-//! What a store takes of the machine's memory. Alone in its process: it reads `VmRSS`.
+//! What a store takes of the machine's memory. Alone in its process: it reads `VmRSS` and `VmSize`.
 
 mod common;
 
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use bulla_engine::{Batch, Level, Store, TokenId};
+use bulla_engine::{Batch, Error, Level, Store, TokenId};
 use common::{options, temp_dir, token};
+
+/// What is measured is the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Bytes of this process that are in memory.
 fn resident() -> u64 {
+    of_process("VmRSS:")
+}
+
+fn of_process(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
     let kib = line.split_whitespace().next().expect("a number");
     kib.parse::<u64>().expect("a number") * 1024
 }
@@ -21,6 +29,7 @@ fn sparse_ids_cost_the_pages_that_they_touch_and_give_their_records_back() {
     const PAGE: u64 = 4096;
     /// What the log needs while it makes a segment, which can be at any time, and as much again.
     const LOG: u64 = (2 << 20) / IDS as u64;
+    let _alone = ALONE.lock();
     let dir = temp_dir("memory");
     let store = Store::open(dir.path(), &options()).expect("created");
     // All of the ring is touched, and little of the table.
@@ -65,4 +74,26 @@ fn sparse_ids_cost_the_pages_that_they_touch_and_give_their_records_back() {
         assert!(empty + pages * PAGE <= full + LOG, "of {full} bytes for each id {empty} are left");
         assert_eq!(store.stats().quota.bytes, rest);
     }
+}
+
+#[test]
+fn a_record_that_was_looked_for_in_vain_costs_no_memory() {
+    const IDS: u32 = 1_000;
+    /// Address space of a slab.
+    const SLAB: u64 = 2 << 20;
+    let _alone = ALONE.lock();
+    let dir = temp_dir("in-vain");
+    let store = Store::open(dir.path(), &options()).expect("created");
+    store.at(Level::Relaxed).put(&token(1, 1.0)).expect("put");
+    let before = of_process("VmSize:");
+    for number in 1..=IDS {
+        let made = store.at(Level::Relaxed).transact(|t| -> Result<(), Error> {
+            assert_eq!(t.get(TokenId(number * 1_000_000))?, None);
+            t.put(&token(1, 1.0))
+        });
+        made.expect("made");
+    }
+    // The log maps some, too.
+    let grown = of_process("VmSize:").saturating_sub(before);
+    assert!(grown < u64::from(IDS) * SLAB / 4, "{grown} bytes for {IDS} absent records");
 }

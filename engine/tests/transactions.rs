@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bulla_engine::{Error, Level, Snapshot, Store, StoreOptions, Token, TokenId};
+use bulla_engine::{Batch, Error, Level, Snapshot, Store, StoreOptions, Token, TokenId};
 use bulla_wal::Options;
 
 use crate::common::{options, temp_dir, token};
@@ -133,6 +133,115 @@ fn a_record_that_was_not_there_counts_as_read() {
 }
 
 #[test]
+fn only_one_of_two_creates_what_the_other_must_not_find() {
+    // Where neither has memory yet. Many pages in between leave time for the other.
+    let dir = temp_dir("neither");
+    let store = Store::open(dir.path(), &options()).expect("created");
+    for round in 1..100 {
+        let ids = [round * 200_000, round * 200_000 + 100_000];
+        let go = |own: u32, other: u32| {
+            let store = &store;
+            move || {
+                store.at(Level::Relaxed).transact(|t| -> Result<(), Error> {
+                    for between in 0..50 {
+                        t.get(TokenId(ids[0] + 64 * between))?;
+                    }
+                    if t.get(TokenId(other))?.is_none() {
+                        t.put(&token(own, 1.0))?;
+                    }
+                    Ok(())
+                })
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads = [scope.spawn(go(ids[0], ids[1])), scope.spawn(go(ids[1], ids[0]))];
+            threads.into_iter().for_each(|thread| thread.join().expect("no panic").expect("made"));
+        });
+        assert_eq!(ids.map(|id| weight(&store, id)).iter().sum::<f32>(), 1.0, "round {round}");
+    }
+}
+
+#[test]
+fn get_many_sees_both_records_of_a_batch_where_one_had_no_memory() {
+    let dir = temp_dir("half");
+    let store = Store::open(dir.path(), &options()).expect("created");
+    for round in 1..40 {
+        // Many pages in between, so that the batch is made while they are locked.
+        let (low, high) = (round * 1_000_000, round * 1_000_000 + 900_000);
+        store.at(Level::Relaxed).put(&token(high, 1.0)).expect("put");
+        store.at(Level::Relaxed).put(&token(low + 100_000, 1.0)).expect("put");
+        let mut ids = vec![TokenId(low), TokenId(high)];
+        ids.extend((0..500).map(|page| TokenId(low + 100_000 + 64 * page)));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                loop {
+                    let found = store.get_many(&ids).expect("read");
+                    let high = found[1].expect("there").weight();
+                    assert_eq!(found[0].is_some(), high == 2.0, "round {round}");
+                    if high == 2.0 {
+                        return;
+                    }
+                }
+            });
+            std::thread::sleep(std::time::Duration::from_micros(u64::from(500 + round * 7)));
+            let mut batch = Batch::new();
+            batch.put(&token(low, 2.0)).put(&token(high, 2.0));
+            store.at(Level::Relaxed).apply(&batch).expect("made");
+            reader.join().expect("all or nothing");
+        });
+    }
+}
+
+#[test]
+fn pages_that_a_transaction_only_reads_are_not_changed() {
+    let dir = temp_dir("only-read");
+    let store = Store::open(dir.path(), &options()).expect("created");
+    let ids = (1..100).map(|page| 64 * page);
+    ids.clone().for_each(|id| store.at(Level::Relaxed).put(&token(id, 1.0)).expect("put"));
+    let lsn = |id| store.get_with_lsn(TokenId(id)).expect("read").1;
+    let (before, bytes) = (lsn(64), store.stats().quota.bytes);
+    let snapshot = store.snapshot().expect("taken");
+    store
+        .at(Level::Relaxed)
+        .transact(|t| -> Result<(), Error> {
+            let sum = ids.clone().try_fold(0.0, |sum, id| -> Result<f32, Error> {
+                Ok(sum + t.get(TokenId(id))?.expect("there").weight())
+            })?;
+            t.put(&token(128, sum))
+        })
+        .expect("made");
+    assert_eq!((lsn(64), weight(&store, 128)), (before, 99.0));
+    assert!(lsn(128) > before);
+    // A snapshot retains the page that was changed, and no other.
+    assert_eq!(store.stats().quota.bytes, bytes + 4096);
+    assert_eq!(snapshot.get(TokenId(128)).expect("not expired"), Some(token(128, 1.0)));
+}
+
+#[test]
+fn a_refusal_follows_from_records_of_one_moment() {
+    let dir = temp_dir("moments");
+    let store = Store::open(dir.path(), &options()).expect("created");
+    let set = |a: f32, b: f32| {
+        let mut batch = Batch::new();
+        batch.put(&token(1, a)).put(&token(700, b));
+        store.at(Level::Relaxed).apply(&batch).expect("made");
+    };
+    set(30.0, 70.0);
+    let mut runs = 0;
+    let sum = store.at(Level::Relaxed).transact(|t| -> Result<f32, Refused> {
+        let a = t.get(TokenId(1))?.expect("there").weight();
+        runs += 1;
+        if runs == 1 {
+            // As another thread would.
+            set(70.0, 30.0);
+        }
+        let sum = a + t.get(TokenId(700))?.expect("there").weight();
+        if sum == 100.0 { Ok(sum) } else { Err(Refused::TooLittle) }
+    });
+    assert_eq!((sum.expect("it was never anything else"), runs), (100.0, 2));
+}
+
+#[test]
 fn a_transaction_sees_its_own_changes_and_is_one_entry_under_one_receipt() {
     let dir = temp_dir("own");
     let store = Store::open(dir.path(), &options()).expect("created");
@@ -211,6 +320,17 @@ fn a_transaction_that_never_gets_through_says_so() {
     assert!(matches!(result, Err(Error::Contended { id: 1 })), "{result:?}");
     assert_eq!(runs, 1_000);
     assert!((weight(&store, 1) - 10.0).abs() < 0.001, "the other thread's change stays");
+    // The error names the record that others change, not one that is only read.
+    store.at(Level::Relaxed).put(&token(700, 0.0)).expect("put");
+    let mut runs = 0_u16;
+    let result = store.at(Level::Relaxed).transact(|t| -> Result<(), Error> {
+        t.get(TokenId(1))?;
+        t.get(TokenId(700))?;
+        runs += 1;
+        store.at(Level::Relaxed).put(&token(700, f32::from(runs) / 100.0))?;
+        t.put(&token(3, 1.0))
+    });
+    assert!(matches!(result, Err(Error::Contended { id: 700 })), "{result:?}");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! a disk, for room in the log or for a quota while it holds a page lock, and no code of the
 //! user runs there.
 
+use std::collections::BTreeMap;
+
 use bulla_wal::{Level, Lsn, Receipt, Seq};
 
 use super::Store;
@@ -12,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::faults::{self, Step, pass};
 use crate::quota::{Growth, QuotaError, Reservation};
 use crate::record::Record;
-use crate::table::{PageGuard, PageId, TableOp, apply, plan};
+use crate::table::{Copied, LockedPages, PageGuard, PageId, TableOp, apply, plan};
 
 /// A write of one or several records: what it logs, and what it applies.
 #[derive(Clone, Copy)]
@@ -20,6 +22,25 @@ pub(crate) struct WriteRequest<'a> {
     pub(super) entries: &'a [(u16, &'a [u8])],
     pub(super) ops: &'a [TableOp<'a>],
     pub(super) level: Level,
+    /// What it depends on, except for what `admit` checks.
+    pub(super) reads: Option<&'a Reads>,
+}
+
+/// Records that have to be what they were when they were read.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    /// By id; `None` where there was no record.
+    pub(super) records: BTreeMap<u32, Option<Copied>>,
+    /// The pages of these that the write does not change, in order.
+    pub(super) pages: Vec<PageId>,
+}
+
+impl Reads {
+    /// Returns the first id whose record is no longer what it was.
+    pub(super) fn changed(&self, locked: &LockedPages<'_, '_>) -> Option<u32> {
+        let changed = self.records.iter().find(|(id, read)| locked.read(**id) != **read);
+        changed.map(|(id, _)| *id)
+    }
 }
 
 /// How an attempt to make a write ended.
@@ -27,6 +48,8 @@ enum Outcome {
     Made(Lsn, Seq),
     /// The records are not as the write expects.
     NotAdmitted,
+    /// This record is not what it was when it was read.
+    Changed(u32),
     /// The log has no room right now.
     NoRoom,
     /// The quota has none.
@@ -36,7 +59,7 @@ enum Outcome {
 impl<R: Record> Store<R> {
     /// Makes a write if `admit` accepts the locked pages (those of all ops, in order); else
     /// returns `None`, and logs nothing. Then evicts a few other records if the store is nearly
-    /// full and may evict.
+    /// full and may evict. [`Error::Contended`]: what it depends on has changed.
     #[inline]
     pub(crate) fn change(
         &self,
@@ -61,6 +84,8 @@ impl<R: Record> Store<R> {
         self.check_open()?;
         // Before a page is locked: it may wait for the disk.
         faults::write::written(pages).iter().try_for_each(|page| self.state.fault_in(*page))?;
+        let only_read = request.reads.map_or(&[][..], |reads| &reads.pages);
+        only_read.iter().try_for_each(|page| self.state.fault_in(*page))?;
         let mut attempts = None;
         loop {
             // Dropped after the pages are unlocked, so that what it releases is really free.
@@ -77,6 +102,7 @@ impl<R: Record> Store<R> {
                 }
                 Err(error) => return Err(error),
                 Ok(Outcome::NotAdmitted) => return Ok(None),
+                Ok(Outcome::Changed(id)) => return Err(Error::Contended { id }),
                 Ok(Outcome::NoRoom) => self.log.wait_for_room()?,
                 Ok(Outcome::Exceeded(error, growth)) => {
                     let has_room = !error.is_final()
@@ -98,16 +124,21 @@ impl<R: Record> Store<R> {
         admit: &mut impl FnMut(&[PageGuard<'_>]) -> bool,
         reservation: &mut Reservation<'_>,
     ) -> Result<Outcome> {
-        let lock = |page: &PageId| {
-            let guard = self.state.table.lock(*page).map_err(Error::Memory);
-            pass(Step::Locked);
-            guard
-        };
-        match pages {
-            [page] => self.attempt_on(pages, &mut [lock(page)?], request, admit, reservation),
-            pages => {
-                let mut guards = pages.iter().map(lock).collect::<Result<Vec<_>>>()?;
-                self.attempt_on(pages, &mut guards, request, admit, reservation)
+        let table = &self.state.table;
+        match (pages, request.reads) {
+            ([page], None) => {
+                let guard = table.lock(*page).map_err(Error::Memory);
+                pass(Step::Locked);
+                self.attempt_on(pages, &mut [guard?], request, admit, reservation)
+            }
+            (pages, reads) => {
+                let only_read = reads.map_or(&[][..], |reads| &reads.pages);
+                let mut locked =
+                    LockedPages::lock(table, pages, only_read).map_err(Error::Memory)?;
+                if let Some(id) = reads.and_then(|reads| reads.changed(&locked)) {
+                    return Ok(Outcome::Changed(id));
+                }
+                self.attempt_on(pages, &mut locked.guards, request, admit, reservation)
             }
         }
     }

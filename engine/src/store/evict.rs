@@ -171,6 +171,7 @@ impl<R: Record> Store<R> {
             entries: &[(DELETE, &id.to_le_bytes())],
             ops: &[TableOp::Delete(id)],
             level: Level::Relaxed,
+            reads: None,
         };
         let deleted = faults::evict::delete(self, &[PageId::of(id)], request, |guards| {
             guards[0].read(index(id)) == Some(found.record)

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::snapshot::Snapshot;
 use crate::state::{LOAD_THREADS, decode};
-use crate::table::{Copied, PageId, index};
+use crate::table::{Copied, LockedPages, PageId};
 use crate::time::from_ms;
 
 impl<R: Record> Store<R> {
@@ -60,20 +60,13 @@ impl<R: Record> Store<R> {
         })
     }
 
-    pub(super) fn find_many(&self, ids: &[u32]) -> Result<Vec<Option<Copied>>> {
+    fn find_many(&self, ids: &[u32]) -> Result<Vec<Option<Copied>>> {
         let mut pages: Vec<_> = ids.iter().map(|id| PageId::of(*id)).collect();
         pages.sort_unstable();
         pages.dedup();
         pages.iter().try_for_each(|page| self.state.fault_in(*page))?;
-        let guards: Vec<_> = pages
-            .iter()
-            .filter_map(|page| Some((*page, self.state.table.lock_existing(*page)?)))
-            .collect();
-        let bytes = |id: &u32| {
-            let at = guards.binary_search_by_key(&PageId::of(*id), |(page, _)| *page).ok()?;
-            guards[at].1.read(index(*id))
-        };
-        Ok(ids.iter().map(bytes).collect())
+        let locked = LockedPages::lock(&self.state.table, &[], &pages).map_err(Error::Memory)?;
+        Ok(ids.iter().map(|id| locked.read(*id)).collect())
     }
 
     /// Returns when the record with this id expires; `None` for never, and where there is no

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use bulla_wal::Receipt;
 
 use super::Store;
-use super::commit::WriteRequest;
+use super::commit::{Reads, WriteRequest};
 use super::write::{At, Begin, MAX_UPDATES};
 use crate::batch::{Batch, non_zero, pages};
 use crate::error::{Error, Result};
 use crate::record::Record;
 use crate::state::decode;
-use crate::table::{Copied, PageGuard, PageId, index};
+use crate::table::{Copied, LockedPages, PageId};
 use crate::token::Token;
 
 /// The reads and changes of one run of a transaction; see [`Store::transact`].
@@ -81,14 +81,15 @@ impl<R: Record> Store<R> {
     /// `Ok`, its changes are made as one batch: all or none, also across a crash, under one
     /// receipt. If it returns an error, nothing is changed, and the error is returned as it is.
     ///
-    /// **Conflicts are detected.** The changes are made only if every record that `f` read is
-    /// still the same, or still not there; otherwise `f` runs again on what is there now. So the
-    /// result is as if transactions had run one after the other. No lock is held while `f` runs: it
+    /// **Conflicts are detected.** The changes are made, or the error is returned, only if every
+    /// record that `f` read is still the same, or still not there; otherwise `f` runs again on what
+    /// is there now. So the result is as if transactions had run one after the other. No lock is held while `f` runs: it
     /// may use the store, and when it panics nothing has changed. It must expect to run more than
     /// once, and what it reads in a run that is repeated may be from different moments.
     ///
     /// # Errors
-    /// What `f` returned. Converted into its error: [`Error::Contended`], those of
+    /// What `f` returned. Converted into its error: [`Error::Contended`] with the record that others
+    /// changed last, those of
     /// [`Begin::apply`], and those of [`wait`](Self::wait).
     ///
     /// # Examples
@@ -134,36 +135,42 @@ impl<R: Record> Store<R> {
         self.at(self.level).transact(f)
     }
 
-    /// Makes the changes of a transaction; returns `None` where another thread has changed what it
-    /// read. There is no receipt where it changes nothing.
-    fn commit(
-        &self,
-        run: &Transaction<'_, R>,
-        begin: Begin<'_, R>,
-    ) -> Result<Option<Option<Receipt>>> {
-        let reads = &run.reads;
+    /// Makes the changes of a transaction. There is no receipt where it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Contended`] where another thread has changed what it read.
+    fn commit(&self, run: Transaction<'_, R>, begin: Begin<'_, R>) -> Result<Option<Receipt>> {
         if run.batch.is_empty() {
-            let ids: Vec<u32> = reads.keys().copied().collect();
-            return Ok(self.find_many(&ids)?.iter().eq(reads.values()).then_some(None));
+            return self.check_unchanged(run.reads).map(|()| None);
         }
         run.batch.check(self.max_ahead, || self.now_ms() / 1_000)?;
         let (entries, ops) = (run.batch.entries(), run.batch.ops());
-        let mut locked = pages(&ops);
-        locked.extend(reads.keys().map(|id| PageId::of(*id)));
-        locked.sort_unstable();
-        locked.dedup();
-        let is_same = |guards: &[PageGuard<'_>]| {
-            reads.iter().all(|(id, read)| {
-                let at = locked.binary_search(&PageId::of(*id)).expect("its page is locked");
-                guards[at].read(index(*id)) == *read
-            })
-        };
-        let request = WriteRequest { entries: &entries, ops: &ops, level: begin.level };
-        let receipt = self.change(&locked, request, is_same)?;
-        // A page of which only the absence of a record was read is not in use.
-        self.state.panics.contain(|| locked.iter().for_each(|page| self.state.table.tidy(*page)));
-        Ok(receipt.map(Some))
+        let written = pages(&ops);
+        let mut reads = reads_of(run.reads);
+        reads.pages.retain(|page| written.binary_search(page).is_err());
+        let (level, reads) = (begin.level, Some(&reads));
+        let request = WriteRequest { entries: &entries, ops: &ops, level, reads };
+        self.change(&written, request, |_| true)
     }
+
+    /// Checks that what a transaction read is, at one moment, what it was.
+    ///
+    /// # Errors
+    /// [`Error::Contended`] where it is not.
+    fn check_unchanged(&self, records: BTreeMap<u32, Option<Copied>>) -> Result<()> {
+        let reads = reads_of(records);
+        reads.pages.iter().try_for_each(|page| self.state.fault_in(*page))?;
+        let locked =
+            LockedPages::lock(&self.state.table, &[], &reads.pages).map_err(Error::Memory)?;
+        reads.changed(&locked).map_or(Ok(()), |id| Err(Error::Contended { id }))
+    }
+}
+
+fn reads_of(records: BTreeMap<u32, Option<Copied>>) -> Reads {
+    // In the order of the ids.
+    let mut pages: Vec<_> = records.keys().map(|id| PageId::of(*id)).collect();
+    pages.dedup();
+    Reads { records, pages }
 }
 
 impl<R: Record> At<'_, R> {
@@ -199,12 +206,17 @@ impl<R: Record> Begin<'_, R> {
         for _ in 0..MAX_UPDATES {
             let (reads, changed) = (BTreeMap::new(), BTreeMap::new());
             let mut run = Transaction { store, reads, changed, batch: Batch::new() };
-            let value = store.state.panics.watch(|| f(&mut run))?;
-            let made = store.state.panics.watch(|| store.commit(&run, self))?;
-            if let Some(receipt) = made {
-                return Ok((value, receipt));
+            let value = store.state.panics.watch(|| f(&mut run));
+            let made = store.state.panics.watch(|| match &value {
+                Ok(_) => store.commit(run, self),
+                // It may follow from records of different moments.
+                Err(_) => store.check_unchanged(run.reads).map(|()| None),
+            });
+            match made {
+                Ok(receipt) => return value.map(|value| (value, receipt)),
+                Err(Error::Contended { id }) => contended = id,
+                Err(error) => return Err(error.into()),
             }
-            contended = run.reads.keys().next().copied().unwrap_or(0);
         }
         Err(Error::Contended { id: contended }.into())
     }

@@ -391,7 +391,8 @@ impl<R: Record> Begin<'_, R> {
         self.store.state.panics.watch(|| {
             batch.check(self.store.max_ahead, || self.store.now_ms() / 1_000)?;
             let (entries, ops) = (batch.entries(), batch.ops());
-            let request = WriteRequest { entries: &entries, ops: &ops, level: self.level };
+            let request =
+                WriteRequest { entries: &entries, ops: &ops, level: self.level, reads: None };
             let applied = self.store.change(&pages(&ops), request, |_| true)?;
             Ok(applied.expect("a batch expects nothing"))
         })
@@ -405,6 +406,7 @@ impl<R: Record> Begin<'_, R> {
             entries: &[(PUT, record.as_bytes())],
             ops: &[TableOp::Put(id, record.as_bytes())],
             level: self.level,
+            reads: None,
         };
         self.store.change(&[PageId::of(id)], request, |guards| admit(&guards[0]))
     }
@@ -422,7 +424,7 @@ impl<R: Record> Begin<'_, R> {
         let ops = [TableOp::Put(id, record.as_bytes()), TableOp::Expire(id, expiry)];
         let count = if expiry == 0 { 1 } else { 2 };
         let (entries, ops) = (&entries[..count], &ops[..count]);
-        let request = WriteRequest { entries, ops, level: self.level };
+        let request = WriteRequest { entries, ops, level: self.level, reads: None };
         self.store.change(&[PageId::of(id)], request, admit)
     }
 
@@ -457,7 +459,8 @@ impl<R: Record> Begin<'_, R> {
         if id == 0 || self.store.state.read(id)?.0.is_none() {
             return Ok(None);
         }
-        let request = WriteRequest { entries: &[entry], ops: &[op], level: self.level };
+        let request =
+            WriteRequest { entries: &[entry], ops: &[op], level: self.level, reads: None };
         let is_there = |guards: &[PageGuard<'_>]| guards[0].read(index(id)).is_some();
         self.store.change(&[PageId::of(id)], request, is_there)
     }

@@ -6,6 +6,7 @@
 //! of the log.
 
 mod ahead;
+mod locked;
 mod memory;
 mod op;
 mod page_id;
@@ -15,6 +16,7 @@ mod version;
 use std::io;
 use std::sync::OnceLock;
 
+pub(crate) use locked::LockedPages;
 pub(crate) use memory::{PAGE_LEN, PAGE_RECORDS, SLAB_PAGES, SLAB_RECORDS};
 pub(crate) use op::{Bytes, TableOp};
 pub(crate) use page_id::{PageId, id_in_slab, index};
@@ -22,6 +24,7 @@ pub(crate) use slab::{Copied, Found, PageGuard, PageImage, Slab};
 
 use self::ahead::Ahead;
 use crate::faults::{Step, pass};
+use crate::sync::{RwLock, RwLockReadGuard, read, write};
 
 /// Slabs in a chunk of the directory. The next constant is the number of chunks.
 const CHUNK_SLABS: usize = 256;
@@ -35,6 +38,9 @@ pub(crate) struct Table {
     chunks: Box<[OnceLock<Chunk>]>,
     /// `None` where the table may not start a thread.
     ahead: Option<Ahead>,
+    /// Held exclusively by a thread that adds a slab, and shared by those that rely on the absence
+    /// of one.
+    absence: RwLock<()>,
 }
 
 /// Slabs are boxed: most places of a chunk are empty when ids are sparse.
@@ -44,7 +50,7 @@ impl Table {
     /// Creates an empty table. With `ahead` a thread allocates slabs before they are needed.
     pub(crate) fn new(ahead: bool) -> Self {
         let chunks = std::iter::repeat_with(OnceLock::new).take(CHUNKS).collect();
-        Self { chunks, ahead: ahead.then(Ahead::default) }
+        Self { chunks, ahead: ahead.then(Ahead::default), absence: RwLock::new(()) }
     }
 
     /// Returns a record and the log position of the last change of its page (0: none).
@@ -83,6 +89,12 @@ impl Table {
     /// Locks a page if its slab is in memory.
     pub(crate) fn lock_existing(&self, page: PageId) -> Option<PageGuard<'_>> {
         Some(self.slab(page.slab())?.lock(page.in_slab()))
+    }
+
+    /// Keeps slabs that are not in memory from being made for a write. A thread that holds this
+    /// waits for no page.
+    fn lock_absence(&self) -> RwLockReadGuard<'_, ()> {
+        read(&self.absence)
     }
 
     /// Returns the memory that a page no longer needs to the system. The caller holds no page
@@ -180,6 +192,7 @@ impl Table {
         let ahead = self.ahead.as_ref().filter(|_| dense).and_then(Ahead::next);
         let slab = Box::new(ahead.map_or_else(|| Slab::new(dense), Ok)?);
         pass(Step::SlabMade);
+        let _absence = write(&self.absence);
         // Another thread may have made one in the meantime: then this one is unmapped.
         Ok(self.cell(number).get_or_init(|| slab))
     }
