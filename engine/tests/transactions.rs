@@ -335,6 +335,27 @@ fn a_transaction_that_never_gets_through_says_so() {
 }
 
 #[test]
+fn a_transaction_that_reads_too_many_records_is_told_so() {
+    let dir = temp_dir("reads");
+    let store = Store::open(dir.path(), &options()).expect("created");
+    store.at(Level::Relaxed).put(&token(1, 1.0)).expect("put");
+    let read = |t: &mut bulla_engine::Transaction<'_>, count| {
+        t.put(&token(2, 2.0))?;
+        // A record that is read again does not count again.
+        (1..=count).chain(1..=10).try_for_each(|id| t.get(TokenId(id)).map(drop))
+    };
+    // What it has put itself it does not read from the store.
+    let made = store.at(Level::Relaxed).transact(|t| read(t, 65_537));
+    assert!(made.is_ok(), "{made:?}");
+    let refused = store.at(Level::Relaxed).transact(|t| {
+        t.put(&token(3, 3.0))?;
+        read(t, 65_539)
+    });
+    assert!(matches!(refused, Err(Error::TooManyReads { max: 65_536 })), "{refused:?}");
+    assert_eq!(store.len(), 2);
+}
+
+#[test]
 fn a_snapshot_outlives_its_store() {
     let dir = temp_dir("outlives");
     let store = Store::open(dir.path(), &options()).expect("created");
