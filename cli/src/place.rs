@@ -25,11 +25,14 @@ pub(crate) fn is_new(dir: &Path, options: &Options) -> Result<bool> {
         }
         opened => opened?,
     };
+    let foreign = opened.first_foreign()?;
+    // Listed last: another process that creates a log or store here makes CONTROL before any file
+    // that counts as foreign.
     let listing = opened.list()?;
     if listing.has_control || !listing.segments.is_empty() {
         return Ok(false);
     }
-    match opened.first_foreign()? {
+    match foreign {
         Some(name) => Err(Error::NotEmpty { path: dir.to_owned(), name }),
         None => Ok(true),
     }

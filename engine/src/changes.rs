@@ -16,9 +16,11 @@ use crate::token::Token;
 /// Reads the changes of a store's records, one entry of its log after the other.
 ///
 /// Of a batch the log has one entry for each kind of change and a part of its records, with
-/// positions of their own; a crash keeps all of them or none. What has been purged is not shown:
-/// begin at the position of a [`Snapshot`](crate::Snapshot), or keep the log with a
-/// [hold](crate::Store::hold_named).
+/// positions of their own; a crash keeps all of them or none.
+///
+/// What has been purged is not shown. A [`Snapshot`](crate::Snapshot) does not keep the log: two
+/// checkpoints are enough to purge what was logged after it. A [hold](crate::Store::hold) at the
+/// snapshot's position keeps it; if that fails with `Purged`, take a new snapshot.
 ///
 /// # Examples
 /// ```
@@ -30,6 +32,7 @@ use crate::token::Token;
 ///
 /// let store = Store::open(&dir, &StoreOptions::new())?;
 /// let snapshot = store.snapshot()?; // everything before its LSN
+/// let hold = store.hold(snapshot.lsn())?;
 /// let mut changes = store.changes(snapshot.lsn().., Visibility::Written)?;
 /// let token = Token::builder(TokenId::new(7, EntityType::Event, 0)?).weight(0.5).build()?;
 /// store.put(&token)?;

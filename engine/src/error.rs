@@ -64,6 +64,12 @@ pub enum Error {
     /// The system has no memory for the records; nothing was changed.
     #[error("could not map memory for records: {0}")]
     Memory(#[source] std::io::Error),
+    /// A transaction read as many records as one may read; nothing was changed.
+    #[error("a transaction can read at most {max} records")]
+    TooManyReads {
+        /// How many different records one may read.
+        max: usize,
+    },
     /// As many snapshots live as may live at once; drop one.
     #[error("there are {max} snapshots, the most allowed")]
     TooManySnapshots {

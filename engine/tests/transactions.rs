@@ -2,6 +2,7 @@
 //! updates with an error type of the caller's.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bulla_engine::{Batch, Error, Level, Snapshot, Store, StoreOptions, Token, TokenId};
 use bulla_wal::Options;
@@ -183,7 +184,7 @@ fn get_many_sees_both_records_of_a_batch_where_one_had_no_memory() {
                     }
                 }
             });
-            std::thread::sleep(std::time::Duration::from_micros(u64::from(500 + round * 7)));
+            std::thread::sleep(Duration::from_micros(u64::from(500 + round * 7)));
             let mut batch = Batch::new();
             batch.put(&token(low, 2.0)).put(&token(high, 2.0));
             store.at(Level::Relaxed).apply(&batch).expect("made");
@@ -334,6 +335,27 @@ fn a_transaction_that_never_gets_through_says_so() {
 }
 
 #[test]
+fn a_transaction_that_reads_too_many_records_is_told_so() {
+    let dir = temp_dir("reads");
+    let store = Store::open(dir.path(), &options()).expect("created");
+    store.at(Level::Relaxed).put(&token(1, 1.0)).expect("put");
+    let read = |t: &mut bulla_engine::Transaction<'_>, count| {
+        t.put(&token(2, 2.0))?;
+        // A record that is read again does not count again.
+        (1..=count).chain(1..=10).try_for_each(|id| t.get(TokenId(id)).map(drop))
+    };
+    // What it has put itself it does not read from the store.
+    let made = store.at(Level::Relaxed).transact(|t| read(t, 65_537));
+    assert!(made.is_ok(), "{made:?}");
+    let refused = store.at(Level::Relaxed).transact(|t| {
+        t.put(&token(3, 3.0))?;
+        read(t, 65_539)
+    });
+    assert!(matches!(refused, Err(Error::TooManyReads { max: 65_536 })), "{refused:?}");
+    assert_eq!(store.len(), 2);
+}
+
+#[test]
 fn a_snapshot_outlives_its_store() {
     let dir = temp_dir("outlives");
     let store = Store::open(dir.path(), &options()).expect("created");
@@ -365,6 +387,31 @@ fn a_store_is_created_in_an_empty_directory_and_only_if_wanted() {
     // What an interrupted creation, or a file system, leaves.
     std::fs::create_dir(dir.path().join("lost+found")).expect("made");
     std::fs::write(dir.path().join("LOCK"), "").expect("written");
+    std::fs::write(dir.path().join("00000000000000000001.seg.tmp"), "torn").expect("written");
     Store::open(dir.path(), &options()).expect("created").close().expect("closed");
     Store::open(dir.path(), &options().create(false)).expect("opened");
+}
+
+#[test]
+fn of_many_that_create_a_store_at_once_each_gets_the_one_that_is_there() {
+    for round in 0..30 {
+        let dir = temp_dir("at-once");
+        let options = || {
+            let log = Options::new().segment_len(1 << 20).ring_len(1 << 20);
+            StoreOptions::new().log(log.lock_timeout(Duration::from_secs(20)))
+        };
+        std::thread::scope(|scope| {
+            for id in 1..=THREADS {
+                let (dir, options) = (&dir, &options);
+                scope.spawn(move || {
+                    let store = Store::open(dir.path(), &options()).expect("opened");
+                    store.at(Level::Relaxed).put(&token(id, 1.0)).expect("put");
+                    store.checkpoint().expect("taken");
+                    store.close().expect("closed");
+                });
+            }
+        });
+        let store = Store::open(dir.path(), &options()).expect("opened");
+        assert_eq!(store.len(), THREADS as usize, "round {round}");
+    }
 }

@@ -29,7 +29,7 @@ use bulla_recovery::Report;
 use bulla_storage::io::Io;
 use bulla_wal::{Level, Log, Lsn, Stats};
 
-use self::open::{Opened, create, is_not_there, recover};
+use self::open::{Opened, recover, recover_or_create};
 use self::priority::Evictor;
 use crate::batch::check;
 use crate::checkpoint::{
@@ -128,11 +128,8 @@ impl<R: Record> Store<R> {
         let log_options = options.log.clone().level(options.level).content(content_of::<R>());
         let io = &options.log.io;
         let state = Arc::new(State::new(options.quota, !options.log.is_manual()));
-        let opened = match recover(dir, &log_options, &state) {
-            Err(error) if options.create && is_not_there(&error) => create(dir, &log_options)?,
-            recovered => recovered?,
-        };
-        let Opened { log, recovered, report, found } = opened;
+        let open = if options.create { recover_or_create } else { recover };
+        let Opened { log, recovered, report, found } = open(dir, &log_options, &state)?;
         let log = Arc::new(log);
         let store = log.directory()?;
         let direct = options.log.is_direct();

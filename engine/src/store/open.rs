@@ -23,6 +23,25 @@ pub(super) struct Opened {
     pub(super) found: Found,
 }
 
+/// Recovers the log as [`recover`] does, or creates it where there is none.
+pub(super) fn recover_or_create<R: Record>(
+    dir: &Path,
+    options: &Options,
+    state: &State<R>,
+) -> Result<Opened> {
+    loop {
+        match recover(dir, options, state) {
+            Err(Error::Log(bulla_wal::Error::NotALog { .. })) => {}
+            recovered => return recovered,
+        }
+        match create(dir, options) {
+            // Another process was quicker: its log is recovered once that process unlocks it.
+            Err(Error::Log(bulla_wal::Error::AlreadyExists { .. })) => {}
+            created => return created,
+        }
+    }
+}
+
 /// Recovers the log, and brings `state` to what it and a checkpoint describe.
 pub(super) fn recover<R: Record>(
     dir: &Path,
@@ -55,27 +74,31 @@ pub(super) fn recover<R: Record>(
 }
 
 /// Creates the log of a new store.
-pub(super) fn create(dir: &Path, options: &Options) -> Result<Opened> {
+fn create(dir: &Path, options: &Options) -> Result<Opened> {
     match Directory::open(options.io.as_ref(), dir) {
         Err(error) if error.is_not_found() => {}
-        opened => {
-            let opened = opened?;
-            let checkpoints = CheckpointDir::of(&opened);
-            if Candidates::read(&checkpoints)?.highest > 0 {
-                return Err(CheckpointError::WithoutLog { path: checkpoints.path }.into());
-            }
-            // Of segments without CONTROL the log itself says what they are.
-            let is_a_log = !opened.list()?.segments.is_empty();
-            if let Some(name) = opened.first_foreign()?.filter(|_| !is_a_log) {
-                return Err(Error::NotEmpty { path: opened.path().to_owned(), name });
-            }
-        }
+        opened => check_is_new(&opened?)?,
     }
     let log = Log::create(dir, options)?;
     Ok(Opened { log, recovered: None, report: OpenReport::default(), found: Found::nothing() })
 }
 
-/// Returns whether an error says that the directory holds no log.
-pub(super) fn is_not_there(error: &Error) -> bool {
-    matches!(error, Error::Log(bulla_wal::Error::NotALog { .. }))
+/// Refuses a directory that holds files among which no store is created.
+fn check_is_new(dir: &Directory) -> Result<()> {
+    let checkpoints = CheckpointDir::of(dir);
+    let has_checkpoints = Candidates::read(&checkpoints)?.highest > 0;
+    let foreign = dir.first_foreign()?;
+    // Listed last: another process that creates a store here makes CONTROL before any file that
+    // was found above. Of a log, also of one without CONTROL, the log itself says what it is.
+    let listing = dir.list()?;
+    if listing.has_control || !(has_checkpoints || listing.segments.is_empty()) {
+        return Ok(());
+    }
+    if has_checkpoints {
+        return Err(CheckpointError::WithoutLog { path: checkpoints.path }.into());
+    }
+    match foreign {
+        Some(name) => Err(Error::NotEmpty { path: dir.path().to_owned(), name }),
+        None => Ok(()),
+    }
 }

@@ -18,6 +18,9 @@ use crate::state::decode;
 use crate::table::{Copied, LockedPages, PageId};
 use crate::token::Token;
 
+/// Records that a transaction may read: the pages of all of them are locked at the end.
+const MAX_READS: usize = 65_536;
+
 /// The reads and changes of one run of a transaction; see [`Store::transact`].
 #[derive(Debug)]
 pub struct Transaction<'a, R: Record = Token> {
@@ -34,7 +37,7 @@ impl<R: Record> Transaction<'_, R> {
     /// first read here, with the transaction's own changes.
     ///
     /// # Errors
-    /// As [`Store::get`].
+    /// [`Error::TooManyReads`] after 65,536 different records, and as [`Store::get`].
     pub fn get(&mut self, id: R::Id) -> Result<Option<R>> {
         let id = id.into();
         if let Some(changed) = self.changed.get(&id) {
@@ -42,6 +45,9 @@ impl<R: Record> Transaction<'_, R> {
         }
         let read = match self.reads.get(&id) {
             Some(read) => *read,
+            None if self.reads.len() == MAX_READS => {
+                return Err(Error::TooManyReads { max: MAX_READS });
+            }
             None => {
                 let read = self.store.state.read(id)?.0;
                 self.reads.insert(id, read);

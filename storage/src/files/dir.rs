@@ -215,15 +215,18 @@ impl Directory {
         self.handle.list().map_err(Error::io("list", &self.path))
     }
 
-    /// Returns the name of a file that neither an interrupted creation of a log nor a file system
-    /// leaves in a new directory, if there is one: a log is not created among others' files.
+    /// Returns the name of a file that neither a creation of a log, interrupted or in progress,
+    /// nor a file system makes in a new directory, if there is one: a log is not created among
+    /// others' files.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn first_foreign(&self) -> Result<Option<String>> {
-        const HARMLESS: [&str; 3] = [LOCK, "CONTROL.tmp", "lost+found"];
+        const HARMLESS: [&str; 4] = [LOCK, CONTROL, "CONTROL.tmp", "lost+found"];
+        let is_segment =
+            |name: &str| parse_segment_name(name.strip_suffix(".tmp").unwrap_or(name)).is_some();
         let names = self.entries()?.into_iter().map(|entry| entry.name);
-        Ok(names.filter(|name| !HARMLESS.contains(&name.as_str())).min())
+        Ok(names.filter(|name| !HARMLESS.contains(&name.as_str()) && !is_segment(name)).min())
     }
 
     /// Lists a log's files.
