@@ -349,6 +349,11 @@ pub enum CorruptionKind {
         "the newest slot of CONTROL is damaged ({0}), and the other is older than the segments"
     )]
     ControlSlot(FormatError),
+    /// One slot of CONTROL is damaged, and the first segment of the log that the other one describes
+    /// is missing. If the damaged slot was the newest, a purge removed the segment; otherwise the
+    /// segment is lost.
+    #[error("a slot of CONTROL is damaged ({0}): it was the newest, or a file is missing,")]
+    ControlOrSegment(FormatError),
     /// There are segments, but no CONTROL file.
     #[error("segments without CONTROL")]
     ControlMissing,
