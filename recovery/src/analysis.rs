@@ -445,7 +445,8 @@ fn scan_all(
             return Ok(None);
         }
         let mut progress = Stretch::new(&meter, 0);
-        if let Some(scan) = sealed.and_then(|sealed| sealed.get(segment, bodies)) {
+        if let Some(mut scan) = sealed.and_then(|sealed| sealed.get(segment, bodies)) {
+            scan.frame_runs.reduce_to_log_with(segments.len());
             progress.end(segment.file_len)?;
             return Ok(Some(scan));
         }

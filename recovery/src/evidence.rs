@@ -43,7 +43,10 @@ impl Analysis {
         if let Some(damage) = self.control_damage
             && let Some(fault) = fault.filter(|fault| self.is_of_control(witness, fault))
         {
-            // The segments are those of the slot that is damaged.
+            if self.plan.control_behind.is_none() {
+                return Corruption { kind: CorruptionKind::ControlOrSegment(damage), ..*fault };
+            }
+            // The segments are those of the slot that is damaged: none of them is at fault.
             let kind = CorruptionKind::ControlSlot(damage);
             return Corruption { segment: None, offset: None, kind, ..*fault };
         }
@@ -55,8 +58,9 @@ impl Analysis {
         fault
     }
 
-    /// Returns whether a misfit of the segments follows from an outdated CONTROL: it does not know
-    /// their epoch, or the start that a purge gave to the log.
+    /// Returns whether a misfit of the segments can follow from an outdated CONTROL: it does not know
+    /// their epoch, or the start that a purge gave to the log. Only an epoch that it does not know
+    /// proves that it is outdated; a first segment may also be lost.
     fn is_of_control(&self, witness: Witness, fault: &Corruption) -> bool {
         match witness {
             Witness::ControlBehind => true,
@@ -201,14 +205,26 @@ impl Analysis {
         let scan = self.scans.get(index).and_then(Option::as_ref);
         let span = self.chain.spans.iter().find(|span| span.index == index);
         let active = self.chain.place.is_some_and(|place| place.index == index);
+        // No chain reaches what lies behind damage, so what it is to the log is not known.
+        let behind = self.is_corrupt()
+            && span.is_none()
+            && !segment.replaced
+            && self.chain.place.is_none_or(|place| index > place.index);
+        // What a later epoch replaced is behind its ceiling, or was cut off.
+        let is_cut = segment.file_len <= u64::from(self.control.sector);
+        let holds_replaced =
+            scan.is_some_and(|scan| scan.frames == 0 && (scan.stop == End::Ceiling || is_cut));
         let state = match span {
             _ if index < self.plan.first => SegmentState::Covered,
             Some(span) if span.start.lsn < span.end.lsn => SegmentState::Live,
-            _ if segment.newest && active => SegmentState::Live,
+            _ if active && (segment.newest || self.is_corrupt() && !holds_replaced) => {
+                SegmentState::Live
+            }
             // Behind the damage, it holds frames that nothing connects with the log.
             _ if segment.newest && self.is_corrupt() && scan.is_some_and(Scan::has_frames) => {
                 SegmentState::Unread
             }
+            _ if !segment.newest && behind && !holds_replaced => SegmentState::Unread,
             _ if segment.newest => SegmentState::Spare,
             _ => SegmentState::Replaced,
         };

@@ -68,6 +68,11 @@ impl FrameRun {
     }
 }
 
+/// Returns how many runs a segment of a log with this many may have.
+fn share(segments: usize) -> usize {
+    MAX_RUNS_OF_LOG.checked_div(segments).unwrap_or(MAX_RUNS).clamp(1, MAX_RUNS)
+}
+
 /// The runs of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FrameRuns {
@@ -80,8 +85,14 @@ pub(crate) struct FrameRuns {
 impl FrameRuns {
     /// Returns none yet, of a segment of a log with this many.
     pub(crate) fn of_log_with(segments: usize) -> Self {
-        let share = MAX_RUNS_OF_LOG.checked_div(segments).unwrap_or(MAX_RUNS);
-        Self { runs: Vec::new(), most: share.clamp(1, MAX_RUNS), frames_per_run: 1 }
+        Self { runs: Vec::new(), most: share(segments), frames_per_run: 1 }
+    }
+
+    /// Joins runs until they are no more than those of a segment of a log with this many: they were
+    /// made when the log had fewer.
+    pub(crate) fn reduce_to_log_with(&mut self, segments: usize) {
+        self.most = self.most.min(share(segments));
+        self.reduce();
     }
 
     /// Adds the next frame, which takes `len` bytes in the file.
@@ -91,7 +102,11 @@ impl FrameRuns {
             Some(last) if last.frames < self.frames_per_run => last.append(&frame),
             _ => self.runs.push(frame),
         }
-        if self.runs.len() > self.most {
+        self.reduce();
+    }
+
+    fn reduce(&mut self) {
+        while self.runs.len() > self.most {
             self.frames_per_run *= 2;
             self.join_neighbours();
         }
@@ -168,6 +183,20 @@ mod tests {
                 }
                 assert_eq!(number, count);
             }
+        }
+    }
+
+    #[test]
+    fn runs_of_a_log_that_grew_are_as_few_as_if_they_were_made_now() {
+        for segments in [9, 100, 5_000] {
+            let mut grown = FrameRuns::of_log_with(1);
+            let mut made_now = FrameRuns::of_log_with(segments);
+            for number in 0..300 {
+                grown.push(&frame(number), LEN);
+                made_now.push(&frame(number), LEN);
+            }
+            grown.reduce_to_log_with(segments);
+            assert_eq!(grown, made_now, "{segments}");
         }
     }
 }

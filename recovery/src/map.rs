@@ -44,7 +44,7 @@ pub(crate) fn measure(
     let sector = u64::from(log.options.sector);
     let mut bytes = SegmentBytes::default();
     let mut at = 0;
-    if !matches!(segment.state, SegmentState::Unread | SegmentState::Dead) {
+    if segment.epoch.is_some() {
         bytes.header = sector.min(read_buffer.len());
         let seal = if segment.seal == Some(Seal::Rotated) { sector } else { 0 };
         let end = piece.map_or(sector, Piece::end_offset).saturating_add(seal);

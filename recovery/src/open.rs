@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::ControlFile;
 use bulla_storage::files::dir::{Directory, QUARANTINE};
-use bulla_storage::files::recovered::{begin, check_device, create, not_created};
+use bulla_storage::files::recovered::{begin, check_device, create};
 use bulla_storage::format::{Content, Control};
 use bulla_storage::frames::anchor::Anchor;
 use bulla_storage::io::Lock;
@@ -80,7 +80,8 @@ impl Recovery {
     }
 
     /// Does what [`run_above`](Self::run_above) does up to the verdict: locks the log and reads it.
-    /// Nothing was changed yet, and a caller who finds that it can't use the log drops the result.
+    /// Nothing of the log's contents was changed yet, and a caller who finds that it can't use the
+    /// log drops the result. CONTROL was written anew as it was, and unfinished files are removed.
     ///
     /// # Errors
     /// Those of [`run_above`](Self::run_above).
@@ -100,11 +101,10 @@ impl Recovery {
     }
 
     fn commit(prepared: Prepared) -> Result<Self> {
-        let Prepared { path, locked, mut report } = prepared;
+        let Prepared { locked, mut report, .. } = prepared;
         let LockedLog { log, lock, control, analysis, anchor, standing } = locked;
         if analysis.is_new() {
-            let recovered = begin(log.dir.clone(), log.options.clone(), lock, control)
-                .map_err(|error| not_created(&path, error))?;
+            let recovered = begin(log.dir.clone(), log.options.clone(), lock, control)?;
             let start = analysis.start();
             let pieces = Vec::new();
             return Ok(Self { log, recovered, report, pieces, start, anchor, standing });
@@ -233,7 +233,7 @@ impl Prepared {
 fn out_of_space(dir: &Path) -> impl FnOnce(Error) -> Error {
     let path = dir.to_owned();
     move |error| match error {
-        error @ Error::NotCreated { .. } => error,
+        error @ (Error::NotCreated { .. } | Error::NoSpaceToOpen { .. }) => error,
         error if error.is_out_of_space() => Error::NoSpaceToOpen { path, cause: Arc::new(error) },
         error => error,
     }

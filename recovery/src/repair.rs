@@ -78,6 +78,9 @@ pub struct RepairPreview {
     /// Those of them that are intact, also where damage before them keeps them from being read
     /// in order. The repair's copies hold them.
     pub lost_intact: u64,
+    /// Entries before those, and behind the cut, of which nothing is left: they were purged, or they
+    /// are lost, too. CONTROL is damaged, and can't tell.
+    pub perhaps_lost: u64,
     /// Number of the first entry that is lost. The next entry gets the same number.
     pub first_lost: Seq,
     /// The end of the positions that are lost, as far as it is known.
@@ -138,11 +141,11 @@ pub fn preview_repair(
     let each = |_: &EntryView<'_>| ControlFlow::Continue(());
     let kept = analysis.replay(&log, Range::from(..plan.cut_at), each)?;
     let behind = behind(&log, &analysis, tail.end, |_| ControlFlow::Continue(()))?;
-    // Where CONTROL does not say where the log starts, what is before its first segment was
-    // perhaps purged, and is not there to be lost.
+    // Where the first segment is missing and CONTROL may be older than the last purge, what was before
+    // the first that is left was perhaps purged, and is not there to be lost.
     let first_lost = match (&before.status, behind.first_seq) {
         (Status::Corrupt(fault), Some(first))
-            if matches!(fault.kind, CorruptionKind::ControlSlot(_)) =>
+            if analysis.plan.segments.is_empty() && is_of_control(fault.kind) =>
         {
             first.max(tail.end.seq)
         }
@@ -153,6 +156,7 @@ pub fn preview_repair(
         kept_entries: kept.entries,
         lost_entries: behind.end_seq.max(before.next_seq).0.saturating_sub(first_lost.0),
         lost_intact: behind.intact_entries,
+        perhaps_lost: first_lost.0 - tail.end.seq.0,
         first_lost: tail.end.seq,
         lost_to: before.last_lsn.max(before.durable_lsn).max(behind.end_lsn),
         cut: if analysis.is_new() { Vec::new() } else { cut_files(&analysis, tail) },
@@ -206,6 +210,11 @@ pub fn repair(
         copies,
         removed: unread.iter().map(|file| file.number).collect(),
     })
+}
+
+/// Returns whether CONTROL may be older than the last purge.
+fn is_of_control(kind: CorruptionKind) -> bool {
+    matches!(kind, CorruptionKind::ControlSlot(_) | CorruptionKind::ControlOrSegment(_))
 }
 
 /// Returns the tail that is rewritten when the log is cut at a position, if it can be.

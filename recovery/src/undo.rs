@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control;
 use bulla_storage::files::dir::{
-    CONTROL, Directory, LOCK, QUARANTINE, SegmentFile, segment_name, segment_temporary_name,
+    CHECKPOINTS, CONTROL, Directory, LOCK, QUARANTINE, SegmentFile, segment_name,
+    segment_temporary_name,
 };
+use bulla_storage::files::holds;
 use bulla_storage::format::{
     Control, Fate, Frame, Header, MAX_REPAIR_LEN, MAX_SECTOR, RepairRecord, RepairedSegment,
     all_zero,
@@ -72,6 +74,8 @@ pub(crate) fn set_aside(
 ) -> Result<Vec<PathBuf>> {
     let stem = stem(analysis.control.epoch);
     let note_name = format!("{stem}{NOTE}");
+    // First, so that a folder that can't be read fails the repair before it copied anything.
+    let folders_crc = folders_crc(&log.dir)?;
     let mut quarantine = Quarantine::new(log);
     // That of a repair which was cut short, or undone, before it did anything.
     quarantine.folder()?.remove(&note_name)?;
@@ -101,7 +105,7 @@ pub(crate) fn set_aside(
         next_seq: tail.end.seq,
         control_len,
         control_crc,
-        folders_crc: folders_crc(&log.dir)?,
+        folders_crc,
         segments,
     };
     let folder = quarantine.folder()?;
@@ -123,16 +127,18 @@ fn write_note(folder: &Directory, name: &str, note: &RepairRecord) -> Result<()>
     if skip(Failpoint::RepairNoteDirSync) { Ok(()) } else { folder.sync() }
 }
 
-/// Returns a CRC of the names and lengths of the files in the log's folders, but not in
-/// quarantine: of what lies beside the log and goes with it, such as checkpoints.
+/// Returns a CRC of the names and lengths of the log's checkpoints and holds. Others' folders, which
+/// the log's user may not be able to open, and what only reserves space, are not part of it.
 fn folders_crc(dir: &Directory) -> Result<u32> {
     let mut lines = Vec::new();
-    for folder in dir.entries()? {
-        if folder.kind != FileKind::Directory || folder.name == QUARANTINE {
-            continue;
-        }
+    for folder in dir.entries()?.into_iter().filter(|entry| entry.kind == FileKind::Directory) {
+        let suffix = match folder.name.as_str() {
+            CHECKPOINTS => ".ckpt",
+            holds::FOLDER => ".hold",
+            _ => continue,
+        };
         for file in dir.subdirectory(&folder.name)?.entries()? {
-            if file.kind == FileKind::Regular && !file.name.ends_with(".tmp") {
+            if file.kind == FileKind::Regular && file.name.ends_with(suffix) {
                 lines.push(format!("{}/{} {}\n", folder.name, file.name, file.len));
             }
         }
@@ -180,7 +186,7 @@ pub fn undo_repair(path: &Path, options: &Options) -> Result<UndoReport, RepairE
     let report = undo.check()?;
     if let Err(error) = undo.prepare() {
         undo.remove_temporaries()?;
-        return Err(error.into());
+        return Err(error);
     }
     undo.put_back(&report)?;
     undo.remove_copies()?;
@@ -349,25 +355,30 @@ impl<'a> Undo<'a> {
     }
 
     /// Writes everything that comes back under temporary names.
-    fn prepare(&self) -> Result<()> {
-        for (segment, _) in self.copied() {
-            let number = segment.number;
-            self.copy(&segment_copy(&self.stem, number), &segment_temporary_name(number))?;
+    fn prepare(&self) -> Result<(), RepairError> {
+        for (segment, crc) in self.copied() {
+            let (number, noted) = (segment.number, (segment.from_len, crc));
+            self.copy(&segment_copy(&self.stem, number), &segment_temporary_name(number), noted)?;
         }
-        self.copy(&control_copy(&self.stem), CONTROL_TEMPORARY)
+        let noted = (self.note.control_len, self.note.control_crc);
+        self.copy(&control_copy(&self.stem), CONTROL_TEMPORARY, noted)
     }
 
-    fn copy(&self, from: &str, to: &str) -> Result<()> {
+    /// Copies a file that the repair set aside, whose length and CRC it noted. [`check`](Self::check)
+    /// compared another read of it; the copy is removed when it has served, so it must be this one.
+    fn copy(&self, from: &str, to: &str, noted: (u64, u32)) -> Result<(), RepairError> {
         let mut read_buffer = ReadBuffer::open(&self.folder, from, false)?;
         let len = read_buffer.len();
         self.dir.remove(to)?;
         let file = self.dir.create(to, false)?;
         let path = self.dir.path_of(to);
-        copy_bytes(&mut read_buffer, 0..len, file.as_ref(), &path)?;
-        if skip(Failpoint::UndoCopySync) {
-            return Ok(());
+        if copy_bytes(&mut read_buffer, 0..len, file.as_ref(), &path)? != noted {
+            return Err(UndoRefused::Copy(self.folder.path_of(from)).into());
         }
-        file.sync().map_err(Error::io("sync", path))
+        if !skip(Failpoint::UndoCopySync) {
+            file.sync().map_err(Error::io("sync", path))?;
+        }
+        Ok(())
     }
 
     fn remove_temporaries(&self) -> Result<()> {

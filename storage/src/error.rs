@@ -193,8 +193,8 @@ pub enum Error {
     /// or purge the log); the log needs no reopening.
     #[error("no space for another segment")]
     NoSpace(#[source] Arc<Self>),
-    /// There is no space, or no quota, for the segment that an open begins with. No entry is lost or
-    /// changed: the log can be read, and `bulla_recovery::purge` or `bulla purge` makes room in it.
+    /// There is no space, or no quota, for the segment that an open begins with, or for the last steps
+    /// of a creation whose first segment has its name: that is a log. No entry is lost or changed: the log can be read, and `bulla_recovery::purge` or `bulla purge` makes room in it.
     /// Open it again once there is space.
     #[error("no space to open {} for writing; nothing is lost, and it can be read", path.display())]
     NoSpaceToOpen {
@@ -205,8 +205,11 @@ pub enum Error {
         cause: Arc<Self>,
     },
     /// A log could not be created: there is no space, no quota or no inode for its first files, or
-    /// they are longer than the process may make them. What was begun is removed, or the next try
-    /// takes it over. Try again once that is mended.
+    /// they are longer than the process may make them. What was begun is removed, or the next open
+    /// goes on from it. Try again once that is mended.
+    ///
+    /// Beyond a limit on file lengths (`RLIMIT_FSIZE`), the kernel also sends SIGXFSZ, which ends
+    /// the process by default. A program that is to get this error ignores or handles that signal.
     #[error("no log was created in {}; what was begun does not stop another try", path.display())]
     NotCreated {
         /// The directory.
@@ -346,6 +349,11 @@ pub enum CorruptionKind {
         "the newest slot of CONTROL is damaged ({0}), and the other is older than the segments"
     )]
     ControlSlot(FormatError),
+    /// One slot of CONTROL is damaged, and the first segment of the log that the other one describes
+    /// is missing. If the damaged slot was the newest, a purge removed the segment; otherwise the
+    /// segment is lost.
+    #[error("a slot of CONTROL is damaged ({0}): it was the newest, or a file is missing,")]
+    ControlOrSegment(FormatError),
     /// There are segments, but no CONTROL file.
     #[error("segments without CONTROL")]
     ControlMissing,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bulla_recovery::{
     Inspection, Range, RepairError, RepairPlan, Status, UndoRefused, repair, undo_repair,
 };
-use bulla_storage::io::sim::{CrashKind, SimConfig, SimDisk};
+use bulla_storage::io::sim::{CrashKind, Lie, SimConfig, SimDisk};
 use bulla_wal::{Level, Log, Lsn, Options};
 
 const DIR: &str = "/log";
@@ -271,4 +271,68 @@ pub fn undo_is_refused_where_it_would_lose_an_entry() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Repairs a log among others' folders and undoes it, which is refused where a checkpoint or a hold
+/// was made in between, and nowhere else.
+///
+/// # Errors
+/// The first violation.
+pub fn only_checkpoints_and_holds_of_later_stop_an_undo() -> Result<(), String> {
+    let made_later = [
+        ("lost+found/of another", false),
+        ("elsewhere/grows", false),
+        ("checkpoints/RESERVE", false),
+        ("checkpoints/00000000000000000001.ckpt", true),
+        ("holds/one.hold", true),
+    ];
+    for (name, stops) in made_later {
+        let (disk, plan) = damaged(Damage::Flip)?;
+        disk.write_file(Path::new(DIR).join("elsewhere/grows"), b"before");
+        disk.write_file(Path::new(DIR).join("lost+found/before"), b"");
+        repair(Path::new(DIR), &options(&disk), plan).map_err(text)?;
+        disk.write_file(Path::new(DIR).join(name), b"longer than before");
+        let undone = undo_repair(Path::new(DIR), &options(&disk));
+        match undone {
+            Ok(_) if !stops => {}
+            Err(RepairError::Undo(UndoRefused::Folders(_))) if stops => {}
+            other => return Err(format!("{name}: {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+/// Returns a wrong bit from each read of what a repair set aside, one at a time: an undo puts back
+/// only what the repair noted, or it changes nothing, and the next one succeeds.
+///
+/// # Errors
+/// The first violation.
+pub fn undo_puts_back_nothing_that_was_read_wrongly() -> Result<(), String> {
+    let (disk, plan) = damaged(Damage::Header)?;
+    let before = files(&disk);
+    repair(Path::new(DIR), &options(&disk), plan).map_err(text)?;
+    disk.settle();
+    let as_left = files(&disk);
+    let mut refused = 0;
+    for after in 0.. {
+        let victim = disk.fork(after);
+        victim.lie_next(Lie::RottenRead, "quarantine", after);
+        let undone = undo_repair(Path::new(DIR), &options(&victim));
+        if !victim.is_honest() {
+            break;
+        }
+        match undone {
+            Ok(_) => {}
+            Err(RepairError::Undo(UndoRefused::Copy(_) | UndoRefused::NoRepair(_))) => {
+                refused += 1;
+                same(&as_left, &files(&victim)).map_err(|differs| format!("{after}: {differs}"))?;
+                victim.clear_faults();
+                undo_repair(Path::new(DIR), &options(&victim)).map_err(text)?;
+            }
+            Err(error) => return Err(format!("read {after}: {error}")),
+        }
+        same(&before, &files(&victim)).map_err(|differs| format!("read {after}: {differs}"))?;
+    }
+    // Each copy is read to check it, and to put it back.
+    if refused < 8 { Err(format!("only {refused} wrong reads were noticed")) } else { Ok(()) }
 }

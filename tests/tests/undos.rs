@@ -16,3 +16,13 @@ fn repair_that_was_cut_short_can_be_undone() {
 fn undo_is_refused_where_it_would_lose_an_entry() {
     undos::undo_is_refused_where_it_would_lose_an_entry().unwrap();
 }
+
+#[test]
+fn only_checkpoints_and_holds_of_later_stop_an_undo() {
+    undos::only_checkpoints_and_holds_of_later_stop_an_undo().unwrap();
+}
+
+#[test]
+fn undo_puts_back_nothing_that_was_read_wrongly() {
+    undos::undo_puts_back_nothing_that_was_read_wrongly().unwrap();
+}

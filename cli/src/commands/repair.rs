@@ -302,6 +302,9 @@ struct ExactPlan {
     would_keep: u64,
     would_lose: u64,
     would_lose_intact: u64,
+    /// More entries before those, unless they were purged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    perhaps_lost: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     would_keep_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -343,6 +346,7 @@ impl ExactPlan {
             would_keep: preview.kept_entries,
             would_lose: preview.lost_entries,
             would_lose_intact: preview.lost_intact,
+            perhaps_lost: Some(preview.perhaps_lost).filter(|entries| *entries > 0),
             would_keep_tokens: tokens.map(|tokens| tokens.kept),
             would_revert_tokens: tokens.map(|tokens| tokens.reverted),
             would_lose_tokens: tokens.map(|tokens| tokens.lost),
@@ -406,6 +410,10 @@ fn lost(preview: &RepairPreview, tokens: Option<&RecordsAtStake>) -> Vec<String>
     let mut lines = vec![format!("{} entries{at_least}", grouped(lost))];
     if lost > 0 {
         lines.push(format!("{} of them are intact; the copies hold them", grouped(intact)));
+    }
+    if preview.perhaps_lost > 0 {
+        let before = grouped(preview.perhaps_lost);
+        lines.push(format!("{before} more before them, unless they were purged"));
     }
     if let Some(tokens) = tokens {
         let and_more = if lost > intact || !is_known { " at least" } else { "" };

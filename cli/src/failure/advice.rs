@@ -41,6 +41,10 @@ pub(crate) const fn of_corruption(kind: CorruptionKind) -> &'static str {
              what would be lost: nothing, if the log was not purged since CONTROL was written before. \
              Nothing was changed"
         }
+        CorruptionKind::ControlOrSegment(_) => {
+            "restore a copy of the directory, or of CONTROL if the log was purged. Without one, `bulla \
+             repair DIR` shows what would be lost (it asks for --yes, keeps copies). Nothing was changed"
+        }
         // What a copy misses that was made while the log grew: the end of a segment, or the next
         // segment. Lost writes look the same.
         CorruptionKind::SegmentMissing

@@ -82,6 +82,10 @@ fn of_damage(corruption: &Corruption) -> String {
             )
         }
         CorruptionKind::SegmentMissing => format!("segment {segment} is missing"),
+        CorruptionKind::ControlOrSegment(why) => format!(
+            "one of the two copies in CONTROL is damaged ({why}): either that was the newest, and the \
+             log was purged since the other one, or segment {segment} is missing"
+        ),
         CorruptionKind::Epoch => {
             format!("segment {segment} belongs to another epoch than its neighbours")
         }

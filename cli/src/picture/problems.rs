@@ -81,6 +81,7 @@ fn of_evidence(evidence: &Evidence, is_corrupt: bool) -> Problem {
                 fault.kind,
                 CorruptionKind::Control(_)
                     | CorruptionKind::ControlSlot(_)
+                    | CorruptionKind::ControlOrSegment(_)
                     | CorruptionKind::ControlMissing
             );
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
-use bulla_storage::files::dir::{Directory, LOCK};
+use bulla_storage::files::dir::{CHECKPOINTS, Directory, LOCK};
 use bulla_storage::format::{BackedUpSegment, MAX_MANIFEST_LEN, Manifest};
 use bulla_storage::io::{Access, FileKind, Io, read_full, write_full};
 use bulla_storage::{Error, Result, SegmentNumber};
@@ -17,8 +17,6 @@ const MANIFEST: &str = "MANIFEST";
 const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
 /// The folder of the parts of segments.
 pub(super) const SEGMENTS: &str = "segments";
-/// The folder of checkpoints, also in a store's directory.
-pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// The most backups that build on one another.
 const MAX_CHAIN: usize = 1000;
 /// The most bytes that their manifests have together.

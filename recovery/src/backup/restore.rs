@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::{CREATED, ControlFile};
-use bulla_storage::files::dir::{CONTROL, Directory, LOCK, parse_segment_name, segment_name};
+use bulla_storage::files::dir::{
+    CHECKPOINTS, CONTROL, Directory, LOCK, parse_segment_name, segment_name,
+};
 use bulla_storage::files::recovered::{check_device, random_nonce};
 use bulla_storage::files::segment::{self, NewSegment};
 use bulla_storage::format::{
@@ -26,8 +28,7 @@ use super::copy::{self, Expected, PartWriter};
 use super::cut;
 use super::error::{BackupError, PartDamage};
 use super::folder::{
-    Backup, BackupChain, CHECKPOINTS, SEGMENTS, SegmentPiece, checkpoint_name, empty_folder,
-    part_name,
+    Backup, BackupChain, SEGMENTS, SegmentPiece, checkpoint_name, empty_folder, part_name,
 };
 use crate::analysis::Analysis;
 use crate::faults;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
-use bulla_storage::files::dir::Directory;
+use bulla_storage::files::dir::{CHECKPOINTS, Directory};
 use bulla_storage::files::holds::{Hold, Holds, Place};
 use bulla_storage::files::purge::Floor;
 use bulla_storage::format::{
@@ -25,7 +25,7 @@ use bulla_storage::{Error, Lsn, Options, Position, Result, Seq};
 use super::copy::{self, Expected};
 use super::error::BackupError;
 use super::folder::{
-    BackupChain, CHECKPOINTS, SEGMENTS, check_unfinished, checkpoint_name, empty_folder, part_name,
+    BackupChain, SEGMENTS, check_unfinished, checkpoint_name, empty_folder, part_name,
     path_to_base, publish,
 };
 use super::source::{Source, SourceSegment};

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use bulla_recovery::{Case, Inspection, Status};
+use bulla_recovery::{Case, Inspection, RepairPlan, SegmentState, Status, preview_repair};
 use bulla_storage::format::Header;
 use bulla_storage::io::sim::SimDisk;
-use bulla_storage::{Lsn, SegmentNumber};
+use bulla_storage::{CorruptionKind, Lsn, SegmentNumber};
 
 use super::hostile::{change_last_header, three};
 use super::image::{DIR, Image, options, segment};
@@ -164,5 +164,47 @@ fn report_names_the_case_that_decided() {
         let (case, status) = found(&disk);
         assert_eq!(case.name(), name, "{status}");
         assert!(matches!(status, Status::Corrupt(_)), "{name}: {status}");
+    }
+}
+
+#[test]
+fn missing_first_segment_beside_a_damaged_slot_is_told_as_either() {
+    let control = Path::new(DIR).join("CONTROL");
+    let image = three();
+    for newest in [true, false] {
+        let disk = without(&image, &[1]);
+        disk.flip(&control, (16 * 1024 * u64::from(!newest)) ^ image.newest_slot(), 1);
+        let Status::Corrupt(fault) = found(&disk).1 else { panic!("not corrupt") };
+        assert!(matches!(fault.kind, CorruptionKind::ControlOrSegment(_)), "{fault}");
+        assert_eq!(fault.segment, Some(SegmentNumber(1)));
+        let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+        let plan = RepairPlan::keep_readable(inspection.report());
+        let preview = preview_repair(Path::new(DIR), &options(&disk), plan).expect("a preview");
+        let all = image.payloads.len() as u64;
+        assert_eq!((preview.perhaps_lost, preview.lost_entries), (2, all - 2));
+    }
+    // An epoch that the other slot does not know proves that it is outdated.
+    let image = reopened();
+    let disk = without(&image, &[1]);
+    disk.flip(&control, image.newest_slot() + 20, 1);
+    let Status::Corrupt(fault) = found(&disk).1 else { panic!("not corrupt") };
+    assert!(matches!(fault.kind, CorruptionKind::ControlSlot(_)) && fault.segment.is_none());
+}
+
+#[test]
+fn segment_behind_damage_is_neither_spare_nor_replaced() {
+    use SegmentState::{Live, Replaced, Unread};
+    let image = reopened();
+    for (frame, expected) in
+        [(0, [Live, Unread, Replaced, Unread]), (2, [Live, Live, Replaced, Unread])]
+    {
+        let disk = image.disk();
+        let at = image.frames[frame];
+        disk.flip(segment(at.segment), at.offset + 3, 1);
+        let inspection = Inspection::read(Path::new(DIR), &options(&disk)).expect("inspect");
+        let report = inspection.report();
+        assert!(matches!(report.status, Status::Corrupt(_)), "frame {frame}: {}", report.status);
+        let states: Vec<_> = report.segments.iter().map(|segment| segment.state).collect();
+        assert_eq!(states, expected, "frame {frame}");
     }
 }

@@ -16,6 +16,8 @@ pub const CONTROL: &str = "CONTROL";
 pub const LOCK: &str = "LOCK";
 /// Name of the folder in which recovery keeps the bytes that it truncates.
 pub const QUARANTINE: &str = "quarantine";
+/// Name of the folder in which a store keeps its checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
 const LOCK_RETRY_NS: u64 = 10_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 

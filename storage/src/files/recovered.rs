@@ -8,7 +8,7 @@ use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::faults::failpoints::{Failpoint, skip};
 use crate::files::control::{self, ControlFile};
 use crate::files::dir::{CONTROL, Directory};
-use crate::files::segment::{self, NewSegment};
+use crate::files::segment::{self, CreateError, NewSegment};
 use crate::format::{Content, Control, EpochStart, Header, LogId, LowWater};
 use crate::io::{File, Lock};
 use crate::options::Options;
@@ -62,24 +62,48 @@ pub struct Recovered {
 /// [`Error::AlreadyExists`] when there is a log, [`Error::Corrupt`] when there are
 /// segments without CONTROL, [`Error::Locked`], [`Error::Options`],
 /// [`Error::SectorTooSmall`]; [`Error::NotCreated`]: there is no space, and nothing stops another
-/// try; [`Error::Io`].
+/// try; [`Error::NoSpaceToOpen`]: the log was created, and there was no space to end that: open it;
+/// [`Error::Io`]: there may be a log, too.
 pub fn create(path: &Path, options: &Options) -> Result<Recovered> {
-    try_create(path, options).map_err(|error| not_created(path, error))
+    try_create(path, options).map_err(|failed| failed.into_error(path))
 }
 
-/// Returns the error of a creation; of its causes, those that have to do with space are told apart.
-#[must_use]
-pub fn not_created(path: &Path, error: Error) -> Error {
-    let is_limit = matches!(&error, Error::Io { source, .. }
-        if source.kind() == ErrorKind::FileTooLarge);
-    if is_limit || error.is_out_of_space() {
-        Error::NotCreated { path: path.to_owned(), cause: Arc::new(error) }
-    } else {
-        error
+/// Why a creation failed, and what it left.
+enum Failed {
+    /// There is no log.
+    Before(Error),
+    /// The first segment has its name: there is a log, which the next open goes on with.
+    Begun(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Before(error.into())
     }
 }
 
-fn try_create(path: &Path, options: &Options) -> Result<Recovered> {
+impl Failed {
+    /// Returns the error of a creation; of its causes, those that have to do with space are told
+    /// apart.
+    fn into_error(self, path: &Path) -> Error {
+        let path = path.to_owned();
+        match self {
+            Self::Before(error) if is_limit(&error) || error.is_out_of_space() => {
+                Error::NotCreated { path, cause: Arc::new(error) }
+            }
+            Self::Begun(error) if error.is_out_of_space() => {
+                Error::NoSpaceToOpen { path, cause: Arc::new(error) }
+            }
+            Self::Before(error) | Self::Begun(error) => error,
+        }
+    }
+}
+
+fn is_limit(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge)
+}
+
+fn try_create(path: &Path, options: &Options) -> Result<Recovered, Failed> {
     let options = options.checked(options.sector)?;
     let io = Arc::clone(&options.io);
     io.create_dir(path).map_err(Error::io("create", path))?;
@@ -91,7 +115,7 @@ fn try_create(path: &Path, options: &Options) -> Result<Recovered> {
     let lock = dir.lock_for(&options)?;
     let listing = dir.list()?;
     if listing.has_control {
-        return Err(Error::AlreadyExists { path: path.to_owned() });
+        return Err(Error::AlreadyExists { path: path.to_owned() }.into());
     }
     if let Some(segment) = listing.segments.first() {
         return Err(Error::from(Box::new(Corruption {
@@ -100,7 +124,8 @@ fn try_create(path: &Path, options: &Options) -> Result<Recovered> {
             lsn: None,
             durable: None,
             kind: CorruptionKind::ControlMissing,
-        })));
+        }))
+        .into());
     }
     let mut log_id = [0; 16];
     io.random(&mut log_id).map_err(Error::io("get randomness for", path))?;
@@ -117,7 +142,7 @@ fn try_create(path: &Path, options: &Options) -> Result<Recovered> {
         low_water: LowWater::START,
         content: options.content.unwrap_or(Content::PLAIN),
     };
-    let begun = ControlFile::create(&dir, control).and_then(|mut control| {
+    let begun = ControlFile::create(&dir, control).map_err(Failed::from).and_then(|mut control| {
         let first = first_segment(&dir, &options, &mut control)?;
         Ok((control, first))
     });
@@ -140,6 +165,7 @@ fn undo(dir: &Directory) {
 /// also of one that a crash interrupted.
 ///
 /// # Errors
+/// [`Error::NotCreated`]; [`Error::NoSpaceToOpen`] when the segment has its name already;
 /// [`Error::Io`].
 pub fn begin(
     dir: Directory,
@@ -147,7 +173,8 @@ pub fn begin(
     lock: Box<dyn Lock>,
     mut control: ControlFile,
 ) -> Result<Recovered> {
-    let (header, file) = first_segment(&dir, &options, &mut control)?;
+    let (header, file) = first_segment(&dir, &options, &mut control)
+        .map_err(|failed| failed.into_error(dir.path()))?;
     Ok(new_log(dir, options, lock, control, header, file))
 }
 
@@ -155,7 +182,7 @@ fn first_segment(
     dir: &Directory,
     options: &Options,
     control: &mut ControlFile,
-) -> Result<(Header, Arc<dyn File>)> {
+) -> Result<(Header, Arc<dyn File>), Failed> {
     let io = Arc::clone(&options.io);
     let current = *control.current();
     let header = Header {
@@ -183,8 +210,14 @@ fn first_segment(
         is_wanted: &|| true,
     };
     let sector = u64::from(current.sector);
-    let file = segment::create(dir, &new, |_| Ok(sector))?;
-    control.note_begun().map_err(Error::io("write", control.path()))?;
+    let unnamed = segment::write(dir, &new, |_| Ok(sector))?;
+    let file = unnamed.name().map_err(|error| match error {
+        // It has its name, whether that is durable or not.
+        CreateError::Sync(error) => Failed::Begun(error),
+        error => error.into(),
+    })?;
+    let noted = control.note_begun().map_err(Error::io("write", control.path()));
+    noted.map_err(Failed::Begun)?;
     Ok((header, file))
 }
 

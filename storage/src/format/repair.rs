@@ -41,7 +41,7 @@ pub struct RepairRecord {
     pub control_len: u64,
     /// CRC of that.
     pub control_crc: u32,
-    /// CRC of the names and lengths of the files in the log's folders, such as checkpoints.
+    /// CRC of the names and lengths of the log's checkpoints and holds.
     pub folders_crc: u32,
     /// The segments from the low-water mark on, in order of number.
     pub segments: Vec<RepairedSegment>,
