@@ -23,7 +23,7 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 fn expect(right: bool, what: impl std::fmt::Display) -> Result<(), String> {
-    if right { Ok(()) } else { Err(format!("I57: {what}")) }
+    if right { Ok(()) } else { Err(format!("I59: {what}")) }
 }
 
 /// Sets the clock forward by years and back, in writers that are killed.

@@ -274,7 +274,7 @@ impl Model {
         }
         self.epoch = shown.epoch;
         if let Some(seq) = shown.older {
-            return Err(format!("I57: entry {seq} is older than the one before it"));
+            return Err(format!("I59: entry {seq} is older than the one before it"));
         }
         // What was shown is durable, and positions go on from there.
         let lost = self.entries.drain(index_of(end + 1)..);
