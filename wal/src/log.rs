@@ -286,9 +286,9 @@ impl Log {
     /// `seq..seq`, or `..`. A reader whose range has an end shows nothing from there on.
     ///
     /// # Errors
-    /// [`Error::Purged`] when the range begins below the log's start; [`Error::Diverged`]
-    /// when what lies before one of its ends was cut off by a later epoch than the one
-    /// given; [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
+    /// [`Error::Purged`] when the range begins below the log's start; [`Error::Gap`] when it
+    /// begins below damage above which the log is whole; [`Error::Diverged`] when what lies
+    /// before one of its ends was cut off by a later epoch than the one given; [`Error::Corrupt`], [`Error::Io`], [`Error::Closed`].
     pub fn reader(&self, range: impl Into<Range>, visibility: Visibility) -> Result<Reader> {
         let (published, io) = (Arc::clone(&self.published), Arc::clone(&self.io));
         let dir = self.directory()?;

@@ -122,8 +122,9 @@ impl Reader {
     ///
     /// # Errors
     /// [`Error::NotALog`], [`Error::Unsupported`], [`Error::Corrupt`], [`Error::Io`];
-    /// [`Error::Purged`] when the range begins below the log's start, [`Error::Diverged`]
-    /// when what lies before one of its ends was cut off by a later epoch.
+    /// [`Error::Purged`] when the range begins below the log's start, [`Error::Gap`] when it
+    /// begins below damage above which the log is whole, [`Error::Diverged`] when what lies
+    /// before one of its ends was cut off by a later epoch.
     pub fn open(
         io: Arc<dyn Io>,
         dir: impl AsRef<Path>,
