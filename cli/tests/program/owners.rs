@@ -32,7 +32,10 @@ fn service_goes_on_after_every_command_that_root_ran_on_its_store() {
     let dir = Dir::new("owners");
     // The service can't see the directory in which programs are built.
     let program = dir.join("bulla");
-    std::fs::copy(env!("CARGO_BIN_EXE_bulla"), &program).expect("copied");
+    // Copied by a process of its own: a child that another test starts meanwhile would inherit a
+    // descriptor that writes it, and a file that is written can't be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_bulla")).arg(&program).status();
+    assert!(copied.expect("cp").success());
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&program, open.clone()).expect("set");
     std::fs::set_permissions(program.parent().expect("a folder"), open).expect("set");
