@@ -93,6 +93,10 @@ impl<R: Record> Store<R> {
     /// may use the store, and when it panics nothing has changed. It must expect to run more than
     /// once, and what it reads in a run that is repeated may be from different moments.
     ///
+    /// A record that is put in a transaction has no time to live from then on, also if it had one:
+    /// [`update`](Self::update) keeps it. Records that have expired are read as long as nobody has
+    /// deleted them.
+    ///
     /// # Errors
     /// What `f` returned. Converted into its error: [`Error::Contended`] with the record that others
     /// changed last, those of

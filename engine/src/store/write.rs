@@ -62,8 +62,8 @@ impl<R: Record> Store<R> {
         self.at(self.level).expire_in(id, ttl)
     }
 
-    /// Replaces a record by what `f` makes of it, and waits until the default level holds.
-    /// Returns the new record; `None`, and logs nothing, when there is none.
+    /// Replaces a record by what `f` makes of it, keeps its time to live, and waits until the
+    /// default level holds. Returns the new record; `None`, and logs nothing, when there is none.
     ///
     /// # Errors
     /// As [`Begin::update`] and [`wait`](Self::wait).
