@@ -29,7 +29,7 @@ pub enum RepairError {
 #[non_exhaustive]
 pub enum UndoRefused {
     /// There was none, it was undone, or somebody removed what it had set aside.
-    #[error("{} holds what no repair of this log set aside", .0.display())]
+    #[error("there is no repair of this log to undo in {}", .0.display())]
     NoRepair(PathBuf),
     /// Entries were appended after the repair, which the undo would lose.
     #[error("entries were written after it, the first with number {first}, in {}", path.display())]

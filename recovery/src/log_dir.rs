@@ -111,6 +111,9 @@ pub(crate) fn read_listing(dir: &Directory) -> Result<(Listing, Control, Option<
         let (control, damage) = control::read_both(dir)?;
         return Ok((listing, control, damage));
     }
+    if listing.of_backup {
+        return Err(Error::OfBackup { path: dir.path().to_owned() });
+    }
     match listing.segments.first() {
         None => Err(Error::NotALog { path: dir.path().to_owned() }),
         Some(segment) => Err(Corruption {

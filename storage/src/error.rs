@@ -56,6 +56,13 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// The directory holds a backup, or a restore into it did not end: no log is made there, and
+    /// nothing was changed.
+    #[error("{} holds a backup, or a restore that did not end, and no log", path.display())]
+    OfBackup {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is no log in the directory.
     #[error("{} holds no log (it has no CONTROL file)", path.display())]
     NotALog {

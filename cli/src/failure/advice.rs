@@ -120,6 +120,10 @@ fn of_log(error: &bulla_wal::Error) -> Option<&'static str> {
         Log::Changed { .. } => {
             Some("run the command again; if the program purges all the time, pause that meanwhile")
         }
+        Log::OfBackup { .. } => Some(
+            "restore the backup to a new directory with `bulla restore BACKUP DIR`; if a restore \
+             into this directory did not end, run it again",
+        ),
         Log::NotALog { .. } => {
             Some("name a log's directory, or create one with `bulla load` or `bulla append`")
         }

@@ -132,6 +132,9 @@ fn backups_are_taken_restored_and_refused_when_damaged() {
     let again = words("backup LOG FULL", paths);
     assert_eq!(code(&again), 1);
     assert!(stderr(&again).contains("holds a backup already"), "{}", stderr(&again));
+    let verified = words("verify FULL", paths);
+    assert_eq!(code(&verified), 1);
+    assert!(stderr(&verified).contains("bulla restore BACKUP DIR"), "{}", stderr(&verified));
 
     append(&log, "strict", &lines(300, 350));
     let next_taken = words("backup LOG NEXT --since FULL --hold nightly --format json", paths);

@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use bulla_storage::faults::failpoints::{Failpoint, skip};
-use bulla_storage::files::dir::{CHECKPOINTS, Directory, LOCK};
+use bulla_storage::files::dir::{CHECKPOINTS, Directory, LOCK, MANIFEST};
 use bulla_storage::format::{BackedUpSegment, MAX_MANIFEST_LEN, Manifest};
 use bulla_storage::io::{Access, FileKind, Io, read_full, write_full};
 use bulla_storage::{Error, Result, SegmentNumber};
 
 use super::error::{BackupError, PartDamage};
 
-const MANIFEST: &str = "MANIFEST";
 const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
 /// The folder of the parts of segments.
 pub(super) const SEGMENTS: &str = "segments";

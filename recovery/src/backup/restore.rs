@@ -12,7 +12,7 @@ use std::time::Duration;
 use bulla_storage::faults::failpoints::{Failpoint, skip};
 use bulla_storage::files::control::{CREATED, ControlFile};
 use bulla_storage::files::dir::{
-    CHECKPOINTS, CONTROL, Directory, LOCK, parse_segment_name, segment_name,
+    CHECKPOINTS, CONTROL, Directory, LOCK, RESTORING, parse_segment_name, segment_name,
 };
 use bulla_storage::files::recovered::{check_device, random_nonce};
 use bulla_storage::files::segment::{self, NewSegment};
@@ -38,9 +38,6 @@ use crate::scan::Bodies;
 use crate::tail_rewrite::clip;
 use crate::trim::keep_len;
 
-/// The mark of a directory in which a restore did not end. An open removes it, like any temporary
-/// file.
-const RESTORING: &str = "RESTORING.tmp";
 /// The temporary name of CONTROL.
 const CONTROL_TEMPORARY: &str = "CONTROL.tmp";
 /// Checkpoints of a store that are restored: the newest, and one in case it is damaged.

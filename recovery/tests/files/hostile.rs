@@ -6,6 +6,7 @@ use std::path::Path;
 use bulla_recovery::{
     EntryView, Error, Evidence, Inspection, Proof, Range, Recovery, Status, open,
 };
+use bulla_storage::files::recovered::create;
 use bulla_storage::format::{FRAME_HEADER_LEN, FormatError, Frame, FrameKind, Header};
 use bulla_storage::io::sim::SimDisk;
 use bulla_storage::{CorruptionKind, FrameDamage, Lsn, Options, SegmentNumber};
@@ -350,6 +351,30 @@ fn copies_of_frames_from_several_segments_have_times_that_do_not_go_back() {
     };
     recovery.replay(Range::ALL, each).expect("replay");
     assert_eq!((times, recovery.report().wall_ns), (vec![1_010, 9_010, 9_010], 9_010));
+}
+
+#[test]
+fn no_log_is_made_in_a_backup_or_in_a_directory_whose_restore_did_not_end() {
+    for name in ["MANIFEST", "RESTORING.tmp"] {
+        for has_segment in [true, false] {
+            let disk = SimDisk::new(1);
+            if has_segment {
+                disk.write_file(segment(1), &Image::new(512).files[&1]);
+            }
+            disk.write_file(Path::new(DIR).join(name), b"anything");
+            let before = contents(&disk);
+            for error in [
+                open(Path::new(DIR), &options(&disk)).map(drop).expect_err("refused"),
+                create(Path::new(DIR), &options(&disk)).map(drop).expect_err("refused"),
+                inspect(&disk).map(drop).expect_err("refused"),
+            ] {
+                assert!(matches!(error, Error::OfBackup { .. }), "{name}: {error}");
+            }
+            let mut after = contents(&disk);
+            after.retain(|path, _| !path.ends_with("LOCK"));
+            assert!(after == before, "{name}: something was changed");
+        }
+    }
 }
 
 #[test]

@@ -18,6 +18,11 @@ pub const LOCK: &str = "LOCK";
 pub const QUARANTINE: &str = "quarantine";
 /// Name of the folder in which a store keeps its checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// Name of a backup's list of its parts.
+pub const MANIFEST: &str = "MANIFEST";
+/// The mark of a directory in which a restore did not end. An open removes it, like any temporary
+/// file.
+pub const RESTORING: &str = "RESTORING.tmp";
 const LOCK_RETRY_NS: u64 = 10_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 
@@ -71,6 +76,8 @@ pub struct Listing {
     pub linked: Option<String>,
     /// Temporary files of a creation or recovery that did not finish.
     pub temporaries: Vec<String>,
+    /// Whether there is a file of a backup, or the mark of a restore.
+    pub of_backup: bool,
 }
 
 /// An open directory of a log or a store. Every access to its files goes through it, so that a
@@ -242,6 +249,7 @@ impl Directory {
             if is_ours && entry.is_linked {
                 listing.linked.get_or_insert_with(|| entry.name.clone());
             }
+            listing.of_backup |= entry.name == MANIFEST || entry.name == RESTORING;
             if entry.name == CONTROL {
                 listing.has_control = true;
             } else if let Some(number) = parse_segment_name(&entry.name) {

@@ -117,6 +117,9 @@ fn try_create(path: &Path, options: &Options) -> Result<Recovered, Failed> {
     if listing.has_control {
         return Err(Error::AlreadyExists { path: path.to_owned() }.into());
     }
+    if listing.of_backup {
+        return Err(Error::OfBackup { path: path.to_owned() }.into());
+    }
     if let Some(segment) = listing.segments.first() {
         return Err(Error::from(Box::new(Corruption {
             segment: Some(segment.number),
