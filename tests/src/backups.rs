@@ -257,7 +257,7 @@ fn interrupted_restore(disk: &SimDisk, to: Position, all: &[Written]) -> Result<
 
 fn is_no_log(error: &Error) -> bool {
     let is_missing = |kind| matches!(kind, CorruptionKind::ControlMissing);
-    matches!(error, Error::NotALog { .. })
+    matches!(error, Error::NotALog { .. } | Error::OfBackup { .. })
         || error.corruption().is_some_and(|fault| is_missing(fault.kind))
 }
 
