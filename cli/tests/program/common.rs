@@ -9,9 +9,32 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bulla_engine::{RECORD_LEN, Record};
 use serde_json::Value;
 use signal_hook::consts::SIGINT;
 use tempfile::TempDir;
+
+/// A record that is no token.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Account(pub(crate) [u8; RECORD_LEN]);
+
+impl Record for Account {
+    const NAME: &'static str = "example.com/account";
+    type Id = u32;
+    type Invalid = std::convert::Infallible;
+
+    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
+        Ok(Self(*bytes))
+    }
+
+    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
+        &self.0
+    }
+
+    fn id(&self) -> u32 {
+        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+}
 
 /// A directory that is removed with the test.
 pub(crate) struct Dir(TempDir);

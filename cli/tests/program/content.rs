@@ -1,30 +1,8 @@
 //! What a log holds: commands that do not understand it leave it alone.
 
-use bulla_engine::{RECORD_LEN, Record, Store, StoreOptions};
+use bulla_engine::{RECORD_LEN, Store, StoreOptions};
 
-use crate::common::{Dir, code, few_flights, image, json, run, stderr, stdout};
-
-/// A record that is no token.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Account([u8; RECORD_LEN]);
-
-impl Record for Account {
-    const NAME: &'static str = "example.com/account";
-    type Id = u32;
-    type Invalid = std::convert::Infallible;
-
-    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
-        Ok(Self(*bytes))
-    }
-
-    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
-        &self.0
-    }
-
-    fn id(&self) -> u32 {
-        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
-    }
-}
+use crate::common::{Account, Dir, code, few_flights, image, json, run, stderr, stdout};
 
 #[test]
 fn store_of_other_records_is_left_to_the_program_that_made_it() {

@@ -11,11 +11,9 @@ use super::format::{
     BLOCK, CheckpointDamage, Head, MAX_SLAB_LEN, Place, SlabView, blocks, decode_index,
 };
 use crate::faults;
-use bulla_storage::files::dir::Directory;
+use bulla_storage::files::dir::{CHECKPOINTS, Directory};
 use bulla_storage::io::{Access, AlignedBuf, Dir, File, FileKind, read_full};
 
-/// Name of the directory.
-const DIR: &str = "checkpoints";
 /// Name of the file that reserves space for a checkpoint.
 pub(crate) const RESERVE: &str = "RESERVE";
 const SUFFIX: &str = ".ckpt";
@@ -47,7 +45,7 @@ pub(crate) struct Listing {
 
 impl CheckpointDir {
     pub(crate) fn of(store: &Directory) -> Self {
-        Self { path: store.path_of(DIR), store: store.clone() }
+        Self { path: store.path_of(CHECKPOINTS), store: store.clone() }
     }
 
     /// Returns the store's directory.
@@ -57,12 +55,12 @@ impl CheckpointDir {
 
     /// Opens the directory (`NotFound` without one).
     pub(crate) fn open(&self) -> io::Result<Arc<dyn Dir>> {
-        self.store.handle().open_dir(DIR)
+        self.store.handle().open_dir(CHECKPOINTS)
     }
 
     /// Creates the directory, if need be, and opens it.
     pub(crate) fn create(&self) -> io::Result<Arc<dyn Dir>> {
-        self.store.handle().create_dir(DIR)?;
+        self.store.handle().create_dir(CHECKPOINTS)?;
         self.open()
     }
 

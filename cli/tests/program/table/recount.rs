@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::Done;
 use super::damages::Destroyed;
-use super::subjects::{Account, Change, Kind, Subject};
-use crate::common::{run, stdout};
+use super::subjects::{Change, Kind, Subject};
+use crate::common::{Account, run, stdout};
 
 /// A damaged subject.
 pub(super) struct Recount<'a> {

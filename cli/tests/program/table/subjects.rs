@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bulla_engine::{EntityType, RECORD_LEN, Record, Store, StoreOptions, Token, TokenId};
 use bulla_wal::{Level, Log, Method, Options};
 
-use crate::common::image;
+use crate::common::{Account, image};
 
 pub(super) const SECTOR: u64 = 4096;
 const SEGMENT: u64 = 64 * 1024;
@@ -45,28 +45,6 @@ pub(super) struct Subject {
     pub(super) changes: Vec<Change>,
     /// The checkpoints that are left, the newest first, and how many changes each stands for.
     pub(super) checkpoints: Vec<(u64, usize)>,
-}
-
-/// A record that is no token.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Account([u8; RECORD_LEN]);
-
-impl Record for Account {
-    const NAME: &'static str = "example.com/account";
-    type Id = u32;
-    type Invalid = std::convert::Infallible;
-
-    fn from_bytes(bytes: &[u8; RECORD_LEN]) -> Result<Self, Self::Invalid> {
-        Ok(Self(*bytes))
-    }
-
-    fn as_bytes(&self) -> &[u8; RECORD_LEN] {
-        &self.0
-    }
-
-    fn id(&self) -> u32 {
-        u32::from_le_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
-    }
 }
 
 fn account(id: u32, change: u32) -> Account {
